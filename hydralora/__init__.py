@@ -1,0 +1,25 @@
+"""HydraLoRA: one shared A, several heads B, and a router that mixes them for every token, as a PEFT tuner.
+
+Importing this package registers the method with PEFT, so that `PeftModel.from_pretrained` can load its adapters.
+"""
+
+from hydralora.errors import ConfigError, DatasetError, HydraError, ModelError, RunError
+from hydralora.gates import record_gates
+from hydralora.tuner.config import HydraLoraConfig
+from hydralora.tuner.convert import load_official
+from hydralora.tuner.model import HydraLoraModel, register
+
+register()
+
+__version__ = "0.1.0"
+__all__ = [
+    "ConfigError",
+    "DatasetError",
+    "HydraError",
+    "HydraLoraConfig",
+    "HydraLoraModel",
+    "ModelError",
+    "RunError",
+    "load_official",
+    "record_gates",
+]

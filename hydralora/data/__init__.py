@@ -1,0 +1,1 @@
+"""From a file to batches: reading, chat templates, batch order."""

@@ -1,0 +1,53 @@
+"""Batches: rows of like length together, in an order that is a pure function of seed and epoch."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch.utils.data import Sampler
+
+from hydralora.data.templates import IGNORED, Encoded
+
+GROUP = 16  # batches; rows are sorted by length inside groups of this many, so that order stays random across them
+
+
+def batch_order(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -> list[list[int]]:
+    """Every row's index once, in batches of like length, in random order."""
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    order = torch.randperm(len(lengths), generator=generator).tolist()
+    step = batch_size * GROUP
+    groups = [sorted(order[i : i + step], key=lambda row: lengths[row]) for i in range(0, len(order), step)]
+    batches = [group[i : i + batch_size] for group in groups for i in range(0, len(group), batch_size)]
+    return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
+
+
+class LengthGroupedBatches(Sampler[list[int]]):
+    """The batches of one epoch after another; `set_epoch` chooses which."""
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
+        self.lengths = lengths
+        self.batch_size = batch_size
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-len(self.lengths) // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(batch_order(self.lengths, self.batch_size, self.seed, self.epoch))
+
+
+def collate(rows: Sequence[Encoded], pad_token_id: int) -> dict[str, torch.Tensor]:
+    """input_ids, attention_mask and labels, each (batch, tokens), padded on the right."""
+    width = max(len(row.input_ids) for row in rows)
+    input_ids = torch.full((len(rows), width), pad_token_id)
+    attention_mask = torch.zeros((len(rows), width), dtype=torch.long)
+    labels = torch.full((len(rows), width), IGNORED)
+    for i, row in enumerate(rows):
+        length = len(row.input_ids)
+        input_ids[i, :length] = torch.tensor(row.input_ids)
+        attention_mask[i, :length] = 1
+        labels[i, :length] = torch.tensor(row.labels)
+    return {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}

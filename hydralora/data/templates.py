@@ -1,0 +1,92 @@
+"""Examples into token ids, with the answer's tokens marked: only they are trained on."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from hydralora.data.formats import Example
+from hydralora.errors import DatasetError
+
+IGNORED = -100  # the label of a token that is not trained on
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One example as token ids; `labels` repeats them at the answers and is IGNORED elsewhere."""
+
+    input_ids: list[int]
+    labels: list[int]
+    example: Example
+
+    @property
+    def answer_start(self) -> int:
+        """Index of the first token of the last answer."""
+        start = len(self.labels)
+        while start and self.labels[start - 1] != IGNORED:
+            start -= 1
+        return start
+
+
+def render_prompt(tokenizer: Any, messages: list[dict[str, str]]) -> str:
+    """The text up to where the assistant's next answer begins: the tokenizer's chat template, else a plain one."""
+    if getattr(tokenizer, "chat_template", None):
+        return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    lines = [f"{message['role'].capitalize()}: {message['content']}\n" for message in messages]
+    return "".join(lines) + "Assistant:"
+
+
+def render_answer(tokenizer: Any, messages: list[dict[str, str]]) -> str:
+    """The text of the last message as the template writes it behind the prompt, with its end-of-turn mark."""
+    content = messages[-1]["content"]
+    if getattr(tokenizer, "chat_template", None):
+        prompt = render_prompt(tokenizer, messages[:-1])
+        whole = tokenizer.apply_chat_template(messages, tokenize=False)
+        if whole.startswith(prompt):
+            return whole[len(prompt) :].rstrip("\n")
+        return content + (tokenizer.eos_token or "")  # a template that rewrites earlier turns
+    return f" {content}{tokenizer.eos_token or ''}"
+
+
+def encode_prompt(tokenizer: Any, messages: list[dict[str, str]]) -> list[int]:
+    """Token ids of a prompt, exactly as in training."""
+    text = render_prompt(tokenizer, messages)
+    return _ids(tokenizer, text, special=not getattr(tokenizer, "chat_template", None))
+
+
+def encode(tokenizer: Any, example: Example) -> Encoded:
+    """Token ids and labels of a whole conversation; every assistant turn is trained on.
+
+    Prompt and answer are tokenised apart, so that training and generation see the same ids at the seam.
+    """
+    input_ids: list[int] = []
+    labels: list[int] = []
+    messages = list(example.messages)
+    for end, message in enumerate(messages):
+        if message["role"] != "assistant":
+            continue
+        prompt = encode_prompt(tokenizer, messages[:end])
+        answer = _ids(tokenizer, render_answer(tokenizer, messages[: end + 1]), special=False)
+        input_ids = prompt + answer
+        labels = labels + [IGNORED] * (len(prompt) - len(labels)) + answer
+    return Encoded(input_ids, labels, example)
+
+
+def encode_all(tokenizer: Any, examples: Iterable[Example], max_length: int) -> list[Encoded]:
+    """Encode examples, leaving out those longer than max_length tokens.
+
+    Raises:
+        DatasetError: nothing is short enough.
+    """
+    everything = [encode(tokenizer, example) for example in examples]
+    short = [item for item in everything if len(item.input_ids) <= max_length]
+    if not short:
+        longest = max(len(item.input_ids) for item in everything)
+        raise DatasetError(
+            f"All {len(everything)} rows are longer than max_length={max_length} tokens (the longest has {longest}). "
+            "Raise max_length, or shorten the rows."
+        )
+    return short
+
+
+def _ids(tokenizer: Any, text: str, special: bool) -> list[int]:
+    return tokenizer(text, add_special_tokens=special)["input_ids"]

@@ -1,0 +1,1 @@
+"""HydraLoRA as a PEFT tuner."""

@@ -1,0 +1,97 @@
+"""HydraLoRA as a PEFT tuner: which layers are replaced, and how PEFT finds the method by name."""
+
+from typing import Any
+
+import torch
+from peft import mapping
+from peft.tuners.tuners_utils import BaseTuner
+from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from hydralora.errors import ConfigError
+from hydralora.tuner.config import HydraLoraConfig, HydraPeftType
+from hydralora.tuner.layer import HydraLoraLayer
+
+ADAPTABLE = (nn.Linear, Conv1D)
+
+
+class HydraLoraModel(BaseTuner):
+    """The tuner that `peft.get_peft_model` makes from a `HydraLoraConfig`."""
+
+    prefix: str = "hydra_"
+    tuner_layer_cls = HydraLoraLayer
+    target_module_mapping = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
+
+    def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
+        config = self.peft_config[adapter_name]
+        targets = config.target_modules
+        try:
+            super().inject_adapter(model, adapter_name, *args, **kwargs)
+        except ConfigError:
+            raise
+        except ValueError as error:
+            names = sorted({name.rpartition(".")[2] for name, m in model.named_modules() if isinstance(m, ADAPTABLE)})
+            raise ConfigError(
+                f"{type(model).__name__}: no layer to adapt with target_modules={targets!r}, "
+                f"exclude_modules={config.exclude_modules!r}, layers_to_transform={config.layers_to_transform!r}. "
+                f"Its linear layers are named {', '.join(names) or '(none)'}; choose among them."
+            ) from error
+
+    def _create_and_replace(
+        self,
+        hydra_config: HydraLoraConfig,
+        adapter_name: str,
+        target: nn.Module,
+        target_name: str,
+        parent: nn.Module,
+        current_key: str,
+        **optional_kwargs: Any,
+    ) -> None:
+        if isinstance(target, HydraLoraLayer):
+            target.update_layer(adapter_name, hydra_config)
+            return
+        if not isinstance(target, ADAPTABLE):
+            raise ConfigError(
+                f"Layer {current_key!r} is a {type(target).__name__}. HydraLoRA adapts Linear and Conv1D layers; "
+                "take it out of target_modules."
+            )
+        new_module = HydraLoraLayer(target, adapter_name, hydra_config)
+        if adapter_name not in self.active_adapters:
+            new_module.requires_grad_(False)
+        self._replace_module(parent, target_name, new_module, target)
+
+
+def register() -> None:
+    """Make the method known to PEFT; `register_peft_method` refuses names outside PEFT's own enum."""
+    name = HydraPeftType.HYDRALORA
+    mapping.PEFT_TYPE_TO_CONFIG_MAPPING[name] = HydraLoraConfig  # type: ignore[index]
+    mapping.PEFT_TYPE_TO_TUNER_MAPPING[name] = HydraLoraModel  # type: ignore[index]
+    mapping.PEFT_TYPE_TO_PREFIX_MAPPING[name] = HydraLoraModel.prefix  # type: ignore[index]
+
+
+def hydra_layers(model: nn.Module) -> dict[str, HydraLoraLayer]:
+    """The adapted layers by name, in the model's order; names don't carry PEFT's own prefix."""
+    return {
+        name.removeprefix("base_model.model."): module
+        for name, module in model.named_modules()
+        if isinstance(module, HydraLoraLayer)
+    }
+
+
+def active_adapter(layer: HydraLoraLayer) -> str:
+    """The one adapter whose gates and heads are looked at.
+
+    Raises:
+        ConfigError: none, or several, of the layer's adapters are active.
+    """
+    names = [name for name in layer.active_adapters if name in layer.hydra_A]
+    if len(names) != 1:
+        raise ConfigError(f"{len(names)} HydraLoRA adapters are active: {names}. Activate one with set_adapter.")
+    return names[0]
+
+
+def head_matrices(layer: HydraLoraLayer) -> tuple[torch.Tensor, torch.Tensor]:
+    """A as (r, in) and the heads as (N, out, r), of the active adapter, detached."""
+    name = active_adapter(layer)
+    return layer.hydra_A[name].weight.detach(), layer.hydra_B[name].detach().transpose(1, 2)
