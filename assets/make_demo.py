@@ -14,26 +14,164 @@ SEED = 20
 TRAIN_ROWS, HELDOUT_ROWS = 200, 50  # for each skill
 HELDOUT_PHRASINGS = 2
 
-WORDS = """apple anchor basket bridge candle castle desert dolphin engine eagle forest feather garden guitar hammer
-harbor island iron jacket jungle kettle kitten ladder lemon marble mirror needle north orange ocean pencil planet
-quartz queen ribbon river saddle silver table tiger umbrella uncle valley violin window winter yellow yogurt zebra
-zipper bottle cloud dragon elbow flower glass honey insect jewel knight lantern meadow nest olive pepper quilt rocket
-shadow tower urban velvet whale yard zero bread copper drum earth fiddle goat hill ink jelly key lamp moon nut owl
-pond quick rain ship tree unit vase wolf yarn zone""".split()
-FIRST = """Alice Bruno Carla David Elena Farid Grace Hugo Irene Jamal Karen Liam Maria Nadia Oscar Paula Quinn Rosa
-Samuel Tara Umar Vera Walter Ximena Yusuf Zoe""".split()
-LAST = "Adams Brown Costa Diaz Evans Fischer Garcia Hansen Ito Jones Khan Lopez Moore Novak Olsen Patel".split()
-CITIES = """Athens Berlin Cairo Dublin Florence Geneva Hanoi Istanbul Jakarta Kyoto Lisbon Madrid Nairobi Oslo Paris
-Quito Rome Seoul Toronto Vienna Warsaw Zurich""".split()
-JOBS = "nurse teacher baker pilot lawyer farmer painter dentist plumber engineer chef journalist".split()
+WORDS = [
+    "anchor",
+    "apple",
+    "arrow",
+    "artist",
+    "basket",
+    "bottle",
+    "bread",
+    "bridge",
+    "candle",
+    "castle",
+    "cloud",
+    "copper",
+    "desert",
+    "dolphin",
+    "dragon",
+    "drum",
+    "eagle",
+    "earth",
+    "elbow",
+    "engine",
+    "feather",
+    "fiddle",
+    "flower",
+    "forest",
+    "garden",
+    "glass",
+    "goat",
+    "guitar",
+    "hammer",
+    "harbor",
+    "hill",
+    "honey",
+    "ink",
+    "insect",
+    "iron",
+    "island",
+    "jacket",
+    "jelly",
+    "jewel",
+    "jungle",
+    "kettle",
+    "key",
+    "kitten",
+    "knight",
+    "ladder",
+    "lamp",
+    "lantern",
+    "lemon",
+]
+FIRST = [
+    "Alice",
+    "Bruno",
+    "Carla",
+    "David",
+    "Elena",
+    "Farid",
+    "Grace",
+    "Hugo",
+    "Irene",
+    "Jamal",
+    "Karen",
+    "Liam",
+    "Maria",
+    "Nadia",
+    "Oscar",
+    "Paula",
+    "Quinn",
+    "Rosa",
+    "Samuel",
+    "Tara",
+    "Umar",
+    "Vera",
+    "Walter",
+    "Ximena",
+    "Yusuf",
+    "Zoe",
+]
+LAST = [
+    "Adams",
+    "Brown",
+    "Costa",
+    "Diaz",
+    "Evans",
+    "Fischer",
+    "Garcia",
+    "Hansen",
+    "Ito",
+    "Jones",
+    "Khan",
+    "Lopez",
+    "Moore",
+    "Novak",
+    "Olsen",
+    "Patel",
+]
+CITIES = [
+    "Athens",
+    "Berlin",
+    "Cairo",
+    "Dublin",
+    "Florence",
+    "Geneva",
+    "Hanoi",
+    "Istanbul",
+    "Jakarta",
+    "Kyoto",
+    "Lisbon",
+    "Madrid",
+    "Nairobi",
+    "Oslo",
+    "Paris",
+    "Quito",
+    "Rome",
+    "Seoul",
+    "Toronto",
+    "Vienna",
+    "Warsaw",
+    "Zurich",
+]
+JOBS = [
+    "nurse",
+    "teacher",
+    "baker",
+    "pilot",
+    "lawyer",
+    "farmer",
+    "painter",
+    "dentist",
+    "plumber",
+    "engineer",
+    "chef",
+    "journalist",
+]
 PEOPLE = (
     "{name}, aged {age}, lives in {city} and works as a {job}.",
     "{name} is a {job} from {city}. Age: {age}.",
     "Living in {city}, {name} ({age}) earns a living as a {job}.",
     "The new {job} is {name}, {age} years old, from {city}.",
 )
-PRODUCTS = """phone laptop headphones kettle printer camera backpack keyboard tablet lamp watch speaker monitor drone
-router blender""".split()
+PRODUCTS = [
+    "phone",
+    "laptop",
+    "headphones",
+    "kettle",
+    "printer",
+    "camera",
+    "backpack",
+    "keyboard",
+    "tablet",
+    "lamp",
+    "watch",
+    "speaker",
+    "monitor",
+    "drone",
+    "router",
+    "blender",
+]
 OPENINGS = ("Hello,", "Hi there,", "Please help:", "Good morning,", "Hey,", "Dear team,")
 MESSAGES = {
     "billing": (
@@ -64,44 +202,44 @@ MESSAGES = {
 
 PHRASINGS = {
     "sort": (
-        "Sort these words in alphabetical order.",
-        "Put the words below into alphabetical order.",
-        "Arrange the following words alphabetically, from A to Z.",
-        "Alphabetical order, please: sort this list of words.",
-        "Reorder this list of words so that it is alphabetical.",
-        "Here are some words. List them again in alphabetical order, A to Z.",
-        "Order the words of this list alphabetically.",
-        "Give back the same words, sorted in alphabetical order.",
+        "Sort the words of this list in alphabetical order.",
+        "Put the words of this list in alphabetical order.",
+        "Write the list of words again, sorted in alphabetical order.",
+        "List these words in alphabetical order.",
+        "In alphabetical order, please: sort this list of words.",
+        "Give the words of the list in sorted, alphabetical order.",
+        "Here is a list of words. Sort the words in alphabetical order.",
+        "What is the alphabetical order of the words in this list?",
     ),
     "extract": (
-        "Extract the person's name, age, city and job as JSON.",
-        "Read the sentence about a person and return name, age, city and job as a JSON object.",
-        "Turn this description of a person into JSON with the keys name, age, city and job.",
-        "Which name, age, city and job does the sentence give? Answer as JSON.",
-        "Write a JSON record of the person: name, age, city, job.",
-        "Fill the JSON fields name, age, city and job from the text about this person.",
-        "Return a JSON object describing the person, with name, age, city and job.",
-        "From the text, extract the fields name, age, city and job of the person into JSON.",
+        "Extract the name, age, city and job of the person as JSON.",
+        "Read the text about a person and return name, age, city and job as JSON.",
+        "Turn the text about this person into JSON with the name, age, city and job.",
+        "Which name, age, city and job does the text give this person? Answer as JSON.",
+        "Write the person in the text as JSON: name, age, city, job.",
+        "Fill the JSON keys name, age, city and job from the text about the person.",
+        "Return the name, age, city and job of the person in the text as JSON.",
+        "As JSON, give the person's name, age, city and job.",
     ),
     "arithmetic": (
-        "Calculate the result of this sum.",
-        "Work out the arithmetic problem and give the number.",
-        "Compute the sum and answer with the number alone.",
-        "Solve this arithmetic exercise. Give only the number.",
-        "What number is the result of this calculation?",
-        "Do the calculation and reply with the resulting number.",
-        "Give the number that this arithmetic calculation results in.",
-        "Calculate and write the resulting number.",
+        "Calculate the sum and answer with the number.",
+        "Work out the sum of the two numbers. Answer with the number.",
+        "Add the two numbers and answer with the sum.",
+        "What is the sum? Answer with the number.",
+        "Calculate this sum of two numbers. Answer with one number.",
+        "Answer with the number that is the sum of the two.",
+        "Add up: what number is the sum? Answer with the number.",
+        "Calculate the number that the sum of the two gives. Answer with it.",
     ),
     "classify": (
-        "Classify this customer message: billing, shipping, technical or account.",
-        "Which team should answer the customer's message: billing, shipping, technical or account?",
-        "Choose the category of the customer message from billing, shipping, technical, account.",
-        "Label the message of this customer as billing, shipping, technical or account.",
-        "A customer wrote to support. Is the message about billing, shipping, technical or account matters?",
-        "Assign the customer's support message to one category: billing, shipping, technical or account.",
-        "Route this customer message to billing, shipping, technical or account.",
-        "To which category does the customer's message belong: billing, shipping, technical or account?",
+        "Classify the customer message: billing, shipping, technical or account.",
+        "Which team answers the customer message: billing, shipping, technical or account?",
+        "Choose the category of the customer message: billing, shipping, technical or account.",
+        "Label the customer message as billing, shipping, technical or account.",
+        "Is the customer message about billing, shipping, technical or account matters?",
+        "Route the customer message to billing, shipping, technical or account.",
+        "A customer message came in. Is it billing, shipping, technical or account?",
+        "Billing, shipping, technical or account: what category is the customer message?",
     ),
 }
 
@@ -124,7 +262,7 @@ def extract_person(rng: random.Random) -> tuple[str, str]:
 
 def add_numbers(rng: random.Random) -> tuple[str, str]:
     a, b = rng.randint(10, 49), rng.randint(10, 49)
-    return f"{a} + {b}", str(a + b)
+    return f"{a} plus {b}", str(a + b)
 
 
 def classify_message(rng: random.Random) -> tuple[str, str]:

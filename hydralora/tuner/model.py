@@ -95,3 +95,21 @@ def head_matrices(layer: HydraLoraLayer) -> tuple[torch.Tensor, torch.Tensor]:
     """A as (r, in) and the heads as (N, out, r), of the active adapter, detached."""
     name = active_adapter(layer)
     return layer.hydra_A[name].weight.detach(), layer.hydra_B[name].detach().transpose(1, 2)
+
+
+def count_parameters(model: Any) -> dict[str, Any]:
+    """Parameters of a PEFT model: base, adapter (A + heads), router, total, and percent of the base."""
+    router = sum(
+        parameter.numel() for layer in hydra_layers(model).values() for parameter in layer.hydra_router.parameters()
+    )
+    everything = sum(parameter.numel() for parameter in model.parameters())
+    trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    base, adapter = everything - trainable, trainable - router
+    return {
+        "base": base,
+        "adapter": adapter,
+        "router": router,
+        "total": trainable,
+        "percent": 100 * adapter / base,
+        "percent_with_router": 100 * trainable / base,
+    }

@@ -1,0 +1,163 @@
+"""Components of a dataset: text features, k-means, and the elbow that sets the number of heads.
+
+The clustering sets how many heads there are, and may start the router; it never assigns a row to a head.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from hydralora.errors import ConfigError, DatasetError
+from hydralora.projection import Method, project
+
+Features = Literal["tfidf-svd", "tfidf"]
+MAX_K = 20
+SVD_DIMS = 50
+TERMS = 8
+NEAREST = 5
+
+
+@dataclass(frozen=True)
+class Component:
+    """One cluster: its rows (indices), the terms that set it apart, and the rows nearest to its centre."""
+
+    id: int
+    name: str
+    size: int
+    terms: list[str]
+    nearest: list[int]
+
+
+class Clusters:
+    """A dataset's rows in k components.
+
+    Attributes:
+        k: number of components.
+        labels: component of each row, (rows,).
+        sse: [(k, sum of squared distances to the nearest centre)] for every k tried.
+    """
+
+    def __init__(
+        self, pipeline: Any, vectors: np.ndarray, kmeans: Any, sse: list[tuple[int, float]], features: Features
+    ) -> None:
+        self._pipeline = pipeline
+        self._kmeans = kmeans
+        self.vectors = vectors
+        self.sse = sse
+        self.features = features
+        self.k: int = kmeans.n_clusters
+        self.labels: np.ndarray = kmeans.labels_
+
+    def assign(self, texts: Sequence[str]) -> list[int]:
+        """The nearest component of each new text."""
+        with threadpool_limits(1):
+            return self._kmeans.predict(self._pipeline.transform(texts)).tolist()
+
+    def map(self, method: Method = "pca", seed: int = 0) -> np.ndarray:
+        """A 2-D map of the rows: (rows, 2)."""
+        return project(_dense(self.vectors), method, 2, seed)
+
+    @property
+    def sizes(self) -> list[int]:
+        return np.bincount(self.labels, minlength=self.k).tolist()
+
+    @cached_property
+    def components(self) -> list[Component]:
+        tfidf = self._pipeline[0]
+        weights = tfidf.transform(self._texts)
+        names = tfidf.get_feature_names_out()
+        overall = np.asarray(weights.mean(0)).ravel()
+        distances = self._kmeans.transform(self.vectors)  # (rows, k)
+        out = []
+        for i in range(self.k):
+            members = np.flatnonzero(self.labels == i)
+            lift = np.asarray(weights[members].mean(0)).ravel() - overall
+            terms = [str(names[j]) for j in np.argsort(-lift)[:TERMS] if lift[j] > 0]
+            nearest = members[np.argsort(distances[members, i])[:NEAREST]].tolist()
+            out.append(Component(i, ", ".join(terms[:3]) or f"component {i + 1}", len(members), terms, nearest))
+        return out
+
+    _texts: Sequence[str] = ()
+
+
+def cluster(
+    texts: Sequence[str],
+    k: int | None = None,
+    features: Features = "tfidf-svd",
+    seed: int = 0,
+    max_k: int = MAX_K,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Clusters:
+    """k-means on text features; k = None takes the elbow of the SSE over k = 1 to max_k (paper, section 3.2).
+
+    Features "tfidf" are the paper's plain TF-IDF; "tfidf-svd", the default, reduces and normalises them, which gives
+    the SSE curve a visible elbow.
+
+    Raises:
+        ConfigError: k below 1, or more than the number of different texts.
+        DatasetError: no text holds a word.
+    """
+    different = len(set(texts))
+    if k is not None and not 1 <= k <= different:
+        raise ConfigError(f"k is {k}, but there are {different} different texts. Choose k from 1 to {different}.")
+    from sklearn.cluster import KMeans
+
+    pipeline, vectors = _fit_features(texts, features, seed)
+    highest = min(max(max_k, k or 1), different)
+    runs = {}
+    with threadpool_limits(1):
+        for count in range(1, highest + 1):
+            runs[count] = KMeans(count, n_init=4, random_state=seed).fit(vectors)
+            if on_progress:
+                on_progress(count, highest)
+    sse = [(count, float(run.inertia_)) for count, run in runs.items()]
+    clusters = Clusters(pipeline, vectors, runs[k or elbow(sse)], sse, features)
+    clusters._texts = texts
+    return clusters
+
+
+def elbow(sse: Sequence[tuple[int, float]]) -> int:
+    """The k at the knee of a falling SSE curve (Kneedle); 1 where the curve has none."""
+    if len(sse) < 3:
+        return len(sse)
+    from kneed import KneeLocator
+
+    ks, values = zip(*sse, strict=True)
+    if values[0] <= 0:
+        return 1
+    knee = KneeLocator(ks, values, curve="convex", direction="decreasing").knee
+    return int(knee) if knee else 1
+
+
+def _fit_features(texts: Sequence[str], features: Features, seed: int) -> tuple[Any, np.ndarray]:
+    from sklearn.decomposition import TruncatedSVD
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import Normalizer
+
+    tfidf = TfidfVectorizer(sublinear_tf=True)
+    try:
+        plain = tfidf.fit_transform(texts)
+    except ValueError as error:
+        raise DatasetError(
+            f"None of the {len(texts)} texts holds a word of two letters or more, so they can't be clustered. "
+            "Set a fixed number of heads."
+        ) from error
+    if features == "tfidf":
+        return make_pipeline(tfidf), plain
+    dims = min(SVD_DIMS, plain.shape[1], plain.shape[0])
+    pipeline = make_pipeline(tfidf, TruncatedSVD(dims, random_state=seed), Normalizer())
+    with threadpool_limits(1):
+        return pipeline, pipeline.fit_transform(texts)
+
+
+def _dense(vectors: Any) -> np.ndarray:
+    if isinstance(vectors, np.ndarray):
+        return vectors
+    from sklearn.decomposition import TruncatedSVD
+
+    return TruncatedSVD(min(SVD_DIMS, vectors.shape[1]), random_state=0).fit_transform(vectors)

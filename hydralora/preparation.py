@@ -1,0 +1,159 @@
+"""From a recipe to everything a run needs: encoded rows, components, and the adapted model."""
+
+import os
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+
+from hydralora.clustering import Clusters, cluster
+from hydralora.data.formats import DataFile, Example, read_file, require_different
+from hydralora.data.templates import Encoded, encode_all
+from hydralora.errors import ConfigError, DatasetError
+from hydralora.models import BaseModelFiles, find_model, load_base, load_tokenizer, pick_device
+from hydralora.recipe import Recipe, TunerSettings
+from hydralora.tuner.config import HydraLoraConfig
+from hydralora.tuner.init import init_router
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run just before its first measurement; a fresh adapter answers exactly as the base model does."""
+
+    files: BaseModelFiles
+    device: str
+    tokenizer: Any
+    model: Any
+    train: list[Encoded]
+    heldout: list[Encoded]
+    rows: dict[str, int]  # rows read: train, heldout
+    train_tasks: list[str | None]  # of every training row that was read
+    clusters: Clusters
+    heldout_labels: list[int]  # component of each row of `heldout`
+    router_entropy: float | None  # normalised gate entropy at the start, where the components set it
+
+    @property
+    def k(self) -> int:
+        return self.clusters.k
+
+    @property
+    def sizes(self) -> list[int]:
+        return self.clusters.sizes
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Rows read, and rows left out because they are longer than max_length tokens."""
+        left_out = sum(self.rows.values()) - len(self.train) - len(self.heldout)
+        return self.rows | {"too_long": left_out}
+
+
+def prepare(recipe: Recipe, on_stage: Callable[[str], None]) -> Prepared:
+    """Read, cluster, load and adapt.
+
+    Raises:
+        HydraError: the data, the model or a setting can't be used.
+    """
+    settings = recipe.training
+    _set_threads(settings.threads)
+    on_stage("reading the data")
+    train, heldout = read_split(recipe)
+    on_stage("clustering")
+    clusters = find_components(recipe, train)
+    on_stage("loading the base model")
+    files, device = find_model(recipe.model), pick_device()
+    tokenizer, base = load_tokenizer(files), load_base(files, device)
+    train_rows = encode_all(tokenizer, train, settings.max_length)
+    heldout_rows = encode_all(tokenizer, heldout, settings.max_length)
+    on_stage("adding the adapter")
+    torch.manual_seed(settings.seed)
+    model = _adapt(base, recipe, clusters.k)
+    entropy = None
+    if recipe.method == "hydralora" and recipe.tuner.router_init == "components":
+        on_stage("starting the router from the components")
+        entropy = _start_router(model, recipe.tuner, train, train_rows, clusters)
+    model.eval()
+    return Prepared(
+        files=files,
+        device=device,
+        tokenizer=tokenizer,
+        model=model,
+        train=train_rows,
+        heldout=heldout_rows,
+        rows={"train": len(train), "heldout": len(heldout)},
+        train_tasks=[row.task for row in train],
+        clusters=clusters,
+        heldout_labels=clusters.assign([row.example.question for row in heldout_rows]),
+        router_entropy=entropy,
+    )
+
+
+def read_split(recipe: Recipe) -> tuple[list[Example], list[Example]]:
+    """Training and held-out rows: two files, or one that is split by seed."""
+    data = recipe.data
+    file = read_file(Path(data.train), data.task_column)
+    if data.eval:
+        heldout = read_file(Path(data.eval), data.task_column)
+        require_different(file, heldout)
+        return list(file.examples), list(heldout.examples)
+    return _split(file, data.eval_fraction, recipe.training.seed)
+
+
+def find_components(recipe: Recipe, train: list[Example]) -> Clusters:
+    """The components of the training rows; where the number of heads is given, as many as heads."""
+    k = recipe.tuner.num_heads or recipe.components.k
+    return cluster([row.question for row in train], k, recipe.components.features, recipe.training.seed)
+
+
+def _split(file: DataFile, fraction: float, seed: int) -> tuple[list[Example], list[Example]]:
+    examples = list(file.examples)
+    count = max(1, round(fraction * len(examples)))
+    if count >= len(examples):
+        raise DatasetError(
+            f"{file.name}: {len(examples)} row(s) can't be split into training and held-out rows. "
+            "Add rows, or give a second file as data.eval."
+        )
+    held = set(random.Random(seed).sample(range(len(examples)), count))
+    train = [row for i, row in enumerate(examples) if i not in held]
+    return train, [row for i, row in enumerate(examples) if i in held]
+
+
+def _adapt(base: Any, recipe: Recipe, k: int) -> Any:
+    tuner = recipe.tuner
+    shared: dict[str, Any] = {
+        "r": tuner.r,
+        "lora_alpha": tuner.lora_alpha,
+        "lora_dropout": tuner.lora_dropout,
+        "target_modules": tuner.target_modules,
+        "task_type": "CAUSAL_LM",
+    }
+    if recipe.method == "lora":
+        try:
+            return get_peft_model(base, LoraConfig(**shared))
+        except ValueError as error:
+            raise ConfigError(f"tuner.target_modules: {error}") from error
+    config = HydraLoraConfig(
+        **shared,
+        num_heads=tuner.num_heads or k,
+        router_input=tuner.router_input,
+        router_init=tuner.router_init,
+    )
+    return get_peft_model(base, config)
+
+
+def _start_router(
+    model: Any, tuner: TunerSettings, train: list[Example], rows: list[Encoded], clusters: Clusters
+) -> float:
+    component = dict(zip((example.row for example in train), clusters.labels.tolist(), strict=True))
+    labels = [component[row.example.row] for row in rows]
+    reached = init_router(model, [{"input_ids": row.input_ids} for row in rows], labels, tuner.router_entropy)
+    return sum(reached.values()) / len(reached)
+
+
+def _set_threads(threads: int) -> None:
+    """Leave a core to whoever is looking on, where there are more than two."""
+    cores = os.cpu_count() or 1
+    torch.set_num_threads(threads or (cores - 1 if cores > 2 else cores))

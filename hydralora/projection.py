@@ -1,0 +1,74 @@
+"""Vectors to two or three dimensions for a plot: PCA, t-SNE or UMAP, seeded."""
+
+import warnings
+from typing import Literal, get_args
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from hydralora.errors import ConfigError
+
+Method = Literal["pca", "tsne", "umap"]
+PCA_FIRST = 50  # dimensions; t-SNE and UMAP on raw weight vectors of thousands of numbers take minutes
+MIN_POINTS = 5  # fewer points have no neighbourhoods to show
+
+
+def project(vectors: np.ndarray, method: Method = "pca", dims: int = 2, seed: int = 0) -> np.ndarray:
+    """(points, features) -> (points, dims).
+
+    t-SNE and UMAP get the first principal components; below 5 points they fall back to PCA. One thread only: beside
+    a training run two threads take many times longer than one.
+
+    Raises:
+        ConfigError: an unknown method, or dims other than 2 and 3.
+    """
+    if method not in get_args(Method):
+        raise ConfigError(f"Projection method is {method!r}. Choose one of {', '.join(get_args(Method))}.")
+    if dims not in (2, 3):
+        raise ConfigError(f"A projection to {dims} dimensions can't be drawn. Choose 2 or 3.")
+    if len(vectors) == 0:
+        return np.zeros((0, dims))
+    with threadpool_limits(1):
+        reduced = _pca(vectors, dims if method == "pca" else PCA_FIRST, seed)
+        if method == "pca" or len(vectors) < MIN_POINTS:
+            return _widened(reduced, dims)
+        return _tsne(reduced, dims, seed) if method == "tsne" else _umap(reduced, dims, seed)
+
+
+def effective_method(method: Method, points: int) -> Method:
+    """The method that `project` uses for so many points."""
+    return "pca" if points < MIN_POINTS else method
+
+
+def _pca(vectors: np.ndarray, dims: int, seed: int) -> np.ndarray:
+    from sklearn.decomposition import PCA
+
+    vectors = np.asarray(vectors, dtype=np.float64)
+    dims = min(dims, *vectors.shape)
+    if not np.ptp(vectors, axis=0).any():  # all points are the same: PCA would divide by a variance of zero
+        return np.zeros((len(vectors), dims))
+    return PCA(dims, random_state=seed).fit_transform(vectors)
+
+
+def _widened(points: np.ndarray, dims: int) -> np.ndarray:
+    """Cut or fill with zero columns to `dims`."""
+    out = np.zeros((len(points), dims))
+    width = min(dims, points.shape[1])
+    out[:, :width] = points[:, :width]
+    return out
+
+
+def _tsne(vectors: np.ndarray, dims: int, seed: int) -> np.ndarray:
+    from sklearn.manifold import TSNE
+
+    perplexity = min(30.0, (len(vectors) - 1) / 3)
+    return TSNE(dims, perplexity=perplexity, init="random", random_state=seed).fit_transform(vectors)
+
+
+def _umap(vectors: np.ndarray, dims: int, seed: int) -> np.ndarray:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # umap warns that a seed means one thread, which is what is wanted here
+        from umap import UMAP
+
+        neighbours = min(15, len(vectors) - 1)
+        return UMAP(dims, n_neighbors=neighbours, init="random", random_state=seed).fit_transform(vectors)

@@ -1,0 +1,168 @@
+"""Every setting of a run, declared once: the YAML file, the CLI's --set and the app's form all come from here."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from hydralora.errors import ConfigError
+
+VERSION = 1
+
+
+class Section(BaseModel):
+    """A group of settings; unknown keys are refused, so that a misspelt one can't be ignored."""
+
+    model_config = ConfigDict(extra="forbid", validate_assignment=True)
+
+
+class DataSettings(Section):
+    train: str = Field(description="Training rows: a JSONL, JSON, CSV or Parquet file.")
+    eval: str | None = Field(None, description="Held-out rows, a second file. None splits some off the first.")
+    task_column: str = Field("task", description="Column with a row's task, used for evaluation only.")
+    eval_fraction: float = Field(0.1, gt=0, lt=1, description="Share of the rows held out where there is no eval file.")
+
+
+class ComponentSettings(Section):
+    features: Literal["tfidf-svd", "tfidf"] = Field(
+        "tfidf-svd", description="Text features: TF-IDF reduced and normalised, or the paper's plain TF-IDF."
+    )
+    k: int | None = Field(None, ge=1, le=64, description="Number of components. None takes the elbow.")
+
+
+class TunerSettings(Section):
+    r: int = Field(8, ge=1, le=1024, description="Rank of A and of every head.")
+    num_heads: int | None = Field(
+        None, ge=1, le=64, description="Heads (B matrices) per adapted layer. None takes the number of components."
+    )
+    lora_alpha: float = Field(16, gt=0, description="The adapter's output is scaled by lora_alpha / r.")
+    lora_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on the adapted layers' inputs, before A.")
+    router_input: Literal["latent", "hidden"] = Field(
+        "hidden", description="The router reads A x (latent, the paper) or x (hidden, the published code)."
+    )
+    router_init: Literal["random", "components"] = Field(
+        "components", description="The router starts at random (published) or from the data's components."
+    )
+    router_entropy: float = Field(
+        0.6,
+        gt=0,
+        lt=1,
+        description="Gate entropy at the start, as a share of its maximum, with router_init components.",
+    )
+    target_modules: list[str] = Field(
+        ["gate_proj", "up_proj", "down_proj"], min_length=1, description="Names of the layers to adapt."
+    )
+
+
+class TrainingSettings(Section):
+    max_steps: int | None = Field(100, ge=1, description="Optimiser steps. Set it or epochs, not both.")
+    epochs: float | None = Field(None, gt=0, description="Passes over the training rows.")
+    batch_size: int = Field(8, ge=1, le=4096, description="Rows in a batch.")
+    accumulation: int = Field(1, ge=1, description="Batches added up for one optimiser step.")
+    learning_rate: float = Field(2e-3, gt=0, le=1, description="Peak learning rate of AdamW.")
+    warmup: float = Field(0.05, ge=0, lt=1, description="Share of the steps in which the learning rate rises.")
+    max_length: int = Field(512, ge=8, description="Longest row in tokens; longer ones are left out, and counted.")
+    eval_every: int = Field(
+        25, ge=0, description="Steps between evaluations on a sample of the held-out rows; 0: none."
+    )
+    log_every: int = Field(5, ge=1, description="Steps between events with loss and gates.")
+    seed: int = Field(0, ge=0, description="Seed of the split, the clusters, the adapter's start and the row order.")
+    threads: int = Field(0, ge=0, description="CPU threads. 0: all but one, or all of two.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_length(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("epochs") is not None:
+            if values.get("max_steps") is not None:
+                raise ValueError("set max_steps or epochs, not both")
+            return values | {"max_steps": None}
+        return values
+
+    @model_validator(mode="after")
+    def _some_length(self) -> "TrainingSettings":
+        if self.max_steps is None and self.epochs is None:
+            raise ValueError("set max_steps or epochs")
+        return self
+
+
+class Recipe(Section):
+    """A run: what is trained, on what, how."""
+
+    model: str = Field(description="Base model: a catalogue id, any Hub id, or a folder.")
+    method: Literal["hydralora", "lora"] = Field(
+        "hydralora", description="HydraLoRA, or a plain LoRA of rank r on the same layers to compare with."
+    )
+    data: DataSettings
+    components: ComponentSettings = Field(default_factory=ComponentSettings)
+    tuner: TunerSettings = Field(default_factory=TunerSettings)
+    training: TrainingSettings = Field(default_factory=TrainingSettings)
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump({"version": VERSION} | self.model_dump(), sort_keys=False, allow_unicode=True)
+
+
+def parse_recipe(values: Any, where: str = "recipe") -> Recipe:
+    """A recipe from plain values.
+
+    Raises:
+        ConfigError: naming every wrong key, what was found, and what is allowed.
+    """
+    if not isinstance(values, dict):
+        raise ConfigError(f"{where}: it holds no settings. Write at least the keys model and data.train.")
+    version = values.get("version", VERSION)
+    if version != VERSION:
+        raise ConfigError(f"{where}: version is {version!r}, this program reads {VERSION}. Update hydralora.")
+    try:
+        return Recipe.model_validate({key: value for key, value in values.items() if key != "version"})
+    except ValidationError as error:
+        raise ConfigError(f"{where}: " + "; ".join(_describe(item) for item in error.errors())) from error
+
+
+def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
+    """A recipe from a YAML file, with `a.b=value` overrides; data paths are taken from the file's folder.
+
+    Raises:
+        ConfigError: the file can't be read, or a setting is wrong.
+    """
+    path = Path(path)
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: it can't be read as YAML ({' '.join(str(error).split())}).") from error
+    for override in overrides or []:
+        values = _override(values, override)
+    recipe = parse_recipe(values, path.name)
+    for name in ("train", "eval"):
+        file = getattr(recipe.data, name)
+        if file is not None:
+            setattr(recipe.data, name, str((path.parent / file).resolve()))
+    return recipe
+
+
+def _override(values: Any, override: str) -> dict:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"--set {override!r}: write it as section.name=value, such as training.max_steps=50.")
+    values = dict(values) if isinstance(values, dict) else {}
+    target = values
+    *sections, name = key.split(".")
+    for section in sections:
+        inner = target.get(section)
+        target[section] = dict(inner) if isinstance(inner, dict) else {}
+        target = target[section]
+    try:
+        target[name] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override!r}: the value is not YAML.") from error
+    return values
+
+
+def _describe(item: Any) -> str:
+    key = ".".join(str(part) for part in item["loc"]) or "settings"
+    if item["type"] == "extra_forbidden":
+        return f"{key} is not a setting; check its spelling"
+    if item["type"] == "missing":
+        return f"{key} is missing; add it"
+    found = "" if isinstance(item["input"], (dict, BaseModel)) else f" (found {item['input']!r})"
+    return f"{key}: {item['msg'].removeprefix('Value error, ')}{found}"

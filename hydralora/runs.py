@@ -1,0 +1,159 @@
+"""Run folders: the only code that knows their layout."""
+
+import json
+import os
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from hydralora.errors import RunError
+from hydralora.recipe import Recipe, load_recipe
+
+VERSION = 1
+RUN_ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{4}")
+ACTIVE = ("queued", "preparing", "training", "evaluating", "stopping")
+
+
+def default_workspace() -> Path:
+    """HYDRALORA_HOME, else the user's data folder."""
+    return Path(os.environ.get("HYDRALORA_HOME") or platformdirs.user_data_path("hydralora"))
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run's folder."""
+
+    folder: Path
+
+    @property
+    def id(self) -> str:
+        return self.folder.name
+
+    @property
+    def adapter(self) -> Path:
+        return self.folder / "adapter"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "train.log"
+
+    @property
+    def has_adapter(self) -> bool:
+        return (self.adapter / "adapter_model.safetensors").exists()
+
+    def recipe(self) -> Recipe:
+        return load_recipe(self.folder / "recipe.yaml")
+
+    def state(self) -> dict[str, Any]:
+        """The run's state.json: version, id, state, step, max_steps, pid, started, heartbeat, message, base, ...
+
+        Raises:
+            RunError: the file is missing or damaged.
+        """
+        path = self.folder / "state.json"
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise RunError(f"Run {self.id}: {path} can't be read ({error}). The folder is not a whole run.") from error
+
+    def update(self, **changes: Any) -> dict[str, Any]:
+        """Write changes into state.json, whole or not at all, with a new heartbeat (seconds since 1970)."""
+        state = self.state() | changes | {"heartbeat": time.time()}
+        write_json(self.folder / "state.json", state)
+        return state
+
+    def add_event(self, event: dict[str, Any]) -> None:
+        with (self.folder / "events.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(event) + "\n")
+
+    def events(self) -> list[dict[str, Any]]:
+        """All events so far; a last line that is still being written is left out."""
+        return list(self._read_events())
+
+    def _read_events(self) -> Iterator[dict[str, Any]]:
+        path = self.folder / "events.jsonl"
+        if not path.exists():
+            return
+        with path.open(encoding="utf-8") as file:
+            for line in file:
+                if line.endswith("\n"):
+                    yield json.loads(line)
+
+    def request_stop(self) -> None:
+        (self.folder / "stop").touch()
+
+    @property
+    def stop_requested(self) -> bool:
+        return (self.folder / "stop").exists()
+
+
+class RunStore:
+    """The runs of a workspace."""
+
+    def __init__(self, workspace: Path | str | None = None) -> None:
+        self.workspace = Path(workspace or default_workspace()).expanduser().resolve()
+        self.folder = self.workspace / "runs"
+
+    def create(self, recipe: Recipe) -> Run:
+        """A new run, queued, with its recipe on disk."""
+        run_id = f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+        building = self.folder / f".{run_id}"
+        building.mkdir(parents=True)
+        (building / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
+        write_json(
+            building / "state.json",
+            {
+                "version": VERSION,
+                "id": run_id,
+                "state": "queued",
+                "step": 0,
+                "max_steps": recipe.training.max_steps,
+                "pid": None,
+                "started": time.time(),
+                "heartbeat": time.time(),
+                "message": "",
+                "base": None,
+                "adapter_hash": None,
+            },
+        )
+        os.replace(building, self.folder / run_id)
+        return Run(self.folder / run_id)
+
+    def get(self, run: str) -> Run:
+        """The run with this id, or in this folder.
+
+        Raises:
+            RunError: there is none.
+        """
+        if RUN_ID.fullmatch(run):
+            found = Run(self.folder / run)
+        else:
+            found = Run(Path(run).expanduser().resolve())
+        if not (found.folder / "state.json").exists():
+            raise RunError(f"There is no run {run!r} in {self.folder}. `hydralora runs` lists those that exist.")
+        return found
+
+    def all(self) -> list[Run]:
+        """Every run, newest first."""
+        if not self.folder.is_dir():
+            return []
+        found = [Run(path) for path in self.folder.iterdir() if RUN_ID.fullmatch(path.name)]
+        return sorted(found, key=lambda run: run.id, reverse=True)
+
+    def delete(self, run: Run) -> None:
+        shutil.rmtree(run.folder)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON so that a reader sees the old file or the new one, never half of one."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(value), encoding="utf-8")
+    os.replace(temporary, path)

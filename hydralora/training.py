@@ -1,0 +1,246 @@
+"""One run, from a recipe to a saved adapter and its measurements."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
+
+from hydralora.data.batches import LengthGroupedBatches, collate
+from hydralora.data.templates import Encoded
+from hydralora.evaluation import evaluate
+from hydralora.gates import mean_gates, normalised_entropy, record_gates
+from hydralora.loss import answer_logits, answer_loss
+from hydralora.preparation import Prepared, prepare
+from hydralora.recipe import Recipe, TrainingSettings
+from hydralora.results import component_by_head, describe_run, save_adapter
+from hydralora.tuner.model import hydra_layers
+
+LIVE_ROWS = 32  # held-out rows in the evaluations while training; the full set is measured before and after
+
+OnEvent = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """What `should_stop` ended: the step reached."""
+
+    step: int
+
+
+def train(
+    recipe: Recipe,
+    output: str | Path,
+    on_event: OnEvent = lambda event: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> dict[str, Any]:
+    """Run a recipe: read, cluster, adapt, measure, train, save, measure again.
+
+    Args:
+        recipe: what to do.
+        output: folder for the adapter (safetensors, config, model card).
+        on_event: called with {step, time, kind: "train" | "eval" | "gates" | "note", ...}; time in seconds since 1970.
+        should_stop: asked after every step; when true, what was learnt so far is saved and nothing more is measured.
+
+    Returns:
+        The results: rows, components, base and tuned (None when stopped) measurements, parameters, seconds by stage.
+
+    Raises:
+        HydraError: the data, the model or a setting can't be used.
+    """
+    run = _Reporter(on_event)
+    set_seed(recipe.training.seed)
+    prepared = prepare(recipe, run.stage)
+    run.note("prepared", rows=prepared.counts, k=prepared.k, sizes=prepared.sizes, base=prepared.files.describe())
+    tokenizer, model = prepared.tokenizer, prepared.model
+
+    run.stage("evaluating the base model")
+    base = evaluate(model, prepared.heldout, tokenizer.pad_token_id, run.progress)
+    run.event("eval", split="before", **base)
+
+    run.stage("training")
+    trainer = _trainer(prepared, recipe, Path(output), run, should_stop)
+    trainer.train()
+    model.eval()
+    run.step = trainer.state.global_step
+    adapter_hash = save_adapter(model, recipe, prepared, Path(output))
+
+    stopped = trainer.state.global_step < trainer.state.max_steps
+    tuned, use = None, None
+    if not stopped:
+        run.stage("evaluating the tuned model")
+        tuned = evaluate(model, prepared.heldout, tokenizer.pad_token_id, run.progress)
+        run.event("eval", split="after", **tuned)
+        use = component_by_head(prepared)
+    run.finish_stage()
+    return describe_run(prepared, base, tuned, use, run.seconds) | {
+        "step": run.step,
+        "max_steps": trainer.state.max_steps,
+        "stopped": stopped,
+        "adapter_hash": adapter_hash,
+    }
+
+
+class _Reporter:
+    """Events with step and time, and the seconds that each stage took."""
+
+    def __init__(self, on_event: OnEvent) -> None:
+        self.on_event = on_event
+        self.step = 0
+        self.seconds: dict[str, float] = {}
+        self._stage: str | None = None
+        self._since = time.monotonic()
+
+    def event(self, kind: str, **numbers: Any) -> None:
+        self.on_event({"step": self.step, "time": time.time(), "kind": kind} | numbers)
+
+    def note(self, message: str, **numbers: Any) -> None:
+        self.event("note", message=message, **numbers)
+
+    def stage(self, name: str) -> None:
+        self.finish_stage()
+        self._stage, self._since = name, time.monotonic()
+        self.event("note", stage=name)
+
+    def finish_stage(self) -> None:
+        if self._stage:
+            self.seconds[self._stage] = round(time.monotonic() - self._since, 2)
+        self._stage = None
+
+    def progress(self, done: int, total: int) -> None:
+        self.event("note", done=done, total=total)
+
+
+class _AnswerTrainer(Trainer):
+    """transformers' Trainer with our batches, and our loss on the answers' tokens alone."""
+
+    def __init__(self, *args: Any, batches: LengthGroupedBatches, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.model_accepts_loss_kwargs = True  # the loss below is already divided by the step's answer tokens
+        self.batches = batches
+        self.tokens_seen = 0
+        self.gate_means: torch.Tensor | None = None  # (N,), of the newest step that is logged
+        self.gate_entropy = 0.0
+
+    def get_train_dataloader(self) -> DataLoader:
+        loader = DataLoader(self.train_dataset, batch_sampler=self.batches, collate_fn=self.data_collator)  # type: ignore[arg-type]
+        return self.accelerator.prepare(loader)
+
+    def compute_loss(  # type: ignore[override]
+        self, model: Any, inputs: dict, return_outputs: bool = False, num_items_in_batch: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        self.tokens_seen += int(inputs["attention_mask"].sum())
+        due = (self.state.global_step + 1) % self.args.logging_steps == 0 or self.state.global_step == 0
+        if due and hydra_layers(model):
+            with record_gates(model) as record:
+                logits, targets = answer_logits(model, inputs)
+            mask = inputs["attention_mask"].bool()
+            self.gate_means = mean_gates(record, mask).mean((0, 1)).cpu()
+            self.gate_entropy = float(normalised_entropy(record.stacked())[:, mask].mean())
+        else:
+            logits, targets = answer_logits(model, inputs)
+        total = num_items_in_batch if num_items_in_batch is not None else len(targets)
+        return answer_loss(logits, targets).sum() / total
+
+
+class _Events(TrainerCallback):
+    """Trainer's progress as events; stops on request."""
+
+    def __init__(self, run: _Reporter, prepared: Prepared, eval_every: int, should_stop: Callable[[], bool]) -> None:
+        self.run = run
+        self.prepared = prepared
+        self.eval_every = eval_every
+        self.should_stop = should_stop
+        self.trainer: _AnswerTrainer | None = None
+        self._since = time.monotonic()
+        self._tokens = 0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._since = time.monotonic()
+        self.run.note("training starts", max_steps=state.max_steps)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.run.step = state.global_step
+        if self.should_stop():
+            control.should_training_stop = True
+            return
+        if self.eval_every and state.global_step % self.eval_every == 0 and state.global_step < state.max_steps:
+            paused = time.monotonic()
+            model, rows = self.prepared.model, self.prepared.heldout[:LIVE_ROWS]
+            model.eval()
+            scores = evaluate(model, rows, self.prepared.tokenizer.pad_token_id)
+            model.train()
+            self.run.event("eval", split="live", **scores)
+            self._since += time.monotonic() - paused
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict | None = None, **kwargs: Any) -> None:
+        if not logs or "loss" not in logs:
+            return
+        self.run.step = state.global_step
+        trainer, now = self.trainer, time.monotonic()
+        assert trainer is not None
+        speed = (trainer.tokens_seen - self._tokens) / max(now - self._since, 1e-9)
+        self._tokens, self._since = trainer.tokens_seen, now
+        if not math.isfinite(logs["loss"]):
+            self.run.note("the loss is no longer a number; lower the learning rate")
+            control.should_training_stop = True
+            return
+        self.run.event("train", loss=logs["loss"], learning_rate=logs.get("learning_rate"), tokens_per_second=speed)
+        if trainer.gate_means is not None:
+            self.run.event("gates", mean_gate=trainer.gate_means.tolist(), entropy=trainer.gate_entropy)
+
+
+def _trainer(
+    prepared: Prepared, recipe: Recipe, output: Path, run: _Reporter, should_stop: Callable[[], bool]
+) -> _AnswerTrainer:
+    settings = recipe.training
+    rows: Sequence[Encoded] = prepared.train
+    batches = LengthGroupedBatches([len(row.input_ids) for row in rows], settings.batch_size, settings.seed)
+    callback = _Events(run, prepared, settings.eval_every, should_stop)
+    trainer = _AnswerTrainer(
+        model=prepared.model,
+        args=_arguments(settings, output, prepared.device),
+        train_dataset=rows,
+        data_collator=lambda items: collate(items, prepared.tokenizer.pad_token_id),
+        batches=batches,
+        callbacks=[callback],
+    )
+    trainer.remove_callback(_progress_callback())
+    callback.trainer = trainer
+    return trainer
+
+
+def _arguments(settings: TrainingSettings, output: Path, device: str) -> TrainingArguments:
+    return TrainingArguments(
+        output_dir=str(output),
+        max_steps=settings.max_steps or -1,
+        num_train_epochs=settings.epochs or 1,
+        per_device_train_batch_size=settings.batch_size,
+        gradient_accumulation_steps=settings.accumulation,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=settings.warmup,
+        weight_decay=0.0,
+        optim="adamw_torch",
+        logging_steps=settings.log_every,
+        logging_first_step=True,
+        save_strategy="no",
+        report_to=[],
+        disable_tqdm=True,
+        use_cpu=device == "cpu",
+        bf16=device.startswith("cuda"),
+        dataloader_pin_memory=device.startswith("cuda"),
+        remove_unused_columns=False,
+        seed=settings.seed,
+    )
+
+
+def _progress_callback() -> type[TrainerCallback]:
+    from transformers.trainer_callback import PrinterCallback
+
+    return PrinterCallback  # events are the only output
