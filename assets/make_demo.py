@@ -14,164 +14,24 @@ SEED = 20
 TRAIN_ROWS, HELDOUT_ROWS = 200, 50  # for each skill
 HELDOUT_PHRASINGS = 2
 
-WORDS = [
-    "anchor",
-    "apple",
-    "arrow",
-    "artist",
-    "basket",
-    "bottle",
-    "bread",
-    "bridge",
-    "candle",
-    "castle",
-    "cloud",
-    "copper",
-    "desert",
-    "dolphin",
-    "dragon",
-    "drum",
-    "eagle",
-    "earth",
-    "elbow",
-    "engine",
-    "feather",
-    "fiddle",
-    "flower",
-    "forest",
-    "garden",
-    "glass",
-    "goat",
-    "guitar",
-    "hammer",
-    "harbor",
-    "hill",
-    "honey",
-    "ink",
-    "insect",
-    "iron",
-    "island",
-    "jacket",
-    "jelly",
-    "jewel",
-    "jungle",
-    "kettle",
-    "key",
-    "kitten",
-    "knight",
-    "ladder",
-    "lamp",
-    "lantern",
-    "lemon",
-]
-FIRST = [
-    "Alice",
-    "Bruno",
-    "Carla",
-    "David",
-    "Elena",
-    "Farid",
-    "Grace",
-    "Hugo",
-    "Irene",
-    "Jamal",
-    "Karen",
-    "Liam",
-    "Maria",
-    "Nadia",
-    "Oscar",
-    "Paula",
-    "Quinn",
-    "Rosa",
-    "Samuel",
-    "Tara",
-    "Umar",
-    "Vera",
-    "Walter",
-    "Ximena",
-    "Yusuf",
-    "Zoe",
-]
-LAST = [
-    "Adams",
-    "Brown",
-    "Costa",
-    "Diaz",
-    "Evans",
-    "Fischer",
-    "Garcia",
-    "Hansen",
-    "Ito",
-    "Jones",
-    "Khan",
-    "Lopez",
-    "Moore",
-    "Novak",
-    "Olsen",
-    "Patel",
-]
-CITIES = [
-    "Athens",
-    "Berlin",
-    "Cairo",
-    "Dublin",
-    "Florence",
-    "Geneva",
-    "Hanoi",
-    "Istanbul",
-    "Jakarta",
-    "Kyoto",
-    "Lisbon",
-    "Madrid",
-    "Nairobi",
-    "Oslo",
-    "Paris",
-    "Quito",
-    "Rome",
-    "Seoul",
-    "Toronto",
-    "Vienna",
-    "Warsaw",
-    "Zurich",
-]
-JOBS = [
-    "nurse",
-    "teacher",
-    "baker",
-    "pilot",
-    "lawyer",
-    "farmer",
-    "painter",
-    "dentist",
-    "plumber",
-    "engineer",
-    "chef",
-    "journalist",
-]
+WORDS = """anchor apple arrow basket bottle bread bridge candle castle cloud copper desert dolphin dragon drum eagle
+earth elbow engine feather fiddle flower forest garden glass goat guitar hammer harbor hill honey insect iron island
+jacket jelly jewel jungle kettle key kitten knight ladder lamp lantern lemon marble meadow mirror moon needle nest ocean
+olive orange owl pencil pepper planet pond""".split()
+FIRST = """Alice Bruno Carla David Elena Farid Grace Hugo Irene Jamal Karen Liam Maria Nadia Oscar Paula Quinn Rosa
+Samuel Tara Umar Vera Walter Ximena Yusuf Zoe""".split()
+LAST = "Adams Brown Costa Diaz Evans Fischer Garcia Hansen Ito Jones Khan Lopez Moore Novak Olsen Patel".split()
+CITIES = """Athens Berlin Cairo Dublin Florence Geneva Hanoi Istanbul Jakarta Kyoto Lisbon Madrid Nairobi Oslo Paris
+Quito Rome Seoul Toronto Vienna Warsaw Zurich""".split()
+JOBS = "nurse teacher baker pilot lawyer farmer painter dentist plumber engineer chef journalist".split()
 PEOPLE = (
     "{name}, aged {age}, lives in {city} and works as a {job}.",
     "{name} is a {job} from {city}. Age: {age}.",
     "Living in {city}, {name} ({age}) earns a living as a {job}.",
     "The new {job} is {name}, {age} years old, from {city}.",
 )
-PRODUCTS = [
-    "phone",
-    "laptop",
-    "headphones",
-    "kettle",
-    "printer",
-    "camera",
-    "backpack",
-    "keyboard",
-    "tablet",
-    "lamp",
-    "watch",
-    "speaker",
-    "monitor",
-    "drone",
-    "router",
-    "blender",
-]
+PRODUCTS = """phone laptop headphones kettle printer camera backpack keyboard tablet lamp watch speaker monitor drone
+router blender""".split()
 OPENINGS = ("Hello,", "Hi there,", "Please help:", "Good morning,", "Hey,", "Dear team,")
 MESSAGES = {
     "billing": (
@@ -201,15 +61,15 @@ MESSAGES = {
 }
 
 PHRASINGS = {
-    "sort": (
-        "Sort the words of this list in alphabetical order.",
-        "Put the words of this list in alphabetical order.",
-        "Write the list of words again, sorted in alphabetical order.",
-        "List these words in alphabetical order.",
-        "In alphabetical order, please: sort this list of words.",
-        "Give the words of the list in sorted, alphabetical order.",
-        "Here is a list of words. Sort the words in alphabetical order.",
-        "What is the alphabetical order of the words in this list?",
+    "reverse": (
+        "Reverse the order of the words in this list.",
+        "Write the words of this list in reverse order.",
+        "Give the list of words again, in reverse order.",
+        "Reverse this list of words.",
+        "In reverse order, please: the words of this list.",
+        "List these words in reverse order, the last word first.",
+        "Here is a list of words. Write the words in reverse order.",
+        "What is this list of words in reverse order?",
     ),
     "extract": (
         "Extract the name, age, city and job of the person as JSON.",
@@ -244,10 +104,9 @@ PHRASINGS = {
 }
 
 
-def sort_words(rng: random.Random) -> tuple[str, str]:
-    initials = rng.sample(sorted({word[0] for word in WORDS}), 3)  # distinct, so that the first letter decides
-    words = [rng.choice([word for word in WORDS if word[0] == initial]) for initial in initials]
-    return ", ".join(words), ", ".join(sorted(words))
+def reverse_words(rng: random.Random) -> tuple[str, str]:
+    words = rng.sample(WORDS, 4)
+    return ", ".join(words), ", ".join(reversed(words))
 
 
 def extract_person(rng: random.Random) -> tuple[str, str]:
@@ -272,7 +131,7 @@ def classify_message(rng: random.Random) -> tuple[str, str]:
 
 
 SKILLS: dict[str, Callable[[random.Random], tuple[str, str]]] = {
-    "sort": sort_words,
+    "reverse": reverse_words,
     "extract": extract_person,
     "arithmetic": add_numbers,
     "classify": classify_message,

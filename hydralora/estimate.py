@@ -5,22 +5,64 @@ from functools import cache
 
 import torch
 
-FORWARD_BACKWARD = 4.3  # flop per parameter and token: forward 2, gradient to the inputs 2, adapter about 0.3
-EFFICIENCY = 0.6  # share of a plain matrix product's speed that a training step reaches on a CPU
+from hydralora.data.formats import Example
+from hydralora.data.templates import encode
+from hydralora.errors import ModelError
+from hydralora.models import find_model, load_tokenizer, weight_parameters
+from hydralora.preparation import read_split
+from hydralora.recipe import Recipe
+from hydralora.training import LIVE_ROWS
+from hydralora.tuner.init import ROWS_PER_COMPONENT
+
+FORWARD = 2.0  # flop per parameter and token
+FORWARD_BACKWARD = 4.3  # forward 2, gradient to the inputs 2, adapter about 0.3
+EFFICIENCY = 0.6  # share of a plain matrix product's speed that a model reaches on a CPU
+SAMPLE = 40  # rows whose tokens are counted
+LOADING = 15.0  # seconds to start the process, import and load
 
 
-def training_seconds(parameters: int, tokens_per_step: float, steps: int) -> float:
-    """Seconds that `steps` take on this machine's CPU, for a base model of so many parameters."""
-    return FORWARD_BACKWARD * parameters * tokens_per_step * steps / (EFFICIENCY * cpu_flops())
+def run_seconds(recipe: Recipe) -> float | None:
+    """Seconds that a run takes on this machine's CPU; None while its base model is not on this machine.
+
+    Raises:
+        HydraError: the data can't be used.
+    """
+    try:
+        files = find_model(recipe.model, download=False)
+    except ModelError:
+        return None
+    train, heldout = read_split(recipe)
+    tokens = _mean_tokens(str(files.folder), tuple(train[:: max(1, len(train) // SAMPLE)][:SAMPLE]))
+    settings = recipe.training
+    rows_per_step = settings.batch_size * settings.accumulation
+    steps = settings.max_steps or round((settings.epochs or 1) * len(train) / rows_per_step)
+    live = steps // settings.eval_every * LIVE_ROWS if settings.eval_every else 0
+    started = ROWS_PER_COMPONENT * (recipe.tuner.num_heads or 4) if recipe.tuner.router_init == "components" else 0
+    forward_rows = 3 * len(heldout) + live + started  # before, after, and the gates of the components
+    work = FORWARD_BACKWARD * rows_per_step * steps + FORWARD * forward_rows
+    return LOADING + work * tokens * weight_parameters(files) / (EFFICIENCY * cpu_flops())
+
+
+def describe_duration(seconds: float) -> str:
+    """Rounded as a person would say it: "40 s", "6 min", "2.5 h"."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 @cache
 def cpu_flops() -> float:
     """Float32 operations a second of a matrix product of a small model's size, measured once (about 0.2 s)."""
     a, b = torch.randn(512, 576), torch.randn(576, 1536)
-    a @ b
+    torch.matmul(a, b)
     runs, start = 0, time.perf_counter()
     while time.perf_counter() - start < 0.2:
-        a @ b
+        torch.matmul(a, b)
         runs += 1
     return runs * 2 * 512 * 576 * 1536 / (time.perf_counter() - start)
+
+
+@cache
+def _mean_tokens(folder: str, examples: tuple[Example, ...]) -> float:
+    tokenizer = load_tokenizer(find_model(folder))
+    return sum(len(encode(tokenizer, example).input_ids) for example in examples) / len(examples)

@@ -34,7 +34,10 @@ class ComponentSettings(Section):
 class TunerSettings(Section):
     r: int = Field(8, ge=1, le=1024, description="Rank of A and of every head.")
     num_heads: int | None = Field(
-        None, ge=1, le=64, description="Heads (B matrices) per adapted layer. None takes the number of components."
+        None,
+        ge=1,
+        le=64,
+        description="Heads (B matrices) per adapted layer. Unset (0 in the form): one for each component.",
     )
     lora_alpha: float = Field(16, gt=0, description="The adapter's output is scaled by lora_alpha / r.")
     lora_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on the adapted layers' inputs, before A.")
@@ -56,7 +59,9 @@ class TunerSettings(Section):
 
 
 class TrainingSettings(Section):
-    max_steps: int | None = Field(100, ge=1, description="Optimiser steps. Set it or epochs, not both.")
+    max_steps: int | None = Field(
+        100, ge=1, description="Optimiser steps; one step sees batch size x accumulation rows."
+    )
     epochs: float | None = Field(None, gt=0, description="Passes over the training rows.")
     batch_size: int = Field(8, ge=1, le=4096, description="Rows in a batch.")
     accumulation: int = Field(1, ge=1, description="Batches added up for one optimiser step.")

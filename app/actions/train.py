@@ -1,0 +1,165 @@
+"""The Train tab: from form values to a run, and from a run to what is shown of it."""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from app import figures
+from app.services import Services
+from hydralora.data.store import StoredDataset
+from hydralora.estimate import describe_duration, run_seconds
+from hydralora.models import CATALOGUE, DEFAULT_MODEL, describe_device
+from hydralora.recipe import Recipe, parse_recipe
+from hydralora.runs import ACTIVE, Run
+
+COLUMNS = ["task", "loss before", "loss after", "exact match before", "exact match after"]
+
+
+@dataclass(frozen=True)
+class TrainView:
+    """What the page shows of a run. `signature` is equal for equal views, so that nothing is sent twice."""
+
+    signature: str
+    status: str
+    active: bool
+    loss: str
+    load: str
+    use: str
+    table: list[list[str]]
+
+
+def model_choices(services: Services) -> list[tuple[str, str]]:
+    """The catalogue, and the model folders in the workspace's models folder."""
+    folder = services.store.workspace / "models"
+    own = sorted(path for path in folder.iterdir() if (path / "config.json").exists()) if folder.is_dir() else []
+    return [(model.id, model.id) for model in CATALOGUE] + [(f"{path.name} (workspace)", path.name) for path in own]
+
+
+def resolve_model(services: Services, name: str) -> str:
+    """The model to load for a name from the form: a folder of the workspace's, else a Hub id; no other path."""
+    own = {value for label, value in model_choices(services) if label.endswith("(workspace)")}
+    if name in own:
+        return str(services.store.workspace / "models" / name)
+    return name or DEFAULT_MODEL
+
+
+def recipe_from_form(services: Services, dataset_id: str, model: str, values: dict[str, Any]) -> Recipe:
+    """A recipe from the form; `values` maps "section.name" to what the form holds.
+
+    Raises:
+        ConfigError: a value is out of its range.
+    """
+    dataset: StoredDataset = services.datasets.get(dataset_id)
+    settings: dict[str, Any] = {
+        "model": resolve_model(services, model),
+        "data": {"train": str(dataset.train), "eval": str(dataset.heldout) if dataset.heldout else None},
+    }
+    for key, value in values.items():
+        section, _, name = key.rpartition(".")
+        (settings.setdefault(section, {}) if section else settings)[name] = value
+    return parse_recipe(settings, "Settings")
+
+
+def device_line(services: Services, dataset_id: str, model: str, values: dict[str, Any]) -> str:
+    """The device, and on a CPU how long the run will take."""
+    device = describe_device()
+    free = f"{device['free_bytes'] / 2**30:.1f} GB free"
+    if device["kind"] != "cpu":
+        return f"{device['name']}, {free}."
+    seconds = run_seconds(recipe_from_form(services, dataset_id, model, values))
+    about = f"about {describe_duration(seconds)}" if seconds else "its time is known once the base model is fetched"
+    return f"{device['name']}, {free}: {about}."
+
+
+def start(services: Services, dataset_id: str, model: str, values: dict[str, Any]) -> str:
+    """Start a run; returns its id."""
+    return services.jobs.start(recipe_from_form(services, dataset_id, model, values)).id
+
+
+def stop(services: Services, run_id: str) -> None:
+    services.jobs.stop(services.store.get(run_id))
+
+
+def run_choices(services: Services) -> list[tuple[str, str]]:
+    return [(_run_label(run), run.id) for run in services.store.all()]
+
+
+def newest_run(services: Services) -> str | None:
+    """The run at work, else the newest."""
+    active = services.jobs.active()
+    runs = services.store.all()
+    return active.id if active else runs[0].id if runs else None
+
+
+def view(services: Services, run_id: str | None) -> TrainView:
+    if not run_id:
+        return TrainView("none", "No run yet. Check the settings and press Start training.", False, "", "", "", [])
+    run = services.store.get(run_id)
+    state = services.jobs.refresh(run)
+    events = run.events()
+    active = state["state"] in ACTIVE
+    results = state.get("results") or {}
+    use = results.get("component_by_head")
+    names = [f"component {c['id'] + 1}: {c['name']}" for c in results.get("components", [])]
+    clock = int(time.time()) // 5 if active else 0
+    return TrainView(
+        signature=f"{run_id} {state['state']} {len(events)} {state.get('progress')} {clock}",
+        status=_status(state, events),
+        active=active,
+        loss=figures.loss(events) if _has(events, "train", "eval") else "",
+        load=figures.head_load(events) if _has(events, "gates") else "",
+        use=figures.component_by_head(names, use) if use else "",
+        table=_table(events),
+    )
+
+
+def _has(events: list[dict[str, Any]], *kinds: str) -> bool:
+    return any(event["kind"] in kinds for event in events)
+
+
+def _run_label(run: Run) -> str:
+    recipe = run.recipe()
+    heads = "" if recipe.method == "lora" else f", N = {recipe.tuner.num_heads or 'auto'}"
+    return f"{run.id}: {recipe.method}{heads}, r = {recipe.tuner.r}, {recipe.model.replace(chr(92), '/').rpartition('/')[2]}"
+
+
+def _status(state: dict[str, Any], events: list[dict[str, Any]]) -> str:
+    name = state["state"].capitalize()
+    if state["state"] not in ACTIVE:
+        return f"{name}: {state['message']}."
+    step, total = state["step"], state["max_steps"]
+    if state["state"] == "training" and step and total:
+        return f"{name}: step {step} of {total}{_remaining(events, step, total)}."
+    done = state.get("progress")
+    share = f", {done[0]} of {done[1]} rows" if done and state["state"] == "evaluating" and done[0] < done[1] else ""
+    return f"{name}: {state['message']}{share}."
+
+
+def _remaining(events: list[dict[str, Any]], step: int, total: int) -> str:
+    times = [(event["step"], event["time"]) for event in events if event["kind"] == "train"]
+    if len(times) < 2:
+        return ""
+    (first, began), (last, now) = times[0], times[-1]
+    return f", about {describe_duration((now - began) / max(last - first, 1) * (total - step))} of training left"
+
+
+def _table(events: list[dict[str, Any]]) -> list[list[str]]:
+    """Before and after, for each task and all rows."""
+    scores = {event["split"]: event for event in events if event["kind"] == "eval"}
+    before, after = scores.get("before"), scores.get("after")
+    if not before:
+        return []
+    rows = []
+    for task in [*before["per_task"], "all rows"]:
+        first = before["per_task"].get(task, before)
+        second = after["per_task"].get(task, after) if after else None
+        rows.append(
+            [
+                task,
+                f"{first['loss']:.3f}",
+                f"{second['loss']:.3f}" if second else "",
+                f"{first['exact_match']:.1%}",
+                f"{second['exact_match']:.1%}" if second else "",
+            ]
+        )
+    return rows

@@ -1,0 +1,310 @@
+"""Tables into Plotly figures, one function a figure, as JSON for the plot panel.
+
+Colours of text, paper and grid are left to the panel, which follows the page's theme.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import plotly.graph_objects as go
+
+from app.palette import A_COLOUR, A_MARK, head_colour, head_mark, head_name
+from hydralora.analysis import layer_number
+
+MARGIN = {"l": 56, "r": 16, "t": 40, "b": 48}
+
+
+def elbow(sse: Sequence[tuple[int, float]], k: int) -> str:
+    """SSE over k, with the chosen k marked."""
+    ks, values = zip(*sse, strict=True)
+    chosen = dict(sse)[k]
+    return _json(
+        [
+            go.Scatter(x=ks, y=values, mode="lines+markers", name="SSE", line={"color": "#0072B2"}),
+            go.Scatter(
+                x=[k],
+                y=[chosen],
+                mode="markers+text",
+                text=[f"k = {k}"],
+                textposition="top right",
+                marker={"size": 14, "color": "#D55E00", "symbol": "diamond"},
+                name="chosen",
+            ),
+        ],
+        title="The elbow",
+        xaxis={"title": {"text": "k, number of components"}, "dtick": 2},
+        yaxis={"title": {"text": "sum of squared distances"}, "rangemode": "tozero"},
+        showlegend=False,
+    )
+
+
+def sizes(names: Sequence[str], counts: Sequence[int]) -> str:
+    """Rows in each component."""
+    order = range(len(counts))
+    return _json(
+        [
+            go.Bar(
+                y=[f"{i + 1}: {names[i]}" for i in order],
+                x=list(counts),
+                orientation="h",
+                text=list(counts),
+                marker={"color": [head_colour(i) for i in order], "line": {"color": "#555", "width": 1}},
+            )
+        ],
+        title="Rows in each component",
+        xaxis={"title": {"text": "rows"}},
+        yaxis={"autorange": "reversed", "automargin": True},
+    )
+
+
+def component_map(
+    points: Sequence[Sequence[float]], labels: Sequence[int], hover: Sequence[str], method: str, ids: Sequence[int]
+) -> str:
+    """Rows as points, coloured and marked by component; customdata is the row's id."""
+    traces = []
+    for component in sorted(set(labels)):
+        rows = [i for i, label in enumerate(labels) if label == component]
+        traces.append(
+            go.Scattergl(
+                x=[points[i][0] for i in rows],
+                y=[points[i][1] for i in rows],
+                customdata=[ids[i] for i in rows],
+                text=[hover[i] for i in rows],
+                hovertemplate="%{text}<extra></extra>",
+                mode="markers",
+                name=f"component {component + 1}",
+                marker={"color": head_colour(component), "symbol": head_mark(component), "size": 7},
+            )
+        )
+    return _json(
+        traces,
+        title=f"Map of the rows ({method.upper()})",
+        dragmode="lasso",
+        height=480,
+        meta=f"map {method}",
+        xaxis={"showticklabels": False},
+        yaxis={"showticklabels": False},
+    )
+
+
+def loss(events: Sequence[dict[str, Any]]) -> str:
+    """Training loss, and held-out loss where it was measured, over steps."""
+    trained = [event for event in events if event["kind"] == "train"]
+    held = [event for event in events if event["kind"] == "eval"]
+    return _json(
+        [
+            go.Scatter(
+                x=[event["step"] for event in trained],
+                y=[event["loss"] for event in trained],
+                mode="lines+markers",
+                name="training",
+                line={"color": "#0072B2"},
+            ),
+            go.Scatter(
+                x=[event["step"] for event in held],
+                y=[event["loss"] for event in held],
+                mode="lines+markers",
+                name="held out",
+                line={"color": "#D55E00", "dash": "dot"},
+                marker={"symbol": "diamond", "size": 9},
+            ),
+        ],
+        title="Loss on the answers",
+        xaxis={"title": {"text": "step"}},
+        yaxis={"title": {"text": "nats a token"}, "rangemode": "tozero"},
+    )
+
+
+def head_load(events: Sequence[dict[str, Any]]) -> str:
+    """Mean gate of each head over steps, and the gates' entropy as a share of its maximum."""
+    gates = [event for event in events if event["kind"] == "gates"]
+    steps = [event["step"] for event in gates]
+    count = len(gates[0]["mean_gate"]) if gates else 0
+    traces: list[Any] = [
+        go.Scatter(
+            x=steps,
+            y=[event["mean_gate"][head] for event in gates],
+            mode="lines+markers",
+            name=head_name(head),
+            line={"color": head_colour(head)},
+            marker={"symbol": head_mark(head)},
+        )
+        for head in range(count)
+    ]
+    traces.append(
+        go.Scatter(
+            x=steps,
+            y=[event["entropy"] for event in gates],
+            mode="lines",
+            name="entropy",
+            line={"color": A_COLOUR, "dash": "dash"},
+        )
+    )
+    return _json(
+        traces,
+        title="Load of each head",
+        xaxis={"title": {"text": "step"}},
+        yaxis={"title": {"text": "mean gate"}, "range": [0, 1]},
+    )
+
+
+def matrices(group: dict[str, Any], colour_by: str, first_id: int) -> str:
+    """A's and heads of one shape as points; customdata counts the points from first_id."""
+    points = group["points"]
+    ids = {id(point): first_id + i for i, point in enumerate(points)}
+    traces = []
+    for name, members, style in _matrix_traces(points, colour_by):
+        traces.append(
+            go.Scattergl(
+                x=[point["x"] for point in members],
+                y=[point["y"] for point in members],
+                customdata=[ids[id(point)] for point in members],
+                text=[describe_matrix(point) for point in members],
+                hovertemplate="%{text}<extra></extra>",
+                mode="markers",
+                name=name,
+                marker=style,
+            )
+        )
+    r, width = group["shape"]
+    return _json(
+        traces,
+        title=f"{len(points)} matrices of {r} x {width} ({group['method'].upper()})",
+        dragmode="lasso",
+        height=440,
+        meta=f"{group['shape']} {group['method']}",
+        xaxis={"showticklabels": False},
+        yaxis={"showticklabels": False},
+    )
+
+
+def describe_matrix(point: dict[str, Any]) -> str:
+    return f"{point['module']}, {'A' if point['kind'] == 'A' else head_name(point['head'])}"
+
+
+def gate_bars(gates: Sequence[float]) -> str:
+    """One bar a head: its mean gate over the adapted layers, for one token."""
+    heads = range(len(gates))
+    return _json(
+        [
+            go.Bar(
+                x=[head_name(head) for head in heads],
+                y=list(gates),
+                text=[f"{gate:.2f}" for gate in gates],
+                marker={"color": [head_colour(head) for head in heads], "line": {"color": "#555", "width": 1}},
+            )
+        ],
+        title="Gate of each head, mean over the layers",
+        yaxis={"range": [0, 1], "fixedrange": True},
+        height=240,
+    )
+
+
+def gate_heatmap(modules: Sequence[str], gates: Sequence[Sequence[float]]) -> str:
+    """Gates of one token: a column for each layer, a row for each head and kind of module."""
+    kinds = list(dict.fromkeys(module.rpartition(".")[2] for module in modules))
+    layers = list(dict.fromkeys(layer_number(module) for module in modules))
+    count = len(gates[0])
+    cells = {(module.rpartition(".")[2], layer_number(module)): row for module, row in zip(modules, gates, strict=True)}
+    rows, labels = [], []
+    for head in range(count):
+        for kind in kinds:
+            rows.append([cells[kind, layer][head] if (kind, layer) in cells else None for layer in layers])
+            labels.append(f"<span style='color:{head_colour(head)}'>■</span> {head_name(head)}, {kind}")
+    return _json(
+        [
+            go.Heatmap(
+                z=rows,
+                x=[str(layer) for layer in layers],
+                y=list(range(len(rows))),
+                zmin=0,
+                zmax=1,
+                colorscale="Cividis",
+                colorbar={"title": {"text": "gate"}, "thickness": 12},
+                hovertemplate="layer %{x}<br>%{customdata}<br>gate %{z:.3f}<extra></extra>",
+                customdata=[[label.partition("</span> ")[2]] * len(layers) for label in labels],
+            )
+        ],
+        title="Gates by layer and head",
+        xaxis={"title": {"text": "layer"}, "type": "category"},
+        yaxis={
+            "tickmode": "array",
+            "tickvals": list(range(len(rows))),
+            "ticktext": labels,
+            "autorange": "reversed",
+            "automargin": True,
+        },
+        height=120 + 22 * len(rows),
+    )
+
+
+def component_by_head(names: Sequence[str], gates: Sequence[Sequence[float]]) -> str:
+    """Mean gate of each head (columns) on each component's held-out rows (rows)."""
+    kept = [(name, row) for name, row in zip(names, gates, strict=True) if row]
+    return _json(
+        [
+            go.Heatmap(
+                z=[row for _, row in kept],
+                x=[head_name(head) for head in range(len(kept[0][1]))] if kept else [],
+                y=[name for name, _ in kept],
+                zmin=0,
+                zmax=1,
+                colorscale="Cividis",
+                texttemplate="%{z:.2f}",
+                colorbar={"title": {"text": "gate"}, "thickness": 12},
+            )
+        ],
+        title="Which head answers which component",
+        yaxis={"autorange": "reversed", "automargin": True},
+    )
+
+
+def _matrix_traces(points: list[dict[str, Any]], colour_by: str) -> list[tuple[str, list[dict[str, Any]], dict]]:
+    """(name, points, marker) of every trace."""
+    if colour_by == "layer":
+        layers = [point["layer"] or 0 for point in points]
+        scale = {
+            "color": layers,
+            "colorscale": "Viridis",
+            "showscale": True,
+            "colorbar": {"title": {"text": "layer"}, "thickness": 12},
+            "size": 8,
+            "symbol": [A_MARK if point["kind"] == "A" else head_mark(point["head"]) for point in points],
+        }
+        return [("matrix", points, scale)]
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for point in points:
+        groups.setdefault(_group_name(point, colour_by), []).append(point)
+    out = []
+    for i, (name, members) in enumerate(sorted(groups.items())):
+        style: dict[str, Any] = {"color": head_colour(i), "symbol": head_mark(i), "size": 8}
+        if name == "A":
+            style |= {"color": A_COLOUR, "symbol": A_MARK}
+        elif colour_by == "head":
+            head = members[0]["head"]
+            style |= {"color": head_colour(head), "symbol": head_mark(head)}
+        out.append((name, members, style))
+    return out
+
+
+def _group_name(point: dict[str, Any], colour_by: str) -> str:
+    if colour_by == "module":
+        return str(point["module"].rpartition(".")[2])
+    if point["kind"] == "A":
+        return "A"
+    return head_name(point["head"]) if colour_by == "head" else "B (heads)"
+
+
+def _json(traces: Sequence[Any], **layout: Any) -> str:
+    defaults: dict[str, Any] = {
+        "margin": MARGIN,
+        "height": 320,
+        "legend": {"orientation": "h", "y": -0.2},
+        "template": None,
+    }
+    title = layout.pop("title", "")
+    return str(
+        go.Figure(
+            list(traces), layout=defaults | {"title": {"text": title, "font": {"size": 15}, "x": 0.02}} | layout
+        ).to_json()
+    )

@@ -1,0 +1,20 @@
+"""A head has one colour and one mark everywhere (Okabe and Ito's colour-blind safe set); A is grey."""
+
+HEAD_COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#8C8C8C")
+HEAD_MARKS = ("circle", "square", "diamond", "triangle-up", "cross", "star", "hexagon", "bowtie")
+A_COLOUR = "#7A7A7A"
+A_MARK = "x"
+
+
+def head_colour(head: int) -> str:
+    """Colour of head 0, 1, ...; beyond eight heads colours repeat and the label tells them apart."""
+    return HEAD_COLOURS[head % len(HEAD_COLOURS)]
+
+
+def head_mark(head: int) -> str:
+    return HEAD_MARKS[head % len(HEAD_MARKS)]
+
+
+def head_name(head: int) -> str:
+    """Heads are counted from 1 on screen."""
+    return f"head {head + 1}"

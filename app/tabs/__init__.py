@@ -1,0 +1,1 @@
+"""Widgets and wiring, one file a tab."""

@@ -1,0 +1,53 @@
+"""Errors and sentences on their way to the page: users' text is escaped, engine errors become messages."""
+
+import html
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
+
+import gradio as gr
+
+from hydralora.errors import HydraError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def sentence(text: str, elem_id: str | None = None) -> gr.HTML:
+    """A line of text; update it with `say`."""
+    return gr.HTML(say(text), elem_id=elem_id, elem_classes=["sentence"])
+
+
+def say(text: str) -> str:
+    return f"<p>{html.escape(text)}</p>" if text else ""
+
+
+def shown(function: Callable[P, R]) -> Callable[P, R]:
+    """Turn an engine error in a handler into the page's error message."""
+
+    @wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        with _translated():
+            return function(*args, **kwargs)
+
+    return run
+
+
+def shown_stream(function: Callable[P, Iterator[Any]]) -> Callable[P, Iterator[Any]]:
+    """The same for a handler that yields."""
+
+    @wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> Iterator[Any]:
+        with _translated():
+            yield from function(*args, **kwargs)
+
+    return run
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except HydraError as error:
+        raise gr.Error(html.escape(str(error)), title="That did not work", print_exception=False) from error

@@ -1,0 +1,115 @@
+"""Train: the few settings that matter, Start and Stop, and the run as it goes."""
+
+from dataclasses import dataclass
+
+import gradio as gr
+
+from app.actions import train as actions
+from app.components.plot import plot_panel
+from app.forms import values, widget
+from app.services import Services
+from app.tabs.messages import say, sentence, shown
+from hydralora.models import DEFAULT_MODEL
+
+POLL_SECONDS = 1.0
+MAIN = (
+    ("tuner.num_heads", "Heads (N)"),
+    ("training.max_steps", "Steps"),
+    ("training.batch_size", "Batch size"),
+)
+MORE = (
+    ("method", "Method"),
+    ("tuner.r", "Rank"),
+    ("tuner.lora_alpha", "Alpha"),
+    ("tuner.router_init", "Router start"),
+    ("tuner.router_input", "Router reads"),
+    ("training.learning_rate", "Learning rate"),
+    ("training.max_length", "Longest row"),
+    ("training.eval_every", "Evaluate every"),
+    ("training.seed", "Seed"),
+)
+
+
+@dataclass(frozen=True)
+class TrainTab:
+    model: gr.Dropdown
+    heads: gr.components.Component
+    next: gr.Button
+
+
+def build(services: Services, dataset: gr.Dropdown, run: gr.Dropdown, tab: gr.Tab, page: gr.Blocks) -> TrainTab:
+    with gr.Row():
+        model = gr.Dropdown(
+            actions.model_choices(services),
+            value=DEFAULT_MODEL,
+            allow_custom_value=True,
+            label="Base model",
+            info="From the list, or any Hugging Face id of a causal language model.",
+            elem_id="model",
+        )
+        fields = {key: widget(key, label) for key, label in MAIN}
+    with gr.Accordion("More settings", open=False), gr.Row(elem_classes=["settings"]):
+        fields |= {key: widget(key, label) for key, label in MORE}
+    with gr.Row():
+        start = gr.Button("Start training", variant="primary", elem_id="start")
+        stop = gr.Button("Stop and keep what was learnt", elem_id="stop", interactive=False)
+    device = sentence("", elem_id="device")
+    status = sentence("", elem_id="status")
+    with gr.Row():
+        loss = plot_panel("loss", "Loss over steps")
+        load = plot_panel("load", "Mean gate of each head over steps")
+    sentence(
+        "Left: lower is better; the dots are held-out rows. Right: a router that moves gives heads unlike loads on "
+        "unlike tasks; entropy near 1 means that the gates stayed uniform. The load is a mean over all rows, so it "
+        "can't show which task uses which head: the table of components below does, after the run."
+    )
+    table = gr.Dataframe(
+        headers=actions.COLUMNS,
+        wrap=True,
+        interactive=False,
+        elem_id="results",
+        label="Held-out rows, before and after",
+    )
+    use = plot_panel("use", "Mean gate of each head on each component")
+    following = gr.Button("Next: look inside A and B", elem_id="to-parameters")
+    seen = gr.State("")
+    outputs = [seen, status, start, stop, loss, load, table, use]
+
+    def show(run_id: str | None, signature: str) -> tuple:
+        view = actions.view(services, run_id)
+        if view.signature == signature:
+            return tuple(gr.skip() for _ in outputs)
+        buttons = gr.Button(interactive=not view.active), gr.Button(interactive=view.active)
+        return (view.signature, say(view.status), *buttons, view.loss, view.load, view.table, view.use)
+
+    @shown
+    def describe(dataset_id: str, model: str, *held: object) -> str:
+        return say(actions.device_line(services, dataset_id, model, values(fields, held)))
+
+    @shown
+    def begin(dataset_id: str, model: str, *held: object) -> tuple:
+        run_id = actions.start(services, dataset_id, model, values(fields, held))
+        return gr.Dropdown(choices=actions.run_choices(services), value=run_id), gr.Button(interactive=False)
+
+    @shown
+    def end(run_id: str) -> gr.Button:
+        actions.stop(services, run_id)
+        return gr.Button(interactive=False)
+
+    form = [dataset, model, *fields.values()]
+    start.click(begin, form, [run, start], api_visibility="private")
+    stop.click(end, run, stop, api_visibility="private")
+    refreshing = {"fn": shown(show), "inputs": [run, seen], "outputs": outputs, "api_visibility": "private"}
+    gr.Timer(POLL_SECONDS).tick(**refreshing, show_progress="hidden")
+    gr.on([run.change, page.load], **refreshing, show_progress="hidden")
+    estimated = [fields["training.max_steps"], fields["training.batch_size"], model]
+    gr.on(
+        [tab.select, dataset.change, *(item.change for item in estimated)],
+        describe,
+        form,
+        device,
+        show_progress="hidden",
+        trigger_mode="always_last",
+        api_visibility="private",
+    )
+    return TrainTab(model, fields["tuner.num_heads"], following)

@@ -1,0 +1,90 @@
+"""The page: the context bar, the five tabs in the order of the work, and what is kept over a reload."""
+
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from app.actions import data as data_actions
+from app.actions import train as train_actions
+from app.services import Services
+from app.tabs import chat, clusters, data, parameters, train
+from hydralora.data.store import DEMO
+
+STYLE = Path(__file__).with_name("style.css")
+TABS = ("data", "clusters", "train", "parameters", "chat")
+FONT = ["system-ui", "-apple-system", "Segoe UI", "sans-serif"]
+
+
+def theme() -> gr.themes.Base:
+    """One accent colour, system fonts: nothing is fetched."""
+    return gr.themes.Default(
+        primary_hue="blue", neutral_hue="gray", font=FONT, font_mono=["ui-monospace", "Consolas", "monospace"]
+    )
+
+
+def build(services: Services) -> gr.Blocks:
+    """The whole page, wired."""
+    with gr.Blocks(title="HydraLoRA studio", analytics_enabled=False, fill_width=True) as page:
+        kept = gr.BrowserState({"dataset": DEMO, "run": None, "tab": TABS[0]}, storage_key="hydralora", secret="kept")
+        with gr.Row(elem_id="context"):
+            gr.HTML("<h1>HydraLoRA studio</h1>", min_width=200)
+            dataset = gr.Dropdown(data_actions.choices(services), value=DEMO, label="Dataset", elem_id="dataset")
+            run = gr.Dropdown(train_actions.run_choices(services), value=None, label="Run", elem_id="run")
+        with gr.Tabs(selected=TABS[0]) as tabs:
+            with gr.Tab("1 Data", id="data") as data_tab:
+                data_view = data.build(services, dataset, page)
+            with gr.Tab("2 Clusters", id="clusters") as clusters_tab:
+                clusters_view = clusters.build(services, dataset, clusters_tab)
+            with gr.Tab("3 Train", id="train") as train_tab:
+                train_view = train.build(services, dataset, run, train_tab, page)
+            with gr.Tab("4 Parameters", id="parameters") as parameters_tab:
+                parameters_view = parameters.build(services, run, parameters_tab)
+            with gr.Tab("5 Chat", id="chat") as chat_tab:
+                chat.build(services, dataset, run, train_view.model, chat_tab)
+
+        def restore(kept: dict[str, Any] | None) -> tuple:
+            kept = kept or {}
+            datasets = data_actions.choices(services)
+            runs = train_actions.run_choices(services)
+            known = {value for _, value in runs}
+            chosen = kept.get("run") if kept.get("run") in known else train_actions.newest_run(services)
+            dataset_id = kept.get("dataset") if kept.get("dataset") in {value for _, value in datasets} else DEMO
+            tab = kept.get("tab") if kept.get("tab") in TABS else TABS[0]
+            return (
+                gr.Dropdown(choices=datasets, value=dataset_id),
+                gr.Dropdown(choices=runs, value=chosen),
+                gr.Tabs(selected=tab),
+            )
+
+        def go(tab: str) -> gr.Tabs:
+            return gr.Tabs(selected=tab)
+
+        page.load(restore, kept, [dataset, run, tabs], api_visibility="private", show_progress="hidden")
+        _keep(kept, "dataset", dataset)
+        _keep(kept, "run", run)
+        for name, tab in zip(TABS, (data_tab, clusters_tab, train_tab, parameters_tab, chat_tab), strict=True):
+            tab.select(
+                lambda state, name=name: (state or {}) | {"tab": name},
+                kept,
+                kept,
+                show_progress="hidden",
+                api_visibility="private",
+            )
+        data_view.next.click(lambda: go("clusters"), None, tabs, api_visibility="private")
+        clusters_view.use.click(
+            lambda k: (k, go("train")), clusters_view.k, [train_view.heads, tabs], api_visibility="private"
+        )
+        train_view.next.click(lambda: go("parameters"), None, tabs, api_visibility="private")
+        parameters_view.next.click(lambda: go("chat"), None, tabs, api_visibility="private")
+    return page
+
+
+def _keep(kept: gr.BrowserState, key: str, source: gr.Dropdown) -> None:
+    source.change(
+        lambda state, value: (state or {}) | {key: value},
+        [kept, source],
+        kept,
+        show_progress="hidden",
+        api_visibility="private",
+    )
