@@ -43,7 +43,7 @@ def matrices(model: Any, run: str = "") -> list[Matrix]:
 
 
 def project_matrices(found: list[Matrix], method: Method = "pca", dims: int = 2, seed: int = 0) -> list[dict[str, Any]]:
-    """One group of points for every matrix shape: {shape, method, seed, points: [{run, module, layer, kind, head, x, y}]}.
+    """A group of points per matrix shape: {shape, method, seed, points: [{run, module, layer, kind, head, x, y}]}.
 
     Matrices of unlike shape have no distances to each other, so each shape is projected on its own. A group of fewer
     than 5 points is always projected by PCA, and says so in `method`.

@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from hydralora.tuner.model import active_adapter, hydra_layers
+from hydralora.tuner.model import active_router, hydra_layers
 
 
 @dataclass
@@ -35,8 +35,7 @@ def record_gates(model: nn.Module) -> Iterator[GateRecord]:
         record.gates[name] = gates.detach()
 
     handles = [
-        layer.hydra_router[active_adapter(layer)].register_forward_hook(partial(keep, name))
-        for name, layer in hydra_layers(model).items()
+        active_router(layer).register_forward_hook(partial(keep, name)) for name, layer in hydra_layers(model).items()
     ]
     try:
         yield record

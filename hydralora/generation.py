@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopPLogitsWarper
@@ -76,7 +76,7 @@ def generate(
     for _ in range(sampling.max_new_tokens):
         with lock or nullcontext(), torch.inference_mode(), _adapter_state(model, adapter):
             logits, gates, cache = _forward(model, ids, cache, adapter)
-        next_id = _choose(warpers(everything.cpu(), logits.float().cpu()), sampling, generator)
+        next_id = _choose(warpers(cast(torch.LongTensor, everything.cpu()), logits.float().cpu()), sampling, generator)
         if next_id in ends:
             break
         yield Token(next_id, text.add(next_id), gates)

@@ -169,7 +169,7 @@ def load_base(files: BaseModelFiles, device: str | None = None) -> Any:
     dtype = torch.bfloat16 if device.startswith("cuda") else torch.float32
     logging.disable_progress_bar()
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        model: Any = AutoModelForCausalLM.from_pretrained(
             files.folder, dtype=dtype, use_safetensors=True, trust_remote_code=False
         )
     except (OSError, ValueError, KeyError) as error:

@@ -133,10 +133,7 @@ class RunStore:
         Raises:
             RunError: there is none.
         """
-        if RUN_ID.fullmatch(run):
-            found = Run(self.folder / run)
-        else:
-            found = Run(Path(run).expanduser().resolve())
+        found = Run(self.folder / run if RUN_ID.fullmatch(run) else Path(run).expanduser().resolve())
         if not (found.folder / "state.json").exists():
             raise RunError(f"There is no run {run!r} in {self.folder}. `hydralora runs` lists those that exist.")
         return found

@@ -11,7 +11,7 @@ from torch import nn
 
 from hydralora.errors import ModelError
 from hydralora.tuner.config import HydraLoraConfig
-from hydralora.tuner.model import active_adapter, hydra_layers
+from hydralora.tuner.model import active_adapter, active_router, hydra_layers
 
 PREFIX = "base_model.model."
 
@@ -29,7 +29,7 @@ def load_official(model: nn.Module, folder: str | Path) -> PeftModel:
     settings = _read_settings(folder)
     weights = _read_weights(folder)
     peft_model = get_peft_model(
-        model,  # type: ignore[arg-type]
+        model,
         HydraLoraConfig(
             r=settings["r"],
             num_heads=settings["lora_nums"],
@@ -44,12 +44,12 @@ def load_official(model: nn.Module, folder: str | Path) -> PeftModel:
     for name, layer in hydra_layers(peft_model).items():
         adapter = active_adapter(layer)
         heads = [_take(weights, f"{name}.lora_B{i}.weight").T for i in range(settings["lora_nums"])]  # (r, out) each
-        _assign(layer.hydra_A[adapter].weight, _take(weights, f"{name}.lora_A.weight"), name)
+        _assign(layer.hydra_A[adapter].get_parameter("weight"), _take(weights, f"{name}.lora_A.weight"), name)
         _assign(layer.hydra_B[adapter], torch.stack(heads), name)
-        _assign(layer.hydra_router[adapter].weight, _take(weights, f"{name}.lora_route.weight"), name)
+        _assign(active_router(layer).weight, _take(weights, f"{name}.lora_route.weight"), name)
     if weights:
         raise ModelError(f"{folder}: {len(weights)} weights fit no layer of the base model, such as {min(weights)!r}.")
-    return peft_model.eval()  # type: ignore[return-value]
+    return peft_model.eval()
 
 
 def _read_settings(folder: Path) -> dict:

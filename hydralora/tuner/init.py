@@ -8,7 +8,7 @@ from torch import nn
 
 from hydralora.errors import ConfigError
 from hydralora.tuner.layer import HydraLoraLayer, Router
-from hydralora.tuner.model import active_adapter, hydra_layers
+from hydralora.tuner.model import active_router, hydra_layers
 
 ROWS_PER_COMPONENT = 24
 SHRINKAGE = 0.1  # share of the mean variance mixed into every feature's variance
@@ -45,13 +45,10 @@ def init_router(
     """
     layers = hydra_layers(model)
     _check(layers, rows, labels, entropy)
-    num_heads = next(iter(layers.values())).num_heads[active_adapter(next(iter(layers.values())))]
+    num_heads = len(active_router(next(iter(layers.values()))).weight)
     chosen = _choose(labels, num_heads, rows_per_component)
     features = _collect(model, layers, rows, chosen)
-    return {
-        name: _start(layer.hydra_router[active_adapter(layer)], features[name], entropy)
-        for name, layer in layers.items()
-    }
+    return {name: _start(active_router(layer), features[name], entropy) for name, layer in layers.items()}
 
 
 def _check(layers: dict[str, HydraLoraLayer], rows: Sequence, labels: Sequence[int], entropy: float) -> None:
@@ -62,7 +59,7 @@ def _check(layers: dict[str, HydraLoraLayer], rows: Sequence, labels: Sequence[i
     if len(rows) != len(labels):
         raise ConfigError(f"init_router: {len(rows)} rows but {len(labels)} labels. Give one label for each row.")
     for name, layer in layers.items():
-        if layer.hydra_router[active_adapter(layer)].bias is None:
+        if active_router(layer).bias is None:
             raise ConfigError(f"init_router: the router of {name} has no bias. Set router_init='components'.")
 
 
@@ -91,7 +88,7 @@ def _collect(
     def keep(name: str) -> Any:
         return lambda router, inputs, gates: seen.__setitem__(name, inputs[0].detach().float())
 
-    handles = [layer.hydra_router[active_adapter(layer)].register_forward_hook(keep(n)) for n, layer in layers.items()]
+    handles = [active_router(layer).register_forward_hook(keep(name)) for name, layer in layers.items()]
     training = model.training
     model.eval()
     try:

@@ -108,5 +108,5 @@ def layer_shape(layer: nn.Module) -> tuple[int, int]:
     """(in_features, out_features) of a linear layer; GPT-2's Conv1D keeps its weight as (in, out)."""
     if isinstance(layer, nn.Linear):
         return layer.in_features, layer.out_features
-    in_features, out_features = layer.weight.shape  # type: ignore[misc]
-    return int(in_features), int(out_features)  # type: ignore[arg-type]
+    in_features, out_features = layer.get_parameter("weight").shape
+    return in_features, out_features

@@ -1,9 +1,9 @@
 """HydraLoRA as a PEFT tuner: which layers are replaced, and how PEFT finds the method by name."""
 
-from typing import Any
+from typing import Any, cast
 
 import torch
-from peft import mapping
+from peft import PeftConfig, mapping
 from peft.tuners.tuners_utils import BaseTuner
 from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 from torch import nn
@@ -11,7 +11,7 @@ from transformers.pytorch_utils import Conv1D
 
 from hydralora.errors import ConfigError
 from hydralora.tuner.config import HydraLoraConfig, HydraPeftType
-from hydralora.tuner.layer import HydraLoraLayer
+from hydralora.tuner.layer import HydraLoraLayer, Router
 
 ADAPTABLE = (nn.Linear, Conv1D)
 
@@ -21,10 +21,10 @@ class HydraLoraModel(BaseTuner):
 
     prefix: str = "hydra_"
     tuner_layer_cls = HydraLoraLayer
-    target_module_mapping = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
+    target_module_mapping = cast(dict[str, list[str]], TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING)
 
     def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
-        config = self.peft_config[adapter_name]
+        config = cast(HydraLoraConfig, self.peft_config[adapter_name])
         targets = config.target_modules
         try:
             super().inject_adapter(model, adapter_name, *args, **kwargs)
@@ -40,23 +40,24 @@ class HydraLoraModel(BaseTuner):
 
     def _create_and_replace(
         self,
-        hydra_config: HydraLoraConfig,
+        peft_config: PeftConfig,
         adapter_name: str,
         target: nn.Module,
         target_name: str,
         parent: nn.Module,
         current_key: str,
-        **optional_kwargs: Any,
+        parameter_name: str | None = None,
     ) -> None:
+        config = cast(HydraLoraConfig, peft_config)
         if isinstance(target, HydraLoraLayer):
-            target.update_layer(adapter_name, hydra_config)
+            target.update_layer(adapter_name, config)
             return
         if not isinstance(target, ADAPTABLE):
             raise ConfigError(
                 f"Layer {current_key!r} is a {type(target).__name__}. HydraLoRA adapts Linear and Conv1D layers; "
                 "take it out of target_modules."
             )
-        new_module = HydraLoraLayer(target, adapter_name, hydra_config)
+        new_module = HydraLoraLayer(target, adapter_name, config)
         if adapter_name not in self.active_adapters:
             new_module.requires_grad_(False)
         self._replace_module(parent, target_name, new_module, target)
@@ -91,10 +92,19 @@ def active_adapter(layer: HydraLoraLayer) -> str:
     return names[0]
 
 
+def active_router(layer: HydraLoraLayer) -> Router:
+    """The router of the active adapter.
+
+    Raises:
+        ConfigError: none, or several, of the layer's adapters are active.
+    """
+    return cast(Router, layer.hydra_router[active_adapter(layer)])
+
+
 def head_matrices(layer: HydraLoraLayer) -> tuple[torch.Tensor, torch.Tensor]:
     """A as (r, in) and the heads as (N, out, r), of the active adapter, detached."""
     name = active_adapter(layer)
-    return layer.hydra_A[name].weight.detach(), layer.hydra_B[name].detach().transpose(1, 2)
+    return layer.hydra_A[name].get_parameter("weight").detach(), layer.hydra_B[name].detach().transpose(1, 2)
 
 
 def count_parameters(model: Any) -> dict[str, Any]:
