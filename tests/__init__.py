@@ -1,0 +1,1 @@
+"""Tests of the engine, the app and the two in a browser."""

@@ -1,0 +1,69 @@
+"""What all tests share: no network, none of the user's files, and a few tiny models."""
+
+import os
+
+USER_ENVIRONMENT = dict(os.environ)
+os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.tiny_model import byte_tokenizer, write_tiny_model
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Runs and models go to a temporary folder."""
+    home = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HYDRALORA_HOME", str(home / "workspace"))
+        patch.setenv("HYDRALORA_CACHE", str(home / "cache"))
+        patch.setenv("HF_HOME", str(home / "hub"))
+        yield
+
+
+@pytest.fixture(scope="session")
+def user_environment() -> dict[str, str]:
+    """The environment as the tests were started with, for those that use the real base model."""
+    return dict(USER_ENVIRONMENT)
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny base model with a chat template."""
+    return write_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Any:
+    return byte_tokenizer()
+
+
+@pytest.fixture(scope="session")
+def plain_tokenizer() -> Any:
+    """A tokenizer without a chat template."""
+    return byte_tokenizer(chat=False)
+
+
+@pytest.fixture
+def ids() -> torch.Tensor:
+    """Token ids (3, 10)."""
+    return torch.randint(5, 261, (3, 10), generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="session")
+def data_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two unlike skills with short answers, 24 rows of each, with a task column."""
+    rows = []
+    for i in range(24):
+        letter = chr(ord("a") + i)
+        rows.append({"instruction": f"name fruit number {letter}{letter}", "output": "plum", "task": "fruit"})
+        rows.append({"instruction": f"which tool fixes {letter}{letter} engine", "output": "saw", "task": "tool"})
+    path = tmp_path_factory.mktemp("data") / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path

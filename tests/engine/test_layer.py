@@ -1,0 +1,131 @@
+"""The layer: its formula against a loop over the heads, and what an output may depend on."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from hydralora import ConfigError, HydraLoraConfig, record_gates
+from hydralora.tuner.layer import HydraLoraLayer
+from tests.tiny_model import adapt, shake, tiny_gpt2, tiny_llama
+
+
+def looped(layer: HydraLoraLayer, x: torch.Tensor) -> torch.Tensor:
+    """y = base(x) + scale * sum_i gates_i B_i A x, one head after the other."""
+    name = "default"
+    router: Any = layer.hydra_router[name]
+    a: Any = layer.hydra_A[name]
+    z = x @ a.weight.T  # (..., r)
+    logits = (x if router.weight.shape[1] == x.shape[-1] else z) @ router.weight.T  # (..., N)
+    if router.bias is not None:
+        logits = logits + router.bias
+    gates = logits.exp() / logits.exp().sum(-1, keepdim=True)
+    y = layer.base_layer(x)
+    for i, head in enumerate(layer.hydra_B[name]):
+        y = y + layer.scaling[name] * gates[..., i : i + 1] * (z @ head)
+    return y
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("router_input", ["latent", "hidden"])
+def test_equals_a_loop_over_the_heads(router_input: Any, bias: bool) -> None:
+    torch.manual_seed(0)
+    config = HydraLoraConfig(r=4, num_heads=5, lora_alpha=6, router_input=router_input, router_bias=bias)
+    layer = HydraLoraLayer(nn.Linear(12, 20, bias=bias), "default", config)
+    nn.init.normal_(layer.hydra_B["default"])
+    x = torch.randn(2, 7, 12, requires_grad=True)
+    upstream = torch.randn(2, 7, 20)
+    learnt = [x, *(p for name, p in layer.named_parameters() if "hydra_" in name)]
+    ours, theirs = layer(x), looped(layer, x)
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+    for mine, oracle in zip(
+        torch.autograd.grad(ours, learnt, upstream), torch.autograd.grad(theirs, learnt, upstream), strict=True
+    ):
+        torch.testing.assert_close(mine, oracle, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("router_input", ["latent", "hidden"])
+@pytest.mark.parametrize(("make", "targets"), [(tiny_llama, "all-linear"), (tiny_gpt2, ["c_attn", "c_fc", "c_proj"])])
+def test_a_fresh_adapter_changes_no_bit(make: Any, targets: Any, router_input: str, ids: torch.Tensor) -> None:
+    base = make()(ids, output_hidden_states=True)
+    fresh = adapt(make(), target_modules=targets, router_input=router_input)(ids, output_hidden_states=True)
+    assert torch.equal(base.logits, fresh.logits)
+    assert all(map(torch.equal, base.hidden_states, fresh.hidden_states))
+
+
+def test_a_shaken_adapter_changes_the_output(ids: torch.Tensor) -> None:
+    assert not torch.allclose(tiny_llama()(ids).logits, shake(adapt(tiny_llama()))(ids).logits, atol=1e-2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_gates_are_float32_and_sum_to_one(dtype: torch.dtype, ids: torch.Tensor) -> None:
+    model = shake(adapt(tiny_llama().to(dtype), num_heads=4))
+    with record_gates(model) as record, torch.no_grad():
+        logits = model(ids).logits
+    gates = record.stacked()  # (modules, batch, tokens, N)
+    assert gates.shape == (6, 3, 10, 4)
+    assert gates.dtype == torch.float32
+    assert logits.dtype == dtype
+    torch.testing.assert_close(gates.sum(-1), torch.ones(6, 3, 10))
+    assert gates.std(-1).min() > 0
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@torch.no_grad()
+def test_an_output_depends_neither_on_its_neighbours_nor_on_padding(side: str) -> None:
+    model = shake(adapt(tiny_llama(), router_input="latent"))
+    generator = torch.Generator().manual_seed(0)
+    rows = [torch.randint(5, 261, (length,), generator=generator) for length in (3, 9, 14)]
+    width = 16
+    ids, mask = torch.zeros((3, width), dtype=torch.long), torch.zeros((3, width), dtype=torch.long)
+    places = [slice(width - len(row), width) if side == "left" else slice(0, len(row)) for row in rows]
+    for i, (row, place) in enumerate(zip(rows, places, strict=True)):
+        ids[i, place], mask[i, place] = row, 1
+    together = model(input_ids=ids, attention_mask=mask).logits
+    for i, (row, place) in enumerate(zip(rows, places, strict=True)):
+        torch.testing.assert_close(together[i, place], model(input_ids=row[None]).logits[0], atol=1e-4, rtol=0)
+
+
+def test_dropout_works_in_training_only() -> None:
+    torch.manual_seed(0)
+    layer = HydraLoraLayer(nn.Linear(12, 20), "default", HydraLoraConfig(r=4, lora_dropout=0.5))
+    nn.init.normal_(layer.hydra_B["default"])
+    x = torch.randn(4, 12)
+    layer.train()
+    assert not torch.equal(layer(x), layer(x))
+    layer.eval()
+    assert torch.equal(layer(x), layer(x))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"r": 0},
+        {"r": 2.5},
+        {"num_heads": 0},
+        {"num_heads": -1},
+        {"lora_dropout": 1.0},
+        {"router_input": "output"},
+        {"router_init": "zero"},
+        {"router_init": "components", "router_bias": False},
+    ],
+)
+def test_wrong_settings_are_refused_by_name(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=list(wrong)[-1]):
+        HydraLoraConfig(**wrong)
+
+
+def test_no_matching_module_names_those_that_exist() -> None:
+    with pytest.raises(ConfigError, match=r"'query'.*down_proj, gate_proj, k_proj, lm_head, o_proj, q_proj"):
+        adapt(tiny_llama(), target_modules=["query"])
+
+
+def test_an_unsupported_layer_type_is_refused() -> None:
+    with pytest.raises(ConfigError, match="embed_tokens.*Embedding"):
+        adapt(tiny_llama(), target_modules=["embed_tokens"])
+
+
+def test_merging_is_refused() -> None:
+    with pytest.raises(NotImplementedError, match="gates change from token to token"):
+        adapt(tiny_llama()).merge_and_unload()
