@@ -1,7 +1,6 @@
 """Published checkpoints (github.com/Clin0212/HydraLoRA) into this tuner."""
 
 import json
-import re
 from pathlib import Path
 
 import torch
@@ -43,9 +42,9 @@ def load_official(model: nn.Module, folder: str | Path) -> PeftModel:
     )
     for name, layer in hydra_layers(peft_model).items():
         adapter = active_adapter(layer)
-        heads = [_take(weights, f"{name}.lora_B{i}.weight").T for i in range(settings["lora_nums"])]  # (r, out) each
         _assign(layer.hydra_A[adapter].get_parameter("weight"), _take(weights, f"{name}.lora_A.weight"), name)
-        _assign(layer.hydra_B[adapter], torch.stack(heads), name)
+        for i, head in enumerate(layer.hydra_B[adapter]):  # (r, out) each
+            _assign(head, _take(weights, f"{name}.lora_B{i}.weight").T, name)
         _assign(active_router(layer).weight, _take(weights, f"{name}.lora_route.weight"), name)
     if weights:
         raise ModelError(f"{folder}: {len(weights)} weights fit no layer of the base model, such as {min(weights)!r}.")
@@ -58,7 +57,8 @@ def _read_settings(folder: Path) -> dict:
         settings = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ModelError(f"{path}: can't be read as JSON ({error}). Give the folder of a published adapter.") from error
-    missing = [key for key in ("r", "lora_nums", "lora_alpha", "target_modules") if key not in settings]
+    wanted = ("r", "lora_nums", "lora_alpha", "target_modules")
+    missing = [key for key in wanted if not isinstance(settings, dict) or key not in settings]
     if missing:
         raise ModelError(f"{path}: no {', '.join(missing)}. It is not an adapter of the published HydraLoRA code.")
     return settings
@@ -68,10 +68,10 @@ def _read_weights(folder: Path) -> dict[str, torch.Tensor]:
     safe, pickled = folder / "adapter_model.safetensors", folder / "adapter_model.bin"
     try:
         weights = load_file(safe) if safe.exists() else torch.load(pickled, map_location="cpu", weights_only=True)
+        return {key.removeprefix(PREFIX): value.detach() for key, value in weights.items()}
     except Exception as error:  # torch and safetensors raise many kinds for a damaged file
         path = safe if safe.exists() else pickled
         raise ModelError(f"{path}: can't be read as weights ({type(error).__name__}). Copy the file again.") from error
-    return {re.sub(f"^{re.escape(PREFIX)}", "", key): value for key, value in weights.items()}
 
 
 def _take(weights: dict[str, torch.Tensor], key: str) -> torch.Tensor:
