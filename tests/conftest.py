@@ -1,10 +1,5 @@
 """What all tests share: no network, none of the user's files, and a few tiny models."""
 
-import os
-
-USER_ENVIRONMENT = dict(os.environ)
-os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported
-
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests import USER_ENVIRONMENT
 from tests.tiny_model import byte_tokenizer, write_tiny_model
 
 

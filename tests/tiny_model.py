@@ -93,9 +93,8 @@ def tiny_gemma2(seed: int = 0) -> Any:
 
 def adapt(model: Any, **settings: Any) -> Any:
     """A HydraLoRA adapter on the MLP layers (or on target_modules), its heads still zero, in eval mode."""
-    return get_peft_model(
-        model, HydraLoraConfig(**{"r": 4, "target_modules": MLP, "task_type": "CAUSAL_LM"} | settings)
-    ).eval()
+    defaults: dict[str, Any] = {"r": 4, "target_modules": MLP, "task_type": "CAUSAL_LM"}
+    return get_peft_model(model, HydraLoraConfig(**defaults | settings)).eval()
 
 
 @torch.no_grad()

@@ -122,7 +122,7 @@ def test_no_matching_module_names_those_that_exist() -> None:
 
 
 def test_an_unsupported_layer_type_is_refused() -> None:
-    with pytest.raises(ConfigError, match="embed_tokens.*Embedding"):
+    with pytest.raises(ConfigError, match=r"embed_tokens.*Embedding"):
         adapt(tiny_llama(), target_modules=["embed_tokens"])
 
 

@@ -1,0 +1,161 @@
+"""The tuner as PEFT and transformers use it: save, load, switch, and choose layers."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
+
+from hydralora import HydraLoraConfig
+from hydralora.tuner.model import count_parameters, hydra_layers
+from tests.tiny_model import adapt, shake, tiny_gpt2, tiny_llama, write_tiny_model
+
+FRESH_PROCESS = """
+import sys, torch
+import hydralora
+from peft import PeftModel
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+
+base, adapter, ids, out = sys.argv[1:]
+model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), adapter).eval()
+with torch.no_grad():
+    save_file({"logits": model(load_file(ids)["ids"]).logits}, out)
+"""
+
+
+def test_save_and_load_in_a_fresh_process_is_exact(tmp_path: Path, model_folder: Path, ids: torch.Tensor) -> None:
+    model = shake(adapt(tiny_llama(), num_heads=4, router_input="hidden", router_init="components"))
+    model.save_pretrained(tmp_path / "adapter")
+    save_file({"ids": ids}, tmp_path / "ids.safetensors")
+    files = [str(model_folder), *(str(tmp_path / name) for name in ("adapter", "ids.safetensors", "out.safetensors"))]
+    subprocess.run([sys.executable, "-c", FRESH_PROCESS, *files], check=True, capture_output=True)
+    with torch.no_grad():
+        assert torch.equal(load_file(files[-1])["logits"], model(ids).logits)
+
+
+def test_only_the_adapter_is_saved(tmp_path: Path) -> None:
+    adapt(tiny_llama()).save_pretrained(tmp_path)
+    assert all("hydra_" in key for key in load_file(tmp_path / "adapter_model.safetensors"))
+
+
+@torch.no_grad()
+def test_disable_adapter_is_the_base_bit_for_bit(ids: torch.Tensor) -> None:
+    base, model = tiny_llama()(ids).logits, shake(adapt(tiny_llama()))
+    with model.disable_adapter():
+        assert torch.equal(model(ids).logits, base)
+    assert not torch.equal(model(ids).logits, base)
+
+
+@torch.no_grad()
+def test_adapters_are_added_switched_and_deleted(ids: torch.Tensor) -> None:
+    model = shake(adapt(tiny_llama()), seed=1)
+    first = model(ids).logits
+    model.add_adapter("second", HydraLoraConfig(r=2, num_heads=5, target_modules=["up_proj", "q_proj"]))
+    assert torch.equal(model(ids).logits, first)
+    model.set_adapter("second")
+    assert torch.equal(model(ids).logits, tiny_llama()(ids).logits)
+    model.set_adapter("default")
+    assert torch.equal(model(ids).logits, first)
+    model.delete_adapter("second")
+    assert torch.equal(model(ids).logits, first)
+    assert not any("second" in name for name, _ in model.named_parameters())
+
+
+def test_only_the_active_adapter_is_trainable() -> None:
+    model = adapt(tiny_llama())
+    model.add_adapter("second", HydraLoraConfig(r=2, target_modules=["up_proj"]))
+    model.set_adapter("second")
+    trainable = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    assert trainable
+    assert all("hydra_" in name and "second" in name for name in trainable)
+
+
+@torch.no_grad()
+def test_transformers_own_load_adapter(tmp_path: Path, ids: torch.Tensor) -> None:
+    model = shake(adapt(tiny_llama()))
+    model.save_pretrained(tmp_path)
+    plain = tiny_llama()
+    plain.load_adapter(str(tmp_path))
+    assert torch.equal(plain.eval()(ids).logits, model(ids).logits)
+
+
+@pytest.mark.parametrize(
+    ("settings", "wanted"),
+    [
+        (
+            {"layers_to_transform": [1]},
+            {"model.layers.1.mlp.gate_proj", "model.layers.1.mlp.up_proj", "model.layers.1.mlp.down_proj"},
+        ),
+        ({"exclude_modules": ["gate_proj", "down_proj"]}, {"model.layers.0.mlp.up_proj", "model.layers.1.mlp.up_proj"}),
+        (
+            {"target_modules": r".*0.*(q|v)_proj"},
+            {"model.layers.0.self_attn.q_proj", "model.layers.0.self_attn.v_proj"},
+        ),
+    ],
+)
+def test_layers_are_chosen(settings: dict[str, Any], wanted: set[str]) -> None:
+    assert set(hydra_layers(adapt(tiny_llama(), **settings))) == wanted
+
+
+@torch.no_grad()
+def test_modules_to_save_are_trained_and_come_back(tmp_path: Path, ids: torch.Tensor) -> None:
+    model = shake(adapt(tiny_llama(), modules_to_save=["lm_head"]))
+    trained = [
+        parameter for name, parameter in model.named_parameters() if parameter.requires_grad and "lm_head" in name
+    ]
+    assert len(trained) == 1
+    trained[0].mul_(2)
+    model.save_pretrained(tmp_path)
+    again = PeftModel.from_pretrained(tiny_llama(), str(tmp_path)).eval()
+    assert torch.equal(again(ids).logits, model(ids).logits)
+
+
+@torch.no_grad()
+def test_conv1d_layers_of_gpt2(tmp_path: Path, ids: torch.Tensor) -> None:
+    model = shake(adapt(tiny_gpt2(), target_modules=["c_attn", "c_fc"]))
+    assert len(hydra_layers(model)) == 4
+    assert not torch.equal(model(ids).logits, tiny_gpt2()(ids).logits)
+    model.save_pretrained(tmp_path)
+    assert torch.equal(PeftModel.from_pretrained(tiny_gpt2(), str(tmp_path)).eval()(ids).logits, model(ids).logits)
+
+
+def test_target_modules_default_to_the_usual_ones_of_the_architecture() -> None:
+    assert {name.rpartition(".")[2] for name in hydra_layers(adapt(tiny_llama(), target_modules=None))} == {
+        "q_proj",
+        "v_proj",
+    }
+
+
+@pytest.mark.parametrize(("router_input", "bias", "router"), [("latent", False, 4 * 3), ("hidden", True, 48 * 3 + 3)])
+def test_parameters_are_counted(router_input: str, bias: bool, router: int) -> None:
+    model = adapt(
+        tiny_llama(), r=4, num_heads=3, router_input=router_input, router_bias=bias, target_modules=["up_proj"]
+    )
+    counts = count_parameters(model)
+    base = sum(parameter.numel() for parameter in tiny_llama().parameters())
+    adapter = 2 * (4 * 48 + 3 * 4 * 80)  # A and the heads in 2 layers
+    assert {key: counts[key] for key in ("base", "adapter", "router", "total")} == {
+        "base": base,
+        "adapter": adapter,
+        "router": 2 * router,
+        "total": adapter + 2 * router,
+    }
+    assert counts["percent"] == 100 * adapter / base
+    assert counts["percent_with_router"] == 100 * (adapter + 2 * router) / base
+
+
+def test_a_lora_is_counted_without_a_router() -> None:
+    counts = count_parameters(get_peft_model(tiny_llama(), LoraConfig(r=4, target_modules=["up_proj"])))
+    assert (counts["adapter"], counts["router"]) == (2 * 4 * (48 + 80), 0)
+
+
+def test_a_model_folder_is_what_the_fixture_says(tmp_path: Path, ids: torch.Tensor) -> None:
+    from transformers import AutoModelForCausalLM
+
+    saved = AutoModelForCausalLM.from_pretrained(write_tiny_model(tmp_path / "model")).eval()
+    assert torch.equal(saved(ids).logits, tiny_llama()(ids).logits)
