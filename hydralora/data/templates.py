@@ -31,7 +31,8 @@ def render_prompt(tokenizer: Any, messages: list[dict[str, str]]) -> str:
     """The text up to where the assistant's next answer begins: the tokenizer's chat template, else a plain one."""
     if getattr(tokenizer, "chat_template", None):
         return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    lines = [f"{message['role'].capitalize()}: {message['content']}\n" for message in messages]
+    end = {"assistant": tokenizer.eos_token or ""}
+    lines = [f"{m['role'].capitalize()}: {m['content']}{end.get(m['role'], '')}\n" for m in messages]
     return "".join(lines) + "Assistant:"
 
 
@@ -48,27 +49,42 @@ def render_answer(tokenizer: Any, messages: list[dict[str, str]]) -> str:
 
 
 def encode_prompt(tokenizer: Any, messages: list[dict[str, str]]) -> list[int]:
-    """Token ids of a prompt, exactly as in training."""
-    text = render_prompt(tokenizer, messages)
-    return _ids(tokenizer, text, special=not getattr(tokenizer, "chat_template", None))
+    """Token ids of a conversation that ends with the user's turn, exactly as in training."""
+    return [token for ids, _ in _pieces(tokenizer, messages) for token in ids]
 
 
 def encode(tokenizer: Any, example: Example) -> Encoded:
     """Token ids and labels of a whole conversation; every assistant turn is trained on.
 
-    Prompt and answer are tokenised apart, so that training and generation see the same ids at the seam.
+    A template that rewrites earlier turns leaves only the later answers as they were given; those are trained on.
     """
     input_ids: list[int] = []
     labels: list[int] = []
-    messages = list(example.messages)
-    for end, message in enumerate(messages):
-        if message["role"] != "assistant":
-            continue
-        prompt = encode_prompt(tokenizer, messages[:end])
-        answer = _ids(tokenizer, render_answer(tokenizer, messages[: end + 1]), special=False)
-        input_ids = prompt + answer
-        labels = labels + [IGNORED] * (len(prompt) - len(labels)) + answer
+    for ids, is_answer in _pieces(tokenizer, list(example.messages)):
+        input_ids += ids
+        labels += ids if is_answer else [IGNORED] * len(ids)
     return Encoded(input_ids, labels, example)
+
+
+def _pieces(tokenizer: Any, messages: list[dict[str, str]]) -> list[tuple[list[int], bool]]:
+    """A conversation's token ids in pieces, each with whether it is an answer.
+
+    Prompts and answers are tokenised apart, so that training and generation see the same ids at every seam.
+    """
+    pieces: list[tuple[list[int], bool]] = []
+    written = ""
+    answered = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
+    for end in answered if messages[-1]["role"] == "assistant" else [*answered, len(messages)]:
+        prompt = render_prompt(tokenizer, messages[:end])
+        if not prompt.startswith(written):
+            pieces, written = [], ""
+        special = not written and not getattr(tokenizer, "chat_template", None)
+        pieces.append((_ids(tokenizer, prompt[len(written) :], special), False))
+        if end < len(messages):
+            answer = render_answer(tokenizer, messages[: end + 1])
+            pieces.append((_ids(tokenizer, answer, special=False), True))
+            written = prompt + answer
+    return pieces
 
 
 def encode_all(tokenizer: Any, examples: Iterable[Example], max_length: int) -> list[Encoded]:
