@@ -11,6 +11,7 @@ from hydralora.errors import DatasetError
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 ROLES = ("system", "user", "assistant")
+HALF = "half of a character (a lone surrogate). Write the whole character, or drop the row."
 WANTED = "Use the columns instruction, input (optional) and output, or a column messages."
 
 
@@ -124,7 +125,7 @@ def _read_jsonl(path: Path) -> Iterator[Any]:
             number += 1
             try:
                 yield json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise DatasetError(
                     f"{path.name}, row {number}: this line is not JSON ({error}). Write one JSON object on every line."
                 ) from error
@@ -159,7 +160,7 @@ def _shape(name: str, row: Any) -> Literal["alpaca", "messages"]:
         return "messages"
     if {"instruction", "output"} <= columns:
         return "alpaca"
-    found = ", ".join(map(str, columns)) or f"a {_kind(row)}"
+    found = ", ".join(sorted(map(str, columns))) or f"a {_kind(row)}"
     raise DatasetError(f"{name}, row 1: found {found}. {WANTED}")
 
 
@@ -187,6 +188,8 @@ class _Row:
             raise self.error(column, f"holds a {_kind(value)}. Write text.")
         if required and not value.strip():
             raise self.error(column, "is empty. Fill it in, or drop the row.")
+        if not _whole(value):
+            raise self.error(column, f"holds {HALF}")
         return value
 
     def task(self, column: str) -> str | None:
@@ -210,7 +213,7 @@ def _from_messages(row: _Row, task_column: str) -> Example:
     if isinstance(value, str):  # CSV has no lists, so there the column holds JSON
         try:
             value = json.loads(value)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise row.error("messages", f"is not JSON ({error}). Write a list of messages.") from error
     if not isinstance(value, list) or not value:
         raise row.error("messages", f"holds a {_kind(value)}. Write a list of {{role, content}} messages.")
@@ -233,7 +236,18 @@ def _message(row: _Row, position: int, message: Any) -> dict[str, str]:
         raise row.error("messages", f"has the role {role!r} in message {position}. Use {', '.join(ROLES)}.")
     if not isinstance(content, str) or not content.strip():
         raise row.error("messages", f"has no text in message {position}. Fill in its content, or drop the row.")
+    if not _whole(content):
+        raise row.error("messages", f"holds, in message {position}, {HALF}")
     return {"role": role, "content": content}
+
+
+def _whole(text: str) -> bool:
+    """Whether text can be written as UTF-8; JSON's escapes can spell half of a character."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _kind(value: Any) -> str:
