@@ -6,7 +6,7 @@ The clustering sets how many heads there are, and may start the router; it never
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -19,6 +19,7 @@ MAX_K = 20
 SVD_DIMS = 50
 TERMS = 8
 NEAREST = 5
+NO_SPREAD = 1e-9  # SSE per row below which every different row has a centre of its own
 
 
 @dataclass(frozen=True)
@@ -98,26 +99,34 @@ def cluster(
     the SSE curve a visible elbow.
 
     Raises:
-        ConfigError: k below 1, or more than the number of different texts.
+        ConfigError: k below 1, or more than the number of different texts; unknown features.
         DatasetError: no text holds a word.
     """
-    different = len(set(texts))
-    if k is not None and not 1 <= k <= different:
-        raise ConfigError(f"k is {k}, but there are {different} different texts. Choose k from 1 to {different}.")
+    if features not in get_args(Features):
+        raise ConfigError(f"Text features are {features!r}. Choose one of {', '.join(get_args(Features))}.")
+    _check_k(k, len(set(texts)))
     from sklearn.cluster import KMeans
 
     pipeline, vectors = _fit_features(texts, features, seed)
-    highest = min(max(max_k, k or 1), different)
-    runs = {}
+    highest = min(max(max_k, k or 1), len(set(texts)))
+    runs: dict[int, Any] = {}
     with threadpool_limits(1):
         for count in range(1, highest + 1):
             runs[count] = KMeans(count, n_init=4, random_state=seed).fit(vectors)
             if on_progress:
                 on_progress(count, highest)
+            if runs[count].inertia_ <= NO_SPREAD * len(texts):
+                _check_k(k, count)  # texts of the same words are the same point
+                break
     sse = [(count, float(run.inertia_)) for count, run in runs.items()]
     clusters = Clusters(pipeline, vectors, runs[k or elbow(sse)], sse, features)
     clusters._texts = texts
     return clusters
+
+
+def _check_k(k: int | None, different: int) -> None:
+    if k is not None and not 1 <= k <= different:
+        raise ConfigError(f"k is {k}, but there are {different} different texts. Choose k from 1 to {different}.")
 
 
 def elbow(sse: Sequence[tuple[int, float]]) -> int:
@@ -151,7 +160,7 @@ def _fit_features(texts: Sequence[str], features: Features, seed: int) -> tuple[
         return make_pipeline(tfidf), plain
     dims = min(SVD_DIMS, plain.shape[1], plain.shape[0])
     pipeline = make_pipeline(tfidf, TruncatedSVD(dims, random_state=seed), Normalizer())
-    with threadpool_limits(1):
+    with threadpool_limits(1), np.errstate(invalid="ignore"):  # SVD divides by a variance, which like rows don't have
         return pipeline, pipeline.fit_transform(texts)
 
 
@@ -160,4 +169,5 @@ def _dense(vectors: Any) -> np.ndarray:
         return vectors
     from sklearn.decomposition import TruncatedSVD
 
-    return TruncatedSVD(min(SVD_DIMS, vectors.shape[1]), random_state=0).fit_transform(vectors)
+    with np.errstate(invalid="ignore"):
+        return TruncatedSVD(min(SVD_DIMS, *vectors.shape), random_state=0).fit_transform(vectors)
