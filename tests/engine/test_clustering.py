@@ -1,0 +1,125 @@
+"""Components of a dataset, and how many there are."""
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from sklearn.metrics import adjusted_rand_score
+
+from hydralora import ConfigError, DatasetError
+from hydralora.assets import demo_file
+from hydralora.clustering import Clusters, cluster, elbow
+from hydralora.data.formats import DataFile, read_file
+
+TOPICS = ("apple pear plum fruit", "hammer saw drill tool", "rain snow wind weather")
+TEXTS = [f"{' '.join(TOPICS[i % 3].split()[: 2 + i % 3])} number{i}" for i in range(30)]
+
+
+@pytest.fixture(scope="module")
+def demo() -> DataFile:
+    return read_file(demo_file("train"))
+
+
+@pytest.fixture(scope="module")
+def found(demo: DataFile) -> Clusters:
+    return cluster([example.question for example in demo.examples])
+
+
+def test_the_demos_four_skills_are_found(demo: DataFile, found: Clusters) -> None:
+    assert found.k == 4
+    assert adjusted_rand_score(demo.tasks, found.labels) >= 0.8
+
+
+def test_sse_falls_from_one_to_twenty(found: Clusters) -> None:
+    ks, values = zip(*found.sse, strict=True)
+    assert ks == tuple(range(1, 21))
+    assert all(later <= earlier * 1.01 for earlier, later in pairwise(values))
+    assert values[-1] < values[0] / 2
+
+
+def test_labels_are_in_row_order(demo: DataFile, found: Clusters) -> None:
+    assert len(found.labels) == len(demo.examples)
+    assert found.sizes == [int((found.labels == i).sum()) for i in range(found.k)]
+    assert found.assign([example.question for example in demo.examples]) == found.labels.tolist()
+
+
+def test_new_texts_go_to_their_component(found: Clusters, demo: DataFile) -> None:
+    heldout = read_file(demo_file("heldout"))
+    assigned = found.assign([example.question for example in heldout.examples])
+    assert adjusted_rand_score(heldout.tasks, assigned) >= 0.8
+
+
+def test_components_are_described_by_their_own_rows(found: Clusters) -> None:
+    for component in found.components:
+        assert component.size == found.sizes[component.id]
+        assert {found.labels[row] for row in component.nearest} == {component.id}
+        assert len(component.terms) >= 3
+    assert len({component.name for component in found.components}) == 4
+
+
+def test_a_seed_gives_the_same_components() -> None:
+    first, again = (cluster(TEXTS, seed=3) for _ in range(2))
+    assert first.labels.tolist() == again.labels.tolist()
+    assert first.sse == again.sse
+    assert np.array_equal(first.map("pca"), again.map("pca"))
+
+
+@pytest.mark.parametrize("features", ["tfidf-svd", "tfidf"])
+def test_a_given_number_is_kept(features: str) -> None:
+    clusters = cluster(TEXTS, k=3, features=features)  # type: ignore[arg-type]
+    assert clusters.k == 3
+    assert adjusted_rand_score([i % 3 for i in range(30)], clusters.labels) == 1
+    assert clusters.map("pca").shape == (30, 2)
+
+
+def test_an_unknown_kind_of_features_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"words.*tfidf"):
+        cluster(TEXTS, features="words")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("k", [0, -1, 31])
+def test_a_number_that_is_out_of_range_is_refused(k: int) -> None:
+    with pytest.raises(ConfigError, match=rf"k is {k}.*from 1 to 30"):
+        cluster(TEXTS, k=k)
+
+
+def test_texts_of_the_same_words_are_one_point() -> None:
+    texts = ["red apple", "apple red", "Red Apple!", "blue sky", "sky, blue"]
+    assert cluster(texts).k <= 2
+    with pytest.raises(ConfigError, match=r"k is 3.*from 1 to 2"):
+        cluster(texts, k=3)
+
+
+@pytest.mark.parametrize("texts", [["", ""], ["1 + 2", "? !"]])
+def test_texts_without_words_are_refused(texts: list[str]) -> None:
+    with pytest.raises(DatasetError, match="None of the 2 texts holds a word"):
+        cluster(texts)
+
+
+@pytest.mark.parametrize("features", ["tfidf-svd", "tfidf"])
+@pytest.mark.parametrize("rows", [1, 5])
+def test_rows_that_are_all_the_same_are_one_component(rows: int, features: str) -> None:
+    clusters = cluster(["only one row here"] * rows, features=features)  # type: ignore[arg-type]
+    assert (clusters.k, clusters.sizes, clusters.labels.tolist()) == (1, [rows], [0] * rows)
+    assert not clusters.map("pca").any()
+
+
+@pytest.mark.parametrize(
+    ("curve", "knee"),
+    [
+        (lambda k: 100 - 24 * (k - 1) if k <= 4 else 28 - 0.5 * (k - 4), 4),
+        (lambda k: 1000 / k**3, 3),
+        (lambda k: 100.0 - k, 1),
+        (lambda k: 0.0, 1),
+    ],
+    ids=["bent at 4", "smooth", "straight", "flat"],
+)
+def test_elbow(curve: Callable[[int], float], knee: int) -> None:
+    assert elbow([(k, curve(k)) for k in range(1, 21)]) == knee
+
+
+def test_progress_is_told() -> None:
+    told: list[tuple[int, int]] = []
+    cluster(TEXTS, max_k=5, on_progress=lambda done, total: told.append((done, total)))
+    assert told == [(i, 5) for i in range(1, 6)]
