@@ -5,8 +5,12 @@ Importing this package registers the method with PEFT, so that `PeftModel.from_p
 
 from hydralora.errors import ConfigError, DatasetError, HydraError, ModelError, RunError
 from hydralora.gates import record_gates
+from hydralora.generation import generate
+from hydralora.runs import RunStore
+from hydralora.training import train
 from hydralora.tuner.config import HydraLoraConfig
 from hydralora.tuner.convert import load_official
+from hydralora.tuner.init import init_router
 from hydralora.tuner.model import HydraLoraModel, register
 
 register()
@@ -20,6 +24,10 @@ __all__ = [
     "HydraLoraModel",
     "ModelError",
     "RunError",
+    "RunStore",
+    "generate",
+    "init_router",
     "load_official",
     "record_gates",
+    "train",
 ]
