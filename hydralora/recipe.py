@@ -125,7 +125,7 @@ def parse_recipe(values: Any, where: str = "recipe") -> Recipe:
 
 
 def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
-    """A recipe from a YAML file, with `a.b=value` overrides; data paths are taken from the file's folder.
+    """A recipe from a YAML file, with `a.b=value` overrides; paths are taken from the file's folder.
 
     Raises:
         ConfigError: the file can't be read, or a setting is wrong.
@@ -142,6 +142,8 @@ def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
         file = getattr(recipe.data, name)
         if file is not None:
             setattr(recipe.data, name, str((path.parent / file).resolve()))
+    if (path.parent / recipe.model).is_dir():  # else it is a model's id
+        recipe.model = str((path.parent / recipe.model).resolve())
     return recipe
 
 
