@@ -1,5 +1,6 @@
 """Streaming generation with a KV cache: every token comes with the gates that produced it."""
 
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -53,7 +54,7 @@ def generate(
     adapter: bool = True,
     lock: AbstractContextManager | None = None,
 ) -> Iterator[Token]:
-    """Answer a conversation token by token, until the end-of-turn mark or max_new_tokens.
+    """Answer a conversation token by token, until the end-of-turn mark, max_new_tokens or the end of the context.
 
     Args:
         model: a causal language model, with or without a PEFT adapter.
@@ -66,14 +67,14 @@ def generate(
     """
     sampling = sampling or Sampling()
     prompt = encode_prompt(tokenizer, list(messages))
-    _check_room(model, len(prompt))
+    room = _room(model, len(prompt))
     generator = torch.Generator().manual_seed(sampling.seed)
     warpers = _warpers(sampling)
     ends = end_tokens(model, tokenizer)
     text = _TextPieces(tokenizer)
     ids = torch.tensor([prompt], device=next(model.parameters()).device)
     everything, cache = ids, None
-    for _ in range(sampling.max_new_tokens):
+    for _ in range(min(sampling.max_new_tokens, room)):
         with lock or nullcontext(), torch.inference_mode(), _adapter_state(model, adapter):
             logits, gates, cache = _forward(model, ids, cache, adapter)
         next_id = _choose(warpers(cast(torch.LongTensor, everything.cpu()), logits.float().cpu()), sampling, generator)
@@ -96,12 +97,14 @@ def end_tokens(model: Any, tokenizer: Any) -> set[int]:
     return {i for i in [*ids, tokenizer.eos_token_id] if i is not None}
 
 
-def _check_room(model: Any, prompt_tokens: int) -> None:
-    limit = getattr(model.config, "max_position_embeddings", None)
-    if limit and prompt_tokens >= limit:
+def _room(model: Any, prompt_tokens: int) -> int:
+    """How many tokens fit behind the prompt."""
+    limit = getattr(model.config, "max_position_embeddings", None) or sys.maxsize
+    if prompt_tokens >= limit:
         raise ConfigError(
             f"The conversation has {prompt_tokens} tokens, the model reads at most {limit}. Shorten it, or clear it."
         )
+    return limit - prompt_tokens
 
 
 def _forward(model: Any, ids: torch.Tensor, cache: Any, adapter: bool) -> tuple[torch.Tensor, list, Any]:
