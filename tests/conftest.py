@@ -14,7 +14,8 @@ from tests.tiny_model import byte_tokenizer, write_tiny_model
 
 @pytest.fixture(scope="session", autouse=True)
 def own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Runs and models go to a temporary folder."""
+    """Runs and models go to a temporary folder; tiny models run faster on one thread."""
+    torch.set_num_threads(1)
     home = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HYDRALORA_HOME", str(home / "workspace"))

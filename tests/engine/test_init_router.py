@@ -1,0 +1,135 @@
+"""The router started from the components."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from hydralora import ConfigError, init_router, record_gates
+from hydralora.gates import normalised_entropy
+from hydralora.tuner.model import active_router, hydra_layers
+from tests.tiny_model import adapt, tiny_llama
+
+ALPHABETS = ("abcdefgh", "12345678", "ABCDEFGH")  # rows of unlike components share no token
+
+
+@pytest.fixture
+def labels() -> list[int]:
+    return [i % 3 for i in range(18)]
+
+
+@pytest.fixture
+def rows(tokenizer: Any, labels: list[int]) -> list[dict[str, Any]]:
+    generator = torch.Generator().manual_seed(0)
+    texts = ["".join(ALPHABETS[label][j] for j in torch.randint(0, 8, (12,), generator=generator)) for label in labels]
+    return [{"input_ids": tokenizer(text)["input_ids"]} for text in texts]
+
+
+@pytest.fixture
+def model() -> Any:
+    return adapt(tiny_llama(), num_heads=3, router_input="hidden", router_init="components")
+
+
+@torch.no_grad()
+def gates_of(model: Any, rows: list[dict[str, Any]]) -> list[torch.Tensor]:
+    """Of each row: (modules, tokens, N)."""
+    out = []
+    with record_gates(model) as record:
+        for row in rows:
+            model(torch.tensor([row["input_ids"]]))
+            out.append(record.stacked()[:, 0])
+    return out
+
+
+@pytest.mark.parametrize("router_input", ["latent", "hidden"])
+@pytest.mark.parametrize("entropy", [0.3, 0.6, 0.9])
+def test_the_entropy_asked_for_is_reached(
+    router_input: str, entropy: float, rows: list[dict[str, Any]], labels: list[int]
+) -> None:
+    model = adapt(tiny_llama(), num_heads=3, router_input=router_input, router_init="components")
+    told = init_router(model, rows, labels, entropy)
+    measured = normalised_entropy(torch.cat(gates_of(model, rows), dim=1)).mean(1)  # (modules,)
+    assert list(told) == list(hydra_layers(model))
+    assert measured.tolist() == pytest.approx([entropy] * 6, abs=0.005)
+    assert list(told.values()) == pytest.approx(measured.tolist(), abs=0.005)
+
+
+def test_head_i_answers_to_component_i(model: Any, rows: list[dict[str, Any]], labels: list[int]) -> None:
+    init_router(model, rows[:12], labels[:12])
+    for gates, label in zip(gates_of(model, rows)[12:], labels[12:], strict=True):  # rows that it has not seen
+        mean = gates.mean((0, 1))
+        assert mean.argmax() == label
+        assert mean[label] > 0.45
+
+
+def test_rows_with_another_label_are_left_out(model: Any, rows: list[dict[str, Any]], labels: list[int]) -> None:
+    init_router(model, rows, labels)
+    first = active_router(hydra_layers(model)["model.layers.0.mlp.up_proj"]).weight.clone()
+    noise = [{"input_ids": [9, 9, 9]}]
+    init_router(model, rows + noise, [*labels, -1])
+    assert torch.equal(first, active_router(hydra_layers(model)["model.layers.0.mlp.up_proj"]).weight)
+
+
+def test_only_the_chosen_positions_are_read(model: Any, rows: list[dict[str, Any]], labels: list[int]) -> None:
+    cut = [{"input_ids": row["input_ids"][:5]} for row in rows]
+    chosen = [row | {"positions": list(range(5))} for row in rows]
+    weights = []
+    for given in (cut, chosen, rows):
+        init_router(model, given, labels)
+        weights.append(active_router(hydra_layers(model)["model.layers.1.mlp.down_proj"]).weight.clone())
+    torch.testing.assert_close(weights[0], weights[1], atol=1e-3, rtol=1e-3)
+    assert not torch.allclose(weights[0], weights[2], atol=1e-2)
+
+
+@torch.no_grad()
+def test_the_output_stays_the_bases(
+    model: Any, rows: list[dict[str, Any]], labels: list[int], ids: torch.Tensor
+) -> None:
+    init_router(model, rows, labels)
+    assert torch.equal(model(ids).logits, tiny_llama()(ids).logits)
+
+
+def test_the_router_stays_trainable_and_no_hook_stays(
+    model: Any, rows: list[dict[str, Any]], labels: list[int]
+) -> None:
+    model.train()
+    init_router(model, rows, labels)
+    assert model.training
+    for layer in hydra_layers(model).values():
+        router = active_router(layer)
+        assert all(parameter.requires_grad for parameter in router.parameters())
+        assert not router._forward_hooks
+
+
+def test_one_head_is_possible(rows: list[dict[str, Any]]) -> None:
+    model = adapt(tiny_llama(), num_heads=1, router_init="components")
+    init_router(model, rows, [0] * len(rows))
+    assert all((gates == 1).all() for gates in gates_of(model, rows))
+
+
+@pytest.mark.parametrize("entropy", [0.0, 1.0, -0.5, 2.0])
+def test_an_impossible_entropy_is_refused(
+    entropy: float, model: Any, rows: list[dict[str, Any]], labels: list[int]
+) -> None:
+    with pytest.raises(ConfigError, match="entropy"):
+        init_router(model, rows, labels, entropy)
+
+
+def test_a_component_without_rows_is_named(model: Any, rows: list[dict[str, Any]]) -> None:
+    with pytest.raises(ConfigError, match=r"component 2.*3 heads"):
+        init_router(model, rows, [i % 2 for i in range(18)])
+
+
+def test_a_router_without_a_bias_is_refused(rows: list[dict[str, Any]], labels: list[int]) -> None:
+    with pytest.raises(ConfigError, match="no bias"):
+        init_router(adapt(tiny_llama(), num_heads=3), rows, labels)
+
+
+def test_a_model_without_the_adapter_is_refused(rows: list[dict[str, Any]], labels: list[int]) -> None:
+    with pytest.raises(ConfigError, match="no HydraLoRA layer"):
+        init_router(tiny_llama(), rows, labels)
+
+
+def test_one_label_a_row(model: Any, rows: list[dict[str, Any]], labels: list[int]) -> None:
+    with pytest.raises(ConfigError, match="18 rows but 17 labels"):
+        init_router(model, rows, labels[1:])
