@@ -2,13 +2,13 @@
 
 import time
 from functools import cache
+from typing import Any
 
 import torch
 
-from hydralora.data.formats import Example
 from hydralora.data.templates import encode
 from hydralora.errors import ModelError
-from hydralora.models import find_model, load_tokenizer, weight_parameters
+from hydralora.models import BaseModelFiles, find_model, load_tokenizer, weight_parameters
 from hydralora.preparation import read_split
 from hydralora.recipe import Recipe
 from hydralora.training import LIVE_ROWS
@@ -32,7 +32,9 @@ def run_seconds(recipe: Recipe) -> float | None:
     except ModelError:
         return None
     train, heldout = read_split(recipe)
-    tokens = _mean_tokens(str(files.folder), tuple(train[:: max(1, len(train) // SAMPLE)][:SAMPLE]))
+    tokenizer = _tokenizer(files)
+    sample = train[:: max(1, len(train) // SAMPLE)][:SAMPLE]
+    tokens = sum(len(encode(tokenizer, example).input_ids) for example in sample) / len(sample)
     settings = recipe.training
     rows_per_step = settings.batch_size * settings.accumulation
     steps = settings.max_steps or round((settings.epochs or 1) * len(train) / rows_per_step)
@@ -63,6 +65,5 @@ def cpu_flops() -> float:
 
 
 @cache
-def _mean_tokens(folder: str, examples: tuple[Example, ...]) -> float:
-    tokenizer = load_tokenizer(find_model(folder))
-    return sum(len(encode(tokenizer, example).input_ids) for example in examples) / len(examples)
+def _tokenizer(files: BaseModelFiles) -> Any:
+    return load_tokenizer(files)

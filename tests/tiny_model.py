@@ -109,8 +109,14 @@ def shake(model: Any, seed: int = 1) -> Any:
     return model
 
 
-def write_tiny_model(folder: Path, chat: bool = True, seed: int = 0, **changes: Any) -> Path:
-    """Save a tiny Llama and its tokenizer as a base model's folder."""
-    tiny_llama(seed, **changes).save_pretrained(folder)
+def write_tiny_model(folder: Path, chat: bool = True, seed: int = 0, sharpness: float = 1.0, **changes: Any) -> Path:
+    """Save a tiny Llama and its tokenizer as a base model's folder.
+
+    A random output embedding gives logits so small that no adapter can make an answer likely; `sharpness` scales it.
+    """
+    model = tiny_llama(seed, **changes)
+    with torch.no_grad():
+        model.lm_head.weight.mul_(sharpness)
+    model.save_pretrained(folder)
     byte_tokenizer(chat).save_pretrained(folder)
     return folder

@@ -1,5 +1,6 @@
 """The Train tab: from form values to a run, and from a run to what is shown of it."""
 
+import re
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -120,7 +121,8 @@ def _has(events: list[dict[str, Any]], *kinds: str) -> bool:
 def _run_label(run: Run) -> str:
     recipe = run.recipe()
     heads = "" if recipe.method == "lora" else f", N = {recipe.tuner.num_heads or 'auto'}"
-    return f"{run.id}: {recipe.method}{heads}, r = {recipe.tuner.r}, {recipe.model.replace(chr(92), '/').rpartition('/')[2]}"
+    model = re.split(r"[/\\\\]", recipe.model)[-1]
+    return f"{run.id}: {recipe.method}{heads}, r = {recipe.tuner.r}, {model}"
 
 
 def _status(state: dict[str, Any], events: list[dict[str, Any]]) -> str:

@@ -13,18 +13,18 @@ PLOTLY_JS = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
 SCRIPT = Path(__file__).with_name("plot.js").read_text(encoding="utf-8")
 
 
-def plot_panel(elem_id: str, label: str, height: int = 320) -> gr.HTML:
-    """An empty panel; its value is a figure as JSON (`figures`), or "" for none.
+def plot_panel(elem_id: str, label: str, empty: str = "") -> gr.HTML:
+    """A panel; its value is a figure as JSON (`figures`), or "" for none, when it says `empty`.
 
     Events: `.lasso` with `event.ids` (the customdata of the selected points; empty when deselected) and `.pick` with
     `event.id` (that of a clicked point).
     """
     return gr.HTML(
         "",
-        html_template=f'<div class="plot" role="img" aria-label="{html.escape(label)}"></div>',
+        html_template=f'<div class="plot" role="img" aria-label="{html.escape(label)}" '
+        f'data-empty="{html.escape(empty)}"></div>',
         js_on_load=SCRIPT,
         head=f'<script src="/gradio_api/file={PLOTLY_JS.as_posix()}"></script>',
         elem_id=elem_id,
         elem_classes=["plot-panel"],
-        min_height=height,
     )

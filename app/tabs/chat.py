@@ -47,8 +47,8 @@ def build(services: Services, dataset: gr.Dropdown, run: gr.Dropdown, model: gr.
     strip = token_strip("strip")
     reading = sentence("", elem_id="gate-reading")
     with gr.Row():
-        bars = plot_panel("bars", "Gate of each head", height=240)
-        heatmap = plot_panel("heatmap", "Gates by layer and head", height=240)
+        bars = plot_panel("bars", "Gate of each head", empty="Gates of the newest token are drawn here.")
+        heatmap = plot_panel("heatmap", "Gates by layer and head", empty="Gates by layer and head are drawn here.")
     sentence(
         "Each token of the tuned answer has the colour and number of its strongest head, the stronger the further that "
         "head leads. Bars and heatmap follow the newest token; select a token, by mouse or arrow keys, to hold them on "

@@ -59,7 +59,7 @@ def build(services: Services, dataset: gr.Dropdown, tab: gr.Tab) -> ClustersTab:
             label="Map drawn by",
             elem_id="map-method",
         )
-    chart = plot_panel("map", "Map of the rows", height=480)
+    chart = plot_panel("map", "Map of the rows")
     caption = sentence("", elem_id="map-caption")
     rows = gr.Dataframe(
         headers=ROW_COLUMNS,

@@ -23,7 +23,8 @@ def build(services: Services, dataset: gr.Dropdown, page: gr.Blocks) -> DataTab:
         )
         sentence(
             "JSONL, JSON, CSV or Parquet, with columns instruction, input, output, or with a column messages. "
-            "Or stay with the demo: reversing lists, extracting JSON, adding numbers and routing messages."
+            "Or stay with the demo: reversing lists, extracting JSON, adding numbers and routing messages.",
+            elem_id="hint",
         )
     table = gr.Dataframe(
         headers=actions.COLUMNS,

@@ -23,7 +23,7 @@ def build(services: Services, run: gr.Dropdown, tab: gr.Tab) -> ParametersTab:
         )
         colour = gr.Radio(["head", "kind", "layer", "module"], value="head", label="Colour by", elem_id="ab-colour")
     with gr.Row():
-        panels = [plot_panel(f"ab-{i}", "A and heads as points", height=420) for i in range(actions.PANELS)]
+        panels = [plot_panel(f"ab-{i}", "A and heads as points") for i in range(actions.PANELS)]
     caption = sentence("", elem_id="ab-caption")
     table = gr.Dataframe(
         headers=actions.COLUMNS, interactive=False, elem_id="ab-points", label="Selected matrices (lasso or click)"

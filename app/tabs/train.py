@@ -56,8 +56,8 @@ def build(services: Services, dataset: gr.Dropdown, run: gr.Dropdown, tab: gr.Ta
     device = sentence("", elem_id="device")
     status = sentence("", elem_id="status")
     with gr.Row():
-        loss = plot_panel("loss", "Loss over steps")
-        load = plot_panel("load", "Mean gate of each head over steps")
+        loss = plot_panel("loss", "Loss over steps", empty="The loss is drawn here once training starts.")
+        load = plot_panel("load", "Mean gate of each head over steps", empty="The load of each head is drawn here.")
     sentence(
         "Left: lower is better; the dots are held-out rows. Right: a router that moves gives heads unlike loads on "
         "unlike tasks; entropy near 1 means that the gates stayed uniform. The load is a mean over all rows, so it "
@@ -70,7 +70,9 @@ def build(services: Services, dataset: gr.Dropdown, run: gr.Dropdown, tab: gr.Ta
         elem_id="results",
         label="Held-out rows, before and after",
     )
-    use = plot_panel("use", "Mean gate of each head on each component")
+    use = plot_panel(
+        "use", "Mean gate of each head on each component", empty="After the run: which head answers which component."
+    )
     following = gr.Button("Next: look inside A and B", elem_id="to-parameters")
     seen = gr.State("")
     outputs = [seen, status, start, stop, loss, load, table, use]

@@ -1,0 +1,41 @@
+# make app: the app on http://127.0.0.1:7860. make test: lint, types, every test. make demo: the main job, no browser.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/installed
+BROWSER := $(VENV)/browser
+
+.PHONY: app demo install test test-quick
+
+app: install
+	$(BIN)/hydralora-app --open
+
+demo: install
+	$(BIN)/hydralora demo
+
+install: $(STAMP) $(VENV)/model
+
+test: install $(BROWSER)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	HYDRALORA_BROWSER="$$(cat $(BROWSER))" $(BIN)/pytest
+
+test-quick: install
+	$(BIN)/pytest -m "not slow and not browser"
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed: make PYTHON=...')"
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@
+
+$(VENV)/model: $(STAMP)
+	$(BIN)/hydralora models --fetch default
+	touch $@
+
+# A browser on PATH, else Debian's package where we are root, else Playwright's own download.
+$(BROWSER): $(STAMP)
+	tests/find_browser $(BIN) > $@.tmp
+	mv $@.tmp $@

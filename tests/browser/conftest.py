@@ -1,0 +1,124 @@
+"""The app as a real process, and a real browser on it."""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from tests.tiny_model import write_tiny_model
+
+SCREENSHOTS = Path(__file__).parent.parent / "screenshots"
+ARGUMENTS = (
+    "--no-sandbox --disable-background-networking --disable-component-update --disable-sync --no-first-run "
+    "--use-gl=swiftshader --enable-webgl --ignore-gpu-blocklist"
+).split()
+SCRIPT = "<img src=x onerror='window.hacked = 1'>"
+
+
+@dataclass
+class App:
+    """A running app with a tiny base model called "tiny" in its workspace."""
+
+    url: str
+    workspace: Path
+    log: Path
+    process: subprocess.Popen = field(repr=False)
+
+
+@pytest.fixture(scope="session")
+def app(tmp_path_factory: pytest.TempPathFactory, user_environment: dict[str, str]) -> Iterator[App]:
+    folder = tmp_path_factory.mktemp("app")
+    workspace = folder / "workspace"
+    write_tiny_model(workspace / "models" / "tiny", sharpness=20)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    log = folder / "app.log"
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "app", "--port", str(port), "--workspace", str(workspace)],
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env=user_environment | {"HF_HUB_OFFLINE": "1"},
+        )
+    try:
+        url = f"http://127.0.0.1:{port}"
+        _wait_for(url, process, log)
+        yield App(url, workspace, log, process)
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    path = os.environ.get("HYDRALORA_BROWSER") or "/usr/bin/chromium"
+    assert Path(path).exists(), f"there is no browser at {path}: `make test` installs one, or set HYDRALORA_BROWSER"
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
+        yield chromium
+        chromium.close()
+
+
+@dataclass
+class Seen:
+    """What a page did that it should not: requests to other machines, and errors."""
+
+    foreign: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+
+
+@pytest.fixture
+def seen() -> Seen:
+    return Seen()
+
+
+@pytest.fixture
+def page(app: App, browser: Browser, seen: Seen) -> Iterator[Page]:
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme="light")
+    page = context.new_page()
+    page.set_default_timeout(60_000)
+    own = re.compile(rf"^({re.escape(app.url)}|data:|blob:)")
+    page.on("request", lambda request: None if own.match(request.url) else seen.foreign.append(request.url))
+    page.on("pageerror", lambda error: seen.errors.append(str(error)))
+    page.goto(app.url)
+    yield page
+    context.close()
+
+
+@pytest.fixture(scope="session")
+def upload(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three skills, 40 rows of each; one row tries to be HTML."""
+    rows = []
+    for i in range(40):
+        a, b = chr(ord("a") + i % 26), chr(ord("a") + i // 2)
+        rows.append({"instruction": f"name a fruit, ripe fruit {a}{b}", "output": "plum", "task": "fruit"})
+        rows.append({"instruction": f"which tool repairs engine {a}{b}", "output": "saw", "task": "tool"})
+        rows.append({"instruction": f"city far north, winter city {a}{b}", "output": "oslo", "task": "city"})
+    rows[0]["instruction"] += f" {SCRIPT}"
+    path = tmp_path_factory.mktemp("upload") / "three skills.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def _wait_for(url: str, process: subprocess.Popen, log: Path) -> None:
+    until = time.monotonic() + 120
+    while time.monotonic() < until:
+        assert process.poll() is None, log.read_text(encoding="utf-8")
+        try:
+            with urllib.request.urlopen(url, timeout=2) as answer:
+                if answer.status == 200:
+                    return
+        except OSError:
+            time.sleep(0.5)
+    raise AssertionError(f"the app did not answer in 120 s: {log.read_text(encoding='utf-8')}")

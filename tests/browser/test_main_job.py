@@ -1,0 +1,215 @@
+"""The whole way through the app, as a person goes it: data, clusters, training, A and B, chat."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+from hydralora.generation import Sampling, generate
+from hydralora.runs import RunStore
+from hydralora.serving import load_base_model
+from tests.browser.conftest import SCREENSHOTS, App, Seen
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+expect.set_options(timeout=30_000)
+STEPS = 300
+ANSWER_TOKENS = 24
+
+
+def test_from_a_file_to_live_gates(page: Page, app: App, upload: Path, seen: Seen) -> None:
+    _upload(page, upload)
+    _inspect_clusters(page)
+    run_id = _train_and_reload(page)
+    _lasso_matrices(page)
+    _chat(page, app, upload)
+    _screenshots(page, app)
+    assert RunStore(app.workspace).get(run_id).state()["state"] == "finished"
+    assert seen.foreign == []
+    assert seen.errors == []
+    assert page.evaluate("window.hacked") is None
+
+
+def test_a_wrong_file_is_refused_by_row_and_column(page: Page, tmp_path: Path) -> None:
+    wrong = tmp_path / "wrong.jsonl"
+    wrong.write_text('{"instruction": "a", "output": "b"}\n{"instruction": "c", "output": ""}\n', encoding="utf-8")
+    page.locator("input[data-testid='Upload a dataset-upload-button']").set_input_files(wrong)
+    message = page.get_by_test_id("toast-body").first
+    expect(message).to_contain_text("wrong.jsonl, row 2: column 'output' is empty")
+
+
+def _upload(page: Page, file: Path) -> None:
+    page.locator("input[data-testid='Upload a dataset-upload-button']").set_input_files(file)
+    expect(page.locator("#data-summary")).to_contain_text("three skills.jsonl: 120 training rows")
+    expect(page.locator("#data-table")).to_contain_text("<img src=x")  # shown as text
+    page.locator("#to-clusters").click()
+
+
+def _inspect_clusters(page: Page) -> None:
+    expect(page.locator("#clusters-sentence")).to_contain_text("3 components")
+    curve = _traces(page, "elbow")
+    assert curve[0]["x"][:3] == [1, 2, 3]
+    assert curve[0]["y"][2] < 0.6 * curve[0]["y"][0]
+    assert curve[1]["x"] == [3]
+    assert _traces(page, "sizes")[0]["x"] == [40, 40, 40]
+    points = _traces(page, "map")
+    assert sum(len(trace["x"]) for trace in points) == 120
+    _lasso(page, page.locator("#map .plot"))
+    expect(page.locator("#map-rows")).to_contain_text(re.compile("fruit|tool|city"))
+    page.locator("#use-heads").click()
+    expect(page.locator("#tuner-num_heads input")).to_have_value("3")
+
+
+def _train_and_reload(page: Page) -> str:
+    _choose(page, "model", "tiny (workspace)")
+    page.locator("#training-max_steps input").fill(str(STEPS))
+    page.get_by_text("More settings").click()
+    page.locator("#training-learning_rate input").fill("0.01")
+    page.locator("#start").click()
+    status = page.locator("#status")
+    expect(status).to_contain_text(re.compile(rf"Training: step \d+ of {STEPS}"), timeout=120_000)
+    page.wait_for_function("document.querySelector('#loss .plot').data?.[0].y.length >= 3")
+    before = _traces(page, "loss")[0]["y"]
+    run = page.locator("#run input").input_value()
+    run_id = run.partition(":")[0]
+    page.reload()
+    expect(page.locator("#run input")).to_have_value(run)
+    expect(page.get_by_role("tab", name="3 Train")).to_have_attribute("aria-selected", "true")
+    page.wait_for_function(
+        "count => document.querySelector('#loss .plot').data?.[0].y.length >= count", arg=len(before)
+    )
+    after = _traces(page, "loss")[0]["y"]
+    assert after[: len(before)] == before
+    expect(status).to_contain_text(f"Finished: finished after {STEPS} steps", timeout=180_000)
+    losses = _traces(page, "loss")[0]["y"]
+    assert losses[-1] < losses[0] / 2
+    loads = [trace for trace in _traces(page, "load") if trace["name"].startswith("head")]
+    assert len(loads) == 3
+    for gates in zip(*(trace["y"] for trace in loads), strict=True):
+        assert sum(gates) == pytest.approx(1, abs=1e-4)
+    expect(page.locator("#results")).to_contain_text("all rows")
+    use = _traces(page, "use")[0]["z"]
+    assert len(use) == 3
+    assert all(sum(row) == pytest.approx(1, abs=1e-3) for row in use)
+    return run_id
+
+
+def _lasso_matrices(page: Page) -> None:
+    page.locator("#to-parameters").click()
+    page.wait_for_function("document.querySelector('#ab-0 .plot').data?.length > 0")
+    groups = [_traces(page, f"ab-{i}") for i in range(2)]
+    points = sum(len(trace["x"]) for group in groups for trace in group)
+    assert points == 2 * 3 * (1 + 3)  # 2 layers, 3 modules, an A and 3 heads each
+    assert {trace["name"] for trace in groups[0]} == {"A", "head 1", "head 2", "head 3"}
+    page.locator("#ab-method").get_by_text("t-SNE").click()
+    page.wait_for_function("document.querySelector('#ab-0 .plot').layout.title.text.includes('TSNE')")
+    _lasso(page, page.locator("#ab-0 .plot"))
+    table = page.locator("#ab-points")
+    expect(table).to_contain_text("model.layers.")
+    selected = page.evaluate(
+        "document.querySelector('#ab-0 .plot').data.reduce((sum, trace) => sum + (trace.selectedpoints || []).length, 0)"
+    )
+    assert selected >= 3
+    expect(table.locator("tbody tr:visible", has_text="model.layers.")).to_have_count(selected)
+
+
+def _chat(page: Page, app: App, upload: Path) -> None:
+    page.locator("#to-chat").click()
+    expect(page.locator("#tuned-title")).to_contain_text("adapter ")
+    page.get_by_text("Sampling").click()
+    page.locator("#length input[type=number]").fill(str(ANSWER_TOKENS))
+    question = "which tool repairs engine zz"
+    page.locator("#prompt textarea").fill(question)
+    page.locator("#send").click()
+    expect(page.locator("#chat-status")).to_contain_text("Done", timeout=120_000)
+    tokens = page.locator("#strip .token")
+    assert tokens.count() == len("saw")
+    assert "saw" in page.locator("#chat-tuned").inner_text()
+    assert _letters(_base_answer(app, question)) in _letters(page.locator("#chat-base").inner_text())
+    _read_gates(page, tokens)
+
+
+def _read_gates(page: Page, tokens: Locator) -> None:
+    """Select a token: heatmap, bars and sentence agree, and each layer's gates sum to 1."""
+    tokens.nth(1).click()
+    reading = page.locator("#gate-reading")
+    expect(reading).to_contain_text("Token 2 of 3, 'a'")
+    expect(tokens.nth(1)).to_have_attribute("aria-selected", "true")
+    bars = _traces(page, "bars")[0]["y"]
+    told = [float(value) for value in re.findall(r"head \d+ ([\d.]+)[,.]", reading.inner_text() + ",")]
+    assert told == pytest.approx(bars, abs=0.006)
+    assert int(tokens.nth(1).get_attribute("data-head") or -1) == bars.index(max(bars))
+    rows = _traces(page, "heatmap")[0]["z"]  # (heads x kinds of module, layers)
+    assert len(rows) == 3 * 3
+    assert all(sum(column) == pytest.approx(3, abs=1e-3) for column in zip(*rows, strict=True))  # 3 kinds of module
+    page.locator("#strip .tokens").press("ArrowRight")
+    expect(reading).to_contain_text("Token 3 of 3, 'w'")
+
+
+def _base_answer(app: App, question: str) -> str:
+    """What a base model answers that was loaded separately and never adapted."""
+    loaded = load_base_model(str(app.workspace / "models" / "tiny"))
+    messages = [{"role": "user", "content": question}]
+    tokens = generate(loaded.model, loaded.tokenizer, messages, Sampling(ANSWER_TOKENS))
+    return "".join(token.text for token in tokens)
+
+
+def _letters(text: str) -> str:
+    return re.sub(r"[^a-zA-Z0-9]", "", text)
+
+
+def _screenshots(page: Page, app: App) -> None:
+    """Every tab, wide and narrow, light and dark, for people to look at; nothing is wider than the page."""
+    SCREENSHOTS.mkdir(exist_ok=True)
+    for width, theme in ((1280, "light"), (1280, "dark"), (390, "light"), (390, "dark")):
+        page.set_viewport_size({"width": width, "height": 900})
+        page.evaluate("dark => document.body.classList.toggle('dark', dark)", theme == "dark")
+        for name in ("1 Data", "2 Clusters", "3 Train", "4 Parameters", "5 Chat"):
+            _open(page, name)
+            page.wait_for_timeout(700)
+            page.screenshot(path=SCREENSHOTS / f"{name[2:].lower()}-{width}-{theme}.png", full_page=True)
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, f"{name} is wider than {width}"
+
+
+def _open(page: Page, tab: str) -> None:
+    page.get_by_role("tab", name=tab).click()
+    expect(page.get_by_role("tab", name=tab)).to_have_attribute("aria-selected", "true")
+
+
+def _choose(page: Page, elem_id: str, option: str) -> None:
+    page.locator(f"#{elem_id} input").click()
+    page.get_by_role("option", name=option).click()
+
+
+def _traces(page: Page, elem_id: str) -> list[dict[str, Any]]:
+    """A figure's traces as drawn, with typed arrays as lists."""
+    page.wait_for_function(f"document.querySelector('#{elem_id} .plot')?.data?.length > 0")
+    return page.evaluate(
+        """id => {
+          const plain = (value) => ArrayBuffer.isView(value) ? Array.from(value)
+            : Array.isArray(value) ? value.map(plain) : value;
+          const graph = document.querySelector(`#${id} .plot`);
+          return graph.data.map((trace, i) => {
+            const full = graph.calcdata[i][0].trace;
+            const z = full._input.z === undefined ? undefined : plain(full.z ?? trace.z);
+            return {name: full.name, x: plain(full.x ?? trace.x), y: plain(full.y ?? trace.y), z};
+          });
+        }""",
+        elem_id,
+    )
+
+
+def _lasso(page: Page, plot: Locator) -> None:
+    """Draw a lasso around the whole plotting area."""
+    plot.scroll_into_view_if_needed()
+    page.wait_for_timeout(500)
+    box = plot.locator(".nsewdrag").first.bounding_box()
+    assert box
+    left, top, right, bottom = box["x"] + 3, box["y"] + 3, box["x"] + box["width"] - 3, box["y"] + box["height"] - 3
+    page.mouse.move(left, top)
+    page.mouse.down()
+    for x, y in ((right, top), (right, bottom), (left, bottom), (left, top + 4)):
+        page.mouse.move(x, y, steps=6)
+    page.mouse.up()
