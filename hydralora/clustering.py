@@ -160,7 +160,7 @@ def _fit_features(texts: Sequence[str], features: Features, seed: int) -> tuple[
         return make_pipeline(tfidf), plain
     dims = min(SVD_DIMS, plain.shape[1], plain.shape[0])
     pipeline = make_pipeline(tfidf, TruncatedSVD(dims, random_state=seed), Normalizer())
-    with threadpool_limits(1), np.errstate(invalid="ignore"):  # SVD divides by a variance, which like rows don't have
+    with threadpool_limits(1), np.errstate(all="ignore"):  # SVD divides by the variance, which like rows don't have
         return pipeline, pipeline.fit_transform(texts)
 
 
@@ -169,5 +169,5 @@ def _dense(vectors: Any) -> np.ndarray:
         return vectors
     from sklearn.decomposition import TruncatedSVD
 
-    with np.errstate(invalid="ignore"):
+    with np.errstate(all="ignore"):
         return TruncatedSVD(min(SVD_DIMS, *vectors.shape), random_state=0).fit_transform(vectors)
