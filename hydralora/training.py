@@ -13,6 +13,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from hydralora.data.batches import LengthGroupedBatches, collate
 from hydralora.data.templates import Encoded
+from hydralora.errors import RunError
 from hydralora.evaluation import evaluate
 from hydralora.gates import mean_gates, normalised_entropy, record_gates
 from hydralora.loss import answer_logits, answer_loss
@@ -51,7 +52,7 @@ def train(
         The results: rows, components, base and tuned (None when stopped) measurements, parameters, seconds by stage.
 
     Raises:
-        HydraError: the data, the model or a setting can't be used.
+        HydraError: the data, the model or a setting can't be used, or the loss stopped being a number.
     """
     run = _Reporter(on_event)
     set_seed(recipe.training.seed)
@@ -68,6 +69,8 @@ def train(
     trainer.train()
     model.eval()
     run.step = trainer.state.global_step
+    if not all(parameter.isfinite().all() for parameter in model.parameters() if parameter.requires_grad):
+        raise _diverged(run.step)
     adapter_hash = save_adapter(model, recipe, prepared, Path(output))
 
     stopped = trainer.state.global_step < trainer.state.max_steps
@@ -187,12 +190,14 @@ class _Events(TrainerCallback):
         speed = (trainer.tokens_seen - self._tokens) / max(now - self._since, 1e-9)
         self._tokens, self._since = trainer.tokens_seen, now
         if not math.isfinite(logs["loss"]):
-            self.run.note("the loss is no longer a number; lower the learning rate")
-            control.should_training_stop = True
-            return
+            raise _diverged(state.global_step)
         self.run.event("train", loss=logs["loss"], learning_rate=logs.get("learning_rate"), tokens_per_second=speed)
         if trainer.gate_means is not None:
             self.run.event("gates", mean_gate=trainer.gate_means.tolist(), entropy=trainer.gate_entropy)
+
+
+def _diverged(step: int) -> RunError:
+    return RunError(f"At step {step} the loss is no longer a number. Lower training.learning_rate, and run again.")
 
 
 def _trainer(
@@ -229,6 +234,7 @@ def _arguments(settings: TrainingSettings, output: Path, device: str) -> Trainin
         optim="adamw_torch",
         logging_steps=settings.log_every,
         logging_first_step=True,
+        logging_nan_inf_filter=False,  # it would report a mean of earlier losses in place of a NaN
         save_strategy="no",
         report_to=[],
         disable_tqdm=True,
