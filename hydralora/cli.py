@@ -27,7 +27,7 @@ def main() -> None:
 
 
 def _command(function: Callable[..., dict[str, Any]]) -> None:
-    """Register a command. It returns its JSON; `text` in it, if any, is what a person sees instead."""
+    """Register a command. It returns its JSON; `shown` in it, if any, is what a person sees instead."""
 
     @wraps(function)
     def run(*args: Any, **kwargs: Any) -> None:
@@ -41,8 +41,11 @@ def _command(function: Callable[..., dict[str, Any]]) -> None:
             raise typer.Exit(1) from None
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
-        text = result.pop("text", None)
-        print(json.dumps({"version": 1} | result) if as_json else text or json.dumps(result, indent=2))
+        shown = result.pop("shown", None)
+        if as_json:
+            print(json.dumps({"version": 1} | result))
+        else:
+            print(json.dumps(result, indent=2) if shown is None else shown)
 
     app.command(name=function.__name__.rstrip("_"))(run)
 
@@ -72,7 +75,7 @@ def models(
         f"{'ready, from ' + row['source'] if row['ready'] else 'fetched on first use'}"
         for row in rows
     ]
-    return {"models": rows, "text": "\n".join(lines)}
+    return {"models": rows, "shown": "\n".join(lines)}
 
 
 @_command
@@ -106,7 +109,7 @@ def params(
         f"base {counts['base']:,}; adapter (A + heads) {counts['adapter']:,} = {counts['percent']:.4f} %; "
         f"with the router's {counts['router']:,}: {counts['percent_with_router']:.4f} %"
     )
-    return counts | {"text": text}
+    return counts | {"shown": text}
 
 
 @_command
@@ -140,7 +143,7 @@ def clusters(
         "sizes": found.sizes,
         "sse": [list(pair) for pair in found.sse],
         "components": [{"id": c.id, "name": c.name, "size": c.size, "terms": c.terms} for c in found.components],
-        "text": "\n".join(lines),
+        "shown": "\n".join(lines),
     }
 
 
@@ -171,7 +174,7 @@ def train(
             state = jobs.follow(run)
         if state["state"] not in ("finished", "stopped"):
             raise RunError(f"Run {run.id} {state['state']}: {state['message']}. Its log is {run.log}.")
-    return {"run": run.id, "folder": str(run.folder), "state": state["state"], "text": f"{run.id}  {state['state']}"}
+    return {"run": run.id, "folder": str(run.folder), "state": state["state"], "shown": f"{run.id}  {state['state']}"}
 
 
 @_command
@@ -183,7 +186,7 @@ def runs(as_json: Json = False, workspace: Workspace = None) -> dict[str, Any]:
     jobs = JobManager(RunStore(workspace))
     states = [jobs.refresh(run) for run in jobs.store.all()]
     lines = [f"{s['id']}  {s['state']:12} step {s['step']} of {s['max_steps']}  {s['message']}" for s in states]
-    return {"runs": states, "text": "\n".join(lines) or "No runs yet. Start one with `hydralora train RECIPE`."}
+    return {"runs": states, "shown": "\n".join(lines) or "No runs yet. Start one with `hydralora train RECIPE`."}
 
 
 @_command
@@ -205,7 +208,7 @@ def stop(run: RunName, as_json: Json = False, workspace: Workspace = None) -> di
     jobs = JobManager(RunStore(workspace))
     found = jobs.store.get(run)
     jobs.stop(found)
-    return {"run": found.id, "folder": str(found.folder), "state": "stopping", "text": f"{found.id}  stopping"}
+    return {"run": found.id, "folder": str(found.folder), "state": "stopping", "shown": f"{found.id}  stopping"}
 
 
 @_command
@@ -235,7 +238,7 @@ def analyze(
         known = [value for value in values.values() if value is not None]
         if known:
             lines.append(f"{name}: mean cosine between heads {sum(known) / len(known):.3f}")
-    return {"groups": groups, "similarity": similarity, "text": "\n".join(lines)}
+    return {"groups": groups, "similarity": similarity, "shown": "\n".join(lines)}
 
 
 @_command
@@ -262,14 +265,14 @@ def chat(
         tokens.append(token)
         if not as_json:
             print(token.text, end="", flush=True)
-    text = "".join(token.text for token in tokens)
     return {
-        "text": "" if not as_json else text,
+        "text": "".join(token.text for token in tokens),
         "modules": gated_modules(loaded.model),
         "prompt_tokens": len(encode_prompt(loaded.tokenizer, messages)),
         "tokens": [{"id": token.id, "text": token.text, "gates": token.gates} for token in tokens],
         "adapter_hash": loaded.adapter_hash,
         "steering": None,
+        "shown": "",  # it was printed as it came
     }
 
 
@@ -283,7 +286,7 @@ def demo(
     from hydralora.experiments.demo import run_demo
 
     report = run_demo(out.resolve(), _print_event)
-    return report | {"text": _demo_table(report)}
+    return report | {"shown": _demo_table(report)}
 
 
 def _demo_table(report: dict[str, Any]) -> str:
