@@ -1,0 +1,224 @@
+"""Training: what it changes, what it leaves alone, and what it tells."""
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import hydralora.training
+from hydralora import ModelError, RunError, train
+from hydralora.data.batches import batch_order, collate
+from hydralora.models import find_model, load_adapted
+from hydralora.preparation import prepare
+from hydralora.recipe import Recipe
+from hydralora.tuner.model import hydra_layers
+from tests.tiny_model import write_tiny_model
+
+Make = Callable[..., Recipe]
+
+
+@dataclass
+class Trained:
+    events: list[dict[str, Any]]
+    results: dict[str, Any]
+    adapter: Path
+
+    def of(self, kind: str) -> list[dict[str, Any]]:
+        return [event for event in self.events if event["kind"] == kind]
+
+
+def trained_on(recipe: Recipe, output: Path) -> Trained:
+    events: list[dict[str, Any]] = []
+    return Trained(events, train(recipe, output, events.append), output)
+
+
+@pytest.fixture(scope="module")
+def trained(make_recipe: Make, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    recipe = make_recipe(max_steps=60, learning_rate=1e-2, eval_every=20)
+    return trained_on(recipe, tmp_path_factory.mktemp("trained"))
+
+
+def test_the_loss_falls(trained: Trained) -> None:
+    losses = [event["loss"] for event in trained.of("train")]
+    assert losses[-1] < losses[0] * 0.9
+    results = trained.results
+    assert results["tuned"]["loss"] < results["base"]["loss"] * 0.9
+
+
+def test_events_say_what_they_promise(trained: Trained) -> None:
+    assert all({"step", "time", "kind"} <= set(event) for event in trained.events)
+    steps = [event["step"] for event in trained.events]
+    assert steps == sorted(steps)
+    assert [event["step"] for event in trained.of("train")] == [1, *range(2, 61, 2)]
+    assert all(event["tokens_per_second"] > 0 and event["learning_rate"] >= 0 for event in trained.of("train"))
+    for event in trained.of("gates"):
+        assert len(event["mean_gate"]) == 3
+        assert sum(event["mean_gate"]) == pytest.approx(1, abs=1e-5)
+        assert 0 < event["entropy"] <= 1
+    assert [(event["split"], event["step"]) for event in trained.of("eval")] == [
+        ("before", 0),
+        ("live", 20),
+        ("live", 40),
+        ("after", 60),
+    ]
+    assert all(set(event["per_task"]) <= {"fruit", "tool"} for event in trained.of("eval"))
+    json.dumps(trained.events)
+
+
+def test_results_are_whole(trained: Trained) -> None:
+    results = trained.results
+    assert (results["step"], results["max_steps"], results["stopped"]) == (60, 60, False)
+    assert results["k"] == 3
+    assert sum(results["sizes"]) == results["rows"]["train"] == 38
+    assert results["rows"]["heldout"] == 10
+    for gates in results["component_by_head"]:
+        assert gates == [] or sum(gates) == pytest.approx(1, abs=1e-5)
+    assert results["router_entropy_at_start"] == pytest.approx(0.6, abs=0.01)
+    assert results["base_model"]["source"] == "folder"
+    assert results["parameters"]["total"] == results["parameters"]["adapter"] + results["parameters"]["router"]
+
+
+def test_the_saved_adapter_is_what_was_measured(trained: Trained, model_folder: Path, ids: torch.Tensor) -> None:
+    assert {path.name for path in trained.adapter.iterdir()} == {
+        "README.md",
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    }
+    card = (trained.adapter / "README.md").read_text(encoding="utf-8")
+    assert "import hydralora" in card
+    assert trained.results["base_model"]["hash"] in card
+    model = load_adapted(find_model(str(model_folder)), trained.adapter)
+    assert all(bool(layer.hydra_B["default"].any()) for layer in hydra_layers(model).values())
+
+
+def test_the_base_is_frozen(
+    make_recipe: Make, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+
+    def watched(*args: Any) -> Any:
+        seen.append(prepare(*args))
+        return seen[0]
+
+    monkeypatch.setattr(hydralora.training, "prepare", watched)
+    train(make_recipe(max_steps=3), tmp_path)
+    before = load_file(model_folder / "model.safetensors")
+    names = {"base_model.model." + name: name for name in before}
+    after = {name.replace(".base_layer", ""): value for name, value in seen[0].model.named_parameters()}
+    assert set(names) <= set(after)
+    assert all(torch.equal(after[name], before[names[name]]) for name in names)
+    assert all("hydra_" in name for name, value in seen[0].model.named_parameters() if value.requires_grad)
+
+
+def test_a_recipe_gives_the_same_run_twice(make_recipe: Make, tmp_path: Path) -> None:
+    hashes = [train(make_recipe(max_steps=3), tmp_path / name)["adapter_hash"] for name in ("a", "b")]
+    assert hashes[0] == hashes[1]
+    assert train(make_recipe(max_steps=3, seed=1), tmp_path / "c")["adapter_hash"] != hashes[0]
+
+
+def test_each_epoch_has_an_order_of_its_own(make_recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows: list[list[int]] = []
+    lengths: dict[int, int] = {}
+
+    def watched(items: list[Any], pad_token_id: int) -> dict[str, torch.Tensor]:
+        rows.append([item.example.row for item in items])
+        lengths.update({item.example.row: len(item.input_ids) for item in items})
+        return collate(items, pad_token_id)
+
+    monkeypatch.setattr(hydralora.training, "collate", watched)
+    results = train(make_recipe(max_steps=None, epochs=2, batch_size=8, eval_every=0), tmp_path)
+    per_epoch = math.ceil(results["rows"]["train"] / 8)
+    assert results["step"] == 2 * per_epoch
+    order = sorted(lengths)
+    for epoch in range(2):
+        wanted = batch_order([lengths[row] for row in order], 8, seed=0, epoch=epoch)
+        assert rows[epoch * per_epoch : (epoch + 1) * per_epoch] == [[order[i] for i in batch] for batch in wanted]
+
+
+def test_accumulated_batches_equal_a_big_one(make_recipe: Make, tmp_path: Path) -> None:
+    held, few = tmp_path / "held.jsonl", tmp_path / "few.jsonl"
+    held.write_text('{"instruction": "other words", "output": "x"}\n', encoding="utf-8")
+    rows = [
+        f'{{"instruction": "count the {"abcdefgh"[i] * 3} words", "output": "{"a" * (1 + i % 5)}"}}\n' for i in range(8)
+    ]
+    few.write_text("".join(rows), encoding="utf-8")
+    losses = []
+    for name, batch_size, accumulation in (("big", 8, 1), ("small", 4, 2)):
+        recipe = make_recipe(
+            tuner={"num_heads": 2},
+            max_steps=4,
+            batch_size=batch_size,
+            accumulation=accumulation,
+            log_every=1,
+            eval_every=0,
+        )
+        recipe.data.train, recipe.data.eval = str(few), str(held)
+        losses.append([event["loss"] for event in trained_on(recipe, tmp_path / name).of("train")])
+    assert len(losses[0]) == 4
+    assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+
+
+def test_a_plain_lora_is_trained_in_the_same_way(make_recipe: Make, model_folder: Path, tmp_path: Path) -> None:
+    done = trained_on(make_recipe(method="lora", max_steps=40, learning_rate=1e-2), tmp_path)
+    assert done.results["tuned"]["loss"] < done.results["base"]["loss"]
+    assert done.results["component_by_head"] is None
+    assert done.results["parameters"]["router"] == 0
+    assert done.of("gates") == []
+    model = load_adapted(find_model(str(model_folder)), tmp_path)
+    assert model.peft_config["default"].peft_type == "LORA"
+
+
+def test_it_stops_when_asked_and_keeps_what_it_learnt(make_recipe: Make, tmp_path: Path) -> None:
+    events: list[dict[str, Any]] = []
+    results = train(make_recipe(max_steps=50), tmp_path, events.append, lambda: events[-1]["step"] >= 4)
+    assert results["stopped"]
+    assert 4 <= results["step"] < 8
+    assert results["tuned"] is None
+    weights = load_file(tmp_path / "adapter_model.safetensors")
+    assert any(bool(value.any()) for name, value in weights.items() if "hydra_B" in name)
+
+
+def test_a_random_start_is_possible(make_recipe: Make, tmp_path: Path) -> None:
+    results = train(make_recipe(tuner={"router_init": "random", "router_input": "latent"}, max_steps=2), tmp_path)
+    assert results["router_entropy_at_start"] is None
+    assert results["component_by_head"] is not None
+
+
+def test_a_loss_that_is_no_number_fails_the_run(make_recipe: Make, tmp_path: Path) -> None:
+    broken = write_tiny_model(tmp_path / "broken")
+    weights = load_file(broken / "model.safetensors")
+    weights["model.layers.1.mlp.up_proj.weight"][0, 0] = torch.nan
+    save_file(weights, broken / "model.safetensors", {"format": "pt"})
+    recipe = make_recipe()
+    recipe.model = str(broken)
+    with pytest.raises(RunError, match="no longer a number"):
+        train(recipe, tmp_path / "adapter")
+    assert not (tmp_path / "adapter" / "adapter_model.safetensors").exists()
+
+
+def test_weights_that_are_no_numbers_are_not_saved(
+    make_recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+
+    def breaks_late(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        calls.append(1)
+        return logits.float().logsumexp(-1) * (math.nan if len(calls) == 4 else 1)
+
+    monkeypatch.setattr(hydralora.training, "answer_loss", breaks_late)
+    with pytest.raises(RunError, match="no longer a number"):  # it happens behind the last step that is logged
+        train(make_recipe(max_steps=4, log_every=3, eval_every=0), tmp_path)
+    assert not (tmp_path / "adapter_model.safetensors").exists()
+
+
+def test_a_model_that_isnt_there_is_refused(make_recipe: Make, tmp_path: Path) -> None:
+    recipe = make_recipe()
+    recipe.model = "nobody/nothing"
+    with pytest.raises(ModelError, match="nobody/nothing"):
+        train(recipe, tmp_path)
