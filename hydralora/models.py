@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -195,6 +196,18 @@ def empty_model(name: str) -> Any:
             return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"{folder}: no base model can be built from its config.json. {_first_line(error)}") from error
+
+
+def weight_parameters(files: BaseModelFiles) -> int:
+    """Numbers in the model's weight matrices, without the embedding tables: what a token is multiplied with."""
+    from safetensors import safe_open
+
+    total = 0
+    for path in files.folder.glob("*.safetensors"):
+        with safe_open(path, "pt") as weights:
+            shapes = [weights.get_slice(key).get_shape() for key in weights.keys() if "embed" not in key]  # noqa: SIM118
+        total += sum(math.prod(shape) for shape in shapes)
+    return total
 
 
 def pick_device() -> str:
