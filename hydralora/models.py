@@ -110,8 +110,8 @@ def find_model(name: str, download: bool = True) -> BaseModelFiles:
     Raises:
         ModelError: there is no such folder, the Hub doesn't have it or can't be reached, or it has no safetensors.
     """
-    folder = Path(name).expanduser()
-    if folder.is_dir():
+    folder = _existing_folder(name)
+    if folder:
         return _checked(BaseModelFiles(name, folder.resolve(), "folder"))
     local = _find_local(name)
     if local:
@@ -144,12 +144,16 @@ def hub_reachable() -> bool:
 
 
 def load_tokenizer(files: BaseModelFiles) -> Any:
-    """The tokenizer in `files`, with a padding token. Never runs code from the folder."""
+    """The tokenizer in `files`, with a padding token. Never runs code from the folder.
+
+    Raises:
+        ModelError: it is missing or damaged, or needs remote code.
+    """
     from transformers import AutoTokenizer
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(files.folder, trust_remote_code=False)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # here and below: transformers raises many kinds for a damaged folder
         raise ModelError(f"{files.folder}: its tokenizer can't be loaded. {_first_line(error)}") from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
@@ -170,11 +174,17 @@ def load_base(files: BaseModelFiles, device: str | None = None) -> Any:
     dtype = torch.bfloat16 if device.startswith("cuda") else torch.float32
     logging.disable_progress_bar()
     try:
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            files.folder, dtype=dtype, use_safetensors=True, trust_remote_code=False
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            files.folder, dtype=dtype, use_safetensors=True, trust_remote_code=False, output_loading_info=True
         )
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:
         raise ModelError(f"{files.folder}: the base model can't be loaded. {_first_line(error)}") from error
+    model, loading = loaded
+    if loading["missing_keys"]:  # transformers has filled them with random numbers
+        raise ModelError(
+            f"{files.folder}: {len(loading['missing_keys'])} weights are missing, such as "
+            f"{min(loading['missing_keys'])}. Fetch the model again."
+        )
     return model.to(device).eval()
 
 
@@ -187,14 +197,12 @@ def empty_model(name: str) -> Any:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    folder: Path | str = Path(name).expanduser()
-    if not Path(folder).is_dir():
-        folder = find_model(name).folder
+    folder = _existing_folder(name) or find_model(name).folder
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         with torch.device("meta"):
             return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:
         raise ModelError(f"{folder}: no base model can be built from its config.json. {_first_line(error)}") from error
 
 
@@ -230,6 +238,14 @@ def describe_device() -> dict[str, Any]:
         return {"kind": kind, "name": torch.cuda.get_device_name(), "free_bytes": free}
     name = "Apple GPU" if kind == "mps" else f"CPU, {os.cpu_count()} cores"
     return {"kind": kind, "name": name, "free_bytes": psutil.virtual_memory().available}
+
+
+def _existing_folder(name: str) -> Path | None:
+    try:
+        folder = Path(name).expanduser()
+        return folder if folder.is_dir() else None
+    except (OSError, RuntimeError):  # not a possible path: too long, or the home of an unknown user
+        return None
 
 
 def _first_line(error: Exception) -> str:
@@ -368,5 +384,5 @@ def load_adapted(files: BaseModelFiles, adapter: Path, device: str | None = None
     base = load_base(files, device)
     try:
         return PeftModel.from_pretrained(base, str(adapter)).eval()
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except Exception as error:
         raise ModelError(f"{adapter}: the adapter can't be put on {files.id}. {_first_line(error)}") from error

@@ -133,16 +133,21 @@ class RunStore:
         Raises:
             RunError: there is none.
         """
-        found = Run(self.folder / run if RUN_ID.fullmatch(run) else Path(run).expanduser().resolve())
-        if not (found.folder / "state.json").exists():
+        try:
+            folder = self.folder / run if RUN_ID.fullmatch(run) else Path(run).expanduser().resolve()
+            exists = (folder / "state.json").exists()
+        except (OSError, RuntimeError, ValueError):  # not a possible path: too long, a null byte, an unknown home
+            exists = False
+        if not exists:
             raise RunError(f"There is no run {run!r} in {self.folder}. `hydralora runs` lists those that exist.")
-        return found
+        return Run(folder)
 
     def all(self) -> list[Run]:
         """Every run, newest first."""
         if not self.folder.is_dir():
             return []
-        found = [Run(path) for path in self.folder.iterdir() if RUN_ID.fullmatch(path.name)]
+        whole = (path.parent for path in self.folder.glob("*/state.json"))  # else a deletion was cut off
+        found = [Run(folder) for folder in whole if RUN_ID.fullmatch(folder.name)]
         return sorted(found, key=lambda run: run.id, reverse=True)
 
     def delete(self, run: Run) -> None:
