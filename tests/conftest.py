@@ -20,7 +20,8 @@ def own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HYDRALORA_HOME", str(home / "workspace"))
         patch.setenv("HYDRALORA_CACHE", str(home / "cache"))
-        patch.setenv("HF_HOME", str(home / "hub"))
+        patch.setenv("HF_HUB_CACHE", str(home / "hub"))
+        patch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(home / "hub"))
         yield
 
 

@@ -1,0 +1,238 @@
+"""Run folders and the processes behind them."""
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from hydralora import ConfigError, RunError, RunStore, worker
+from hydralora.jobs import JobManager
+from hydralora.models import find_model, load_adapted
+from hydralora.recipe import Recipe
+from hydralora.runs import Run, default_workspace, write_json
+from tests.engine.conftest import FinishedRun
+
+Make = Callable[..., Recipe]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> RunStore:
+    return RunStore(tmp_path / "workspace")
+
+
+@pytest.fixture
+def jobs(store: RunStore) -> Iterator[JobManager]:
+    """Ends what a test leaves running."""
+    yield JobManager(store)
+    for run in store.all():
+        pid = run.state()["pid"]
+        if pid and pid != os.getpid() and psutil.pid_exists(pid):
+            os.kill(pid, signal.SIGKILL)
+
+
+def wait_until(condition: Callable[[], Any], seconds: float = 90) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it took too long"
+        time.sleep(0.05)
+
+
+def test_a_finished_run_leaves_what_the_contract_says(finished: FinishedRun) -> None:
+    run, printed = finished.run, finished.printed
+    assert printed == {"version": 1, "run": run.id, "folder": str(run.folder), "state": "finished"}
+    names = {"recipe.yaml", "state.json", "events.jsonl", "train.log", "adapter"}
+    assert names <= {path.name for path in run.folder.iterdir()}
+    assert {path.name for path in run.adapter.iterdir()} == {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "README.md",
+    }
+    state = json.loads((run.folder / "state.json").read_text(encoding="utf-8"))
+    assert {key: state[key] for key in ("version", "id", "state", "step", "max_steps")} == {
+        "version": 1,
+        "id": run.id,
+        "state": "finished",
+        "step": 10,
+        "max_steps": 10,
+    }
+    assert state["started"] <= state["heartbeat"] <= time.time()
+    assert set(state["base"]) == {"id", "source", "hash"}
+    assert state["adapter_hash"] == state["results"]["adapter_hash"]
+    assert state["pid"] != os.getpid()
+    assert state["results"]["tuned"]["loss"] < state["results"]["base"]["loss"]
+
+
+def test_events_are_json_lines_of_known_kinds(finished: FinishedRun) -> None:
+    lines = (finished.run.folder / "events.jsonl").read_text(encoding="utf-8").splitlines()
+    events = [json.loads(line) for line in lines]
+    assert events == finished.run.events()
+    assert {event["kind"] for event in events} == {"note", "train", "gates", "eval"}
+    assert all({"step", "time", "kind"} <= set(event) for event in events)
+
+
+def test_progress_was_shown_while_following(finished: FinishedRun) -> None:
+    assert "loss" in finished.stderr
+    assert finished.run.id in finished.stderr
+
+
+def test_a_line_that_is_still_being_written_is_left_out(store: RunStore, make_recipe: Make) -> None:
+    run = store.create(make_recipe())
+    run.add_event({"step": 1})
+    with (run.folder / "events.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"step": 2')
+    assert run.events() == [{"step": 1}]
+
+
+def test_a_run_is_found_by_id_and_by_folder(store: RunStore, make_recipe: Make) -> None:
+    recipe = make_recipe()
+    run = store.create(recipe)
+    assert store.get(run.id) == store.get(str(run.folder)) == run
+    assert run.recipe() == recipe
+    assert run.state()["state"] == "queued"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", "20250101-000000-abcd", "../..", "/", "x\0y", "~nobody-here/run", "20250101-000000-abcd/../..", "a" * 300],
+)
+def test_what_is_no_run_is_refused(name: str, store: RunStore, make_recipe: Make) -> None:
+    store.create(make_recipe())
+    with pytest.raises(RunError, match="There is no run"):
+        store.get(name)
+
+
+def test_runs_come_newest_first(store: RunStore, make_recipe: Make) -> None:
+    assert store.all() == []
+    made = {store.create(make_recipe()).id for _ in range(3)}
+    (store.folder / "not-a-run").mkdir()
+    assert [run.id for run in store.all()] == sorted(made, reverse=True)
+
+
+def test_a_deleted_run_is_gone(store: RunStore, make_recipe: Make) -> None:
+    kept, gone = store.create(make_recipe()), store.create(make_recipe())
+    store.delete(gone)
+    assert store.all() == [kept]
+    assert not gone.folder.exists()
+    with pytest.raises(RunError):
+        store.get(gone.id)
+
+
+def test_a_folder_that_is_no_whole_run_is_not_listed(store: RunStore, make_recipe: Make) -> None:
+    kept, broken = store.create(make_recipe()), store.create(make_recipe())
+    (broken.folder / "state.json").unlink()  # as a deletion that was cut off leaves it
+    assert store.all() == [kept]
+
+
+def test_a_reader_never_sees_half_a_state(tmp_path: Path) -> None:
+    path = tmp_path / "state.json"
+    write_json(path, {"text": ""})
+    done = threading.Event()
+
+    def write() -> None:
+        for i in range(200):
+            write_json(path, {"text": "x" * (i * 97 % 5000)})
+        done.set()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    while not done.is_set():
+        assert set(json.loads(path.read_text(encoding="utf-8"))) == {"text"}
+    writer.join()
+    assert [file.name for file in tmp_path.iterdir()] == ["state.json"]
+
+
+def test_the_workspace_comes_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HYDRALORA_HOME", str(tmp_path / "here"))
+    assert default_workspace() == tmp_path / "here"
+    assert RunStore().workspace == tmp_path / "here"
+
+
+def test_a_killed_worker_reads_interrupted(jobs: JobManager, make_recipe: Make) -> None:
+    run = jobs.start(make_recipe(max_steps=1_000_000, eval_every=0))
+    wait_until(lambda: run.state()["step"] > 2)
+    with pytest.raises(RunError, match=rf"Run {run.id} is training"):
+        jobs.start(make_recipe())
+    assert jobs.active() == run
+    os.kill(run.state()["pid"], signal.SIGKILL)
+    wait_until(lambda: jobs.refresh(run)["state"] == "interrupted", 10)
+    assert "step" in run.state()["message"]
+    assert jobs.active() is None
+    with pytest.raises(RunError, match="nothing to stop"):
+        jobs.stop(run)
+
+
+def test_a_stopped_run_keeps_its_adapter(jobs: JobManager, make_recipe: Make, model_folder: Path) -> None:
+    run = jobs.start(make_recipe(max_steps=1_000_000, eval_every=0))
+    wait_until(lambda: run.state()["step"] > 2)
+    jobs.stop(run)
+    told: list[dict[str, Any]] = []
+    state = jobs.follow(run, told.append, poll=0.05)
+    assert state["state"] == "stopped"
+    assert state["results"]["tuned"] is None
+    assert told == run.events()
+    assert 2 < state["step"] < 1_000_000
+    assert state["adapter_hash"]
+    load_adapted(find_model(str(model_folder)), run.adapter)
+
+
+def work(run: Run, monkeypatch: pytest.MonkeyPatch) -> tuple[int, dict[str, Any]]:
+    """What a worker does with a run, in this process."""
+    monkeypatch.setattr(sys, "argv", ["worker", str(run.folder)])
+    monkeypatch.setattr(os, "nice", lambda increment: 0)
+    return worker.main(), run.state()
+
+
+def test_a_run_whose_data_is_gone_says_so(store: RunStore, make_recipe: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = make_recipe()
+    recipe.data.train = "/nowhere/rows.jsonl"
+    code, state = work(store.create(recipe), monkeypatch)
+    assert code == 1
+    assert state["state"] == "failed"
+    assert "/nowhere/rows.jsonl" in state["message"]
+    assert JobManager(store).active() is None
+
+
+def test_any_other_failure_says_so_too(
+    store: RunStore, make_recipe: Make, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def breaks(*args: Any) -> None:
+        raise ZeroDivisionError("by zero")
+
+    monkeypatch.setattr(worker, "train", breaks)
+    code, state = work(store.create(make_recipe()), monkeypatch)
+    assert (code, state["state"], state["message"]) == (1, "failed", "ZeroDivisionError: by zero")
+    assert "Traceback" in capsys.readouterr().err  # the log
+
+
+def test_a_damaged_recipe_says_so(store: RunStore, make_recipe: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = store.create(make_recipe())
+    (run.folder / "recipe.yaml").write_text("modle: x", encoding="utf-8")
+    code, state = work(run, monkeypatch)
+    assert (code, state["state"]) == (1, "failed")
+    assert "modle is not a setting" in state["message"]
+    with pytest.raises(ConfigError):
+        run.recipe()
+
+
+def test_a_queued_run_whose_worker_never_came_reads_interrupted(store: RunStore, make_recipe: Make) -> None:
+    run = store.create(make_recipe())
+    jobs = JobManager(store)
+    assert jobs.refresh(run)["state"] == "queued"
+    run.update(started=time.time() - 3600)
+    assert jobs.refresh(run)["state"] == "interrupted"
+
+
+def test_another_process_with_the_workers_id_is_not_the_worker(store: RunStore, make_recipe: Make) -> None:
+    run = store.create(make_recipe())
+    run.update(state="training", pid=os.getpid())
+    state = run.state() | {"heartbeat": psutil.Process().create_time() - 100}
+    write_json(run.folder / "state.json", state)  # its last sign of life is older than this process
+    assert JobManager(store).refresh(run)["state"] == "interrupted"
