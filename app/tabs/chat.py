@@ -1,5 +1,6 @@
 """Chat: the tuned model and its base side by side, with the gates of every token."""
 
+import html
 from collections.abc import Iterator
 
 import gradio as gr
@@ -61,7 +62,8 @@ def build(services: Services, dataset: gr.Dropdown, run: gr.Dropdown, model: gr.
         run_id: str | None, model: str, tuned: list, base: list, prompt: str, length: float, heat: float
     ) -> Iterator[tuple]:
         for view in actions.stream(services, run_id, model, _plain(tuned), _plain(base), prompt, int(length), heat):
-            yield (view.answer_id, view.tuned, view.base, view.strip, view.bars, view.heatmap, say(view.status))
+            columns = _escaped(view.tuned), _escaped(view.base)
+            yield (view.answer_id, *columns, view.strip, view.bars, view.heatmap, say(view.status))
 
     @shown
     def take(table: gr.SelectData) -> tuple:
@@ -126,11 +128,16 @@ def _column(name: str) -> gr.Chatbot:
     )
 
 
+def _escaped(messages: list[dict[str, str]]) -> list[dict[str, str]]:
+    """The chatbot drops what looks like HTML, even without Markdown; escaped, it shows as it was written."""
+    return [{"role": message["role"], "content": html.escape(message["content"])} for message in messages]
+
+
 def _plain(history: list) -> list[dict[str, str]]:
-    """Gradio's messages, whose content may come as parts, as {role, content}."""
+    """The chatbot's messages, whose content may come in parts, back as {role, content}."""
     out = []
     for message in history:
         content = message["content"]
         text = content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
-        out.append({"role": message["role"], "content": text})
+        out.append({"role": message["role"], "content": html.unescape(text)})
     return out

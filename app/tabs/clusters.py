@@ -6,7 +6,7 @@ import gradio as gr
 
 from app.actions import clusters as actions
 from app.actions.data import COLUMNS as ROW_COLUMNS
-from app.components.plot import plot_panel
+from app.components.plot import plot_panel, selected_ids
 from app.services import Services
 from app.tabs.messages import say, sentence, shown
 from hydralora.projection import Method
@@ -67,7 +67,7 @@ def build(services: Services, dataset: gr.Dropdown, tab: gr.Tab) -> ClustersTab:
         wrap=True,
         interactive=False,
         elem_id="map-rows",
-        label="Selected rows",
+        label="Lasso points, or click one, to list their rows here",
     )
 
     @shown
@@ -82,9 +82,9 @@ def build(services: Services, dataset: gr.Dropdown, tab: gr.Tab) -> ClustersTab:
         return figure, say(text), []
 
     @shown
-    def select(dataset_id: str, event: gr.EventData) -> list:
-        ids = event._data.get("ids", [event._data.get("id")])
-        return actions.rows(services, dataset_id, [int(i) for i in ids if isinstance(i, int)])
+    def select(dataset_id: str, event: gr.EventData) -> dict:
+        chosen = actions.rows(services, dataset_id, selected_ids(event))
+        return gr.update(value=chosen, label=f"{len(chosen)} selected rows")
 
     outputs = [found, answer, use, curve, bars, table]
     changed = gr.on(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import gradio as gr
 
 from app.actions import parameters as actions
-from app.components.plot import plot_panel
+from app.components.plot import plot_panel, selected_ids
 from app.services import Services
 from app.tabs.messages import say, sentence, shown
 from hydralora.projection import Method
@@ -26,7 +26,10 @@ def build(services: Services, run: gr.Dropdown, tab: gr.Tab) -> ParametersTab:
         panels = [plot_panel(f"ab-{i}", "A and heads as points") for i in range(actions.PANELS)]
     caption = sentence("", elem_id="ab-caption")
     table = gr.Dataframe(
-        headers=actions.COLUMNS, interactive=False, elem_id="ab-points", label="Selected matrices (lasso or click)"
+        headers=actions.COLUMNS,
+        interactive=False,
+        elem_id="ab-points",
+        label="Lasso points, or click one, to list their matrices here",
     )
     following = gr.Button("Next: talk to it", elem_id="to-chat")
 
@@ -37,9 +40,9 @@ def build(services: Services, run: gr.Dropdown, tab: gr.Tab) -> ParametersTab:
         return (*(gr.update(value=figure, visible=bool(figure)) for figure in drawn), say(view.sentence), [])
 
     @shown
-    def select(run_id: str, method: Method, event: gr.EventData) -> list:
-        ids = event._data.get("ids", [event._data.get("id")])
-        return actions.points(services, run_id, method, [int(i) for i in ids if isinstance(i, int)])
+    def select(run_id: str, method: Method, event: gr.EventData) -> dict:
+        points = actions.points(services, run_id, method, selected_ids(event))
+        return gr.update(value=points, label=f"{len(points)} selected matrices")
 
     gr.on(
         [tab.select, run.change, method.change, colour.change],
