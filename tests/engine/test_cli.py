@@ -1,0 +1,219 @@
+"""The `hydralora` command: one JSON object on stdout, everything else on stderr, and the exit codes."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner, Result
+
+from hydralora import RunStore
+from hydralora.assets import demo_file
+from hydralora.cli import app
+from hydralora.data.formats import read_file
+from tests.engine.conftest import FinishedRun
+
+LLAMA2_7B = {
+    "model_type": "llama",
+    "architectures": ["LlamaForCausalLM"],
+    "vocab_size": 32000,
+    "hidden_size": 4096,
+    "intermediate_size": 11008,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 32,
+    "max_position_embeddings": 4096,
+    "tie_word_embeddings": False,
+}
+
+
+def hydralora(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def printed(*arguments: str | Path) -> dict[str, Any]:
+    """What a command prints with --json, after a check of its form."""
+    result = hydralora(*arguments, "--json")
+    assert result.exit_code == 0, result.stderr
+    value = json.loads(result.stdout, parse_constant=pytest.fail)
+    assert isinstance(value, dict)
+    assert value["version"] == 1
+    return value
+
+
+@pytest.fixture(scope="module")
+def llama2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("llama2")
+    (folder / "config.json").write_text(json.dumps(LLAMA2_7B), encoding="utf-8")
+    return folder
+
+
+def test_models() -> None:
+    rows = printed("models")["models"]
+    assert all({"id", "source", "licence", "parameters", "folder", "ready", "hash"} <= set(row) for row in rows)
+    assert "SmolLM2-135M-Instruct" in hydralora("models").stdout
+
+
+def test_params_of_llama2_7b(llama2: Path) -> None:
+    options = ("--r", "8", "--heads", "3", "--targets", "q_proj,v_proj", "--router", "latent")
+    counts = printed("params", llama2, *options)
+    base, adapter, router = 6_738_415_616, 8_388_608, 1_536
+    assert counts == {
+        "version": 1,
+        "base": base,
+        "adapter": adapter,
+        "router": router,
+        "total": adapter + router,
+        "percent": 100 * adapter / base,
+        "percent_with_router": 100 * (adapter + router) / base,
+    }
+    assert "8,388,608" in hydralora("params", llama2, *options).stdout
+
+
+def test_params_of_a_hidden_router_and_of_a_lora(llama2: Path) -> None:
+    targets = ("--targets", "q_proj,v_proj")
+    assert printed("params", llama2, *targets, "--router", "hidden")["router"] == 64 * 3 * 4096
+    lora = printed("params", llama2, *targets, "--method", "lora")
+    assert (lora["adapter"], lora["router"]) == (64 * 8 * (4096 + 4096), 0)
+
+
+def test_clusters() -> None:
+    found = printed("clusters", demo_file("train"))
+    rows = len(read_file(demo_file("train")).examples)
+    assert (found["k"], found["method"], found["features"]) == (4, "kmeans", "tfidf-svd")
+    assert len(found["labels"]) == rows
+    assert set(found["labels"]) == {0, 1, 2, 3}
+    assert found["sizes"] == [found["labels"].count(i) for i in range(4)]
+    assert [k for k, _ in found["sse"]] == list(range(1, 21))
+    assert [component["size"] for component in found["components"]] == found["sizes"]
+    assert all({"id", "name", "size", "terms"} <= set(component) for component in found["components"])
+
+
+def test_clusters_of_a_given_number(data_file: Path) -> None:
+    found = printed("clusters", data_file, "--k", "2", "--features", "tfidf", "--seed", "3")
+    assert (found["k"], sorted(found["sizes"])) == (2, [24, 24])
+    shown = hydralora("clusters", data_file, "--k", "2").stdout
+    assert shown.startswith("2 components in 48 rows")
+
+
+def test_runs_show_and_stop(finished: FinishedRun) -> None:
+    where = ("--workspace", finished.store.workspace)
+    assert printed("runs", *where)["runs"] == [finished.run.state()]
+    assert printed("show", finished.run.id, *where) == finished.run.state()
+    assert printed("show", finished.run.folder) == finished.run.state()
+    assert finished.run.id in hydralora("runs", *where).stdout
+    assert "No runs yet" in hydralora("runs").stdout
+
+
+def test_stop_asks_the_worker(tmp_path: Path, make_recipe: Any) -> None:
+    run = RunStore(tmp_path).create(make_recipe())
+    told = printed("stop", run.id, "--workspace", tmp_path)
+    assert told == {"version": 1, "run": run.id, "folder": str(run.folder), "state": "stopping"}
+    assert run.stop_requested
+    assert printed("show", run.id, "--workspace", tmp_path)["state"] == "stopping"
+
+
+def test_analyze(finished: FinishedRun) -> None:
+    where = ("--workspace", finished.store.workspace)
+    found = printed("analyze", finished.run.id, *where)
+    assert {"groups", "similarity"} <= set(found)
+    assert all(set(group) == {"shape", "method", "seed", "points"} for group in found["groups"])
+    points = [point for group in found["groups"] for point in group["points"]]
+    assert len(points) == 6 * 4
+    keys = {"run", "module", "layer", "kind", "head", "x", "y"}
+    assert all(set(point) == keys and point["run"] == finished.run.id for point in points)
+    assert len(found["similarity"][finished.run.id]) == 6
+    wide = printed("analyze", finished.run.id, finished.run.folder, "--dims", "3", "--method", "tsne", *where)
+    assert all("z" in point for group in wide["groups"] for point in group["points"])
+
+
+def test_chat(finished: FinishedRun) -> None:
+    ask = ("chat", finished.run.folder, "--prompt", "name fruit number aa", "--max-new-tokens", "6")
+    answer = printed(*ask)
+    assert {"text", "modules", "prompt_tokens", "tokens", "adapter_hash", "steering"} <= set(answer)
+    assert len(answer["modules"]) == 6
+    assert 0 < len(answer["tokens"]) <= 6
+    assert answer["text"] == "".join(token["text"] for token in answer["tokens"])
+    assert answer["adapter_hash"] == finished.run.state()["adapter_hash"]
+    for token in answer["tokens"]:
+        assert set(token) == {"id", "text", "gates"}
+        assert len(token["gates"]) == 6
+        assert all(len(row) == 3 and math.isclose(sum(row), 1, abs_tol=1e-5) for row in token["gates"])
+    assert hydralora(*ask).stdout == answer["text"] + "\n"
+
+
+def wrong_recipe(folder: Path) -> Path:
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump({"model": "x", "data": {"train": "x"}, "modle": 1}), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "message"),
+    [
+        (("show", "20250101-000000-abcd"), "run", "There is no run"),
+        (("stop", "nothing"), "run", "There is no run"),
+        (("chat", "nothing", "--prompt", "x"), "run", "There is no run"),
+        (("analyze", "nothing"), "run", "There is no run"),
+        (("clusters", "missing.jsonl"), "dataset", "no such file"),
+        (("clusters", "DATA", "--k", "400"), "config", "k is 400"),
+        (("clusters", "DATA", "--features", "words"), "config", "'words'"),
+        (("params", "LLAMA", "--heads", "0"), "config", "num_heads is 0"),
+        (("params", "LLAMA", "--targets", "query"), "config", "q_proj"),
+        (("params", "LLAMA", "--router", "both"), "config", "router_input is 'both'"),
+        (("params", "LLAMA", "--method", "dora"), "config", "'dora'"),
+        (("params", "nobody/nothing"), "model", "nobody/nothing"),
+        (("train", "missing.yaml"), "config", "missing.yaml"),
+        (("train", "RECIPE"), "config", "modle is not a setting"),
+        (("train", "RECIPE", "--set", "seed"), "config", "section.name=value"),
+        (("models", "--fetch", "nobody/nothing"), "model", "nobody/nothing"),
+    ],
+)
+def test_an_error_is_one_line_and_exit_code_one(
+    arguments: tuple[str, ...], kind: str, message: str, llama2: Path, data_file: Path, tmp_path: Path
+) -> None:
+    places = {"LLAMA": llama2, "DATA": data_file, "RECIPE": wrong_recipe(tmp_path)}
+    command = [places.get(argument, argument) for argument in arguments]
+    result = hydralora(*command, "--json")
+    assert result.exit_code == 1
+    told = json.loads(result.stdout)
+    assert set(told) == {"version", "error"}
+    assert told["version"] == 1
+    assert told["error"]["kind"] == kind
+    assert message in told["error"]["message"]
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith(f"{kind} error: ")
+    assert message in last
+    plain = hydralora(*command)
+    assert (plain.exit_code, plain.stdout) == (1, "")
+
+
+def test_a_run_without_an_adapter_cant_chat(tmp_path: Path, make_recipe: Any) -> None:
+    run = RunStore(tmp_path).create(make_recipe())
+    result = hydralora("chat", run.folder, "--prompt", "x", "--json")
+    assert json.loads(result.stdout)["error"]["kind"] == "model"
+
+
+@pytest.mark.parametrize(
+    "arguments", [["nonsense"], ["show"], ["clusters", "x", "--k", "many"], ["chat", "run"], ["runs", "--nonsense"]]
+)
+def test_wrong_usage_is_exit_code_two(arguments: list[str]) -> None:
+    result = hydralora(*arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+
+
+def test_an_interruption_is_exit_code_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hydralora.models.catalogue", interrupted)
+    assert hydralora("models", "--json").exit_code == 130
+
+
+def test_help_names_every_command() -> None:
+    shown = hydralora("--help").stdout
+    names = ("models", "params", "clusters", "train", "runs", "show", "stop", "analyze", "chat", "demo")
+    assert all(name in shown for name in names)
+    assert all("--json" in hydralora(name, "--help").stdout for name in names)

@@ -1,0 +1,127 @@
+"""Imports run downwards only, rooms on one level don't know each other, and the engine doesn't know the app."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import hydralora
+
+ROOT = Path(__file__).parents[2]
+ENGINE = (
+    {"errors"},
+    {"recipe", "tuner", "models", "projection", "assets"},
+    {"data"},
+    {"loss", "gates", "clustering"},
+    {"evaluation", "generation", "analysis", "preparation"},
+    {"results"},
+    {"training", "runs"},
+    {"jobs", "serving", "worker"},
+    {"experiments", "estimate"},
+    {"cli"},
+)
+APP = (
+    {"palette", "headers"},
+    {"services", "figures", "components", "forms"},
+    {"actions"},
+    {"tabs"},
+    {"ui"},
+    {"__main__"},
+)
+FORBIDDEN_IN_THE_ENGINE = {"app", "gradio", "plotly"}
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Dotted names of everything that a file imports, at its top or inside a function."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            yield from (f"{node.module}.{name.name}" for name in node.names)
+
+
+def files(package: str) -> list[Path]:
+    return [path for path in sorted((ROOT / package).rglob("*.py")) if path != ROOT / package / "__init__.py"]
+
+
+def room(name: str) -> str:
+    """The file or folder of a package that a module is in: "tuner" for hydralora.tuner.layer."""
+    return name.split(".")[1]
+
+
+def module(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts)
+
+
+def level(levels: tuple[set[str], ...], name: str) -> int:
+    found = [i for i, names in enumerate(levels) if name in names]
+    assert found, f"{name} has no level yet: give it one in {Path(__file__).name}"
+    return found[0]
+
+
+@pytest.mark.parametrize(("package", "levels"), [("hydralora", ENGINE), ("app", APP)])
+def test_imports_run_downwards(package: str, levels: tuple[set[str], ...]) -> None:
+    for path in files(package):
+        mine = room(module(path))
+        for name in imported(path):
+            if name.split(".")[0] != package or room(name) == mine:
+                continue
+            assert level(levels, room(name)) < level(levels, mine), f"{module(path)} imports {name}"
+
+
+def test_every_level_is_real() -> None:
+    for package, levels in (("hydralora", ENGINE), ("app", APP)):
+        assert {room(module(path)) for path in files(package)} == set().union(*levels)
+
+
+def test_the_engine_knows_no_app() -> None:
+    for path in (ROOT / "hydralora").rglob("*.py"):
+        assert not FORBIDDEN_IN_THE_ENGINE & {name.split(".")[0] for name in imported(path)}, path
+
+
+def test_actions_know_no_gradio() -> None:
+    """Neither themselves nor through what they import of the app."""
+    seen: set[Path] = set()
+    waiting = list((ROOT / "app" / "actions").glob("*.py"))
+    while waiting:
+        path = waiting.pop()
+        if path in seen:
+            continue
+        seen.add(path)
+        for name in imported(path):
+            assert name.split(".")[0] != "gradio", f"{path} imports gradio"
+            parts = name.split(".")
+            candidates = [ROOT.joinpath(*parts[:end]).with_suffix(".py") for end in range(2, len(parts) + 1)]
+            waiting += [found for found in candidates if parts[0] == "app" and found.exists()]
+    assert len(seen) > 5
+
+
+def test_the_public_names_are_there() -> None:
+    promised = {
+        "HydraLoraConfig",
+        "HydraError",
+        "ConfigError",
+        "DatasetError",
+        "ModelError",
+        "RunError",
+        "RunStore",
+        "generate",
+        "init_router",
+        "load_official",
+        "record_gates",
+        "train",
+    }
+    assert promised <= set(hydralora.__all__)
+    assert all(hasattr(hydralora, name) for name in hydralora.__all__)
+    assert sorted(hydralora.__all__) == list(hydralora.__all__)
+
+
+def test_importing_the_engine_is_silent_and_light() -> None:
+    heavy = ["umap", "sklearn", "gradio", "plotly", "matplotlib", "gguf"]
+    code = f"import sys, hydralora; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("[]\n", "")
