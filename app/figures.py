@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 from app.palette import A_COLOUR, A_MARK, head_colour, head_mark, head_name
 from hydralora.analysis import layer_number
 
+METHOD_NAMES = {"pca": "PCA", "tsne": "t-SNE", "umap": "UMAP"}
 MARGIN = {"l": 56, "r": 16, "t": 40, "b": 48}
 
 
@@ -78,7 +79,7 @@ def component_map(
         )
     return _json(
         traces,
-        title=f"Map of the rows ({method.upper()})",
+        title=f"Map of the rows ({METHOD_NAMES[method]})",
         dragmode="lasso",
         height=480,
         meta=f"map {method}",
@@ -169,7 +170,7 @@ def matrices(group: dict[str, Any], colour_by: str, first_id: int) -> str:
     r, width = group["shape"]
     return _json(
         traces,
-        title=f"{len(points)} matrices of {r} x {width} ({group['method'].upper()})",
+        title=f"{len(points)} matrices of {r} x {width} ({METHOD_NAMES[group['method']]})",
         dragmode="lasso",
         height=440,
         meta=f"{group['shape']} {group['method']}",

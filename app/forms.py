@@ -16,7 +16,7 @@ SECTIONS: dict[str, type[Section]] = {
 }
 
 
-def widget(key: str, label: str) -> gr.components.Component:
+def widget(key: str, label: str) -> gr.Dropdown | gr.Number:
     """The widget for "section.name"; an optional number shows None as 0."""
     section, _, name = key.rpartition(".")
     info = SECTIONS[section].model_fields[name]

@@ -30,7 +30,7 @@ def build(services: Services) -> gr.Blocks:
         with gr.Row(elem_id="context"):
             gr.HTML("<h1>HydraLoRA studio</h1>", min_width=200)
             dataset = gr.Dropdown(data_actions.choices(services), value=DEMO, label="Dataset", elem_id="dataset")
-            run = gr.Dropdown(train_actions.run_choices(services), value=None, label="Run", elem_id="run")
+            run = gr.Dropdown(train_actions.run_choices(services), value=None, label="Run", elem_id="run", scale=2)
         with gr.Tabs(selected=TABS[0]) as tabs:
             with gr.Tab("1 Data", id="data") as data_tab:
                 data_view = data.build(services, dataset, page)

@@ -32,7 +32,7 @@ def main() -> int:
         state=state,
         step=results["step"],
         adapter_hash=results["adapter_hash"],
-        message=f"{state} after {results['step']} steps",
+        message=f"after {results['step']} steps",
         ended=time.time(),
         results=results,
     )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app import figures
-from app.actions.train import recipe_from_form, resolve_model
+from app.actions.train import model_name, recipe_from_form, resolve_model
 from app.services import Answer, Services
 from hydralora.data.formats import Example, read_file
 from hydralora.errors import HydraError
@@ -50,7 +50,7 @@ def prompts(services: Services, dataset_id: str) -> list[list[str]]:
 def titles(services: Services, run_id: str | None, model: str) -> tuple[str, str]:
     """What stands over the tuned and the base column."""
     run = services.store.get(run_id) if run_id else None
-    base = f"Base model: {run.recipe().model if run else resolve_model(services, model)}, no adapter"
+    base = f"Base model: {model_name(run.recipe().model if run else resolve_model(services, model))}, no adapter"
     if not run or not run.has_adapter:
         return "Tuned model: none yet. Train one, or choose a run above.", base
     return f"Tuned model: run {run.id}, adapter {(run.state()['adapter_hash'] or '')[:8]}", base

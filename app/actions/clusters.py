@@ -8,7 +8,7 @@ from app.services import Services
 from hydralora.clustering import Features
 from hydralora.projection import Method
 
-COLUMNS = ["component", "rows", "share", "terms", "a typical row"]
+COLUMNS = ["#", "rows", "share", "terms", "a typical row"]
 MAP_ROWS = 5000  # beyond it the map draws an even sample, and says so
 HOVER = 90  # characters
 

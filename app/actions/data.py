@@ -8,6 +8,7 @@ from hydralora.data.formats import Example
 
 SHOWN_ROWS = 100
 COLUMNS = ["row", "question", "answer", "task"]
+WIDTHS: list[str | int] = ["9%", "46%", "25%", "20%"]
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """The Train tab: from form values to a run, and from a run to what is shown of it."""
 
-import re
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from app import figures
@@ -42,6 +42,11 @@ def resolve_model(services: Services, name: str) -> str:
     if name in own:
         return str(services.store.workspace / "models" / name)
     return name or DEFAULT_MODEL
+
+
+def model_name(model: str) -> str:
+    """What the page calls a model: its id, or the last part of its folder; never a path of this machine."""
+    return Path(model).name if Path(model).is_absolute() else model.rpartition("/")[2]
 
 
 def recipe_from_form(services: Services, dataset_id: str, model: str, values: dict[str, Any]) -> Recipe:
@@ -101,7 +106,7 @@ def view(services: Services, run_id: str | None) -> TrainView:
     active = state["state"] in ACTIVE
     results = state.get("results") or {}
     use = results.get("component_by_head")
-    names = [f"component {c['id'] + 1}: {c['name']}" for c in results.get("components", [])]
+    names = [f"{c['id'] + 1}: {c['name']}" for c in results.get("components", [])]
     clock = int(time.time()) // 5 if active else 0
     return TrainView(
         signature=f"{run_id} {state['state']} {len(events)} {state.get('progress')} {clock}",
@@ -120,9 +125,8 @@ def _has(events: list[dict[str, Any]], *kinds: str) -> bool:
 
 def _run_label(run: Run) -> str:
     recipe = run.recipe()
-    heads = "" if recipe.method == "lora" else f", N = {recipe.tuner.num_heads or 'auto'}"
-    model = re.split(r"[/\\\\]", recipe.model)[-1]
-    return f"{run.id}: {recipe.method}{heads}, r = {recipe.tuner.r}, {model}"
+    method = "LoRA" if recipe.method == "lora" else f"N = {recipe.tuner.num_heads or 'auto'}"
+    return f"{run.id}: {model_name(recipe.model)}, {method}, r = {recipe.tuner.r}"
 
 
 def _status(state: dict[str, Any], events: list[dict[str, Any]]) -> str:

@@ -16,24 +16,17 @@ CHATTERS = 4  # answers at once; they share one model, a token at a time
 
 def build(services: Services, dataset: gr.Dropdown, run: gr.Dropdown, model: gr.Dropdown, tab: gr.Tab) -> None:
     answer_id = gr.State("")
-    with gr.Accordion("Held-out rows to try: click one to ask it", open=True):
+    with gr.Accordion("Held-out rows: click one to ask it", open=True):
         rows = gr.Dataframe(
             headers=["prompt", "expected answer"],
             column_widths=["62%", "38%"],
             wrap=True,
             interactive=False,
-            max_height=220,
+            max_height=150,
             show_label=False,
+            buttons=[],
             elem_id="prompts",
         )
-    with gr.Row():
-        with gr.Column(min_width=320):
-            tuned_title = sentence("", elem_id="tuned-title")
-            tuned = _column("tuned")
-        with gr.Column(min_width=320):
-            base_title = sentence("", elem_id="base-title")
-            base = _column("base")
-    expected = sentence("", elem_id="expected")
     with gr.Row():
         prompt = gr.Textbox(
             placeholder="Ask both models something", show_label=False, lines=1, max_lines=6, scale=6, elem_id="prompt"
@@ -41,20 +34,28 @@ def build(services: Services, dataset: gr.Dropdown, run: gr.Dropdown, model: gr.
         send = gr.Button("Send", variant="primary", scale=1, min_width=90, elem_id="send")
         stop = gr.Button("Stop", scale=1, min_width=90, elem_id="chat-stop")
         clear = gr.Button("Clear", scale=1, min_width=90, elem_id="clear")
-    with gr.Accordion("Sampling", open=False), gr.Row():
-        length = gr.Slider(1, 1024, value=128, step=1, label="Longest answer, tokens", elem_id="length")
-        heat = gr.Slider(0, 2, value=0, step=0.1, label="Temperature (0: always the likeliest token)")
-    status = sentence("", elem_id="chat-status")
+    expected = sentence("", elem_id="expected")
+    with gr.Row():
+        with gr.Column(min_width=320):
+            tuned_title = sentence("", elem_id="tuned-title")
+            tuned = _column("tuned")
+        with gr.Column(min_width=320):
+            base_title = sentence("", elem_id="base-title")
+            base = _column("base")
     strip = token_strip("strip")
     reading = sentence("", elem_id="gate-reading")
     with gr.Row():
         bars = plot_panel("bars", "Gate of each head", empty="Gates of the newest token are drawn here.")
         heatmap = plot_panel("heatmap", "Gates by layer and head", empty="Gates by layer and head are drawn here.")
+    status = sentence("", elem_id="chat-status")
     sentence(
         "Each token of the tuned answer has the colour and number of its strongest head, the stronger the further that "
         "head leads. Bars and heatmap follow the newest token; select a token, by mouse or arrow keys, to hold them on "
         "it. A gate is the weight a head gets, not how much that head changed the answer."
     )
+    with gr.Accordion("Sampling", open=False), gr.Row():
+        length = gr.Slider(1, 1024, value=128, step=1, label="Longest answer, tokens", elem_id="length")
+        heat = gr.Slider(0, 2, value=0, step=0.1, label="Temperature (0: always the likeliest token)")
     outputs = [answer_id, tuned, base, strip, bars, heatmap, status]
 
     @shown_stream
@@ -119,7 +120,8 @@ def _column(name: str) -> gr.Chatbot:
     """Models' and users' text is shown as it is: neither Markdown nor HTML."""
     return gr.Chatbot(
         show_label=False,
-        height=280,
+        height=220,
+        buttons=["copy"],
         render_markdown=False,
         sanitize_html=True,
         feedback_options=None,

@@ -6,6 +6,7 @@ import gradio as gr
 
 from app.actions import clusters as actions
 from app.actions.data import COLUMNS as ROW_COLUMNS
+from app.actions.data import WIDTHS as ROW_WIDTHS
 from app.components.plot import plot_panel, selected_ids
 from app.services import Services
 from app.tabs.messages import say, sentence, shown
@@ -46,7 +47,7 @@ def build(services: Services, dataset: gr.Dropdown, tab: gr.Tab) -> ClustersTab:
     )
     table = gr.Dataframe(
         headers=actions.COLUMNS,
-        column_widths=["11%", "7%", "7%", "33%", "42%"],
+        column_widths=["7%", "11%", "12%", "31%", "39%"],
         wrap=True,
         interactive=False,
         elem_id="components",
@@ -63,7 +64,7 @@ def build(services: Services, dataset: gr.Dropdown, tab: gr.Tab) -> ClustersTab:
     caption = sentence("", elem_id="map-caption")
     rows = gr.Dataframe(
         headers=ROW_COLUMNS,
-        column_widths=["7%", "53%", "28%", "12%"],
+        column_widths=ROW_WIDTHS,
         wrap=True,
         interactive=False,
         elem_id="map-rows",

@@ -28,7 +28,7 @@ def build(services: Services, dataset: gr.Dropdown, page: gr.Blocks) -> DataTab:
         )
     table = gr.Dataframe(
         headers=actions.COLUMNS,
-        column_widths=["7%", "53%", "28%", "12%"],
+        column_widths=actions.WIDTHS,
         wrap=True,
         interactive=False,
         max_height=480,

@@ -1,6 +1,7 @@
 """Train: the few settings that matter, Start and Stop, and the run as it goes."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import gradio as gr
 
@@ -33,7 +34,7 @@ MORE = (
 @dataclass(frozen=True)
 class TrainTab:
     model: gr.Dropdown
-    heads: gr.components.Component
+    heads: gr.Dropdown | gr.Number
     next: gr.Button
 
 
@@ -98,10 +99,32 @@ def build(services: Services, dataset: gr.Dropdown, run: gr.Dropdown, tab: gr.Ta
         actions.stop(services, run_id)
         return gr.Button(interactive=False)
 
-    form = [dataset, model, *fields.values()]
+    settings = [model, *fields.values()]
+    kept = gr.BrowserState(None, storage_key="hydralora-form", secret="kept")
+    gr.on(
+        [item.change for item in settings],
+        lambda *held: list(held),
+        settings,
+        kept,
+        show_progress="hidden",
+        api_visibility="private",
+    )
+    page.load(
+        lambda held: held if held and len(held) == len(settings) else [gr.skip() for _ in settings],
+        kept,
+        settings,
+        show_progress="hidden",
+        api_visibility="private",
+    )
+    form = [dataset, *settings]
     start.click(begin, form, [run, start], api_visibility="private")
     stop.click(end, run, stop, api_visibility="private")
-    refreshing = {"fn": shown(show), "inputs": [run, seen], "outputs": outputs, "api_visibility": "private"}
+    refreshing: dict[str, Any] = {
+        "fn": shown(show),
+        "inputs": [run, seen],
+        "outputs": outputs,
+        "api_visibility": "private",
+    }
     gr.Timer(POLL_SECONDS).tick(**refreshing, show_progress="hidden")
     gr.on([run.change, page.load], **refreshing, show_progress="hidden")
     estimated = [fields["training.max_steps"], fields["training.batch_size"], model]

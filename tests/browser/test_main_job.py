@@ -77,12 +77,14 @@ def _train_and_reload(page: Page) -> str:
     page.reload()
     expect(page.locator("#run input")).to_have_value(run)
     expect(page.get_by_role("tab", name="3 Train")).to_have_attribute("aria-selected", "true")
+    expect(page.locator("#model input")).to_have_value("tiny (workspace)")
+    expect(page.locator("#training-max_steps input")).to_have_value(str(STEPS))
     page.wait_for_function(
         "count => document.querySelector('#loss .plot')?.data?.[0].y.length >= count", arg=len(before)
     )
     after = _traces(page, "loss")[0]["y"]
     assert after[: len(before)] == before
-    expect(status).to_contain_text(f"Finished: finished after {STEPS} steps", timeout=180_000)
+    expect(status).to_contain_text(f"Finished: after {STEPS} steps", timeout=180_000)
     losses = _traces(page, "loss")[0]["y"]
     assert losses[-1] < losses[0] / 2
     loads = [trace for trace in _traces(page, "load") if trace["name"].startswith("head")]
@@ -104,7 +106,7 @@ def _lasso_matrices(page: Page) -> None:
     assert points == 2 * 3 * (1 + 3)  # 2 layers, 3 modules, an A and 3 heads each
     assert {trace["name"] for trace in groups[0]} == {"A", "head 1", "head 2", "head 3"}
     page.locator("#ab-method").get_by_text("t-SNE").click()
-    page.wait_for_function("document.querySelector('#ab-0 .plot')?.layout?.title.text.includes('TSNE')")
+    page.wait_for_function("document.querySelector('#ab-0 .plot')?.layout?.title.text.includes('t-SNE')")
     _lasso(page, page.locator("#ab-0 .plot"))
     table = page.locator("#ab-points")
     expect(table).to_contain_text("model.layers.")
