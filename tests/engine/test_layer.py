@@ -11,7 +11,7 @@ from hydralora.tuner.layer import HydraLoraLayer
 from tests.tiny_model import adapt, shake, tiny_gpt2, tiny_llama
 
 
-def looped(layer: HydraLoraLayer, x: torch.Tensor) -> torch.Tensor:
+def looped(layer: HydraLoraLayer, x: torch.Tensor, scale: float) -> torch.Tensor:
     """y = base(x) + scale * sum_i gates_i B_i A x, one head after the other."""
     name = "default"
     router: Any = layer.hydra_router[name]
@@ -23,7 +23,7 @@ def looped(layer: HydraLoraLayer, x: torch.Tensor) -> torch.Tensor:
     gates = logits.exp() / logits.exp().sum(-1, keepdim=True)
     y = layer.base_layer(x)
     for i, head in enumerate(layer.hydra_B[name]):
-        y = y + layer.scaling[name] * gates[..., i : i + 1] * (z @ head)
+        y = y + scale * gates[..., i : i + 1] * (z @ head)
     return y
 
 
@@ -37,7 +37,7 @@ def test_equals_a_loop_over_the_heads(router_input: Any, bias: bool) -> None:
     x = torch.randn(2, 7, 12, requires_grad=True)
     upstream = torch.randn(2, 7, 20)
     learnt = [x, *(p for name, p in layer.named_parameters() if "hydra_" in name)]
-    ours, theirs = layer(x), looped(layer, x)
+    ours, theirs = layer(x), looped(layer, x, scale=6 / 4)
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
     for mine, oracle in zip(
         torch.autograd.grad(ours, learnt, upstream), torch.autograd.grad(theirs, learnt, upstream), strict=True
@@ -59,14 +59,20 @@ def test_a_shaken_adapter_changes_the_output(ids: torch.Tensor) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_gates_are_float32_and_sum_to_one(dtype: torch.dtype, ids: torch.Tensor) -> None:
+@pytest.mark.parametrize("adapter_too", [False, True])
+@pytest.mark.parametrize("autocast", [False, True])
+def test_gates_are_float32_and_sum_to_one(
+    dtype: torch.dtype, adapter_too: bool, autocast: bool, ids: torch.Tensor
+) -> None:
     model = shake(adapt(tiny_llama().to(dtype), num_heads=4))
-    with record_gates(model) as record, torch.no_grad():
+    if adapter_too:
+        model.to(dtype)
+    with record_gates(model) as record, torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         logits = model(ids).logits
     gates = record.stacked()  # (modules, batch, tokens, N)
     assert gates.shape == (6, 3, 10, 4)
     assert gates.dtype == torch.float32
-    assert logits.dtype == dtype
+    assert logits.dtype == (torch.bfloat16 if autocast else dtype)
     torch.testing.assert_close(gates.sum(-1), torch.ones(6, 3, 10))
     assert gates.std(-1).min() > 0
 
