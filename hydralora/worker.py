@@ -48,7 +48,7 @@ def _record(run: Run, event: dict[str, Any]) -> None:
         changes["progress"] = [event["done"], event["total"]]
     else:
         run.add_event(event)
-    for key in ("max_steps", "base"):
+    for key in ("max_steps", "base", "k"):
         if key in event and event["kind"] == "note":
             changes[key] = event[key]
     run.update(**changes)

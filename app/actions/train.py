@@ -5,14 +5,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
+
 from app import figures
 from app.services import Services
 from hydralora.data.store import StoredDataset
+from hydralora.errors import ConfigError
 from hydralora.estimate import describe_duration, run_seconds
 from hydralora.models import CATALOGUE, DEFAULT_MODEL, describe_device
 from hydralora.recipe import Recipe, parse_recipe
 from hydralora.runs import ACTIVE, Run
 
+OWN_MODELS = "the workspace's models folder"
 COLUMNS = ["task", "loss before", "loss after", "exact match before", "exact match after"]
 
 
@@ -37,11 +42,24 @@ def model_choices(services: Services) -> list[tuple[str, str]]:
 
 
 def resolve_model(services: Services, name: str) -> str:
-    """The model to load for a name from the form: a folder of the workspace's, else a Hub id; no other path."""
+    """The model to load for a name from the form: a folder of the workspace's, else a Hub id; no other path.
+
+    Raises:
+        ConfigError: the name is neither.
+    """
+    name = name or DEFAULT_MODEL
     own = {value for label, value in model_choices(services) if label.endswith("(workspace)")}
     if name in own:
         return str(services.store.workspace / "models" / name)
-    return name or DEFAULT_MODEL
+    try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        raise ConfigError(
+            f"Base model {name!r} is not a Hugging Face id. Choose from the list, or type owner/name."
+        ) from error
+    if Path(name).exists():  # a relative folder of the server's
+        raise ConfigError(f"Base model {name!r} can't be used from here. Put its folder into {OWN_MODELS} instead.")
+    return name
 
 
 def model_name(model: str) -> str:
@@ -125,7 +143,7 @@ def _has(events: list[dict[str, Any]], *kinds: str) -> bool:
 
 def _run_label(run: Run) -> str:
     recipe = run.recipe()
-    method = "LoRA" if recipe.method == "lora" else f"N = {recipe.tuner.num_heads or 'auto'}"
+    method = "LoRA" if recipe.method == "lora" else f"N = {recipe.tuner.num_heads or run.state().get('k', 'auto')}"
     return f"{run.id}: {model_name(recipe.model)}, {method}, r = {recipe.tuner.r}"
 
 

@@ -13,7 +13,7 @@ from hydralora import RunStore
 from hydralora.assets import demo_file
 from hydralora.cli import app
 from hydralora.data.formats import read_file
-from tests.engine.conftest import FinishedRun
+from tests.conftest import FinishedRun
 
 LLAMA2_7B = {
     "model_type": "llama",

@@ -62,6 +62,21 @@ def test_head_i_answers_to_component_i(model: Any, rows: list[dict[str, Any]], l
         assert mean[label] > 0.45
 
 
+def test_a_point_midway_between_two_components_belongs_to_both(rows: list[dict[str, Any]], labels: list[int]) -> None:
+    model = adapt(tiny_llama(), num_heads=2, router_input="hidden", router_init="components")
+    pairs = [(row, label) for row, label in zip(rows, labels, strict=True) if label < 2]
+    init_router(model, [row for row, _ in pairs], [label for _, label in pairs])
+    router = active_router(hydra_layers(model)["model.layers.1.mlp.down_proj"])
+    read: list[list[torch.Tensor]] = [[], []]
+    for row, label in pairs:
+        handle = router.register_forward_pre_hook(lambda module, args, label=label: read[label].append(args[0][0]))
+        model(torch.tensor([row["input_ids"]]))
+        handle.remove()
+    means = [torch.cat(features).mean(0) for features in read]
+    torch.testing.assert_close(router((means[0] + means[1]) / 2), torch.tensor([0.5, 0.5]), atol=1e-3, rtol=0)
+    assert [int(router(mean).argmax()) for mean in means] == [0, 1]
+
+
 def test_rows_with_another_label_are_left_out(model: Any, rows: list[dict[str, Any]], labels: list[int]) -> None:
     init_router(model, rows, labels)
     first = active_router(hydra_layers(model)["model.layers.0.mlp.up_proj"]).weight.clone()

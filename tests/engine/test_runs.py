@@ -18,7 +18,7 @@ from hydralora.jobs import JobManager
 from hydralora.models import find_model, load_adapted
 from hydralora.recipe import Recipe
 from hydralora.runs import Run, default_workspace, write_json
-from tests.engine.conftest import FinishedRun
+from tests.conftest import FinishedRun
 
 Make = Callable[..., Recipe]
 
