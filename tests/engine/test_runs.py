@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from hydralora import ConfigError, RunError, RunStore, worker
+from hydralora import jobs as jobs_module
 from hydralora.jobs import JobManager
 from hydralora.models import find_model, load_adapted
 from hydralora.recipe import Recipe
@@ -36,6 +37,8 @@ def jobs(store: RunStore) -> Iterator[JobManager]:
         pid = run.state()["pid"]
         if pid and pid != os.getpid() and psutil.pid_exists(pid):
             os.kill(pid, signal.SIGKILL)
+    for child in jobs_module._children:
+        child.wait(30)
 
 
 def wait_until(condition: Callable[[], Any], seconds: float = 90) -> None:
