@@ -1,5 +1,7 @@
 """The page as a whole: it builds, its widgets come from the recipe, and nothing of it is a public endpoint."""
 
+from typing import Any
+
 import gradio as gr
 import pytest
 
@@ -38,4 +40,5 @@ def _default(key: str) -> object:
     section, _, name = key.rpartition(".")
     if not section:
         return "hydralora"
-    return {"tuner": TunerSettings, "training": TrainingSettings}[section].model_fields[name].default
+    sections: dict[str, Any] = {"tuner": TunerSettings, "training": TrainingSettings}
+    return sections[section].model_fields[name].default

@@ -13,7 +13,8 @@ import hydralora
 ROOT = Path(__file__).parents[2]
 ENGINE = (
     {"errors"},
-    {"recipe", "tuner", "models", "projection", "assets"},
+    {"fetching", "projection", "assets"},
+    {"recipe", "tuner", "models"},
     {"data"},
     {"loss", "gates", "clustering"},
     {"evaluation", "generation", "analysis", "preparation"},
