@@ -1,13 +1,15 @@
 """`hydralora-app`: the app on http://127.0.0.1:7860."""
 
-import sys
+import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from hydralora.errors import HydraError
+from hydralora.runs import RunStore
 
+LOOPBACK = ("127.0.0.1", "localhost")
 SECURITY = {
     # The page may load from, and talk to, this server alone.
     "Content-Security-Policy": "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
@@ -28,11 +30,11 @@ def serve(
     open_browser: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in a browser.")] = False,
 ) -> None:
     """Serve the app."""
+    store = RunStore(workspace)
+    os.environ["GRADIO_TEMP_DIR"] = str(store.workspace / "uploads")  # else copies stay in the system's folder
     import gradio as gr
-    from starlette.middleware import Middleware
 
     from app.components.plot import PLOTLY_JS
-    from app.headers import Headers
     from app.services import Services
     from app.ui import STYLE, build, theme
     from hydralora.models import DEFAULT_MODEL, find_model
@@ -40,10 +42,9 @@ def serve(
     try:
         typer.echo("Looking for the default base model; the first time it is fetched, which takes about a minute.")
         find_model(DEFAULT_MODEL)
-        services = Services(workspace)
-    except HydraError as error:
-        typer.echo(f"{error.kind} error: {error}", err=True)
-        sys.exit(1)
+    except HydraError as error:  # a model of the workspace's may do
+        typer.echo(f"{error.kind} error: {error} The app starts without it.", err=True)
+    services = Services(store.workspace)
     gr.set_static_paths([PLOTLY_JS])
     build(services).queue().launch(
         server_name=host,
@@ -56,14 +57,25 @@ def serve(
         footer_links=[],
         theme=theme(),
         css_paths=STYLE,
-        app_kwargs={"middleware": [Middleware(Headers, headers=SECURITY)]},
+        app_kwargs={"middleware": _guards(host)},
     )
+
+
+def _guards(host: str) -> list[Any]:
+    """Middleware: fixed headers; on this machine's own address, no other host name (against DNS rebinding)."""
+    from starlette.middleware import Middleware
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+    from app.headers import Headers
+
+    guards = [Middleware(Headers, headers=SECURITY)]
+    if host in LOOPBACK:
+        guards.append(Middleware(TrustedHostMiddleware, allowed_hosts=list(LOOPBACK)))
+    return guards
 
 
 def main() -> None:
     """Entry point of `hydralora-app`."""
-    import os
-
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     typer.run(serve)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from app.palette import A_COLOUR, A_MARK, head_colour, head_mark, head_name
+from app.palette import A_COLOUR, A_MARK, NEUTRAL, head_colour, head_mark, head_name
 from hydralora.analysis import layer_number
 
 METHOD_NAMES = {"pca": "PCA", "tsne": "t-SNE", "umap": "UMAP"}
@@ -91,7 +91,8 @@ def component_map(
 def loss(events: Sequence[dict[str, Any]]) -> str:
     """Training loss, and held-out loss where it was measured, over steps."""
     trained = [event for event in events if event["kind"] == "train"]
-    held = [event for event in events if event["kind"] == "eval"]
+    sampled = [event for event in events if event["kind"] == "eval" and event["split"] == "live"]
+    whole = [event for event in events if event["kind"] == "eval" and event["split"] != "live"]
     return _json(
         [
             go.Scatter(
@@ -102,12 +103,18 @@ def loss(events: Sequence[dict[str, Any]]) -> str:
                 line={"color": "#0072B2"},
             ),
             go.Scatter(
-                x=[event["step"] for event in held],
-                y=[event["loss"] for event in held],
+                x=[event["step"] for event in sampled],
+                y=[event["loss"] for event in sampled],
                 mode="lines+markers",
-                name="held out",
+                name="held-out sample",
                 line={"color": "#D55E00", "dash": "dot"},
-                marker={"symbol": "diamond", "size": 9},
+            ),
+            go.Scatter(
+                x=[event["step"] for event in whole],
+                y=[event["loss"] for event in whole],
+                mode="markers",
+                name="all held-out rows",
+                marker={"color": "#D55E00", "symbol": "diamond", "size": 10},
             ),
         ],
         title="Loss on the answers",
@@ -277,8 +284,8 @@ def _matrix_traces(points: list[dict[str, Any]], colour_by: str) -> list[tuple[s
     for point in points:
         groups.setdefault(_group_name(point, colour_by), []).append(point)
     out = []
-    for i, (name, members) in enumerate(sorted(groups.items())):
-        style: dict[str, Any] = {"color": head_colour(i), "symbol": head_mark(i), "size": 8}
+    for i, (name, members) in enumerate(groups.items()):
+        style: dict[str, Any] = {"color": NEUTRAL[i % len(NEUTRAL)], "symbol": head_mark(i), "size": 8}
         if name == "A":
             style |= {"color": A_COLOUR, "symbol": A_MARK}
         elif colour_by == "head":

@@ -11,12 +11,13 @@ from typing import Any
 from hydralora.clustering import Clusters, Features, cluster
 from hydralora.data.formats import DataFile
 from hydralora.data.store import DatasetStore
-from hydralora.errors import HydraError
+from hydralora.errors import HydraError, RunError
 from hydralora.generation import Token
 from hydralora.jobs import JobManager
-from hydralora.runs import RunStore
+from hydralora.runs import RUN_ID, Run, RunStore
 from hydralora.serving import Loaded, load_base_model, load_run
 
+MODEL_QUEUE = "model"  # handlers that use the loaded model wait in one queue
 KEPT_ANSWERS = 64
 KEPT_RESULTS = 16
 
@@ -42,7 +43,8 @@ class Services:
         self._loaded: tuple[Any, Loaded] | None = None
         self._answers: OrderedDict[str, Answer] = OrderedDict()
         self._results: OrderedDict[Any, Any] = OrderedDict()
-        self._computing = threading.Lock()
+        self._locks: dict[Any, threading.Lock] = {}
+        self._shelf = threading.Lock()  # guards the three tables above, never held while computing
 
     def read_dataset(self, dataset_id: str) -> DataFile:
         return self.remember(("data", dataset_id), lambda: self.datasets.get(dataset_id).read())
@@ -53,19 +55,35 @@ class Services:
 
     def remember(self, key: Any, compute: Callable[[], Any]) -> Any:
         """A result computed once for all sessions; the last few are kept."""
-        with self._computing:
-            if key not in self._results:
-                self._results[key] = compute()
-            self._results.move_to_end(key)
-            while len(self._results) > KEPT_RESULTS:
-                self._results.popitem(last=False)
-            return self._results[key]
+        with self._shelf:
+            lock = self._locks.setdefault(key, threading.Lock())
+        with lock:
+            with self._shelf:
+                if key in self._results:
+                    self._results.move_to_end(key)
+                    return self._results[key]
+            result = compute()
+            with self._shelf:
+                self._results[key] = result
+                while len(self._results) > KEPT_RESULTS:
+                    self._locks.pop(self._results.popitem(last=False)[0], None)
+            return result
+
+    def run(self, run_id: str) -> Run:
+        """A run of this workspace by id; unlike the command line, the page names no folders.
+
+        Raises:
+            RunError: there is none.
+        """
+        if not RUN_ID.fullmatch(run_id):
+            raise RunError("There is no such run in this workspace. Choose one from the list.")
+        return self.store.get(run_id)
 
     def loaded(self, run_id: str | None, model: str) -> Loaded:
-        """A run's tuned model, or the base model alone where there is no run with an adapter; one stays loaded."""
-        run = self.store.get(run_id) if run_id else None
+        """A run's tuned model, or a base model alone: the run's where it has no adapter, else `model`; one is kept."""
+        run = self.run(run_id) if run_id else None
         if run and not run.has_adapter:
-            run = None
+            model, run = run.recipe().model, None
         key = (run.id, run.state()["adapter_hash"]) if run else (None, model)
         with self._loading:
             if self._loaded is None or self._loaded[0] != key:
@@ -76,9 +94,10 @@ class Services:
     def new_answer(self, modules: list[str]) -> tuple[str, Answer]:
         """A place to keep an answer, under an id that can't be guessed."""
         answer_id, answer = uuid.uuid4().hex, Answer(modules)
-        self._answers[answer_id] = answer
-        while len(self._answers) > KEPT_ANSWERS:
-            self._answers.popitem(last=False)
+        with self._shelf:
+            self._answers[answer_id] = answer
+            while len(self._answers) > KEPT_ANSWERS:
+                self._answers.popitem(last=False)
         return answer_id, answer
 
     def answer(self, answer_id: str | None) -> Answer:
@@ -87,6 +106,7 @@ class Services:
         Raises:
             HydraError: it is not kept any more.
         """
-        if not answer_id or answer_id not in self._answers:
+        answer = self._answers.get(answer_id or "")
+        if answer is None:
             raise HydraError("This answer's gates are no longer kept. Ask again to see them.")
-        return self._answers[answer_id]
+        return answer

@@ -25,7 +25,9 @@ def theme() -> gr.themes.Base:
 
 def build(services: Services) -> gr.Blocks:
     """The whole page, wired."""
-    with gr.Blocks(title="HydraLoRA studio", analytics_enabled=False, fill_width=True) as page:
+    with gr.Blocks(
+        title="HydraLoRA studio", analytics_enabled=False, fill_width=True, delete_cache=(3600, 3600)
+    ) as page:
         kept = gr.BrowserState({"dataset": DEMO, "run": None, "tab": TABS[0]}, storage_key="hydralora", secret="kept")
         with gr.Row(elem_id="context"):
             gr.HTML("<h1>HydraLoRA studio</h1>", min_width=200)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app import figures
-from app.actions.train import model_name, recipe_from_form, resolve_model
+from app.actions.recipes import model_name, recipe_from_form, resolve_model
 from app.services import Answer, Services
 from hydralora.data.formats import Example, read_file
 from hydralora.errors import HydraError
@@ -49,7 +49,7 @@ def prompts(services: Services, dataset_id: str) -> list[list[str]]:
 
 def titles(services: Services, run_id: str | None, model: str) -> tuple[str, str]:
     """What stands over the tuned and the base column."""
-    run = services.store.get(run_id) if run_id else None
+    run = services.run(run_id) if run_id else None
     base = f"Base model: {model_name(run.recipe().model if run else resolve_model(services, model))}, no adapter"
     if not run or not run.has_adapter:
         return "Tuned model: none yet. Train one, or choose a run above.", base
@@ -75,11 +75,11 @@ def stream(
         raise HydraError("The prompt is empty. Type something, or choose a held-out row.")
     sampling = Sampling(int(max_new_tokens), temperature, seed=0)
     question = {"role": "user", "content": prompt}
-    empty = {"answer": "", "tokens": [], "heads": 0}
-    yield ChatView("", [*tuned, question], [*base, question], empty, "", "", "Loading the model …")
+    tuned, base = [*_answered(tuned), question], [*_answered(base), question]
+    yield ChatView("", tuned, base, {"answer": "", "tokens": [], "heads": 0}, "", "", "Loading the model …")
     loaded = services.loaded(run_id, resolve_model(services, model))
     answer_id, answer = services.new_answer(gated_modules(loaded.model))
-    columns = _Columns(services, loaded, [*tuned, question], [*base, question], sampling)
+    columns = _Columns(services, loaded, tuned if loaded.adapter_hash else tuned[:-1], base, sampling)
     began = shown = time.monotonic()
     strip: list[list[Any]] = []  # grows by a token at a time, so that long answers don't slow down
     count = 0
@@ -111,6 +111,11 @@ def pick(services: Services, answer_id: str, index: int) -> tuple[str, str, str]
 def mean_over_layers(token: Token) -> list[float]:
     """Mean gate of each head over the adapted modules; empty where the model has none."""
     return [sum(column) / len(column) for column in zip(*token.gates, strict=True)]
+
+
+def _answered(messages: Messages) -> Messages:
+    """A conversation without a last question that got no answer, as after an error."""
+    return messages[:-1] if messages and messages[-1]["role"] == "user" else list(messages)
 
 
 class _Columns:

@@ -21,6 +21,8 @@ class ParametersView:
 def view(services: Services, run_id: str | None, method: Method, colour_by: str) -> ParametersView:
     if not run_id:
         return ParametersView("No run is chosen. Train one first; its A and heads are then drawn here.", [])
+    if not services.run(run_id).has_adapter:
+        return ParametersView("This run has saved no adapter yet. Its A and heads are drawn when training ends.", [])
     groups, similarity = _groups(services, run_id, method)
     drawn, first = [], 0
     for group in groups[:PANELS]:
@@ -44,6 +46,8 @@ def view(services: Services, run_id: str | None, method: Method, colour_by: str)
 
 def points(services: Services, run_id: str, method: Method, ids: list[int]) -> list[list[Any]]:
     """The table rows of selected points."""
+    if not services.run(run_id).has_adapter:
+        return []
     groups, _ = _groups(services, run_id, method)
     everything = [point for group in groups[:PANELS] for point in group["points"]]
     return [
@@ -60,7 +64,10 @@ def points(services: Services, run_id: str, method: Method, ids: list[int]) -> l
 
 
 def _groups(services: Services, run_id: str, method: Method) -> tuple[list[dict[str, Any]], dict[str, float | None]]:
-    loaded = services.loaded(run_id, "")
-    found = services.remember(("matrices", run_id, loaded.adapter_hash), lambda: matrices(loaded.model, run_id))
-    groups = services.remember(("points", run_id, loaded.adapter_hash, method), lambda: project_matrices(found, method))
-    return groups, head_similarity(loaded.model)
+    """The points of a run's matrices, and how alike the heads of each module are."""
+
+    def compute() -> tuple[list[dict[str, Any]], dict[str, float | None]]:
+        model = services.loaded(run_id, "").model
+        return project_matrices(matrices(model, run_id), method), head_similarity(model)
+
+    return services.remember(("points", run_id, services.run(run_id).state()["adapter_hash"], method), compute)

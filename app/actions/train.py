@@ -1,23 +1,16 @@
 """The Train tab: from form values to a run, and from a run to what is shown of it."""
 
-import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id
-
 from app import figures
+from app.actions.recipes import model_name, recipe_from_form
 from app.services import Services
-from hydralora.data.store import StoredDataset
-from hydralora.errors import ConfigError
+from hydralora.errors import HydraError
 from hydralora.estimate import describe_duration, run_seconds
-from hydralora.models import CATALOGUE, DEFAULT_MODEL, describe_device
-from hydralora.recipe import Recipe, parse_recipe
+from hydralora.models import describe_device
 from hydralora.runs import ACTIVE, Run
 
-OWN_MODELS = "the workspace's models folder"
 COLUMNS = ["task", "loss before", "loss after", "exact match before", "exact match after"]
 
 
@@ -32,56 +25,6 @@ class TrainView:
     load: str
     use: str
     table: list[list[str]]
-
-
-def model_choices(services: Services) -> list[tuple[str, str]]:
-    """The catalogue, and the model folders in the workspace's models folder."""
-    folder = services.store.workspace / "models"
-    own = sorted(path for path in folder.iterdir() if (path / "config.json").exists()) if folder.is_dir() else []
-    return [(model.id, model.id) for model in CATALOGUE] + [(f"{path.name} (workspace)", path.name) for path in own]
-
-
-def resolve_model(services: Services, name: str) -> str:
-    """The model to load for a name from the form: a folder of the workspace's, else a Hub id; no other path.
-
-    Raises:
-        ConfigError: the name is neither.
-    """
-    name = name or DEFAULT_MODEL
-    own = {value for label, value in model_choices(services) if label.endswith("(workspace)")}
-    if name in own:
-        return str(services.store.workspace / "models" / name)
-    try:
-        validate_repo_id(name)
-    except HFValidationError as error:
-        raise ConfigError(
-            f"Base model {name!r} is not a Hugging Face id. Choose from the list, or type owner/name."
-        ) from error
-    if Path(name).exists():  # a relative folder of the server's
-        raise ConfigError(f"Base model {name!r} can't be used from here. Put its folder into {OWN_MODELS} instead.")
-    return name
-
-
-def model_name(model: str) -> str:
-    """What the page calls a model: its id, or the last part of its folder; never a path of this machine."""
-    return Path(model).name if Path(model).is_absolute() else model.rpartition("/")[2]
-
-
-def recipe_from_form(services: Services, dataset_id: str, model: str, values: dict[str, Any]) -> Recipe:
-    """A recipe from the form; `values` maps "section.name" to what the form holds.
-
-    Raises:
-        ConfigError: a value is out of its range.
-    """
-    dataset: StoredDataset = services.datasets.get(dataset_id)
-    settings: dict[str, Any] = {
-        "model": resolve_model(services, model),
-        "data": {"train": str(dataset.train), "eval": str(dataset.heldout) if dataset.heldout else None},
-    }
-    for key, value in values.items():
-        section, _, name = key.rpartition(".")
-        (settings.setdefault(section, {}) if section else settings)[name] = value
-    return parse_recipe(settings, "Settings")
 
 
 def device_line(services: Services, dataset_id: str, model: str, values: dict[str, Any]) -> str:
@@ -101,10 +44,11 @@ def start(services: Services, dataset_id: str, model: str, values: dict[str, Any
 
 
 def stop(services: Services, run_id: str) -> None:
-    services.jobs.stop(services.store.get(run_id))
+    services.jobs.stop(services.run(run_id))
 
 
 def run_choices(services: Services) -> list[tuple[str, str]]:
+    """(label, id) of every run, newest first."""
     return [(_run_label(run), run.id) for run in services.store.all()]
 
 
@@ -115,21 +59,24 @@ def newest_run(services: Services) -> str | None:
     return active.id if active else runs[0].id if runs else None
 
 
-def view(services: Services, run_id: str | None) -> TrainView:
+def view(services: Services, run_id: str | None, seen: str = "") -> TrainView | None:
+    """What to show of a run; None where nothing changed since the view with the signature `seen`."""
     if not run_id:
-        return TrainView("none", "No run yet. Check the settings and press Start training.", False, "", "", "", [])
-    run = services.store.get(run_id)
+        hint = "No run yet. Check the settings and press Start training."
+        return None if seen == "none" else TrainView("none", hint, False, "", "", "", [])
+    run = services.run(run_id)
     state = services.jobs.refresh(run)
+    signature = f"{run_id} {state['state']} {state['step']} {state['heartbeat']}"
+    if signature == seen:
+        return None
     events = run.events()
-    active = state["state"] in ACTIVE
     results = state.get("results") or {}
     use = results.get("component_by_head")
     names = [f"{c['id'] + 1}: {c['name']}" for c in results.get("components", [])]
-    clock = int(time.time()) // 5 if active else 0
     return TrainView(
-        signature=f"{run_id} {state['state']} {len(events)} {state.get('progress')} {clock}",
+        signature=signature,
         status=_status(state, events),
-        active=active,
+        active=state["state"] in ACTIVE,
         loss=figures.loss(events) if _has(events, "train", "eval") else "",
         load=figures.head_load(events) if _has(events, "gates") else "",
         use=figures.component_by_head(names, use) if use else "",
@@ -142,7 +89,10 @@ def _has(events: list[dict[str, Any]], *kinds: str) -> bool:
 
 
 def _run_label(run: Run) -> str:
-    recipe = run.recipe()
+    try:
+        recipe = run.recipe()
+    except HydraError:  # from a newer version, or damaged: it must not hide the others
+        return run.id
     method = "LoRA" if recipe.method == "lora" else f"N = {recipe.tuner.num_heads or run.state().get('k', 'auto')}"
     return f"{run.id}: {model_name(recipe.model)}, {method}, r = {recipe.tuner.r}"
 

@@ -2,13 +2,14 @@
 
 import html
 from collections.abc import Iterator
+from typing import Any
 
 import gradio as gr
 
 from app.actions import chat as actions
 from app.components.plot import plot_panel
 from app.components.tokens import EMPTY, token_strip
-from app.services import Services
+from app.services import MODEL_QUEUE, Services
 from app.tabs.messages import say, sentence, shown, shown_stream
 
 CHATTERS = 4  # answers at once; they share one model, a token at a time
@@ -16,6 +17,7 @@ CHATTERS = 4  # answers at once; they share one model, a token at a time
 
 def build(services: Services, dataset: gr.Dropdown, run: gr.Dropdown, model: gr.Dropdown, tab: gr.Tab) -> None:
     answer_id = gr.State("")
+    histories = gr.State(([], []))  # as they were written; the chatbots only show them
     with gr.Accordion("Held-out rows: click one to ask it", open=True):
         rows = gr.Dataframe(
             headers=["prompt", "expected answer"],
@@ -56,15 +58,17 @@ def build(services: Services, dataset: gr.Dropdown, run: gr.Dropdown, model: gr.
     with gr.Accordion("Sampling", open=False), gr.Row():
         length = gr.Slider(1, 1024, value=128, step=1, label="Longest answer, tokens", elem_id="length")
         heat = gr.Slider(0, 2, value=0, step=0.1, label="Temperature (0: always the likeliest token)")
-    outputs = [answer_id, tuned, base, strip, bars, heatmap, status]
+    outputs = [answer_id, histories, tuned, base, strip, bars, heatmap, status]
 
     @shown_stream
     def answer(
-        run_id: str | None, model: str, tuned: list, base: list, prompt: str, length: float, heat: float
+        run_id: str | None, model: str, histories: tuple[list, list], prompt: str, length: float, heat: float
     ) -> Iterator[tuple]:
-        for view in actions.stream(services, run_id, model, _plain(tuned), _plain(base), prompt, int(length), heat):
-            columns = _escaped(view.tuned), _escaped(view.base)
-            yield (view.answer_id, *columns, view.strip, view.bars, view.heatmap, say(view.status))
+        tuned, base = histories
+        for view in actions.stream(services, run_id, model, tuned, base, prompt, int(length), heat):
+            columns = _displayed(view.tuned), _displayed(view.base)
+            said = view.tuned, view.base
+            yield (view.answer_id, said, *columns, view.strip, view.bars, view.heatmap, say(view.status))
 
     @shown
     def take(table: gr.SelectData) -> tuple:
@@ -93,21 +97,21 @@ def build(services: Services, dataset: gr.Dropdown, run: gr.Dropdown, model: gr.
         show_progress="hidden",
         api_visibility="private",
     )
-    inputs = [run, model, tuned, base, prompt, length, heat]
+    inputs = [run, model, histories, prompt, length, heat]
     settings = {
-        "concurrency_id": "chat",
+        "concurrency_id": MODEL_QUEUE,
         "concurrency_limit": CHATTERS,
         "show_progress": "hidden",
         "api_visibility": "private",
     }
     typed = gr.on([send.click, prompt.submit], answer, inputs, outputs, **settings)
-    typed.then(lambda: ("", say("")), None, [prompt, reading], api_visibility="private")
+    typed.success(lambda: ("", ""), None, [prompt, reading], api_visibility="private")
     chosen = rows.select(take, None, [prompt, expected], api_visibility="private")
     asked = chosen.then(answer, inputs, outputs, **settings)
-    asked.then(lambda: "", None, prompt, api_visibility="private")
+    asked.success(lambda: "", None, prompt, api_visibility="private")
     stop.click(None, None, None, cancels=[typed, asked])
     clear.click(
-        lambda: ("", [], [], EMPTY, "", "", "", "", ""),
+        lambda: ("", ([], []), [], [], EMPTY, "", "", "", "", ""),
         None,
         [*outputs, reading, expected],
         cancels=[typed, asked],
@@ -130,16 +134,12 @@ def _column(name: str) -> gr.Chatbot:
     )
 
 
-def _escaped(messages: list[dict[str, str]]) -> list[dict[str, str]]:
-    """The chatbot drops what looks like HTML, even without Markdown; escaped, it shows as it was written."""
-    return [{"role": message["role"], "content": html.escape(message["content"])} for message in messages]
+def _displayed(messages: list[dict[str, str]]) -> list[dict[str, Any]]:
+    """Messages for the chatbot, which drops what looks like HTML, even without Markdown: escaped, it shows as written.
 
-
-def _plain(history: list) -> list[dict[str, str]]:
-    """The chatbot's messages, whose content may come in parts, back as {role, content}."""
-    out = []
-    for message in history:
-        content = message["content"]
-        text = content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
-        out.append({"role": message["role"], "content": html.unescape(text)})
-    return out
+    Content in parts keeps its leading blanks; the chatbot strips those of a plain string.
+    """
+    return [
+        {"role": message["role"], "content": [{"type": "text", "text": html.escape(message["content"])}]}
+        for message in messages
+    ]

@@ -6,7 +6,7 @@ import gradio as gr
 
 from app.actions import parameters as actions
 from app.components.plot import plot_panel, selected_ids
-from app.services import Services
+from app.services import MODEL_QUEUE, Services
 from app.tabs.messages import say, sentence, shown
 from hydralora.projection import Method
 
@@ -49,7 +49,7 @@ def build(services: Services, run: gr.Dropdown, tab: gr.Tab) -> ParametersTab:
         show,
         [run, method, colour],
         [*panels, caption, table],
-        concurrency_id="model",
+        concurrency_id=MODEL_QUEUE,
         api_visibility="private",
     )
     for panel in panels:

@@ -5,11 +5,13 @@ from typing import Any
 
 import gradio as gr
 
+from app.actions import recipes
 from app.actions import train as actions
 from app.components.plot import plot_panel
 from app.forms import values, widget
 from app.services import Services
 from app.tabs.messages import say, sentence, shown
+from hydralora.errors import HydraError
 from hydralora.models import DEFAULT_MODEL
 
 POLL_SECONDS = 1.0
@@ -41,7 +43,7 @@ class TrainTab:
 def build(services: Services, dataset: gr.Dropdown, run: gr.Dropdown, tab: gr.Tab, page: gr.Blocks) -> TrainTab:
     with gr.Row():
         model = gr.Dropdown(
-            actions.model_choices(services),
+            recipes.model_choices(services),
             value=DEFAULT_MODEL,
             allow_custom_value=True,
             label="Base model",
@@ -60,7 +62,8 @@ def build(services: Services, dataset: gr.Dropdown, run: gr.Dropdown, tab: gr.Ta
         loss = plot_panel("loss", "Loss over steps", empty="The loss is drawn here once training starts.")
         load = plot_panel("load", "Mean gate of each head over steps", empty="The load of each head is drawn here.")
     sentence(
-        "Left: lower is better; the dots are held-out rows. Right: a router that moves gives heads unlike loads on "
+        "Left: lower is better; the dotted line is a sample of the held-out rows, the diamonds are all of them, "
+        "before and after. Right: a router that moves gives heads unlike loads on "
         "unlike tasks; entropy near 1 means that the gates stayed uniform. The load is a mean over all rows, so it "
         "can't show which task uses which head: the table of components below does, after the run."
     )
@@ -79,8 +82,11 @@ def build(services: Services, dataset: gr.Dropdown, run: gr.Dropdown, tab: gr.Ta
     outputs = [seen, status, start, stop, loss, load, table, use]
 
     def show(run_id: str | None, signature: str) -> tuple:
-        view = actions.view(services, run_id)
-        if view.signature == signature:
+        try:
+            view = actions.view(services, run_id, signature)
+        except HydraError as error:  # in the status line: a message every second would be a storm
+            return (gr.skip(), say(str(error)), *(gr.skip() for _ in outputs[2:]))
+        if view is None:
             return tuple(gr.skip() for _ in outputs)
         buttons = gr.Button(interactive=not view.active), gr.Button(interactive=view.active)
         return (view.signature, say(view.status), *buttons, view.loss, view.load, view.table, view.use)
@@ -120,7 +126,7 @@ def build(services: Services, dataset: gr.Dropdown, run: gr.Dropdown, tab: gr.Ta
     start.click(begin, form, [run, start], api_visibility="private")
     stop.click(end, run, stop, api_visibility="private")
     refreshing: dict[str, Any] = {
-        "fn": shown(show),
+        "fn": show,
         "inputs": [run, seen],
         "outputs": outputs,
         "api_visibility": "private",

@@ -1,11 +1,13 @@
 """What each tab computes, without a browser."""
 
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from app.actions import chat, clusters, data, parameters, train
+from app.actions import chat, clusters, data, parameters, recipes, train
 from app.services import Services
 from hydralora.data.store import DEMO
 from hydralora.errors import ConfigError, DatasetError, HydraError, RunError
@@ -54,20 +56,21 @@ def test_hover_text_of_a_row_is_not_html(services: Services, tmp_path: Path) -> 
 
 def test_the_form_becomes_a_recipe(services: Services) -> None:
     values = {"tuner.num_heads": None, "training.max_steps": 7, "method": "lora"}
-    recipe = train.recipe_from_form(services, DEMO, "", values)
+    recipe = recipes.recipe_from_form(services, DEMO, "", values)
     assert (recipe.training.max_steps, recipe.method, recipe.tuner.num_heads) == (7, "lora", None)
     with pytest.raises(ConfigError, match=r"training\.max_steps"):
-        train.recipe_from_form(services, DEMO, "", {"training.max_steps": -1})
+        recipes.recipe_from_form(services, DEMO, "", {"training.max_steps": -1})
 
 
 def test_a_typed_model_is_never_a_path_of_the_machine(services: Services, model_folder: Path) -> None:
     for typed in (str(model_folder), f"../{model_folder.name}", "~/model", "C:\\model"):
         with pytest.raises(ConfigError, match="model"):
-            train.resolve_model(services, typed)
+            recipes.resolve_model(services, typed)
 
 
 def test_a_finished_run_is_shown_with_its_results(services: Services, finished: FinishedRun) -> None:
     view = train.view(services, finished.run.id)
+    assert view
     assert view.status == "Finished: after 10 steps."
     assert not view.active
     assert [row[0] for row in view.table] == ["fruit", "tool", "all rows"]
@@ -75,8 +78,48 @@ def test_a_finished_run_is_shown_with_its_results(services: Services, finished: 
     loss = json.loads(view.loss)["data"]
     assert loss[0]["x"][-1] == 10
     assert len(json.loads(view.load)["data"]) == 3 + 1  # heads, entropy
-    assert train.view(services, finished.run.id).signature == view.signature
+    assert train.view(services, finished.run.id, view.signature) is None  # nothing new, nothing sent
     assert (train.run_choices(services)[0][1]) == train.newest_run(services) == finished.run.id
+
+
+@pytest.mark.parametrize("name", ["../runs", "/tmp", "", "20990101-000000-abcd"])
+def test_the_page_names_runs_by_id_alone(services: Services, finished: FinishedRun, name: str) -> None:
+    for named in (name, str(finished.run.folder)):
+        with pytest.raises(RunError, match="no"):
+            services.run(named)
+
+
+def test_a_run_without_an_adapter_is_said_and_answers_as_its_base(services: Services, finished: FinishedRun) -> None:
+    run = services.store.create(finished.run.recipe())
+    try:
+        assert "no adapter yet" in parameters.view(services, run.id, "pca", "head").sentence
+        assert parameters.points(services, run.id, "pca", [0]) == []
+        last = list(chat.stream(services, run.id, "", [], [], "name fruit number bb", 4, 0.0))[-1]
+        assert last.tuned == []
+        assert [message["role"] for message in last.base] == ["user", "assistant"]
+        assert services.loaded(run.id, "").files.folder == Path(finished.run.recipe().model)
+    finally:
+        services.store.delete(run)
+
+
+def test_a_question_without_an_answer_is_not_asked_again(services: Services, finished: FinishedRun) -> None:
+    left_over = [{"role": "user", "content": "an error followed"}]
+    last = list(chat.stream(services, finished.run.id, "", left_over, left_over, "name fruit number bb", 4, 0.0))[-1]
+    assert [message["content"] for message in last.tuned[:1]] == ["name fruit number bb"]
+    assert [message["role"] for message in last.base] == ["user", "assistant"]
+
+
+def test_two_sessions_compute_a_result_once(services: Services) -> None:
+    calls: list[int] = []
+
+    def compute() -> int:
+        calls.append(1)
+        time.sleep(0.2)
+        return 7
+
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(lambda _: services.remember("once", compute), range(4)))
+    assert (results, len(calls)) == ([7] * 4, 1)
 
 
 def test_stopping_a_finished_run_is_refused(services: Services, finished: FinishedRun) -> None:
@@ -97,7 +140,9 @@ def test_parameters_have_a_point_for_every_matrix(services: Services, finished: 
 
 
 def test_without_a_run_every_tab_says_what_to_do(services: Services) -> None:
-    assert "Start training" in train.view(services, None).status
+    view = train.view(services, None)
+    assert view
+    assert "Start training" in view.status
     assert "Train one first" in parameters.view(services, None, "pca", "head").sentence
     assert "Train one" in chat.titles(services, None, "")[0]
 

@@ -1,0 +1,67 @@
+"""From what the form holds to a recipe; which base models may be named."""
+
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
+
+from app.services import Services
+from hydralora.errors import ConfigError
+from hydralora.models import CATALOGUE, DEFAULT_MODEL
+from hydralora.recipe import Recipe, parse_recipe
+
+
+def model_choices(services: Services) -> list[tuple[str, str]]:
+    """(label, name) of the catalogue's models, and of the model folders in the workspace's models folder."""
+    catalogue = [(model.id, model.id) for model in CATALOGUE]
+    return catalogue + [(f"{name} (workspace)", name) for name in _own_models(services)]
+
+
+def resolve_model(services: Services, name: str) -> str:
+    """The model to load for a name from the form: a folder of the workspace's, else a Hub id; no other path.
+
+    Raises:
+        ConfigError: the name is neither.
+    """
+    name = name or DEFAULT_MODEL
+    own = _own_models(services)
+    if name in own:
+        return str(own[name])
+    try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        raise ConfigError(
+            f"Base model {name!r} is not a Hugging Face id. Choose from the list, or type owner/name."
+        ) from error
+    if Path(name).exists():  # a folder relative to where the server was started
+        raise ConfigError(f"Base model {name!r} can't be used from here. Put its folder into the workspace's models/.")
+    return name
+
+
+def model_name(model: str) -> str:
+    """What the page calls a model: its id, or the last part of its folder; never a path of this machine."""
+    return Path(model).name if Path(model).is_absolute() else model.rpartition("/")[2]
+
+
+def recipe_from_form(services: Services, dataset_id: str, model: str, values: dict[str, Any]) -> Recipe:
+    """A recipe from the form; `values` maps "section.name" to what the form holds.
+
+    Raises:
+        ConfigError: a value is out of its range.
+    """
+    dataset = services.datasets.get(dataset_id)
+    settings: dict[str, Any] = {
+        "model": resolve_model(services, model),
+        "data": {"train": str(dataset.train), "eval": str(dataset.heldout) if dataset.heldout else None},
+    }
+    for key, value in values.items():
+        section, _, name = key.rpartition(".")
+        (settings.setdefault(section, {}) if section else settings)[name] = value
+    return parse_recipe(settings, "Settings")
+
+
+def _own_models(services: Services) -> dict[str, Path]:
+    folder = services.store.workspace / "models"
+    found = sorted(folder.iterdir()) if folder.is_dir() else []
+    return {path.name: path for path in found if (path / "config.json").exists()}
