@@ -29,6 +29,7 @@ def build(services: Services) -> gr.Blocks:
         title="HydraLoRA studio", analytics_enabled=False, fill_width=True, delete_cache=(3600, 3600)
     ) as page:
         kept = gr.BrowserState({"dataset": DEMO, "run": None, "tab": TABS[0]}, storage_key="hydralora", secret="kept")
+        form = gr.BrowserState(None, storage_key="hydralora-form", secret="kept")  # in a tab it would be made too late
         with gr.Row(elem_id="context"):
             gr.HTML("<h1>HydraLoRA studio</h1>", min_width=200)
             dataset = gr.Dropdown(data_actions.choices(services), value=DEMO, label="Dataset", elem_id="dataset")
@@ -39,7 +40,7 @@ def build(services: Services) -> gr.Blocks:
             with gr.Tab("2 Clusters", id="clusters") as clusters_tab:
                 clusters_view = clusters.build(services, dataset, clusters_tab)
             with gr.Tab("3 Train", id="train") as train_tab:
-                train_view = train.build(services, dataset, run, train_tab, page)
+                train_view = train.build(services, dataset, run, train_tab, page, form)
             with gr.Tab("4 Parameters", id="parameters") as parameters_tab:
                 parameters_view = parameters.build(services, run, parameters_tab)
             with gr.Tab("5 Chat", id="chat") as chat_tab:

@@ -40,7 +40,9 @@ class TrainTab:
     next: gr.Button
 
 
-def build(services: Services, dataset: gr.Dropdown, run: gr.Dropdown, tab: gr.Tab, page: gr.Blocks) -> TrainTab:
+def build(
+    services: Services, dataset: gr.Dropdown, run: gr.Dropdown, tab: gr.Tab, page: gr.Blocks, kept: gr.BrowserState
+) -> TrainTab:
     with gr.Row():
         model = gr.Dropdown(
             recipes.model_choices(services),
@@ -106,7 +108,6 @@ def build(services: Services, dataset: gr.Dropdown, run: gr.Dropdown, tab: gr.Ta
         return gr.Button(interactive=False)
 
     settings = [model, *fields.values()]
-    kept = gr.BrowserState(None, storage_key="hydralora-form", secret="kept")
     gr.on(
         [item.change for item in settings],
         lambda *held: list(held),
