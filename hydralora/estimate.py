@@ -39,7 +39,7 @@ def run_seconds(recipe: Recipe) -> float | None:
     rows_per_step = settings.batch_size * settings.accumulation
     steps = settings.max_steps or round((settings.epochs or 1) * len(train) / rows_per_step)
     live = steps // settings.eval_every * LIVE_ROWS if settings.eval_every else 0
-    started = ROWS_PER_COMPONENT * (recipe.tuner.num_heads or 4) if recipe.tuner.router_init == "components" else 0
+    started = 2 * ROWS_PER_COMPONENT * (recipe.tuner.num_heads or 4) if recipe.tuner.router_init == "components" else 0
     forward_rows = 3 * len(heldout) + live + started  # before, after, and the gates of the components
     work = FORWARD_BACKWARD * rows_per_step * steps + FORWARD * forward_rows
     return LOADING + work * tokens * weight_parameters(files) / (EFFICIENCY * cpu_flops())

@@ -8,6 +8,7 @@ from functools import partial
 import torch
 from torch import nn
 
+from hydralora.tuner.layer import normalised_entropy as normalised_entropy
 from hydralora.tuner.model import active_router, hydra_layers
 
 
@@ -42,15 +43,6 @@ def record_gates(model: nn.Module) -> Iterator[GateRecord]:
     finally:
         for handle in handles:
             handle.remove()
-
-
-def normalised_entropy(gates: torch.Tensor) -> torch.Tensor:
-    """Entropy of gates (..., N) as a share of its maximum log N, so 1 is uniform; 0 for one head."""
-    num_heads = gates.shape[-1]
-    if num_heads == 1:
-        return torch.zeros(gates.shape[:-1])
-    entropy = -(gates * gates.clamp_min(1e-12).log()).sum(-1)
-    return entropy / torch.log(torch.tensor(float(num_heads)))
 
 
 def mean_gates(record: GateRecord, mask: torch.Tensor) -> torch.Tensor:

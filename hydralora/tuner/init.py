@@ -1,16 +1,19 @@
 """The router started from the data's components, so that heads have something to differ by from the first step."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
 from hydralora.errors import ConfigError
-from hydralora.tuner.layer import HydraLoraLayer, Router
+from hydralora.tuner.layer import HydraLoraLayer, Router, normalised_entropy
 from hydralora.tuner.model import active_router, hydra_layers
 
 ROWS_PER_COMPONENT = 24
+ROWS_PER_BATCH = 8
 SHRINKAGE = 0.1  # share of the mean variance mixed into every feature's variance
 ENTROPY_TOLERANCE = 1e-3
 
@@ -25,9 +28,9 @@ def init_router(
 ) -> dict[str, float]:
     """Set every router's weight and bias so that head i answers to component i.
 
-    The inputs that each router reads on a few rows of every component are collected in one pass per row; class means
-    and the pooled, shrunken variance of every feature give a diagonal linear discriminant, whose scores one scalar
-    per layer scales until the mean normalised gate entropy is `entropy`. The router stays trainable.
+    A first pass over a few rows of every component adds up what each router reads; class means and the pooled,
+    shrunken variance of every feature give a diagonal linear discriminant. A second pass keeps its scores, which one
+    scalar per layer scales until the mean normalised gate entropy is `entropy`. The router stays trainable.
 
     Args:
         model: a PEFT model with an active HydraLoRA adapter that has a router bias.
@@ -47,8 +50,11 @@ def init_router(
     _check(layers, rows, labels, entropy)
     num_heads = len(active_router(next(iter(layers.values()))).weight)
     chosen = _choose(labels, num_heads, rows_per_component)
-    features = _collect(model, layers, rows, chosen)
-    return {name: _start(active_router(layer), features[name], entropy) for name, layer in layers.items()}
+    batches = _batches(rows, chosen, next(model.parameters()).device)
+    routers = {name: active_router(layer) for name, layer in layers.items()}
+    discriminants = _discriminants(model, routers, batches, num_heads)
+    scores = _scores(model, routers, batches, discriminants)
+    return {name: _write(router, *discriminants[name], scores[name], entropy) for name, router in routers.items()}
 
 
 def _check(layers: dict[str, HydraLoraLayer], rows: Sequence, labels: Sequence[int], entropy: float) -> None:
@@ -78,45 +84,127 @@ def _choose(labels: Sequence[int], num_heads: int, count: int) -> list[list[int]
     return chosen
 
 
-def _collect(
-    model: nn.Module, layers: dict[str, HydraLoraLayer], rows: Sequence[Mapping[str, Any]], chosen: list[list[int]]
-) -> dict[str, list[torch.Tensor]]:
-    """What every router reads: by module name, for each component, float32 (tokens, features)."""
-    features: dict[str, list[list[torch.Tensor]]] = {name: [[] for _ in chosen] for name in layers}
-    seen: dict[str, torch.Tensor] = {}
+@dataclass(frozen=True)
+class _Batch:
+    """Rows of one component, of like length and padded on the right: (rows, width)."""
 
-    def keep(name: str) -> Any:
-        return lambda router, inputs, gates: seen.__setitem__(name, inputs[0].detach().float())
+    component: int
+    input_ids: torch.Tensor
+    attention_mask: torch.Tensor
+    tokens: torch.Tensor  # (tokens,), indices into rows * width: those to look at
 
-    handles = [active_router(layer).register_forward_hook(keep(name)) for name, layer in layers.items()]
+
+@dataclass
+class _Moments:
+    """Count, mean and sum of squared deviations of the tokens so far; merged so that float32 loses nothing."""
+
+    count: int = 0
+    mean: torch.Tensor = field(default_factory=lambda: torch.zeros(()))  # (features,)
+    squares: torch.Tensor = field(default_factory=lambda: torch.zeros(()))  # (features,)
+
+    def add(self, features: torch.Tensor) -> None:
+        """Add (tokens, features), by Chan, Golub and LeVeque's rule for two samples."""
+        if not len(features):
+            return
+        count = self.count + len(features)
+        mean = features.mean(0)
+        shift = mean - self.mean  # (features,)
+        between = shift.square() * (self.count * len(features) / count)
+        self.squares = self.squares + (features - mean).square().sum(0) + between
+        self.mean = self.mean + shift * (len(features) / count)
+        self.count = count
+
+
+def _batches(rows: Sequence[Mapping[str, Any]], chosen: list[list[int]], device: torch.device) -> list[_Batch]:
+    batches = []
+    for component, indices in enumerate(chosen):
+        members = sorted((rows[i] for i in indices), key=lambda row: len(row["input_ids"]))
+        for start in range(0, len(members), ROWS_PER_BATCH):
+            batches.append(_pad(component, members[start : start + ROWS_PER_BATCH], device))
+    return batches
+
+
+def _pad(component: int, rows: Sequence[Mapping[str, Any]], device: torch.device) -> _Batch:
+    shape = len(rows), max(len(row["input_ids"]) for row in rows)
+    input_ids, attention_mask = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
+    looked_at = torch.zeros(shape, dtype=torch.bool)
+    for i, row in enumerate(rows):
+        length = len(row["input_ids"])
+        input_ids[i, :length] = torch.as_tensor(row["input_ids"])
+        attention_mask[i, :length] = 1
+        positions = row.get("positions")
+        looked_at[i, :length][slice(None) if positions is None else torch.as_tensor(positions)] = True
+    tokens = looked_at.flatten().nonzero().squeeze(1)
+    return _Batch(component, input_ids.to(device), attention_mask.to(device), tokens.to(device))
+
+
+def _read(
+    model: nn.Module,
+    routers: dict[str, Router],
+    batches: list[_Batch],
+    use: Callable[[str, int, torch.Tensor], None],
+) -> None:
+    """Run every batch; `use` gets a router's name, the component, and what it reads: float32 (tokens, features)."""
+
+    def read(name: str, router: nn.Module, inputs: tuple, gates: torch.Tensor) -> None:
+        features = inputs[0].flatten(0, -2)  # (rows * width, features)
+        use(name, batch.component, features[batch.tokens.to(features.device)].float())
+
+    handles = [router.register_forward_hook(partial(read, name)) for name, router in routers.items()]
+    last_logits = 0 if isinstance(model.get_output_embeddings(), HydraLoraLayer) else 1  # 0: of every token
     training = model.training
     model.eval()
     try:
-        device = next(model.parameters()).device
-        for component, indices in enumerate(chosen):
-            for index in indices:
-                row = rows[index]
-                model(input_ids=torch.as_tensor(row["input_ids"], device=device)[None], use_cache=False)
-                positions = row.get("positions")
-                for name, value in seen.items():
-                    kept = value[0] if positions is None else value[0][torch.as_tensor(positions, device=device)]
-                    features[name][component].append(kept)
+        for batch in batches:
+            model(
+                input_ids=batch.input_ids,
+                attention_mask=batch.attention_mask,
+                use_cache=False,
+                logits_to_keep=last_logits,
+            )
     finally:
         model.train(training)
         for handle in handles:
             handle.remove()
-    return {name: [torch.cat(parts) for parts in groups] for name, groups in features.items()}
 
 
-def _start(router: Router, groups: list[torch.Tensor], entropy: float) -> float:
-    """Write the discriminant of `groups` into the router; returns the normalised entropy reached."""
-    means = torch.stack([group.mean(0) for group in groups])  # (N, features)
-    spread = torch.stack([(group - mean).square().mean(0) for group, mean in zip(groups, means, strict=True)]).mean(0)
+def _discriminants(
+    model: nn.Module, routers: dict[str, Router], batches: list[_Batch], num_heads: int
+) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """By module name, weight (N, features) and bias (N,) of the discriminant, not yet scaled."""
+    moments = {name: [_Moments() for _ in range(num_heads)] for name in routers}
+    _read(model, routers, batches, lambda name, component, features: moments[name][component].add(features))
+    return {name: _discriminant(groups) for name, groups in moments.items()}
+
+
+def _discriminant(groups: list[_Moments]) -> tuple[torch.Tensor, torch.Tensor]:
+    means = torch.stack([group.mean for group in groups])  # (N, features)
+    spread = torch.stack([group.squares / group.count for group in groups]).mean(0)  # (features,)
     variance = spread + SHRINKAGE * spread.mean() + torch.finfo(spread.dtype).tiny
     centred = means - means.mean(0)  # a shift common to all heads changes no gate
     weight = centred / variance  # (N, features)
-    bias = -(weight * (means + means.mean(0))).sum(1) / 2  # (N,)
-    scores = torch.cat(groups) @ weight.T + bias  # (tokens, N)
+    return weight, -(weight * (means + means.mean(0))).sum(1) / 2
+
+
+def _scores(
+    model: nn.Module,
+    routers: dict[str, Router],
+    batches: list[_Batch],
+    discriminants: dict[str, tuple[torch.Tensor, torch.Tensor]],
+) -> dict[str, torch.Tensor]:
+    """By module name, the discriminant's scores: (tokens, N)."""
+    scores: dict[str, list[torch.Tensor]] = {name: [] for name in routers}
+
+    def score(name: str, component: int, features: torch.Tensor) -> None:
+        weight, bias = discriminants[name]
+        scores[name].append(features @ weight.T + bias)
+
+    _read(model, routers, batches, score)
+    return {name: torch.cat(parts) for name, parts in scores.items()}
+
+
+def _write(router: Router, weight: torch.Tensor, bias: torch.Tensor, scores: torch.Tensor, entropy: float) -> float:
+    """Write the scaled discriminant into the router; returns the normalised entropy reached."""
     scale, reached = _scale_to_entropy(scores, entropy)
     router.weight.copy_(weight * scale)
     assert router.bias is not None
@@ -141,5 +229,4 @@ def _scale_to_entropy(scores: torch.Tensor, target: float) -> tuple[float, float
 
 
 def _mean_entropy(logits: torch.Tensor) -> float:
-    log_gates = logits.log_softmax(-1)
-    return float(-(log_gates.exp() * log_gates).sum(-1).mean() / torch.log(torch.tensor(float(logits.shape[1]))))
+    return float(normalised_entropy(logits.softmax(-1)).mean())

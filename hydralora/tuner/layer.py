@@ -110,3 +110,11 @@ def layer_shape(layer: nn.Module) -> tuple[int, int]:
         return layer.in_features, layer.out_features
     in_features, out_features = layer.get_parameter("weight").shape
     return in_features, out_features
+
+
+def normalised_entropy(gates: torch.Tensor) -> torch.Tensor:
+    """Entropy of gates (..., N) as a share of its maximum log N, so 1 is uniform; 0 for one head."""
+    num_heads = gates.shape[-1]
+    if num_heads == 1:
+        return gates.new_zeros(gates.shape[:-1])
+    return -(gates * gates.clamp_min(1e-12).log()).sum(-1) / math.log(num_heads)

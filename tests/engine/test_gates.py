@@ -96,3 +96,9 @@ def test_entropy_is_a_share_of_its_maximum() -> None:
     gates = torch.tensor([[0.25, 0.25, 0.25, 0.25], [1.0, 0.0, 0.0, 0.0], [0.5, 0.5, 0.0, 0.0]])
     torch.testing.assert_close(normalised_entropy(gates), torch.tensor([1.0, 0.0, 0.5]), atol=1e-5, rtol=0)
     assert normalised_entropy(torch.ones(3, 1)).tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("num_heads", [1, 3])
+def test_entropy_stays_on_the_gates_device(num_heads: int) -> None:
+    entropy = normalised_entropy(torch.ones(2, 5, num_heads, device="meta"))
+    assert (entropy.shape, entropy.device.type) == ((2, 5), "meta")

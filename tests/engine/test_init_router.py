@@ -1,5 +1,6 @@
 """The router started from the components."""
 
+import gc
 from typing import Any
 
 import pytest
@@ -7,8 +8,9 @@ import torch
 
 from hydralora import ConfigError, init_router, record_gates
 from hydralora.gates import normalised_entropy
+from hydralora.tuner.init import _Moments
 from hydralora.tuner.model import active_router, hydra_layers
-from tests.tiny_model import adapt, tiny_llama
+from tests.tiny_model import adapt, shake, tiny_llama
 
 ALPHABETS = ("abcdefgh", "12345678", "ABCDEFGH")  # rows of unlike components share no token
 
@@ -148,3 +150,96 @@ def test_a_model_without_the_adapter_is_refused(rows: list[dict[str, Any]], labe
 def test_one_label_a_row(model: Any, rows: list[dict[str, Any]], labels: list[int]) -> None:
     with pytest.raises(ConfigError, match="18 rows but 17 labels"):
         init_router(model, rows, labels[1:])
+
+
+def many_rows(tokenizer: Any, count: int) -> list[dict[str, Any]]:
+    """Rows of unlike lengths, component i % 3; every fifth names the positions to look at."""
+    generator = torch.Generator().manual_seed(1)
+    rows = []
+    for i in range(count):
+        letters = torch.randint(0, 8, (5 + 7 * i % 23,), generator=generator)
+        rows.append({"input_ids": tokenizer("".join(ALPHABETS[i % 3][j] for j in letters))["input_ids"]})
+        if i % 5 == 0:
+            rows[-1]["positions"] = [0, 2, -1]
+    return rows
+
+
+@torch.no_grad()
+def discriminant(model: Any, name: str, rows: list[dict[str, Any]]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Weight, bias and scores of one router, by the formula: every row alone, every token kept."""
+    router = active_router(hydra_layers(model)[name])
+    read: list[list[torch.Tensor]] = [[], [], []]
+    for i, row in enumerate(rows):
+        handle = router.register_forward_pre_hook(lambda module, args, i=i: read[i % 3].append(args[0][0]))
+        model(torch.tensor([row["input_ids"]]))
+        handle.remove()
+        read[i % 3][-1] = read[i % 3][-1][row.get("positions", slice(None))]
+    groups = [torch.cat(features).double() for features in read]
+    means = torch.stack([group.mean(0) for group in groups])
+    spread = torch.stack([group.var(0, correction=0) for group in groups]).mean(0)
+    weight = (means - means.mean(0)) / (spread + 0.1 * spread.mean())
+    bias = -(weight * (means + means.mean(0))).sum(1) / 2
+    return weight, bias, torch.cat(groups) @ weight.T + bias
+
+
+@pytest.mark.parametrize("router_input", ["latent", "hidden"])
+def test_batches_give_what_every_row_alone_gives(router_input: str, tokenizer: Any) -> None:
+    rows = many_rows(tokenizer, 60)
+    model = shake(adapt(tiny_llama(), num_heads=3, router_input=router_input, router_init="components"))
+    wanted = {name: discriminant(model, name, rows) for name in hydra_layers(model)}
+    init_router(model, rows, [i % 3 for i in range(60)])
+    for name, (weight, bias, scores) in wanted.items():
+        router = active_router(hydra_layers(model)[name])
+        scale = float(router.weight.norm()) / float(weight.norm())
+        torch.testing.assert_close(router.weight.double(), weight * scale, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(router.get_parameter("bias").double(), bias * scale, atol=1e-4, rtol=1e-4)
+        assert normalised_entropy((scores * scale).softmax(-1)).mean() == pytest.approx(0.6, abs=1.1e-3)
+
+
+def test_rows_are_read_in_batches(model: Any, tokenizer: Any) -> None:
+    passes: list[int] = []
+    model.register_forward_hook(lambda *args: passes.append(1))
+    init_router(model, many_rows(tokenizer, 48), [i % 3 for i in range(48)])
+    assert len(passes) == 2 * 48 / 8
+
+
+def test_memory_doesnt_grow_with_the_rows(tokenizer: Any) -> None:
+    def most_numbers(count: int) -> int:
+        """The most numbers in tensors that are alive between two forward passes."""
+        model = adapt(tiny_llama(), num_heads=3, router_input="hidden", router_init="components")
+        alive: list[int] = []
+
+        def count_numbers(*args: Any) -> None:
+            tensors = {id(o.untyped_storage()): o.numel() for o in gc.get_objects() if type(o) is torch.Tensor}
+            alive.append(sum(tensors.values()))
+
+        model.register_forward_hook(count_numbers)
+        init_router(model, rows * count, [0, 1, 2] * 8 * count, rows_per_component=8 * count)
+        return max(alive)
+
+    rows = many_rows(tokenizer, 24)
+    tokens = sum(len(row["input_ids"]) for row in rows)
+    scores = 6 * 3  # numbers a token: of each layer, one for every head
+    assert most_numbers(5) - most_numbers(1) < 4 * tokens * (scores + 10)  # what is read is 48 to 80 a layer
+
+
+def test_moments_added_in_parts_are_those_of_the_whole() -> None:
+    features = torch.randn(300, 4, generator=torch.Generator().manual_seed(0)) + 1e4
+    moments = _Moments()
+    for part in features.split([1, 7, 0, 200, 92]):
+        moments.add(part)
+    torch.testing.assert_close(moments.mean.double(), features.double().mean(0), rtol=1e-6, atol=0)
+    variance = (moments.squares / moments.count).double()
+    torch.testing.assert_close(variance, features.double().var(0, correction=0), rtol=1e-3, atol=0)
+
+
+@torch.no_grad()
+def test_a_router_beside_the_output_embedding_reads_every_token(tokenizer: Any) -> None:
+    rows = many_rows(tokenizer, 12)
+    model = adapt(
+        tiny_llama(), num_heads=3, router_input="hidden", router_init="components", target_modules=["lm_head"]
+    )
+    weight, _, _ = discriminant(model, "lm_head", rows)
+    init_router(model, rows, [i % 3 for i in range(12)])
+    found = active_router(hydra_layers(model)["lm_head"]).weight.double()
+    torch.testing.assert_close(found / found.norm(), weight / weight.norm(), atol=1e-4, rtol=1e-4)
