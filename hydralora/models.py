@@ -47,14 +47,14 @@ DEFAULT_MODEL = CATALOGUE[0].id
 
 
 def catalogue() -> list[dict[str, Any]]:
-    """Every catalogue model: id, source, licence, parameters, folder or None, ready, hash or None."""
+    """Every catalogue model: id, source, licence, parameters, folder, ready, hash; no folder or hash until ready."""
     rows = []
     for model in CATALOGUE:
         files = find_local(model.id)
         rows.append(
             {
                 "id": model.id,
-                "source": files.source if files else None,
+                "source": files.source if files else "hub",
                 "licence": model.licence,
                 "parameters": model.parameters,
                 "folder": str(files.folder) if files else None,
@@ -161,7 +161,7 @@ def empty_model(name: str) -> Any:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    folder = _existing_folder(name) or find_model(name).folder
+    folder = _config_folder(name)
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         with torch.device("meta"):
@@ -204,7 +204,17 @@ def describe_device() -> dict[str, Any]:
     return {"kind": kind, "name": name, "free_bytes": psutil.virtual_memory().available}
 
 
+def _config_folder(name: str) -> Path:
+    """A folder with the model's config.json; of a Hub model that isn't on this machine, only that file is fetched."""
+    folder = _existing_folder(name)
+    if folder or find_local(name) or not hub_reachable():
+        return folder or find_model(name).folder
+    return download_snapshot(name, ["config.json"])
+
+
 def _existing_folder(name: str) -> Path | None:
+    if not name:  # Path("") is the current folder
+        return None
     try:
         folder = Path(name).expanduser()
         return folder if folder.is_dir() else None

@@ -11,7 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import hydralora.fetching
+import hydralora.models
 from hydralora import ModelError
+from hydralora.fetching import cache_folder, find_local
 from hydralora.models import (
     CATALOGUE,
     DEFAULT_MODEL,
@@ -43,6 +46,8 @@ def test_the_catalogue_lists_what_the_contract_says() -> None:
     assert rows[0]["id"] == DEFAULT_MODEL == "HuggingFaceTB/SmolLM2-135M-Instruct"
     assert rows[0]["licence"] == "Apache-2.0"
     assert not any(row["ready"] for row in rows)  # the tests' cache is empty
+    assert {row["source"] for row in rows} == {"hub"}
+    assert {row["folder"] for row in rows} == {row["hash"] for row in rows} == {None}
 
 
 def test_a_folder_loads_as_it_was_saved(folder: Path, ids: torch.Tensor) -> None:
@@ -66,6 +71,85 @@ def test_the_hash_is_that_of_the_weights(model_folder: Path, folder: Path, tmp_p
     assert len(first["hash"]) == 64
     assert find_model(str(folder)).hash == first["hash"]
     assert find_model(str(write_tiny_model(tmp_path / "other", seed=1))).hash != first["hash"]
+
+
+def test_a_hash_is_computed_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    computed: list[Path] = []
+    compute = hydralora.fetching._hash_weights
+    monkeypatch.setattr(hydralora.fetching, "_hash_weights", lambda path: computed.append(path) or compute(path))
+    first = find_model(str(folder)).hash
+    assert find_model(str(folder)).hash == first
+    assert len(computed) == 1
+    assert json.loads((cache_folder() / "hashes.json").read_text(encoding="utf-8"))[str(folder)]["hash"] == first
+    tiny_llama(seed=1).save_pretrained(folder)
+    assert find_model(str(folder)).hash != first
+    (cache_folder() / "hashes.json").write_text("{", encoding="utf-8")
+    assert find_model(str(folder)).hash != first
+
+
+def test_a_folders_own_word_for_its_hash_is_not_taken(folder: Path) -> None:
+    wanted = find_model(str(folder)).hash
+    (folder / "hydralora.json").write_text('{"source": "wheel", "hash": "made up"}', encoding="utf-8")
+    assert find_model(str(folder)).hash == wanted
+
+
+@pytest.fixture
+def snapshot(model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The Hub client's folder of the model owner/tiny, complete."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    cached = tmp_path / "models--owner--tiny"
+    (cached / "refs").mkdir(parents=True)
+    (cached / "refs" / "main").write_text("0" * 40, encoding="utf-8")
+    return shutil.copytree(model_folder, cached / "snapshots" / ("0" * 40))
+
+
+def test_a_model_of_the_hubs_client_is_found(snapshot: Path) -> None:
+    found = find_local("owner/tiny")
+    assert found
+    assert (found.source, found.folder) == ("hub", snapshot)
+
+
+@pytest.mark.parametrize("missing", ["config.json", "model.safetensors"])
+def test_an_interrupted_download_is_not_a_model(missing: str, snapshot: Path) -> None:
+    (snapshot / missing).unlink()
+    assert find_local("owner/tiny") is None
+
+
+def test_every_part_of_split_weights_is_needed(snapshot: Path) -> None:
+    parts = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
+    index = snapshot / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": parts}), encoding="utf-8")
+    (snapshot / "model.safetensors").rename(snapshot / parts["a"])
+    assert find_local("owner/tiny") is None
+    shutil.copy(snapshot / parts["a"], snapshot / parts["b"])
+    assert find_local("owner/tiny")
+    index.write_text("{", encoding="utf-8")
+    assert find_local("owner/tiny") is None
+
+
+def test_the_shape_of_a_hub_model_needs_no_weights(snapshot: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def download(name: str, allow_patterns: list[str], local_files_only: bool) -> str:
+        if not local_files_only:
+            asked.append(allow_patterns)
+            shutil.copy(kept / "config.json", snapshot)
+        return str(snapshot)
+
+    kept = snapshot.rename(snapshot.parent / "kept")
+    snapshot.mkdir()
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    monkeypatch.setattr(hydralora.models, "hub_reachable", lambda: True)
+    model = empty_model("owner/tiny")
+    assert asked == [["config.json"]]
+    assert sum(p.numel() for p in model.parameters()) == sum(p.numel() for p in tiny_llama().parameters())
+    assert find_local("owner/tiny") is None
+
+
+def test_no_name_is_not_the_current_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    with pytest.raises(ModelError):
+        find_model("")
 
 
 def test_a_tokenizer_without_padding_gets_one(folder: Path) -> None:
