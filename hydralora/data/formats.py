@@ -10,6 +10,7 @@ from typing import Any, Literal
 from hydralora.errors import DatasetError
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
+MAX_UNPACKED = 2 * 2**30  # bytes of a Parquet file's columns
 ROLES = ("system", "user", "assistant")
 HALF = "half of a character (a lone surrogate). Write the whole character, or drop the row."
 WANTED = "Use the columns instruction, input (optional) and output, or a column messages."
@@ -97,9 +98,7 @@ def _read_rows(path: Path) -> Iterator[Any]:
     suffix = path.suffix.lower()
     try:
         if suffix == ".parquet":
-            import pyarrow.parquet
-
-            yield from pyarrow.parquet.read_table(path).to_pylist()
+            yield from _read_parquet(path)
         elif suffix == ".csv":
             yield from _read_csv(path)
         elif suffix == ".json":
@@ -114,6 +113,20 @@ def _read_rows(path: Path) -> Iterator[Any]:
         raise DatasetError(f"{path.name}: it can't be read as {suffix[1:]} ({error}). Export it again.") from error
     except ValueError as error:
         raise DatasetError(f"{path.name}: it can't be read as {suffix[1:]} ({error}). Export it again.") from error
+
+
+def _read_parquet(path: Path) -> list[Any]:
+    import pyarrow.parquet
+
+    with pyarrow.parquet.ParquetFile(path) as file:
+        groups = range(file.metadata.num_row_groups)
+        size = sum(file.metadata.row_group(i).total_byte_size for i in groups)
+        if size > MAX_UNPACKED:  # a small file can unpack to more than the memory
+            raise DatasetError(
+                f"{path.name}: it unpacks to {size / 2**30:.1f} GiB, and at most {MAX_UNPACKED / 2**30:.0f} GiB are "
+                "read. Split it, or leave out the columns that aren't used."
+            )
+        return file.read().to_pylist()
 
 
 def _read_jsonl(path: Path) -> Iterator[Any]:

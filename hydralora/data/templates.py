@@ -4,8 +4,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from jinja2 import TemplateError
+
 from hydralora.data.formats import Example
-from hydralora.errors import DatasetError
+from hydralora.errors import ConfigError, DatasetError
 
 IGNORED = -100  # the label of a token that is not trained on
 
@@ -49,18 +51,38 @@ def render_answer(tokenizer: Any, messages: list[dict[str, str]]) -> str:
 
 
 def encode_prompt(tokenizer: Any, messages: list[dict[str, str]]) -> list[int]:
-    """Token ids of a conversation that ends with the user's turn, exactly as in training."""
-    return [token for ids, _ in _pieces(tokenizer, messages) for token in ids]
+    """Token ids of a conversation that ends with the user's turn, exactly as in training.
+
+    Raises:
+        ConfigError: the chat template refuses the conversation.
+    """
+    try:
+        return [token for ids, _ in _pieces(tokenizer, messages) for token in ids]
+    except TemplateError as error:
+        raise ConfigError(
+            f"The model's chat template refuses this conversation ({_one_line(error)}). "
+            "Leave out what it names, or start a new conversation."
+        ) from error
 
 
 def encode(tokenizer: Any, example: Example) -> Encoded:
     """Token ids and labels of a whole conversation; every assistant turn is trained on.
 
     A template that rewrites earlier turns leaves only the later answers as they were given; those are trained on.
+
+    Raises:
+        DatasetError: the chat template refuses the conversation.
     """
     input_ids: list[int] = []
     labels: list[int] = []
-    for ids, is_answer in _pieces(tokenizer, list(example.messages)):
+    try:
+        pieces = _pieces(tokenizer, list(example.messages))
+    except TemplateError as error:
+        raise DatasetError(
+            f"Row {example.row}: the model's chat template refuses its messages ({_one_line(error)}). "
+            "Change the row, or choose another base model."
+        ) from error
+    for ids, is_answer in pieces:
         input_ids += ids
         labels += ids if is_answer else [IGNORED] * len(ids)
     return Encoded(input_ids, labels, example)
@@ -102,6 +124,10 @@ def encode_all(tokenizer: Any, examples: Iterable[Example], max_length: int) -> 
             "Raise max_length, or shorten the rows."
         )
     return short
+
+
+def _one_line(error: TemplateError) -> str:
+    return " ".join(str(error).split())
 
 
 def _ids(tokenizer: Any, text: str, special: bool) -> list[int]:

@@ -10,7 +10,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from hydralora import DatasetError
+from hydralora import ConfigError, DatasetError
 from hydralora.data.formats import Example, read_file, require_different
 from hydralora.data.templates import IGNORED, encode, encode_all, encode_prompt, render_prompt
 
@@ -255,3 +255,30 @@ def test_rows_that_are_too_long_are_left_out(tokenizer: Any) -> None:
     assert [row.example for row in encode_all(tokenizer, [long, short], limit)] == [short]
     with pytest.raises(DatasetError, match=rf"All 2 rows.*max_length={limit - 1}.*the longest has \d+"):
         encode_all(tokenizer, [long, short], limit - 1)
+
+
+REFUSES_SYSTEM = (
+    "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    "[{{ m.role }}] {{ m.content }}{% endfor %}"
+)
+
+
+@pytest.mark.parametrize("template", [REFUSES_SYSTEM, "{% if %}", "{{ messages[0].content.missing.name }}"])
+def test_a_template_that_refuses_says_so(template: str, tokenizer: Any) -> None:
+    refusing = with_template(tokenizer, template)
+    turns = ({"role": "system", "content": "Be short."}, *conversation("Hi", "Hello").messages)
+    with pytest.raises(DatasetError, match=r"^Row 7: .*template refuses"):
+        encode(refusing, Example(7, turns))
+    with pytest.raises(ConfigError, match=r"template refuses"):
+        encode_prompt(refusing, list(turns[:-1]))
+
+
+def test_a_parquet_file_that_unpacks_to_too_much_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "rows.parquet"
+    rows = [{"instruction": f"say {i} " + "x" * 1000, "output": "y"} for i in range(500)]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path, compression="zstd", row_group_size=100)
+    monkeypatch.setattr("hydralora.data.formats.MAX_UNPACKED", 100_000)
+    monkeypatch.delattr(pyarrow.parquet.ParquetFile, "read")
+    assert path.stat().st_size < 100_000
+    with pytest.raises(DatasetError, match=r"rows\.parquet: it unpacks to"):
+        read_file(path)
