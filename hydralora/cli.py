@@ -142,6 +142,7 @@ def clusters(
         "labels": found.labels.tolist(),
         "sizes": found.sizes,
         "sse": [list(pair) for pair in found.sse],
+        "silhouette": [list(pair) for pair in found.silhouette],
         "components": [{"id": c.id, "name": c.name, "size": c.size, "terms": c.terms} for c in found.components],
         "shown": "\n".join(lines),
     }

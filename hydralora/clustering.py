@@ -19,6 +19,7 @@ MAX_K = 20
 SVD_DIMS = 50
 TERMS = 8
 NEAREST = 5
+SILHOUETTE_ROWS = 2000  # at most; the distances of every row to every other are computed
 NO_SPREAD = 1e-9  # SSE per row below which every different row has a centre of its own
 
 
@@ -43,15 +44,25 @@ class Clusters:
     """
 
     def __init__(
-        self, pipeline: Any, vectors: np.ndarray, kmeans: Any, sse: list[tuple[int, float]], features: Features
+        self,
+        texts: Sequence[str],
+        pipeline: Any,
+        vectors: np.ndarray,
+        runs: dict[int, Any],
+        k: int | None,
+        features: Features,
+        seed: int = 0,
     ) -> None:
+        self._texts = texts
         self._pipeline = pipeline
-        self._kmeans = kmeans
+        self._runs = runs  # a fitted KMeans for every k tried
+        self._seed = seed
         self.vectors = vectors
-        self.sse = sse
+        self.sse = [(count, float(run.inertia_)) for count, run in runs.items()]
         self.features = features
-        self.k: int = kmeans.n_clusters
-        self.labels: np.ndarray = kmeans.labels_
+        self.k: int = k or elbow(self.sse)
+        self._kmeans = runs[self.k]
+        self.labels: np.ndarray = self._kmeans.labels_
 
     def assign(self, texts: Sequence[str]) -> list[int]:
         """The nearest component of each new text."""
@@ -65,6 +76,25 @@ class Clusters:
     @property
     def sizes(self) -> list[int]:
         return np.bincount(self.labels, minlength=self.k).tolist()
+
+    @cached_property
+    def silhouette(self) -> list[tuple[int, float]]:
+        """[(k, mean silhouette, -1 to 1)] for every k tried from 2 on, over at most 2,000 rows.
+
+        Rows of one component alone, or each in a component of its own, score 0.
+        """
+        from sklearn.metrics import pairwise_distances, silhouette_score
+
+        rows = np.random.default_rng(self._seed).permutation(len(self.labels))[:SILHOUETTE_ROWS]
+        with threadpool_limits(1):
+            distances = pairwise_distances(self.vectors[rows])  # (rows, rows)
+
+        def score(labels: np.ndarray) -> float:
+            if not 2 <= len(np.unique(labels)) < len(labels):
+                return 0.0
+            return float(silhouette_score(distances, labels, metric="precomputed"))
+
+        return [(k, score(run.labels_[rows])) for k, run in self._runs.items() if k >= 2]
 
     @cached_property
     def components(self) -> list[Component]:
@@ -81,8 +111,6 @@ class Clusters:
             nearest = members[np.argsort(distances[members, i])[:NEAREST]].tolist()
             out.append(Component(i, ", ".join(terms[:3]) or f"component {i + 1}", len(members), terms, nearest))
         return out
-
-    _texts: Sequence[str] = ()
 
 
 def cluster(
@@ -118,10 +146,20 @@ def cluster(
             if runs[count].inertia_ <= NO_SPREAD * len(texts):
                 _check_k(k, count)  # texts of the same words are the same point
                 break
-    sse = [(count, float(run.inertia_)) for count, run in runs.items()]
-    clusters = Clusters(pipeline, vectors, runs[k or elbow(sse)], sse, features)
-    clusters._texts = texts
-    return clusters
+    return Clusters(texts, pipeline, vectors, runs, k, features, seed)
+
+
+def one_component(texts: Sequence[str]) -> Clusters:
+    """Every row in one component, for texts that words can't tell apart."""
+    from sklearn.cluster import KMeans
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.pipeline import make_pipeline
+
+    pipeline = make_pipeline(TfidfVectorizer(analyzer="char"))
+    vectors = pipeline.fit_transform(texts)
+    with threadpool_limits(1):
+        runs = {1: KMeans(1, n_init=1, random_state=0).fit(vectors)}
+    return Clusters(texts, pipeline, vectors, runs, 1, "tfidf")
 
 
 def _check_k(k: int | None, different: int) -> None:
@@ -154,7 +192,7 @@ def _fit_features(texts: Sequence[str], features: Features, seed: int) -> tuple[
     except ValueError as error:
         raise DatasetError(
             f"None of the {len(texts)} texts holds a word of two letters or more, so they can't be clustered. "
-            "Set a fixed number of heads."
+            "To train on them, set tuner.num_heads together with tuner.router_init=random."
         ) from error
     if features == "tfidf":
         return make_pipeline(tfidf), plain

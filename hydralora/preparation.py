@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from peft import LoraConfig, get_peft_model
 
-from hydralora.clustering import Clusters, cluster
+from hydralora.clustering import Clusters, cluster, one_component
 from hydralora.data.formats import DataFile, Example, read_file, require_different
 from hydralora.data.templates import Encoded, encode_all
 from hydralora.errors import ConfigError, DatasetError
 from hydralora.models import BaseModelFiles, find_model, load_base, load_tokenizer, pick_device
-from hydralora.recipe import Recipe, TunerSettings
+from hydralora.recipe import Recipe
 from hydralora.tuner.config import HydraLoraConfig
 from hydralora.tuner.init import init_router
 
@@ -74,7 +74,7 @@ def prepare(recipe: Recipe, on_stage: Callable[[str], None]) -> Prepared:
     entropy = None
     if recipe.method == "hydralora" and recipe.tuner.router_init == "components":
         on_stage("starting the router from the components")
-        entropy = _start_router(model, recipe.tuner, train, train_rows, clusters)
+        entropy = _start_router(model, recipe, train, train_rows, clusters)
     model.eval()
     return Prepared(
         files=files,
@@ -103,9 +103,17 @@ def read_split(recipe: Recipe) -> tuple[list[Example], list[Example]]:
 
 
 def find_components(recipe: Recipe, train: list[Example]) -> Clusters:
-    """The components of the training rows; where the number of heads is given, as many as heads."""
-    k = recipe.tuner.num_heads or recipe.components.k
-    return cluster([row.question for row in train], k, recipe.components.features, recipe.training.seed)
+    """The components of the training rows; where the number of heads is given, as many as heads.
+
+    Rows that can't be clustered are one component, unless the adapter's heads come from the components.
+    """
+    tuner, texts = recipe.tuner, [row.question for row in train]
+    try:
+        return cluster(texts, tuner.num_heads or recipe.components.k, recipe.components.features, recipe.training.seed)
+    except (ConfigError, DatasetError):
+        if recipe.method == "lora" or (tuner.num_heads and tuner.router_init == "random"):
+            return one_component(texts)
+        raise
 
 
 def _split(file: DataFile, fraction: float, seed: int) -> tuple[list[Example], list[Example]]:
@@ -144,12 +152,16 @@ def _adapt(base: Any, recipe: Recipe, k: int) -> Any:
     return get_peft_model(base, config)
 
 
-def _start_router(
-    model: Any, tuner: TunerSettings, train: list[Example], rows: list[Encoded], clusters: Clusters
-) -> float:
+def _start_router(model: Any, recipe: Recipe, train: list[Example], rows: list[Encoded], clusters: Clusters) -> float:
     component = dict(zip((example.row for example in train), clusters.labels.tolist(), strict=True))
     labels = [component[row.example.row] for row in rows]
-    reached = init_router(model, [{"input_ids": row.input_ids} for row in rows], labels, tuner.router_entropy)
+    for i in sorted(set(range(clusters.k)) - set(labels)):
+        raise DatasetError(
+            f"Every row of component {i} ({clusters.components[i].name}) is longer than "
+            f"training.max_length={recipe.training.max_length} tokens, so no head can start from it. "
+            "Raise max_length, shorten the rows, or set tuner.num_heads together with tuner.router_init=random."
+        )
+    reached = init_router(model, [{"input_ids": row.input_ids} for row in rows], labels, recipe.tuner.router_entropy)
     return sum(reached.values()) / len(reached)
 
 

@@ -1,7 +1,10 @@
 """Components of a dataset, and how many there are."""
 
+import json
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,9 +12,12 @@ from sklearn.metrics import adjusted_rand_score
 
 from hydralora import ConfigError, DatasetError
 from hydralora.assets import demo_file
-from hydralora.clustering import Clusters, cluster, elbow
-from hydralora.data.formats import DataFile, read_file
+from hydralora.clustering import Clusters, cluster, elbow, one_component
+from hydralora.data.formats import DataFile, Example, read_file
+from hydralora.preparation import find_components, prepare
+from hydralora.recipe import Recipe
 
+Make = Callable[..., Recipe]
 TOPICS = ("apple pear plum fruit", "hammer saw drill tool", "rain snow wind weather")
 TEXTS = [f"{' '.join(TOPICS[i % 3].split()[: 2 + i % 3])} number{i}" for i in range(30)]
 
@@ -93,7 +99,7 @@ def test_texts_of_the_same_words_are_one_point() -> None:
 
 @pytest.mark.parametrize("texts", [["", ""], ["1 + 2", "? !"]])
 def test_texts_without_words_are_refused(texts: list[str]) -> None:
-    with pytest.raises(DatasetError, match="None of the 2 texts holds a word"):
+    with pytest.raises(DatasetError, match=r"None of the 2 texts holds a word.*num_heads.*router_init=random"):
         cluster(texts)
 
 
@@ -123,3 +129,61 @@ def test_progress_is_told() -> None:
     told: list[tuple[int, int]] = []
     cluster(TEXTS, max_k=5, on_progress=lambda done, total: told.append((done, total)))
     assert told == [(i, 5) for i in range(1, 6)]
+
+
+def test_one_component_needs_no_words() -> None:
+    clusters = one_component(["1 + 2", "?", "3"])
+    assert (clusters.k, clusters.sizes, clusters.labels.tolist()) == (1, [3], [0, 0, 0])
+    assert clusters.assign(["4", "ä"]) == [0, 0]
+    assert clusters.components[0].size == 3
+    assert clusters.silhouette == []
+
+
+@pytest.mark.parametrize("features", ["tfidf-svd", "tfidf"])
+def test_the_silhouette_is_highest_at_the_true_number(features: str) -> None:
+    from sklearn.metrics import silhouette_score
+
+    clusters = cluster(TEXTS, k=3, features=features, max_k=6)  # type: ignore[arg-type]
+    curve = dict(clusters.silhouette)
+    assert list(curve) == [2, 3, 4, 5, 6]
+    assert max(curve, key=lambda k: curve[k]) == 3
+    assert curve[3] == pytest.approx(silhouette_score(clusters.vectors, clusters.labels))
+
+
+def test_the_silhouette_reads_a_seeded_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hydralora.clustering.SILHOUETTE_ROWS", 20)
+    first, again, other = (cluster(TEXTS, max_k=4, seed=seed).silhouette for seed in (0, 0, 1))
+    assert first == again != other
+
+
+def test_a_row_on_its_own_has_no_silhouette() -> None:
+    assert cluster(["red apple", "blue sky"]).silhouette == [(2, 0.0)]
+
+
+def sums(count: int) -> list[Example]:
+    """Rows without a word."""
+    turns = [
+        ({"role": "user", "content": f"{i} + 1"}, {"role": "assistant", "content": str(i + 1)}) for i in range(count)
+    ]
+    return [Example(i, messages) for i, messages in enumerate(turns, 1)]
+
+
+@pytest.mark.parametrize(("method", "tuner"), [("lora", {}), ("hydralora", {"router_init": "random"})])
+def test_rows_without_words_are_one_component(make_recipe: Make, method: str, tuner: dict[str, Any]) -> None:
+    found = find_components(make_recipe(method=method, tuner=tuner), sums(5))
+    assert (found.k, found.sizes) == (1, [5])
+
+
+@pytest.mark.parametrize("tuner", [{}, {"num_heads": None, "router_init": "random"}])
+def test_heads_from_components_need_words(make_recipe: Make, tuner: dict[str, Any]) -> None:
+    with pytest.raises(DatasetError, match=r"tuner\.num_heads together with tuner\.router_init=random"):
+        find_components(make_recipe(tuner=tuner), sums(5))
+
+
+def test_a_component_of_long_rows_alone_names_max_length(make_recipe: Make, tmp_path: Path) -> None:
+    rows = [{"instruction": f"{'fruit apple' if i % 2 else 'tool hammer ' * 20} {i}", "output": "x"} for i in range(20)]
+    recipe = make_recipe(tuner={"num_heads": 2}, max_length=120)
+    recipe.data.train = str(tmp_path / "rows.jsonl")
+    Path(recipe.data.train).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    with pytest.raises(DatasetError, match=r"hammer.*max_length=120"):
+        prepare(recipe, lambda stage: None)
