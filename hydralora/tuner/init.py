@@ -139,7 +139,7 @@ def _pad(component: int, rows: Sequence[Mapping[str, Any]], device: torch.device
 
 
 def _read(
-    model: nn.Module,
+    model: Any,
     routers: dict[str, Router],
     batches: list[_Batch],
     use: Callable[[str, int, torch.Tensor], None],
