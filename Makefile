@@ -8,7 +8,7 @@ BROWSER := $(VENV)/browser
 .PHONY: app demo install test test-quick
 
 app: install
-	$(BIN)/hydralora-app --open
+	$(BIN)/hydralora-app
 
 demo: install
 	$(BIN)/hydralora demo

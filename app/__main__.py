@@ -1,6 +1,7 @@
 """`hydralora-app`: the app on http://127.0.0.1:7860."""
 
 import os
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,7 +28,10 @@ def serve(
         typer.Option(help="Where runs and datasets are kept. Default: HYDRALORA_HOME, else your data folder."),
     ] = None,
     max_upload: Annotated[str, typer.Option(help="Largest upload, such as 200mb or 2gb.")] = "200mb",
-    open_browser: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in a browser.")] = False,
+    open_browser: Annotated[
+        bool | None,
+        typer.Option("--open/--no-open", help="Open the page in a browser. Default: where there is a screen."),
+    ] = None,
 ) -> None:
     """Serve the app."""
     store = RunStore(workspace)
@@ -50,7 +54,7 @@ def serve(
         server_name=host,
         server_port=port,
         max_file_size=max_upload,
-        inbrowser=open_browser,
+        inbrowser=_has_screen() if open_browser is None else open_browser,
         share=False,
         run_history=False,
         enable_monitoring=False,
@@ -59,6 +63,13 @@ def serve(
         css_paths=STYLE,
         app_kwargs={"middleware": _guards(host)},
     )
+
+
+def _has_screen() -> bool:
+    """Whether a person is at this machine's screen, rather than a service or a remote terminal."""
+    if not sys.stdout.isatty():
+        return False
+    return sys.platform != "linux" or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
 
 
 def _guards(host: str) -> list[Any]:

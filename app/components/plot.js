@@ -29,7 +29,8 @@ let shown = null;
 const draw = async () => {
   if (!window.Plotly) return setTimeout(draw, 50);
   if (!props.value) {
-    if (shown) window.Plotly.purge(target);
+    if (shown !== null) window.Plotly.purge(target);
+    target.style.height = '';
     shown = null;
     wired = false;
     return;
@@ -37,6 +38,7 @@ const draw = async () => {
   const figure = JSON.parse(props.value);
   const sameAxes = shown === (figure.layout.meta || '');
   const layout = themed(figure.layout);
+  target.style.height = `${figure.layout.height}px`; // a resize takes its height from the element, not the layout
   await window.Plotly.react(target, figure.data, sameAxes ? keepView(layout) : layout,
     {responsive: true, displaylogo: false, modeBarButtonsToRemove: ['autoScale2d']});
   shown = figure.layout.meta || '';
