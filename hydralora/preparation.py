@@ -136,6 +136,9 @@ def _adapt(base: Any, recipe: Recipe, k: int) -> Any:
         "lora_alpha": tuner.lora_alpha,
         "lora_dropout": tuner.lora_dropout,
         "target_modules": tuner.target_modules,
+        "exclude_modules": tuner.exclude_modules,
+        "layers_to_transform": tuner.layers_to_transform,
+        "modules_to_save": tuner.modules_to_save,
         "task_type": "CAUSAL_LM",
     }
     if recipe.method == "lora":
@@ -148,6 +151,7 @@ def _adapt(base: Any, recipe: Recipe, k: int) -> Any:
         num_heads=tuner.num_heads or k,
         router_input=tuner.router_input,
         router_init=tuner.router_init,
+        router_bias=tuner.router_bias,
     )
     return get_peft_model(base, config)
 

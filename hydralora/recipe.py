@@ -1,7 +1,7 @@
 """Every setting of a run, declared once: the YAML file, the CLI's --set and the app's form all come from here."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -53,8 +53,18 @@ class TunerSettings(Section):
         lt=1,
         description="Gate entropy at the start, as a share of its maximum, with router_init components.",
     )
+    router_bias: bool | None = Field(
+        None, description="Give the router a bias. None: only with router_init components, which needs one."
+    )
     target_modules: list[str] = Field(
         ["gate_proj", "up_proj", "down_proj"], min_length=1, description="Names of the layers to adapt."
+    )
+    exclude_modules: list[str] | None = Field(None, description="Names of layers to leave alone.")
+    layers_to_transform: list[Annotated[int, Field(ge=0)]] | None = Field(
+        None, min_length=1, description="Indices of the blocks to adapt, from 0. None: all."
+    )
+    modules_to_save: list[str] | None = Field(
+        None, description="Names of further modules to train in full and save with the adapter."
     )
 
 

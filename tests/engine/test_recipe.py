@@ -31,6 +31,14 @@ def test_all_but_two_keys_have_defaults(tmp_path: Path) -> None:
     [
         {},
         {"method": "lora", "tuner": {"num_heads": 3, "target_modules": ["q_proj"]}},
+        {
+            "tuner": {
+                "router_bias": True,
+                "exclude_modules": ["a"],
+                "layers_to_transform": [0],
+                "modules_to_save": ["b"],
+            }
+        },
         {"training": {"epochs": 1.5, "seed": 7}, "components": {"k": 4, "features": "tfidf"}},
         {"data": {"train": "/a/ä.csv", "eval": "/a/b.csv", "task_column": "sort of"}},
     ],
@@ -67,6 +75,9 @@ def test_every_setting_is_described() -> None:
         ({"tuner": {"num_heads": 65}}, "tuner.num_heads.*64.*found 65"),
         ({"tuner": {"lora_dropout": 1}}, "tuner.lora_dropout"),
         ({"tuner": {"target_modules": []}}, "tuner.target_modules"),
+        ({"tuner": {"layers_to_transform": [0, -1]}}, "tuner.layers_to_transform.1.*found -1"),
+        ({"tuner": {"exclude_modules": "q_proj"}}, "tuner.exclude_modules.*found 'q_proj'"),
+        ({"tuner": {"router_bias": "maybe"}}, "tuner.router_bias.*found 'maybe'"),
         ({"training": {"batch_size": 0, "max_steps": -1}}, "training.max_steps.*training.batch_size"),
         ({"training": {"max_steps": 5, "epochs": 1}}, "max_steps or epochs, not both"),
         ({"training": {"max_steps": None}}, "set max_steps or epochs"),
