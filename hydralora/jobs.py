@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 import psutil
 from filelock import FileLock
@@ -12,7 +13,7 @@ from hydralora.errors import RunError
 from hydralora.recipe import Recipe
 from hydralora.runs import ACTIVE, Run, RunStore
 
-START_GRACE = 60.0  # seconds in which a queued run may have no worker yet
+START_GRACE = 60.0  # seconds in which a queued run may have no process yet
 
 
 class JobManager:
@@ -39,9 +40,10 @@ class JobManager:
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
-                    start_new_session=True,
+                    **_detached(),
                 )
             _children.append(process)
+            run.update(pid=process.pid)  # the worker itself may take minutes to import what it needs
         return run
 
     def stop(self, run: Run) -> None:
@@ -84,6 +86,13 @@ class JobManager:
             time.sleep(poll)
 
 
+def _detached() -> dict[str, Any]:
+    """Popen's options for a process that outlives this one and its terminal."""
+    if sys.platform == "win32":  # without a window of its own
+        return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW}
+    return {"start_new_session": True}
+
+
 _children: list[subprocess.Popen] = []  # kept so that an ended worker doesn't stay a zombie that looks alive
 
 
@@ -96,3 +105,5 @@ def _alive(state: dict) -> bool:
         return process.status() != psutil.STATUS_ZOMBIE and process.create_time() < state["heartbeat"] + 1
     except psutil.NoSuchProcess:
         return False
+    except psutil.AccessDenied:  # it is there, only not ours to look at
+        return True

@@ -1,6 +1,9 @@
 """What a run leaves behind: its adapter with a model card, and its measurements."""
 
 import hashlib
+import os
+import secrets
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +38,32 @@ Recipe:
 
 
 def save_adapter(model: Any, recipe: Recipe, prepared: Prepared, folder: Path) -> str:
-    """Save the adapter as safetensors with its config and model card; returns the weights' sha256."""
-    model.save_pretrained(folder, safe_serialization=True)
+    """Save the adapter as safetensors with its config and card, whole or not at all; returns the weights' sha256."""
+    folder = folder.resolve()
+    building = folder.with_name(f".{folder.name}-{secrets.token_hex(4)}")
+    try:
+        model.save_pretrained(building, safe_serialization=True)
+        (building / "README.md").write_text(_card(recipe, prepared), encoding="utf-8")
+        _move(building, folder)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    return hash_adapter(folder)
+
+
+def _move(building: Path, folder: Path) -> None:
+    """Put a finished folder in its place; where files lie already, it replaces its own and leaves others alone."""
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()  # Trainer makes it when it starts
+    if not folder.exists():
+        os.replace(building, folder)
+        return
+    for file in sorted(building.iterdir(), key=lambda file: file.suffix == ".safetensors"):  # the weights last
+        os.replace(file, folder / file.name)
+
+
+def _card(recipe: Recipe, prepared: Prepared) -> str:
     base = prepared.files.describe()
-    text = CARD.format(
+    return CARD.format(
         title="HydraLoRA adapter" if recipe.method == "hydralora" else "LoRA adapter",
         base=base["id"],
         source=base["source"],
@@ -47,8 +72,6 @@ def save_adapter(model: Any, recipe: Recipe, prepared: Prepared, folder: Path) -
         k=prepared.k,
         recipe=recipe.to_yaml(),
     )
-    (folder / "README.md").write_text(text, encoding="utf-8")
-    return hash_adapter(folder)
 
 
 def hash_adapter(folder: Path) -> str:

@@ -1,18 +1,21 @@
 """Run folders: the only code that knows their layout."""
 
 import json
+import math
 import os
 import re
 import secrets
 import shutil
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import platformdirs
+from filelock import FileLock
 
 from hydralora.errors import RunError
 from hydralora.recipe import Recipe, load_recipe
@@ -20,6 +23,9 @@ from hydralora.recipe import Recipe, load_recipe
 VERSION = 1
 RUN_ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{4}")
 ACTIVE = ("queued", "preparing", "training", "evaluating", "stopping")
+NEEDED = {"id", "state", "step", "max_steps", "pid", "started", "heartbeat", "message"}  # in every state
+
+T = TypeVar("T")
 
 
 def default_workspace() -> Path:
@@ -60,19 +66,23 @@ class Run:
         """
         path = self.folder / "state.json"
         try:
-            return json.loads(path.read_text(encoding="utf-8"))
+            state = json.loads(_patiently(lambda: path.read_text(encoding="utf-8")))
         except (OSError, ValueError) as error:
-            raise RunError(f"Run {self.id}: {path} can't be read ({error}). The folder is not a whole run.") from error
+            raise RunError(f"Run {self.id}: {path} can't be read ({error}). Delete the folder.") from error
+        if not isinstance(state, dict) or NEEDED - set(state):
+            raise RunError(f"Run {self.id}: {path} holds no run's state. Delete the folder.")
+        return state
 
     def update(self, **changes: Any) -> dict[str, Any]:
         """Write changes into state.json, whole or not at all, with a new heartbeat (seconds since 1970)."""
-        state = self.state() | changes | {"heartbeat": time.time()}
-        write_json(self.folder / "state.json", state)
+        with FileLock(self.folder / ".state.lock"):  # two processes that change it at once lose neither's change
+            state = self.state() | changes | {"heartbeat": time.time()}
+            write_json(self.folder / "state.json", state)
         return state
 
     def add_event(self, event: dict[str, Any]) -> None:
         with (self.folder / "events.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(event) + "\n")
+            file.write(to_json(event) + "\n")
 
     def events(self) -> list[dict[str, Any]]:
         """All events so far; a last line that is still being written is left out."""
@@ -143,7 +153,21 @@ class RunStore:
         return Run(folder)
 
     def all(self) -> list[Run]:
-        """Every run, newest first."""
+        """Every run whose state can be read, newest first."""
+        damaged = self.damaged()
+        return [run for run in self._folders() if run not in damaged]
+
+    def damaged(self) -> dict[Run, str]:
+        """The runs whose state can't be read, newest first, and why."""
+        found = {}
+        for run in self._folders():
+            try:
+                run.state()
+            except RunError as error:
+                found[run] = str(error)
+        return found
+
+    def _folders(self) -> list[Run]:
         if not self.folder.is_dir():
             return []
         whole = (path.parent for path in self.folder.glob("*/state.json"))  # else a deletion was cut off
@@ -154,8 +178,37 @@ class RunStore:
         shutil.rmtree(run.folder)
 
 
+def to_json(value: Any) -> str:
+    """JSON that any reader takes: NaN and infinities, for which it has no numbers, become null."""
+    return json.dumps(_finite(value), allow_nan=False)
+
+
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON so that a reader sees the old file or the new one, never half of one."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(value), encoding="utf-8")
-    os.replace(temporary, path)
+    """Write JSON so that a reader sees the old file or the new one, never half of one, even after a power cut."""
+    temporary = path.with_name(f".{path.name}-{secrets.token_hex(4)}")  # each writer has its own
+    try:
+        with temporary.open("x", encoding="utf-8") as file:
+            file.write(to_json(value))
+            file.flush()
+            os.fsync(file.fileno())
+        _patiently(lambda: os.replace(temporary, path))
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _patiently(action: Callable[[], T]) -> T:
+    """Windows refuses a file while another process replaces or reads it; that lasts milliseconds."""
+    for _ in range(8 if sys.platform == "win32" else 0):
+        try:
+            return action()
+        except PermissionError:
+            time.sleep(0.05)
+    return action()

@@ -1,9 +1,9 @@
 """One run, from a recipe to a saved adapter and its measurements."""
 
 import math
+import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +27,8 @@ LIVE_ROWS = 32  # held-out rows in the evaluations while training; the full set 
 OnEvent = Callable[[dict[str, Any]], None]
 
 
-@dataclass(frozen=True)
-class Stopped:
-    """What `should_stop` ended: the step reached."""
-
-    step: int
+class _StopAsked(Exception):
+    """`should_stop` was true between two pieces of work outside the training steps."""
 
 
 def train(
@@ -46,40 +43,37 @@ def train(
         recipe: what to do.
         output: folder for the adapter (safetensors, config, model card).
         on_event: called with {step, time, kind: "train" | "eval" | "gates" | "note", ...}; time in seconds since 1970.
-        should_stop: asked after every step; when true, what was learnt so far is saved and nothing more is measured.
+        should_stop: asked at every stage, step and evaluated batch; when true, what was learnt so far is saved and
+            nothing more is measured.
 
     Returns:
         The results: rows, components, base and tuned (None when stopped) measurements, parameters, seconds by stage.
+        When stopped before the first step, no adapter is saved: step is 0, and base and adapter_hash are None too.
 
     Raises:
         HydraError: the data, the model or a setting can't be used, or the loss stopped being a number.
     """
-    run = _Reporter(on_event)
+    run = _Reporter(on_event, should_stop)
     set_seed(recipe.training.seed)
-    prepared = prepare(recipe, run.stage)
-    run.note("prepared", rows=prepared.counts, k=prepared.k, sizes=prepared.sizes, base=prepared.files.describe())
-    tokenizer, model = prepared.tokenizer, prepared.model
-
-    run.stage("evaluating the base model")
-    base = evaluate(model, prepared.heldout, tokenizer.pad_token_id, run.progress)
-    run.event("eval", split="before", **base)
-
-    run.stage("training")
-    trainer = _trainer(prepared, recipe, Path(output), run, should_stop)
+    try:
+        prepared = prepare(recipe, run.stage)
+        run.note("prepared", rows=prepared.counts, k=prepared.k, sizes=prepared.sizes, base=prepared.files.describe())
+        base = _measure(prepared, run, "base", "before")
+        run.stage("training")
+    except _StopAsked:
+        return _nothing_learnt(recipe, run)
+    trainer = _trainer(prepared, recipe, Path(output), run)
     trainer.train()
-    model.eval()
-    run.step = trainer.state.global_step
-    if not all(parameter.isfinite().all() for parameter in model.parameters() if parameter.requires_grad):
-        raise _diverged(run.step)
-    adapter_hash = save_adapter(model, recipe, prepared, Path(output))
+    adapter_hash = _save(prepared, recipe, Path(output), run)
 
-    stopped = trainer.state.global_step < trainer.state.max_steps
+    stopped = run.step < trainer.state.max_steps
     tuned, use = None, None
     if not stopped:
-        run.stage("evaluating the tuned model")
-        tuned = evaluate(model, prepared.heldout, tokenizer.pad_token_id, run.progress)
-        run.event("eval", split="after", **tuned)
-        use = component_by_head(prepared)
+        try:
+            tuned = _measure(prepared, run, "tuned", "after")
+            use = component_by_head(prepared)
+        except _StopAsked:
+            stopped = True
     run.finish_stage()
     return describe_run(prepared, base, tuned, use, run.seconds) | {
         "step": run.step,
@@ -90,10 +84,11 @@ def train(
 
 
 class _Reporter:
-    """Events with step and time, and the seconds that each stage took."""
+    """Events with step and time, and the seconds that each stage took; stops between two of them on request."""
 
-    def __init__(self, on_event: OnEvent) -> None:
+    def __init__(self, on_event: OnEvent, should_stop: Callable[[], bool]) -> None:
         self.on_event = on_event
+        self.should_stop = should_stop
         self.step = 0
         self.seconds: dict[str, float] = {}
         self._stage: str | None = None
@@ -109,6 +104,7 @@ class _Reporter:
         self.finish_stage()
         self._stage, self._since = name, time.monotonic()
         self.event("note", stage=name)
+        self._stop_if_asked()
 
     def finish_stage(self) -> None:
         if self._stage:
@@ -117,6 +113,39 @@ class _Reporter:
 
     def progress(self, done: int, total: int) -> None:
         self.event("note", done=done, total=total)
+        self._stop_if_asked()
+
+    def _stop_if_asked(self) -> None:
+        if self.should_stop():
+            self.finish_stage()
+            raise _StopAsked
+
+
+def _measure(prepared: Prepared, run: _Reporter, name: str, split: str) -> dict[str, Any]:
+    run.stage(f"evaluating the {name} model")
+    scores = evaluate(prepared.model, prepared.heldout, prepared.tokenizer.pad_token_id, run.progress)
+    run.event("eval", split=split, **scores)
+    return scores
+
+
+def _save(prepared: Prepared, recipe: Recipe, output: Path, run: _Reporter) -> str:
+    prepared.model.eval()
+    trained = (parameter for parameter in prepared.model.parameters() if parameter.requires_grad)
+    if not all(parameter.isfinite().all() for parameter in trained):
+        raise _diverged(run.step)
+    return save_adapter(prepared.model, recipe, prepared, output)
+
+
+def _nothing_learnt(recipe: Recipe, run: _Reporter) -> dict[str, Any]:
+    return {
+        "base": None,
+        "tuned": None,
+        "seconds": run.seconds,
+        "step": 0,
+        "max_steps": recipe.training.max_steps,
+        "stopped": True,
+        "adapter_hash": None,
+    }
 
 
 class _AnswerTrainer(Trainer):
@@ -154,11 +183,12 @@ class _AnswerTrainer(Trainer):
 class _Events(TrainerCallback):
     """Trainer's progress as events; stops on request."""
 
-    def __init__(self, run: _Reporter, prepared: Prepared, eval_every: int, should_stop: Callable[[], bool]) -> None:
+    def __init__(self, run: _Reporter, prepared: Prepared, settings: TrainingSettings) -> None:
         self.run = run
         self.prepared = prepared
-        self.eval_every = eval_every
-        self.should_stop = should_stop
+        self.eval_every = settings.eval_every
+        count = min(LIVE_ROWS, len(prepared.heldout))  # at random: files are often sorted by task
+        self.live_rows = random.Random(settings.seed).sample(prepared.heldout, count)
         self.trainer: _AnswerTrainer | None = None
         self._since = time.monotonic()
         self._tokens = 0
@@ -169,14 +199,14 @@ class _Events(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.run.step = state.global_step
-        if self.should_stop():
+        if self.run.should_stop():
             control.should_training_stop = True
             return
         if self.eval_every and state.global_step % self.eval_every == 0 and state.global_step < state.max_steps:
             paused = time.monotonic()
-            model, rows = self.prepared.model, self.prepared.heldout[:LIVE_ROWS]
+            model = self.prepared.model
             model.eval()
-            scores = evaluate(model, rows, self.prepared.tokenizer.pad_token_id)
+            scores = evaluate(model, self.live_rows, self.prepared.tokenizer.pad_token_id)
             model.train()
             self.run.event("eval", split="live", **scores)
             self._since += time.monotonic() - paused
@@ -200,13 +230,11 @@ def _diverged(step: int) -> RunError:
     return RunError(f"At step {step} the loss is no longer a number. Lower training.learning_rate, and run again.")
 
 
-def _trainer(
-    prepared: Prepared, recipe: Recipe, output: Path, run: _Reporter, should_stop: Callable[[], bool]
-) -> _AnswerTrainer:
+def _trainer(prepared: Prepared, recipe: Recipe, output: Path, run: _Reporter) -> _AnswerTrainer:
     settings = recipe.training
     rows: Sequence[Encoded] = prepared.train
     batches = LengthGroupedBatches([len(row.input_ids) for row in rows], settings.batch_size, settings.seed)
-    callback = _Events(run, prepared, settings.eval_every, should_stop)
+    callback = _Events(run, prepared, settings)
     trainer = _AnswerTrainer(
         model=prepared.model,
         args=_arguments(settings, output, prepared.device),
@@ -221,7 +249,7 @@ def _trainer(
 
 
 def _arguments(settings: TrainingSettings, output: Path, device: str) -> TrainingArguments:
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(output),
         max_steps=settings.max_steps or -1,
         num_train_epochs=settings.epochs or 1,
@@ -244,6 +272,9 @@ def _arguments(settings: TrainingSettings, output: Path, device: str) -> Trainin
         remove_unused_columns=False,
         seed=settings.seed,
     )
+    # On two GPUs Trainer would wrap the model in nn.DataParallel, whose replicas our hooks on the layers never see.
+    arguments._n_gpu = min(1, arguments.n_gpu)
+    return arguments
 
 
 def _progress_callback() -> type[TrainerCallback]:

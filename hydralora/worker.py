@@ -17,6 +17,10 @@ STATES = {"training": "training", "evaluating": "evaluating"}  # first word of a
 
 def main() -> int:
     run = Run(Path(sys.argv[1]))
+    found = run.state()["state"]
+    if found != "queued":
+        print(f"Run {run.id} is {found}; only a queued run is started.", file=sys.stderr)
+        return 1
     if hasattr(os, "nice"):
         os.nice(NICENESS)
     run.update(state="preparing", pid=os.getpid(), message="starting")
@@ -27,12 +31,12 @@ def main() -> int:
         sentence = str(error) if isinstance(error, HydraError) else f"{type(error).__name__}: {error}"
         run.update(state="failed", message=sentence or type(error).__name__)
         return 1
-    state = "stopped" if results["stopped"] else "finished"
+    step = results["step"]
     run.update(
-        state=state,
-        step=results["step"],
+        state="stopped" if results["stopped"] else "finished",
+        step=step,
         adapter_hash=results["adapter_hash"],
-        message=f"after {results['step']} steps",
+        message=f"after {step} steps" if step else "before its first step, so nothing was learnt yet",
         ended=time.time(),
         results=results,
     )

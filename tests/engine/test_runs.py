@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -239,3 +240,139 @@ def test_another_process_with_the_workers_id_is_not_the_worker(store: RunStore, 
     state = run.state() | {"heartbeat": psutil.Process().create_time() - 100}
     write_json(run.folder / "state.json", state)  # its last sign of life is older than this process
     assert JobManager(store).refresh(run)["state"] == "interrupted"
+
+
+@pytest.mark.parametrize("text", ["", '{"version": 1, "state": "train', "null", "{}", "[1]", "\x00\x00"])
+def test_a_damaged_run_blocks_nothing(text: str, store: RunStore, make_recipe: Make) -> None:
+    damaged, good = store.create(make_recipe()), store.create(make_recipe())
+    (damaged.folder / "state.json").write_text(text, encoding="utf-8")
+    assert store.all() == [good]
+    assert list(store.damaged()) == [damaged]
+    assert str(damaged.folder) in store.damaged()[damaged]
+    assert JobManager(store).active() == good
+    with pytest.raises(RunError, match=damaged.id):
+        JobManager(store).refresh(damaged)
+
+
+def test_many_may_notice_a_death_at_once(store: RunStore, make_recipe: Make) -> None:
+    run = store.create(make_recipe())
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        pass
+    run.update(state="training", pid=ended.pid)
+    code = "import sys; from hydralora.jobs import JobManager; from hydralora.runs import RunStore; "
+    code += "s = RunStore(sys.argv[1]); print(JobManager(s).refresh(s.all()[0])['state'])"
+    sessions = [
+        subprocess.Popen([sys.executable, "-c", code, str(store.workspace)], stdout=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    assert {session.communicate()[0] for session in sessions} == {"interrupted\n"}
+
+
+def test_changes_made_at_once_are_all_kept(store: RunStore, make_recipe: Make) -> None:
+    run = store.create(make_recipe())
+
+    def change(name: str) -> None:
+        for i in range(30):
+            run.update(**{name: i})
+
+    threads = [threading.Thread(target=change, args=(name,)) for name in ("a", "b", "c")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [run.state()[name] for name in ("a", "b", "c")] == [29, 29, 29]
+    assert not [file for file in run.folder.iterdir() if file.name.startswith(".state.json")]
+
+
+def test_a_failed_write_leaves_the_old_file_alone(tmp_path: Path) -> None:
+    write_json(tmp_path / "state.json", {"whole": True})
+    with pytest.raises(TypeError):
+        write_json(tmp_path / "state.json", {"whole": object()})
+    assert [file.name for file in tmp_path.iterdir()] == ["state.json"]
+    assert json.loads((tmp_path / "state.json").read_text(encoding="utf-8")) == {"whole": True}
+
+
+def test_windows_is_asked_again_while_another_process_has_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, refusals = os.replace, [PermissionError(13, "in use")] * 3
+
+    def replace(source: Path, target: Path) -> None:
+        if refusals:
+            raise refusals.pop()
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", replace)
+    with pytest.raises(PermissionError):
+        write_json(tmp_path / "state.json", 1)
+    monkeypatch.setattr(sys, "platform", "win32")
+    write_json(tmp_path / "state.json", 2)
+    assert (tmp_path / "state.json").read_text(encoding="utf-8") == "2"
+
+
+def test_what_is_no_number_is_written_as_null(store: RunStore, make_recipe: Make) -> None:
+    run = store.create(make_recipe())
+    run.add_event({"step": 1, "loss": float("nan"), "per_task": {"a": [float("inf"), 1.5, (float("-inf"),)]}})
+    run.update(loss=float("nan"))
+    for name in ("events.jsonl", "state.json"):
+        json.loads((run.folder / name).read_text(encoding="utf-8"), parse_constant=pytest.fail)
+    assert run.events() == [{"step": 1, "loss": None, "per_task": {"a": [None, 1.5, [None]]}}]
+    assert run.state()["loss"] is None
+
+
+def test_a_worker_that_starts_slowly_is_waited_for(
+    jobs: JobManager, make_recipe: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = subprocess.Popen
+
+    def slow(command: list[str], **options: Any) -> Any:
+        return real([sys.executable, "-c", "import time; time.sleep(300)"], **options)
+
+    monkeypatch.setattr(jobs_module.subprocess, "Popen", slow)
+    run = jobs.start(make_recipe())
+    assert psutil.pid_exists(run.state()["pid"])
+    run.update(started=time.time() - 3600)
+    assert jobs.refresh(run)["state"] == "queued"
+    os.kill(run.state()["pid"], signal.SIGKILL)
+    wait_until(lambda: jobs.refresh(run)["state"] == "interrupted", 10)
+
+
+@pytest.mark.parametrize("state", ["interrupted", "finished", "training"])
+def test_a_worker_starts_only_a_queued_run(
+    state: str, store: RunStore, make_recipe: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = store.create(make_recipe())
+    before = run.update(state=state)
+    monkeypatch.setattr(worker, "train", lambda *args: pytest.fail("it has started"))
+    assert work(run, monkeypatch) == (1, before)
+
+
+def test_a_run_stopped_before_its_first_step_ends_at_once(
+    store: RunStore, make_recipe: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = store.create(make_recipe())
+    run.request_stop()
+    code, state = work(run, monkeypatch)
+    assert (code, state["state"], state["step"], state["adapter_hash"]) == (0, "stopped", 0, None)
+    assert "nothing was learnt" in state["message"]
+    assert not run.has_adapter
+
+
+def test_a_worker_on_windows_needs_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert jobs_module._detached() == {"start_new_session": True}
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0x200, raising=False)
+    monkeypatch.setattr(subprocess, "CREATE_NO_WINDOW", 0x8000000, raising=False)
+    assert jobs_module._detached() == {"creationflags": 0x8000200}
+
+
+def test_a_process_that_may_not_be_looked_at_is_alive(
+    store: RunStore, make_recipe: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuses(self: psutil.Process) -> str:
+        raise psutil.AccessDenied(self.pid)
+
+    run = store.create(make_recipe())
+    run.update(state="training", pid=os.getpid())
+    monkeypatch.setattr(psutil.Process, "status", refuses)
+    assert JobManager(store).refresh(run)["state"] == "training"

@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 import torch
+from peft import PeftModel
 from safetensors.torch import load_file, save_file
+from transformers import TrainingArguments
 
 import hydralora.training
 from hydralora import ModelError, RunError, train
@@ -17,6 +19,7 @@ from hydralora.data.batches import batch_order, collate
 from hydralora.models import find_model, load_adapted
 from hydralora.preparation import prepare
 from hydralora.recipe import Recipe
+from hydralora.results import hash_adapter
 from hydralora.tuner.model import hydra_layers
 from tests.tiny_model import write_tiny_model
 
@@ -222,3 +225,99 @@ def test_a_model_that_isnt_there_is_refused(make_recipe: Make, tmp_path: Path) -
     recipe.model = "nobody/nothing"
     with pytest.raises(ModelError, match="nobody/nothing"):
         train(recipe, tmp_path)
+
+
+@pytest.mark.parametrize("stage", ["reading the data", "clustering", "adding the adapter", "evaluating the base model"])
+def test_it_stops_before_its_first_step(stage: str, make_recipe: Make, tmp_path: Path) -> None:
+    events: list[dict[str, Any]] = []
+    results = train(make_recipe(), tmp_path / "adapter", events.append, lambda: events[-1].get("stage") == stage)
+    assert events[-1]["stage"] == stage
+    assert (results["stopped"], results["step"], results["adapter_hash"]) == (True, 0, None)
+    assert results["base"] is results["tuned"] is None
+    assert not (tmp_path / "adapter").exists()
+
+
+def test_it_stops_within_the_first_measurement(make_recipe: Make, tmp_path: Path) -> None:
+    events: list[dict[str, Any]] = []
+    results = train(make_recipe(), tmp_path / "adapter", events.append, lambda: "done" in events[-1])
+    assert (results["stopped"], results["step"]) == (True, 0)
+    assert not [event for event in events if event["kind"] == "eval"]
+
+
+def test_a_stop_in_the_last_measurement_keeps_the_adapter(make_recipe: Make, tmp_path: Path) -> None:
+    events: list[dict[str, Any]] = []
+
+    def should_stop() -> bool:
+        return "done" in events[-1] and events[-1]["step"] > 0
+
+    results = train(make_recipe(max_steps=3), tmp_path, events.append, should_stop)
+    assert (results["stopped"], results["step"], results["max_steps"]) == (True, 3, 3)
+    assert results["tuned"] is results["component_by_head"] is None
+    assert results["base"]["rows"] > 0
+    assert (tmp_path / "adapter_model.safetensors").exists()
+
+
+@pytest.mark.parametrize(("found", "used"), [(0, 0), (1, 1), (4, 1)])
+def test_one_device_is_used(
+    found: int, used: int, make_recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TrainingArguments, "n_gpu", property(lambda self: found))
+    arguments = hydralora.training._arguments(make_recipe().training, tmp_path, "cpu")
+    assert arguments._n_gpu == used
+
+
+def test_live_measurements_see_every_part_of_a_sorted_file(make_recipe: Make, tmp_path: Path) -> None:
+    held = tmp_path / "held.jsonl"
+    rows = [{"instruction": f"say {task} {i}", "output": "x", "task": task} for task in "ab" for i in range(40)]
+    held.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    recipe = make_recipe(max_steps=5, eval_every=2)
+    recipe.data.eval = str(held)
+    done = trained_on(recipe, tmp_path / "a")
+    live = [event["per_task"] for event in done.of("eval") if event["split"] == "live"]
+    assert [{task: scores["rows"] for task, scores in seen.items()} for seen in live] == [
+        {task: scores["rows"] for task, scores in live[0].items()}
+    ] * 2
+    assert set(live[0]) == {"a", "b"}
+    assert sum(scores["rows"] for scores in live[0].values()) == hydralora.training.LIVE_ROWS
+
+
+def test_half_an_adapter_is_never_seen(make_recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def cut_off(self: PeftModel, folder: Path, **options: Any) -> None:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        (Path(folder) / "adapter_model.safetensors").write_bytes(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(PeftModel, "save_pretrained", cut_off)
+    with pytest.raises(OSError, match="No space"):
+        train(make_recipe(max_steps=1), tmp_path / "run" / "adapter")
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_a_second_run_replaces_only_the_adapters_files(make_recipe: Make, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
+    first = train(make_recipe(max_steps=1), tmp_path)["adapter_hash"]
+    second = train(make_recipe(max_steps=2), tmp_path)["adapter_hash"]
+    assert first != second == hash_adapter(tmp_path)
+    assert (tmp_path / "notes.txt").read_text(encoding="utf-8") == "mine"
+
+
+@pytest.mark.parametrize("method", ["hydralora", "lora"])
+def test_the_recipe_says_which_layers_are_adapted(method: str, make_recipe: Make) -> None:
+    tuner = {"exclude_modules": ["up_proj"], "layers_to_transform": [1], "modules_to_save": ["lm_head"]}
+    model = prepare(make_recipe(method, tuner), lambda stage: None).model
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    adapted = {name for name in trained if "lm_head" not in name}
+    assert adapted < trained
+    assert all(".layers.1.mlp." in name for name in adapted)
+    assert {part for name in adapted for part in name.split(".") if part.endswith("_proj")} == {
+        "gate_proj",
+        "down_proj",
+    }
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_the_recipe_says_whether_routers_have_a_bias(bias: bool, make_recipe: Make) -> None:
+    recipe = make_recipe(tuner={"router_bias": bias, "router_init": "random"})
+    names = [name for name, _ in prepare(recipe, lambda stage: None).model.named_parameters() if "router" in name]
+    assert names
+    assert any(name.endswith("bias") for name in names) == bias
