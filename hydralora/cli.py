@@ -1,15 +1,14 @@
 """The `hydralora` command."""
 
-import json
 import sys
 from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from hydralora.errors import HydraError
+from hydralora.console import answering, print_event, run_line, say
+from hydralora.errors import ConfigError, HydraError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
@@ -27,31 +26,7 @@ def main() -> None:
 
 
 def _command(function: Callable[..., dict[str, Any]]) -> None:
-    """Register a command. It returns its JSON; `shown` in it, if any, is what a person sees instead."""
-
-    @wraps(function)
-    def run(*args: Any, **kwargs: Any) -> None:
-        as_json = kwargs.get("as_json", False)
-        try:
-            result = function(*args, **kwargs)
-        except HydraError as error:
-            if as_json:
-                print(json.dumps({"version": 1, "error": {"kind": error.kind, "message": str(error)}}))
-            typer.echo(f"{error.kind} error: {' '.join(str(error).split())}", err=True)
-            raise typer.Exit(1) from None
-        except KeyboardInterrupt:
-            raise typer.Exit(130) from None
-        shown = result.pop("shown", None)
-        if as_json:
-            print(json.dumps({"version": 1} | result))
-        else:
-            print(json.dumps(result, indent=2) if shown is None else shown)
-
-    app.command(name=function.__name__.rstrip("_"))(run)
-
-
-def _say(message: str) -> None:
-    typer.echo(message, err=True)
+    app.command(name=function.__name__.rstrip("_"))(answering(function))
 
 
 @_command
@@ -67,7 +42,7 @@ def models(
 
     if fetch:
         name = base_models.DEFAULT_MODEL if fetch == "default" else fetch
-        _say(f"Looking for {name}; the first time it is fetched and converted, which takes up to a minute.")
+        say(f"Looking for {name}; the first time it is fetched and converted, which takes up to a minute.")
         base_models.find_model(name)
     rows = base_models.catalogue()
     lines = [
@@ -92,7 +67,6 @@ def params(
     """Count an adapter's parameters, with and without its router. Needs no weights."""
     from peft import LoraConfig, get_peft_model
 
-    from hydralora.errors import ConfigError
     from hydralora.models import empty_model
     from hydralora.tuner.config import HydraLoraConfig
     from hydralora.tuner.model import count_parameters
@@ -104,7 +78,14 @@ def params(
         config = LoraConfig(r=r, target_modules=names)
     else:
         raise ConfigError(f"--method is {method!r}. Choose hydralora or lora.")
-    counts = count_parameters(get_peft_model(empty_model(base), config, low_cpu_mem_usage=True))
+    empty = empty_model(base)
+    try:
+        counts = count_parameters(get_peft_model(empty, config, low_cpu_mem_usage=True))
+    except HydraError:
+        raise
+    except ValueError as error:  # PEFT's own, for a plain LoRA
+        fix = "Set --r to 1 or more, and --targets to layers of this model, such as q_proj,v_proj."
+        raise ConfigError(f"params {base}: {error} {fix}") from error
     text = (
         f"base {counts['base']:,}; adapter (A + heads) {counts['adapter']:,} = {counts['percent']:.4f} %; "
         f"with the router's {counts['router']:,}: {counts['percent_with_router']:.4f} %"
@@ -116,6 +97,7 @@ def params(
 def clusters(
     file: Annotated[Path, typer.Argument(help="A data file.")],
     k: Annotated[int | None, typer.Option(help="Number of components; by default the elbow's.")] = None,
+    method: Annotated[str, typer.Option(help="kmeans.")] = "kmeans",
     features: Annotated[str, typer.Option(help="tfidf-svd, or tfidf (the paper's).")] = "tfidf-svd",
     seed: Annotated[int, typer.Option(help="Seed of k-means and SVD.")] = 0,
     as_json: Json = False,
@@ -125,25 +107,28 @@ def clusters(
     from hydralora.clustering import cluster
     from hydralora.data.formats import read_file
 
+    if method != "kmeans":
+        raise ConfigError(f"--method is {method!r}. Choose kmeans, the only method so far.")
     data = read_file(file)
     found = cluster(
         [example.question for example in data.examples],
         k,
         features,  # type: ignore[arg-type]
         seed,
-        on_progress=lambda done, total: _say(f"k-means, k = {done} of {total}") if sys.stderr.isatty() else None,
+        on_progress=lambda done, total: say(f"k-means, k = {done} of {total}") if sys.stderr.isatty() else None,
     )
     lines = [f"{found.k} components in {len(data.examples)} rows"]
     lines += [f"{c.size:6} rows  {', '.join(c.terms)}" for c in found.components]
     return {
         "k": found.k,
-        "method": "kmeans",
+        "method": method,
         "features": found.features,
         "labels": found.labels.tolist(),
         "sizes": found.sizes,
         "sse": [list(pair) for pair in found.sse],
         "silhouette": [list(pair) for pair in found.silhouette],
         "components": [{"id": c.id, "name": c.name, "size": c.size, "terms": c.terms} for c in found.components],
+        "trials": [],
         "shown": "\n".join(lines),
     }
 
@@ -164,14 +149,14 @@ def train(
 
     jobs = JobManager(RunStore(workspace))
     run = jobs.start(load_recipe(recipe, set_))
-    _say(f"Run {run.id} started; `hydralora show {run.id}` tells how it is, `hydralora stop {run.id}` ends it.")
+    say(f"Run {run.id} started; `hydralora show {run.id}` tells how it is, `hydralora stop {run.id}` ends it.")
     state = jobs.refresh(run)
     if follow:
         try:
-            state = jobs.follow(run, _print_event)
+            state = jobs.follow(run, print_event)
         except KeyboardInterrupt:
             jobs.stop(run)
-            _say("Stopping after this step; Ctrl-C again to leave it to itself.")
+            say("Stopping after this step; Ctrl-C again to leave it to itself.")
             state = jobs.follow(run)
         if state["state"] not in ("finished", "stopped"):
             raise RunError(f"Run {run.id} {state['state']}: {state['message']}. Its log is {run.log}.")
@@ -186,7 +171,10 @@ def runs(as_json: Json = False, workspace: Workspace = None) -> dict[str, Any]:
 
     jobs = JobManager(RunStore(workspace))
     states = [jobs.refresh(run) for run in jobs.store.all()]
-    lines = [f"{s['id']}  {s['state']:12} step {s['step']} of {s['max_steps']}  {s['message']}" for s in states]
+    for run, why in jobs.store.damaged().items():
+        states.append({"version": 1, "id": run.id, "state": "damaged", "step": None, "max_steps": None, "message": why})
+    states.sort(key=lambda state: state["id"], reverse=True)
+    lines = [run_line(state) for state in states]
     return {"runs": states, "shown": "\n".join(lines) or "No runs yet. Start one with `hydralora train RECIPE`."}
 
 
@@ -209,7 +197,8 @@ def stop(run: RunName, as_json: Json = False, workspace: Workspace = None) -> di
     jobs = JobManager(RunStore(workspace))
     found = jobs.store.get(run)
     jobs.stop(found)
-    return {"run": found.id, "folder": str(found.folder), "state": "stopping", "shown": f"{found.id}  stopping"}
+    state = jobs.refresh(found)
+    return state | {"run": found.id, "folder": str(found.folder), "shown": f"{found.id}  {state['state']}"}
 
 
 @_command
@@ -284,44 +273,10 @@ def demo(
     workspace: Workspace = None,
 ) -> dict[str, Any]:
     """The main job on the demo dataset: components, fine-tune, before and after. Minutes on a CPU."""
-    from hydralora.experiments.demo import run_demo
+    from hydralora.experiments.demo import demo_table, run_demo
 
-    report = run_demo(out.resolve(), _print_event)
-    return report | {"shown": _demo_table(report)}
-
-
-def _demo_table(report: dict[str, Any]) -> str:
-    base, tuned = report["base"], report["tuned"]
-    lines = [f"{report['k']} components, adjusted Rand index against the tasks {report['ari']:.3f}", ""]
-    lines += [f"{'':14}{'loss':>16}{'exact match':>18}", f"{'':14}{'base':>8}{'tuned':>8}{'base':>9}{'tuned':>9}"]
-    for name, before in [*base["per_task"].items(), ("all", base)]:
-        after = tuned if name == "all" else tuned["per_task"][name]
-        lines.append(
-            f"{name:14}{before['loss']:8.3f}{after['loss']:8.3f}{before['exact_match']:9.1%}{after['exact_match']:9.1%}"
-        )
-    heads = range(len(report["component_by_head"]))
-    lines += [
-        "",
-        "mean gate of each head on each component's held-out rows",
-        " " * 30 + "".join(f" head{j}" for j in heads),
-    ]
-    for component, gates in zip(report["components"], report["component_by_head"], strict=True):
-        lines.append(f"{component['name'][:28]:30}" + "".join(f"{gate:6.2f}" for gate in gates))
-    lines += ["", f"{sum(report['seconds'].values()):.0f} s in all; report, run and adapter: {report['adapter']}"]
-    return "\n".join(lines)
-
-
-def _print_event(event: dict[str, Any]) -> None:
-    if "stage" in event:
-        _say(f"{event['stage']} ...")
-    elif event["kind"] == "train":
-        _say(f"step {event['step']:5}  loss {event['loss']:.4f}  {event['tokens_per_second']:.0f} tokens/s")
-    elif event["kind"] == "gates":
-        _say(f"            gates {' '.join(f'{g:.2f}' for g in event['mean_gate'])}  entropy {event['entropy']:.2f}")
-    elif event["kind"] == "eval":
-        _say(f"held out ({event['split']}): loss {event['loss']:.4f}, exact match {event['exact_match']:.1%}")
-    elif "message" in event:
-        _say(event["message"])
+    report = run_demo(out.resolve(), print_event)
+    return report | {"shown": demo_table(report)}
 
 
 if __name__ == "__main__":

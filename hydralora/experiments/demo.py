@@ -49,3 +49,25 @@ def run_demo(output: Path, on_event: Callable[[dict[str, Any]], None]) -> dict[s
     }
     write_json(output / "report.json", report)
     return report
+
+
+def demo_table(report: dict[str, Any]) -> str:
+    """A demo's report as text: before and after for each task, and each head's share in each component."""
+    base, tuned = report["base"], report["tuned"]
+    lines = [f"{report['k']} components, adjusted Rand index against the tasks {report['ari']:.3f}", ""]
+    lines += [f"{'':14}{'loss':>16}{'exact match':>18}", f"{'':14}{'base':>8}{'tuned':>8}{'base':>9}{'tuned':>9}"]
+    for name, before in [*base["per_task"].items(), ("all", base)]:
+        after = tuned if name == "all" else tuned["per_task"][name]
+        lines.append(
+            f"{name:14}{before['loss']:8.3f}{after['loss']:8.3f}{before['exact_match']:9.1%}{after['exact_match']:9.1%}"
+        )
+    heads = range(len(report["component_by_head"]))
+    lines += [
+        "",
+        "mean gate of each head on each component's held-out rows",
+        " " * 30 + "".join(f" head{j}" for j in heads),
+    ]
+    for component, gates in zip(report["components"], report["component_by_head"], strict=True):
+        lines.append(f"{component['name'][:28]:30}" + "".join(f"{gate:6.2f}" for gate in gates))
+    lines += ["", f"{sum(report['seconds'].values()):.0f} s in all; report, run and adapter: {report['adapter']}"]
+    return "\n".join(lines)

@@ -83,6 +83,7 @@ def test_clusters() -> None:
     found = printed("clusters", demo_file("train"))
     rows = len(read_file(demo_file("train")).examples)
     assert (found["k"], found["method"], found["features"]) == (4, "kmeans", "tfidf-svd")
+    assert found["trials"] == []
     assert len(found["labels"]) == rows
     assert set(found["labels"]) == {0, 1, 2, 3}
     assert found["sizes"] == [found["labels"].count(i) for i in range(4)]
@@ -107,10 +108,23 @@ def test_runs_show_and_stop(finished: FinishedRun) -> None:
     assert "No runs yet" in hydralora("runs").stdout
 
 
+def test_a_damaged_run_is_listed(tmp_path: Path, make_recipe: Any) -> None:
+    store = RunStore(tmp_path)
+    damaged, other = store.create(make_recipe()), store.create(make_recipe())
+    (damaged.folder / "state.json").write_text("", encoding="utf-8")
+    (other.folder / "recipe.yaml").write_text("", encoding="utf-8")
+    listed = {run["id"]: run for run in printed("runs", "--workspace", tmp_path)["runs"]}
+    assert {name: run["state"] for name, run in listed.items()} == {damaged.id: "damaged", other.id: "queued"}
+    assert list(listed) == sorted(listed, reverse=True)
+    assert "state.json" in listed[damaged.id]["message"]
+    assert "damaged" in hydralora("runs", "--workspace", tmp_path).stdout
+
+
 def test_stop_asks_the_worker(tmp_path: Path, make_recipe: Any) -> None:
     run = RunStore(tmp_path).create(make_recipe())
     told = printed("stop", run.id, "--workspace", tmp_path)
-    assert told == {"version": 1, "run": run.id, "folder": str(run.folder), "state": "stopping"}
+    state = printed("show", run.id, "--workspace", tmp_path)
+    assert told == state | {"run": run.id, "folder": str(run.folder)}
     assert run.stop_requested
     assert printed("show", run.id, "--workspace", tmp_path)["state"] == "stopping"
 
@@ -160,10 +174,14 @@ def wrong_recipe(folder: Path) -> Path:
         (("clusters", "missing.jsonl"), "dataset", "no such file"),
         (("clusters", "DATA", "--k", "400"), "config", "k is 400"),
         (("clusters", "DATA", "--features", "words"), "config", "'words'"),
+        (("clusters", "DATA", "--method", "hdbscan"), "config", "Choose kmeans"),
         (("params", "LLAMA", "--heads", "0"), "config", "num_heads is 0"),
         (("params", "LLAMA", "--targets", "query"), "config", "q_proj"),
         (("params", "LLAMA", "--router", "both"), "config", "router_input is 'both'"),
         (("params", "LLAMA", "--method", "dora"), "config", "'dora'"),
+        (("params", "LLAMA", "--method", "lora", "--r", "0"), "config", "Set --r to 1 or more"),
+        (("params", "LLAMA", "--method", "lora", "--targets", "nope"), "config", "--targets to layers"),
+        (("params", "LLAMA", "--method", "lora", "--targets", ","), "config", "--targets to layers"),
         (("params", "nobody/nothing"), "model", "nobody/nothing"),
         (("train", "missing.yaml"), "config", "missing.yaml"),
         (("train", "RECIPE"), "config", "modle is not a setting"),
@@ -210,6 +228,20 @@ def test_an_interruption_is_exit_code_130(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr("hydralora.models.catalogue", interrupted)
     assert hydralora("models", "--json").exit_code == 130
+
+
+def test_an_error_of_our_own_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    def breaks() -> None:
+        raise ZeroDivisionError("by zero")
+
+    monkeypatch.setattr("hydralora.models.catalogue", breaks)
+    result = hydralora("models", "--json")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout) == {
+        "version": 1,
+        "error": {"kind": "internal", "message": "ZeroDivisionError: by zero"},
+    }
+    assert "Traceback" in result.stderr
 
 
 def test_help_names_every_command() -> None:

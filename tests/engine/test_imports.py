@@ -21,7 +21,7 @@ ENGINE = (
     {"results"},
     {"training", "runs"},
     {"jobs", "serving", "worker"},
-    {"experiments", "estimate"},
+    {"experiments", "estimate", "console"},
     {"cli"},
 )
 APP = (

@@ -1,0 +1,73 @@
+"""What commands print: one JSON object or text on stdout, everything else on stderr."""
+
+import json
+import traceback
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import typer
+
+from hydralora.errors import HydraError
+from hydralora.runs import to_json
+
+
+def answering(function: Callable[..., dict[str, Any]]) -> Callable[..., None]:
+    """A command that prints what `function` returns: with --json all of it, else `shown` in it, if any.
+
+    An error that a user can mend is one line and exit code 1; any other keeps its traceback. With --json both are
+    also a JSON object on stdout.
+    """
+
+    @wraps(function)
+    def run(*args: Any, **kwargs: Any) -> None:
+        as_json = kwargs.get("as_json", False)
+        try:
+            result = function(*args, **kwargs)
+            shown = result.pop("shown", None)
+            text = to_json({"version": 1} | result) if as_json else shown
+            print(json.dumps(result, indent=2) if text is None else text)
+        except HydraError as error:
+            if as_json:
+                _print_error(error.kind, str(error))
+            say(f"{error.kind} error: {' '.join(str(error).split())}")
+            raise typer.Exit(1) from None
+        except KeyboardInterrupt:
+            raise typer.Exit(130) from None
+        except Exception as error:
+            if not as_json:
+                raise
+            traceback.print_exc()
+            _print_error("internal", f"{type(error).__name__}: {error}")
+            raise typer.Exit(1) from None
+
+    return run
+
+
+def say(message: str) -> None:
+    """A line for a person, on stderr."""
+    typer.echo(message, err=True)
+
+
+def print_event(event: dict[str, Any]) -> None:
+    """A run's event as a line on stderr."""
+    if "stage" in event:
+        say(f"{event['stage']} ...")
+    elif event["kind"] == "train":
+        say(f"step {event['step']:5}  loss {event['loss']:.4f}  {event['tokens_per_second']:.0f} tokens/s")
+    elif event["kind"] == "gates":
+        say(f"            gates {' '.join(f'{g:.2f}' for g in event['mean_gate'])}  entropy {event['entropy']:.2f}")
+    elif event["kind"] == "eval":
+        say(f"held out ({event['split']}): loss {event['loss']:.4f}, exact match {event['exact_match']:.1%}")
+    elif "message" in event:
+        say(event["message"])
+
+
+def run_line(state: dict[str, Any]) -> str:
+    """A run's state as a line of a list."""
+    steps = "" if state["step"] is None else f"step {state['step']} of {state['max_steps']}  "
+    return f"{state['id']}  {state['state']:12} {steps}{state['message']}"
+
+
+def _print_error(kind: str, message: str) -> None:
+    print(to_json({"version": 1, "error": {"kind": kind, "message": message}}))
