@@ -93,8 +93,8 @@ def is_complete(folder: Path) -> bool:
     if not (folder / "config.json").exists():
         return False
     if (folder / INDEX).exists():
-        weight_map = _read_json(folder / INDEX).get("weight_map") or {INDEX: "(unreadable)"}
-        return all((folder / file).exists() for file in set(weight_map.values()))
+        files = set(_read_json(folder / INDEX).get("weight_map", {}).values())
+        return bool(files) and all((folder / file).exists() for file in files)
     return any(folder.glob(WEIGHTS))
 
 
