@@ -69,9 +69,9 @@ class Clusters:
         with threadpool_limits(1):
             return self._kmeans.predict(self._pipeline.transform(texts)).tolist()
 
-    def map(self, method: Method = "pca", seed: int = 0) -> np.ndarray:
-        """A 2-D map of the rows: (rows, 2)."""
-        return project(_dense(self.vectors), method, 2, seed)
+    def map(self, method: Method = "pca", seed: int = 0, rows: Sequence[int] | None = None) -> np.ndarray:
+        """A 2-D map of the rows with these indices, of all by default: (rows, 2)."""
+        return project(_dense(self.vectors if rows is None else self.vectors[rows]), method, 2, seed)
 
     @property
     def sizes(self) -> list[int]:

@@ -48,16 +48,16 @@ def view(services: Services, dataset_id: str, features: Features, k: int | None)
 def row_map(services: Services, dataset_id: str, features: Features, k: int | None, method: Method) -> tuple[str, str]:
     """The 2-D map as a figure, and a sentence on what it shows."""
     found = services.clusters(dataset_id, k or None, features)
-    points = services.remember(("map", dataset_id, k, features, method), lambda: found.map(method))
     data = services.read_dataset(dataset_id)
-    step = -(-len(points) // MAP_ROWS)
-    shown = range(0, len(points), step)
+    step = -(-len(data.examples) // MAP_ROWS)
+    shown = list(range(0, len(data.examples), step))
+    points = services.remember(("map", dataset_id, k, features, method), lambda: found.map(method, rows=shown))
     figure = figures.component_map(
-        [points[i] for i in shown],
+        points.tolist(),
         [int(found.labels[i]) for i in shown],
         [_escaped(data.examples[i].question) for i in shown],
         method,
-        list(shown),
+        shown,
     )
     sample = f" Every {step}th row is drawn." if step > 1 else ""
     return figure, (
