@@ -204,6 +204,8 @@ def test_rows_are_read_in_batches(model: Any, tokenizer: Any) -> None:
 
 
 def test_memory_doesnt_grow_with_the_rows(tokenizer: Any) -> None:
+    rows = many_rows(tokenizer, 24)
+
     def most_numbers(count: int) -> int:
         """The most numbers in tensors that are alive between two forward passes."""
         model = adapt(tiny_llama(), num_heads=3, router_input="hidden", router_init="components")
@@ -217,7 +219,6 @@ def test_memory_doesnt_grow_with_the_rows(tokenizer: Any) -> None:
         init_router(model, rows * count, [0, 1, 2] * 8 * count, rows_per_component=8 * count)
         return max(alive)
 
-    rows = many_rows(tokenizer, 24)
     tokens = sum(len(row["input_ids"]) for row in rows)
     scores = 6 * 3  # numbers a token: of each layer, one for every head
     assert most_numbers(5) - most_numbers(1) < 4 * tokens * (scores + 10)  # what is read is 48 to 80 a layer

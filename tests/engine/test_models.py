@@ -76,7 +76,12 @@ def test_the_hash_is_that_of_the_weights(model_folder: Path, folder: Path, tmp_p
 def test_a_hash_is_computed_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     computed: list[Path] = []
     compute = hydralora.fetching._hash_weights
-    monkeypatch.setattr(hydralora.fetching, "_hash_weights", lambda path: computed.append(path) or compute(path))
+
+    def counted(path: Path) -> str:
+        computed.append(path)
+        return compute(path)
+
+    monkeypatch.setattr(hydralora.fetching, "_hash_weights", counted)
     first = find_model(str(folder)).hash
     assert find_model(str(folder)).hash == first
     assert len(computed) == 1
