@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -259,13 +260,17 @@ def test_many_may_notice_a_death_at_once(store: RunStore, make_recipe: Make) -> 
     with subprocess.Popen([sys.executable, "-c", ""]) as ended:
         pass
     run.update(state="training", pid=ended.pid)
-    code = "import sys; from hydralora.jobs import JobManager; from hydralora.runs import RunStore; "
-    code += "s = RunStore(sys.argv[1]); print(JobManager(s).refresh(s.all()[0])['state'])"
-    sessions = [
-        subprocess.Popen([sys.executable, "-c", code, str(store.workspace)], stdout=subprocess.PIPE, text=True)
-        for _ in range(3)
-    ]
-    assert {session.communicate()[0] for session in sessions} == {"interrupted\n"}
+    state, sessions = run.state(), 8
+    together = threading.Barrier(sessions)
+
+    def look(_: int) -> str:
+        together.wait()
+        return JobManager(store).refresh(run)["state"]
+
+    with ThreadPoolExecutor(sessions) as pool:
+        for _ in range(20):
+            write_json(run.folder / "state.json", state)
+            assert set(pool.map(look, range(sessions))) == {"interrupted"}
 
 
 def test_changes_made_at_once_are_all_kept(store: RunStore, make_recipe: Make) -> None:
