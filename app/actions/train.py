@@ -130,10 +130,14 @@ def _table(events: list[dict[str, Any]]) -> list[list[str]]:
         rows.append(
             [
                 task,
-                f"{first['loss']:.3f}",
-                f"{second['loss']:.3f}" if second else "",
+                _loss(first),
+                _loss(second) if second else "",
                 f"{first['exact_match']:.1%}",
                 f"{second['exact_match']:.1%}" if second else "",
             ]
         )
     return rows
+
+
+def _loss(scores: dict[str, Any]) -> str:
+    return "not a number" if scores["loss"] is None else f"{scores['loss']:.3f}"
