@@ -2,11 +2,13 @@
 
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils.other import AuxiliaryTrainingWrapper
 from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopPLogitsWarper
 
 from hydralora.data.templates import encode_prompt
@@ -118,8 +120,19 @@ def _forward(model: Any, ids: torch.Tensor, cache: Any, adapter: bool) -> tuple[
     return output.logits[:, -1], gates.cpu().tolist(), output.past_key_values
 
 
-def _adapter_state(model: Any, adapter: bool) -> AbstractContextManager:
-    return nullcontext() if adapter or not hasattr(model, "disable_adapter") else model.disable_adapter()
+@contextmanager
+def _adapter_state(model: Any, adapter: bool) -> Iterator[None]:
+    """The adapter on or off. Off as by PEFT's `disable_adapter`, but without its check of the whole model: that takes
+    as long as a token, and here it would come with every one."""
+    layers = [] if adapter else [m for m in model.modules() if isinstance(m, BaseTunerLayer | AuxiliaryTrainingWrapper)]
+    before = [layer._disable_adapters for layer in layers]
+    for layer in layers:
+        layer._disable_adapters = True
+    try:
+        yield
+    finally:
+        for layer, disabled in zip(layers, before, strict=True):
+            layer._disable_adapters = disabled
 
 
 def _warpers(sampling: Sampling) -> LogitsProcessorList:
