@@ -9,7 +9,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from app.palette import A_COLOUR, A_MARK, NEUTRAL, head_colour, head_mark, head_name
-from hydralora.analysis import layer_number
+from hydralora.tuner.model import block_index
 
 METHOD_NAMES = {"pca": "PCA", "tsne": "t-SNE", "umap": "UMAP"}
 MARGIN = {"l": 56, "r": 16, "t": 40, "b": 48}
@@ -211,9 +211,9 @@ def gate_bars(gates: Sequence[float]) -> str:
 def gate_heatmap(modules: Sequence[str], gates: Sequence[Sequence[float]]) -> str:
     """Gates of one token: a column for each layer, a row for each head and kind of module."""
     kinds = list(dict.fromkeys(module.rpartition(".")[2] for module in modules))
-    layers = list(dict.fromkeys(layer_number(module) for module in modules))
+    layers = list(dict.fromkeys(block_index(module) for module in modules))
     count = len(gates[0])
-    cells = {(module.rpartition(".")[2], layer_number(module)): row for module, row in zip(modules, gates, strict=True)}
+    cells = {(module.rpartition(".")[2], block_index(module)): row for module, row in zip(modules, gates, strict=True)}
     rows, labels = [], []
     for head in range(count):
         for kind in kinds:

@@ -7,6 +7,7 @@ from hydralora.errors import ConfigError, DatasetError, HydraError, ModelError, 
 from hydralora.gates import record_gates
 from hydralora.generation import generate
 from hydralora.runs import RunStore
+from hydralora.steering import steer_gates
 from hydralora.training import train
 from hydralora.tuner.config import HydraLoraConfig
 from hydralora.tuner.convert import load_official
@@ -29,5 +30,6 @@ __all__ = [
     "init_router",
     "load_official",
     "record_gates",
+    "steer_gates",
     "train",
 ]

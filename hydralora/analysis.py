@@ -1,6 +1,5 @@
 """A and the heads of a trained adapter as vectors: projected to points, and compared with each other."""
 
-import re
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -9,12 +8,15 @@ import torch
 
 from hydralora.errors import ModelError
 from hydralora.projection import Method, effective_method, project
-from hydralora.tuner.model import head_matrices, hydra_layers
+from hydralora.tuner.model import block_index, head_matrices, hydra_layers
 
 
 @dataclass(frozen=True)
 class Matrix:
-    """One A or one head, flattened. `shape` is (r, width): an A has its layer's input width, a head its output's."""
+    """One A or one head, flattened. `shape` is (r, width): an A has its layer's input width, a head its output's.
+
+    `head` is None for an A that all heads share.
+    """
 
     run: str
     module: str
@@ -33,9 +35,9 @@ def matrices(model: Any, run: str = "") -> list[Matrix]:
     """
     out: list[Matrix] = []
     for module, layer in hydra_layers(model).items():
-        a, heads = head_matrices(layer)  # (r, in), (N, out, r)
-        number = layer_number(module)
-        out.append(_matrix(run, module, number, "A", None, a))
+        a, heads = head_matrices(layer)  # (1 or N, r, in), (N, out, r)
+        number = block_index(module)
+        out.extend(_matrix(run, module, number, "A", None if len(a) == 1 else i, one) for i, one in enumerate(a))
         out.extend(_matrix(run, module, number, "head", i, head.T) for i, head in enumerate(heads))
     if not out:
         raise ModelError(f"{run or 'The model'}: it has no HydraLoRA heads. Choose a run with method hydralora.")
@@ -64,12 +66,6 @@ def project_matrices(found: list[Matrix], method: Method = "pca", dims: int = 2,
 def head_similarity(model: Any) -> dict[str, float | None]:
     """Mean cosine between the heads of each adapted module; None where a head is still zero or there is only one."""
     return {module: _mean_cosine(head_matrices(layer)[1].flatten(1)) for module, layer in hydra_layers(model).items()}
-
-
-def layer_number(module: str) -> int | None:
-    """The block's index in a module's name: 7 for model.layers.7.mlp.up_proj."""
-    found = re.search(r"\.(\d+)\.", f".{module}.")
-    return int(found[1]) if found else None
 
 
 def _matrix(run: str, module: str, layer: int | None, kind: Any, head: int | None, value: torch.Tensor) -> Matrix:

@@ -51,8 +51,8 @@ def gates_by_group(
     for indices, batch in _batches(model, rows, pad_token_id):
         with record_gates(model) as record:
             model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)
-        means = mean_gates(record, predicting(batch["labels"])).mean(0)  # (batch, N)
-        for index, gates in zip(indices, means.cpu(), strict=True):
+        means = mean_gates(record.stacked(), predicting(batch["labels"])).mean(0)  # (batch, N)
+        for index, gates in zip(indices, means, strict=True):
             label = labels[index]
             sums[label] = sums.get(label, torch.zeros_like(gates)) + gates
             counts[label] += 1

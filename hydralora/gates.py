@@ -1,54 +1,174 @@
-"""Gates as they were used: recorded by a forward hook on every router."""
+"""Gates as they were used: recorded by forward hooks on the routers."""
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import partial
+from typing import Any, cast
 
 import torch
 from torch import nn
 
+from hydralora.errors import ConfigError
 from hydralora.tuner.layer import normalised_entropy as normalised_entropy
-from hydralora.tuner.model import active_router, hydra_layers
+from hydralora.tuner.model import hydra_layers, model_body
+
+KEPT_TOKENS = 4096  # positions (batch x tokens) whose gates a record holds at most; older passes are dropped
+OnPass = Callable[["GateRecord"], None]
 
 
-@dataclass
 class GateRecord:
-    """The gates of the newest forward pass, by module name: float32 tensors (batch, tokens, N)."""
+    """The gates of the newest forward passes, in a ring; a context manager that may be entered again and again.
 
-    gates: dict[str, torch.Tensor] = field(default_factory=dict)
+    Attributes:
+        passes: float32 tensors on the CPU, oldest first, each (modules, batch, tokens, N). The oldest are dropped
+            once all hold more than `max_tokens` positions; the newest one is always there.
+        modules: names of the adapted modules of the newest pass, in the order of its first axis.
+    """
 
-    @property
-    def modules(self) -> list[str]:
-        return list(self.gates)
+    def __init__(self, model: nn.Module, max_tokens: int = KEPT_TOKENS, on_pass: OnPass | None = None) -> None:
+        self.passes: deque[torch.Tensor] = deque()
+        self.modules: list[str] = []
+        self._max_tokens = max_tokens
+        self._tokens = 0
+        self._on_pass = on_pass
+        self._watch = _Watch(model, self._add)
+
+    def __enter__(self) -> "GateRecord":
+        self._watch.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._watch.stop()
 
     def stacked(self) -> torch.Tensor:
-        """(modules, batch, tokens, N), in `modules` order."""
-        return torch.stack(list(self.gates.values()))
+        """The newest pass: (modules, batch, tokens, N), in `modules` order."""
+        return self.passes[-1]
+
+    def joined(self) -> torch.Tensor:
+        """All kept passes of one batch, as with a KV cache, one behind the other: (modules, batch, tokens, N)."""
+        return torch.cat(list(self.passes), dim=2)
+
+    def _add(self, gates: dict[str, torch.Tensor]) -> None:
+        self.modules = list(gates)
+        self.passes.append(torch.stack([value.detach() for value in gates.values()]).cpu())
+        self._tokens += self.passes[-1].shape[1:3].numel()
+        while len(self.passes) > 1 and self._tokens > self._max_tokens:
+            self._tokens -= self.passes.popleft().shape[1:3].numel()
+        if self._on_pass:
+            self._on_pass(self)
+
+
+def record_gates(model: nn.Module, max_tokens: int = KEPT_TOKENS, on_pass: OnPass | None = None) -> GateRecord:
+    """Record the gates of every token in every adapted module, as `with record_gates(model) as trace:`.
+
+    What is recorded is what the layers used, steered or not. Passes that gradient checkpointing repeats during the
+    backward pass are left out; a batch's padding is recorded as the model computed it.
+
+    Args:
+        model: a model with a HydraLoRA adapter; several adapters may be on it, one of them active at a time.
+        max_tokens: how many positions (batch x tokens) are kept; the newest pass is kept whatever its size.
+        on_pass: called with the record after each forward pass, so that a caller can take what would be dropped.
+
+    Raises:
+        ConfigError: in a forward pass, where two adapters are active at once.
+    """
+    return GateRecord(model, max_tokens, on_pass)
 
 
 @contextmanager
-def record_gates(model: nn.Module) -> Iterator[GateRecord]:
-    """Record the active adapter's gates while the block runs; each forward pass replaces the last one's."""
-    record = GateRecord()
+def live_gates(model: nn.Module) -> Iterator[list[torch.Tensor]]:
+    """The gates of each forward pass in the block, with their gradients, on their device: (modules, batch, tokens, N).
 
-    def keep(name: str, router: nn.Module, inputs: tuple, gates: torch.Tensor) -> None:
-        record.gates[name] = gates.detach()
-
-    handles = [
-        active_router(layer).register_forward_hook(partial(keep, name)) for name, layer in hydra_layers(model).items()
-    ]
+    For losses on gates; nothing bounds what is kept.
+    """
+    passes: list[torch.Tensor] = []
+    watch = _Watch(model, lambda gates: passes.append(torch.stack(list(gates.values()))))
+    watch.start()
     try:
-        yield record
+        yield passes
     finally:
-        for handle in handles:
+        watch.stop()
+
+
+class _Watch:
+    """Hooks that gather one forward pass's gates, by module name, (batch, tokens, N) each, and hand them on."""
+
+    def __init__(self, model: nn.Module, on_pass: Callable[[dict[str, torch.Tensor]], None]) -> None:
+        self._body = model_body(model)
+        self._layers = hydra_layers(model)
+        self._on_pass = on_pass
+        self._gates: dict[str, torch.Tensor] = {}
+        self._shape: torch.Size | None = None  # (batch, tokens) of the pass
+        self._expected = 0
+        self._handles: list[Any] = []
+
+    def start(self) -> None:
+        self._handles = [self._body.register_forward_pre_hook(self._begin, with_kwargs=True)]
+        self._expected = self._count()
+        for name, layer in self._layers.items():
+            for router in layer.hydra_router.values():  # of every adapter: which one is active may change meanwhile
+                self._handles.append(router.register_forward_hook(partial(self._keep, name)))
+
+    def stop(self) -> None:
+        for handle in self._handles:
             handle.remove()
+        self._handles = []
+        self._end()
+
+    def _begin(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        if _in_backward():
+            return
+        self._end()  # a pass in which some layer had no turn
+        self._shape = _token_shape(args, kwargs)
+        self._expected = self._count()
+
+    def _keep(self, name: str, router: nn.Module, inputs: tuple, gates: torch.Tensor) -> None:
+        if _in_backward():  # gradient checkpointing runs the layer once more
+            return
+        if name in self._gates:
+            raise ConfigError(f"Two adapters are active on {name}. Activate one with set_adapter to record its gates.")
+        self._gates[name] = gates if self._shape is None else gates.view(*self._shape, -1)
+        if len(self._gates) == self._expected:
+            self._end()
+
+    def _end(self) -> None:
+        gates, self._gates, self._shape = self._gates, {}, None
+        if gates:
+            self._on_pass(gates)
+
+    def _count(self) -> int:
+        """How many adapted layers have a turn in a pass."""
+        return sum(any(name in layer.hydra_A for name in layer.active_adapters) for layer in self._layers.values())
 
 
-def mean_gates(record: GateRecord, mask: torch.Tensor) -> torch.Tensor:
+def _token_shape(args: tuple, kwargs: dict[str, Any]) -> torch.Size | None:
+    """(batch, tokens) of a model's input; some architectures flatten it before a linear layer."""
+    ids = kwargs.get("input_ids", args[0] if args else None)
+    found = kwargs.get("inputs_embeds") if ids is None else ids
+    return None if found is None else found.shape[:2]
+
+
+def _in_backward() -> bool:
+    return cast(Any, torch._C)._current_graph_task_id() != -1  # as torch.utils.module_tracker asks it
+
+
+def mean_gates(gates: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Mean gates of every row over the tokens where mask (batch, tokens) is true: (modules, batch, N).
 
-    A row without such a token gives zeros.
+    A row without such a token gives zeros. `gates` are (modules, batch, tokens, N).
     """
-    weight = mask.to(torch.float32)[None, :, :, None]  # (1, batch, tokens, 1)
-    return (record.stacked() * weight).sum(2) / weight.sum(2).clamp_min(1)
+    weight = mask.to(gates.device, torch.float32)[None, :, :, None]  # (1, batch, tokens, 1)
+    return (gates * weight).sum(2) / weight.sum(2).clamp_min(1)
+
+
+def load_balance(gates: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """N * sum_i f_i P_i, the mean over modules: 1 where heads share the load evenly, N where one has it all.
+
+    f_i is the share of tokens whose strongest head is i, P_i the mean gate of head i, over the tokens where mask
+    (batch, tokens) is true (Switch Transformers, 2101.03961, section 2.2). `gates` are (modules, batch, tokens, N).
+    """
+    num_heads = gates.shape[-1]
+    used = gates[:, mask]  # (modules, used tokens, N)
+    share = nn.functional.one_hot(used.argmax(-1), num_heads).float().mean(1)  # (modules, N), no gradient
+    return num_heads * (share * used.mean(1)).sum(-1).mean()

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -14,6 +14,7 @@ from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopPLogit
 from hydralora.data.templates import encode_prompt
 from hydralora.errors import ConfigError
 from hydralora.gates import record_gates
+from hydralora.steering import Steering, steered
 from hydralora.tuner.model import hydra_layers
 
 
@@ -55,6 +56,7 @@ def generate(
     sampling: Sampling | None = None,
     adapter: bool = True,
     lock: AbstractContextManager | None = None,
+    steering: Steering | None = None,
 ) -> Iterator[Token]:
     """Answer a conversation token by token, until the end-of-turn mark, max_new_tokens or the end of the context.
 
@@ -63,9 +65,10 @@ def generate(
         messages: the conversation, as {role, content}, ending with the user's turn.
         adapter: False answers as the base model, the adapter switched off.
         lock: held during each forward pass, so that several generations, adapted or not, can share one model.
+        steering: how the adapter's gates shall be, in place of the router's; without an adapter it has no effect.
 
     Raises:
-        ConfigError: the prompt leaves no room in the model's context.
+        ConfigError: the prompt leaves no room in the model's context, or the adapter can't be steered so.
     """
     sampling = sampling or Sampling()
     prompt = encode_prompt(tokenizer, list(messages))
@@ -76,9 +79,14 @@ def generate(
     text = _TextPieces(tokenizer)
     ids = torch.tensor([prompt], device=next(model.parameters()).device)
     everything, cache = ids, None
+    record = record_gates(model, max_tokens=1) if adapter and hydra_layers(model) else None
+    adapter_state = record or (nullcontext() if adapter else _AdapterOff(model))
+    steered_gates = steered(model, steering) if steering and record else nullcontext()
     for _ in range(min(sampling.max_new_tokens, room)):
-        with lock or nullcontext(), torch.inference_mode(), _adapter_state(model, adapter):
-            logits, gates, cache = _forward(model, ids, cache, adapter)
+        with lock or nullcontext(), torch.inference_mode(), steered_gates, adapter_state:
+            output = model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        cache, logits = output.past_key_values, output.logits[:, -1]
+        gates = record.stacked()[:, 0, -1].tolist() if record else []
         next_id = _choose(warpers(cast(torch.LongTensor, everything.cpu()), logits.float().cpu()), sampling, generator)
         if next_id in ends:
             break
@@ -109,29 +117,24 @@ def _room(model: Any, prompt_tokens: int) -> int:
     return limit - prompt_tokens
 
 
-def _forward(model: Any, ids: torch.Tensor, cache: Any, adapter: bool) -> tuple[torch.Tensor, list, Any]:
-    """Logits (1, vocabulary) of the next token, the last position's gates, and the KV cache."""
-    if not (adapter and hydra_layers(model)):
-        output = model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        return output.logits[:, -1], [], output.past_key_values
-    with record_gates(model) as record:
-        output = model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
-    gates = torch.stack([value[0, -1] for value in record.gates.values()])  # (modules, N)
-    return output.logits[:, -1], gates.cpu().tolist(), output.past_key_values
+class _AdapterOff:
+    """A context manager, to be entered again and again, that switches the adapter off.
 
+    As PEFT's `disable_adapter`, but without its check of the whole model: that takes as long as a token, and here it
+    would come with every one.
+    """
 
-@contextmanager
-def _adapter_state(model: Any, adapter: bool) -> Iterator[None]:
-    """The adapter on or off. Off as by PEFT's `disable_adapter`, but without its check of the whole model: that takes
-    as long as a token, and here it would come with every one."""
-    layers = [] if adapter else [m for m in model.modules() if isinstance(m, BaseTunerLayer | AuxiliaryTrainingWrapper)]
-    before = [layer._disable_adapters for layer in layers]
-    for layer in layers:
-        layer._disable_adapters = True
-    try:
-        yield
-    finally:
-        for layer, disabled in zip(layers, before, strict=True):
+    def __init__(self, model: Any) -> None:
+        self._layers = [m for m in model.modules() if isinstance(m, BaseTunerLayer | AuxiliaryTrainingWrapper)]
+        self._before: list[bool] = []
+
+    def __enter__(self) -> None:
+        self._before = [layer._disable_adapters for layer in self._layers]
+        for layer in self._layers:
+            layer._disable_adapters = True
+
+    def __exit__(self, *error: object) -> None:
+        for layer, disabled in zip(self._layers, self._before, strict=True):
             layer._disable_adapters = disabled
 
 

@@ -18,6 +18,7 @@ from hydralora.models import BaseModelFiles, find_model, load_base, load_tokeniz
 from hydralora.recipe import Recipe
 from hydralora.tuner.config import HydraLoraConfig
 from hydralora.tuner.init import init_router
+from hydralora.tuner.targets import default_targets
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def prepare(recipe: Recipe, on_stage: Callable[[str], None]) -> Prepared:
     torch.manual_seed(settings.seed)
     model = _adapt(base, recipe, clusters.k)
     entropy = None
-    if recipe.method == "hydralora" and recipe.tuner.router_init == "components":
+    if recipe.method == "hydralora" and model.peft_config["default"].router_init == "components":
         on_stage("starting the router from the components")
         entropy = _start_router(model, recipe, train, train_rows, clusters)
     model.eval()
@@ -135,7 +136,7 @@ def _adapt(base: Any, recipe: Recipe, k: int) -> Any:
         "r": tuner.r,
         "lora_alpha": tuner.lora_alpha,
         "lora_dropout": tuner.lora_dropout,
-        "target_modules": tuner.target_modules,
+        "target_modules": tuner.target_modules or default_targets(base),
         "exclude_modules": tuner.exclude_modules,
         "layers_to_transform": tuner.layers_to_transform,
         "modules_to_save": tuner.modules_to_save,
@@ -150,8 +151,14 @@ def _adapt(base: Any, recipe: Recipe, k: int) -> Any:
         **shared,
         num_heads=tuner.num_heads or k,
         router_input=tuner.router_input,
-        router_init=tuner.router_init,
+        router_init="random" if tuner.router == "uniform" else tuner.router_init,
         router_bias=tuner.router_bias,
+        router=tuner.router,
+        top_k=tuner.top_k,
+        balance_weight=tuner.balance_weight,
+        head_init=tuner.head_init,
+        head_dropout=tuner.head_dropout,
+        shared_A=tuner.shared_A,
     )
     return get_peft_model(base, config)
 

@@ -56,8 +56,22 @@ class TunerSettings(Section):
     router_bias: bool | None = Field(
         None, description="Give the router a bias. None: only with router_init components, which needs one."
     )
-    target_modules: list[str] = Field(
-        ["gate_proj", "up_proj", "down_proj"], min_length=1, description="Names of the layers to adapt."
+    router: Literal["softmax", "uniform"] = Field(
+        "softmax", description="Gates from a learnt softmax, or all alike (the paper's ablation w/o gate)."
+    )
+    top_k: int | None = Field(
+        None, ge=1, le=64, description="Keep each token's largest gates, renormalised. None: all of them (the paper)."
+    )
+    balance_weight: float = Field(
+        0.0, ge=0, description="Weight of the load-balance loss that is added to the training loss."
+    )
+    head_init: Literal["zeros", "centred"] = Field(
+        "zeros", description="Heads start at zero (published), or random with sum zero."
+    )
+    head_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on A x, drawn for every head by itself.")
+    shared_A: bool = Field(True, description="One A for all heads, or each head its own (the paper's LoRA-Split).")
+    target_modules: list[str] | None = Field(
+        None, min_length=1, description="Names of the layers to adapt. None: the MLP's linear layers (published)."
     )
     exclude_modules: list[str] | None = Field(None, description="Names of layers to leave alone.")
     layers_to_transform: list[Annotated[int, Field(ge=0)]] | None = Field(

@@ -4,6 +4,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from hydralora.data.batches import LengthGroupedBatches, collate
 from hydralora.data.templates import Encoded
 from hydralora.errors import RunError
 from hydralora.evaluation import evaluate
-from hydralora.gates import mean_gates, normalised_entropy, record_gates
+from hydralora.gates import live_gates, load_balance, mean_gates, normalised_entropy
 from hydralora.loss import answer_logits, answer_loss
 from hydralora.preparation import Prepared, prepare
 from hydralora.recipe import Recipe, TrainingSettings
@@ -151,13 +152,15 @@ def _nothing_learnt(recipe: Recipe, run: _Reporter) -> dict[str, Any]:
 class _AnswerTrainer(Trainer):
     """transformers' Trainer with our batches, and our loss on the answers' tokens alone."""
 
-    def __init__(self, *args: Any, batches: LengthGroupedBatches, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, batches: LengthGroupedBatches, balance_weight: float = 0.0, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.model_accepts_loss_kwargs = True  # the loss below is already divided by the step's answer tokens
         self.batches = batches
         self.tokens_seen = 0
         self.gate_means: torch.Tensor | None = None  # (N,), of the newest step that is logged
         self.gate_entropy = 0.0
+        self.balance_weight = balance_weight
+        self.balance = 0.0  # sum of the weighted load-balance losses, divided as the steps' losses are
 
     def get_train_dataloader(self) -> DataLoader:
         loader = DataLoader(self.train_dataset, batch_sampler=self.batches, collate_fn=self.data_collator)  # type: ignore[arg-type]
@@ -168,16 +171,26 @@ class _AnswerTrainer(Trainer):
     ) -> torch.Tensor:
         self.tokens_seen += int(inputs["attention_mask"].sum())
         due = (self.state.global_step + 1) % self.args.logging_steps == 0 or self.state.global_step == 0
-        if due and hydra_layers(model):
-            with record_gates(model) as record:
-                logits, targets = answer_logits(model, inputs)
-            mask = inputs["attention_mask"].bool()
-            self.gate_means = mean_gates(record, mask).mean((0, 1)).cpu()
-            self.gate_entropy = float(normalised_entropy(record.stacked())[:, mask].mean())
-        else:
+        looked_at = hydra_layers(model) and (due or self.balance_weight)
+        watch: AbstractContextManager[list[torch.Tensor]] = live_gates(model) if looked_at else nullcontext([])
+        with watch as passes:
             logits, targets = answer_logits(model, inputs)
         total = num_items_in_batch if num_items_in_batch is not None else len(targets)
-        return answer_loss(logits, targets).sum() / total
+        loss = answer_loss(logits, targets).sum() / total
+        if looked_at:
+            loss = loss + self._look_at(passes[0], inputs["attention_mask"].bool())
+        return loss
+
+    def _look_at(self, gates: torch.Tensor, mask: torch.Tensor) -> torch.Tensor | float:
+        """Remember the gates (modules, batch, tokens, N) for the next event; returns their part of the loss."""
+        seen = gates.detach()
+        self.gate_means = mean_gates(seen, mask).mean((0, 1)).cpu()
+        self.gate_entropy = float(normalised_entropy(seen)[:, mask].mean())
+        if not self.balance_weight:
+            return 0.0
+        loss = self.balance_weight * load_balance(gates, mask) / self.current_gradient_accumulation_steps
+        self.balance += float(loss.detach())
+        return loss
 
 
 class _Events(TrainerCallback):
@@ -192,6 +205,7 @@ class _Events(TrainerCallback):
         self.trainer: _AnswerTrainer | None = None
         self._since = time.monotonic()
         self._tokens = 0
+        self._logged = 0  # step of the newest event
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._since = time.monotonic()
@@ -221,7 +235,15 @@ class _Events(TrainerCallback):
         self._tokens, self._since = trainer.tokens_seen, now
         if not math.isfinite(logs["loss"]):
             raise _diverged(state.global_step)
-        self.run.event("train", loss=logs["loss"], learning_rate=logs.get("learning_rate"), tokens_per_second=speed)
+        steps = state.global_step - self._logged
+        balance, self._logged, trainer.balance = trainer.balance / steps, state.global_step, 0.0
+        self.run.event(
+            "train",
+            loss=logs["loss"] - balance,  # on the answers alone, as in every evaluation
+            learning_rate=logs.get("learning_rate"),
+            tokens_per_second=speed,
+            **({"balance_loss": balance} if trainer.balance_weight else {}),
+        )
         if trainer.gate_means is not None:
             self.run.event("gates", mean_gate=trainer.gate_means.tolist(), entropy=trainer.gate_entropy)
 
@@ -241,6 +263,7 @@ def _trainer(prepared: Prepared, recipe: Recipe, output: Path, run: _Reporter) -
         train_dataset=rows,
         data_collator=lambda items: collate(items, prepared.tokenizer.pad_token_id),
         batches=batches,
+        balance_weight=recipe.tuner.balance_weight if recipe.method != "lora" else 0.0,
         callbacks=[callback],
     )
     trainer.remove_callback(_progress_callback())

@@ -8,6 +8,13 @@ from peft import PeftConfig
 
 from hydralora.errors import ConfigError
 
+CHOICES = {
+    "router_input": ("latent", "hidden"),
+    "router_init": ("random", "components"),
+    "router": ("softmax", "uniform"),
+    "head_init": ("zeros", "centred"),
+}
+
 
 class HydraPeftType(str, Enum):
     """PEFT's own enum is closed; transformers' `load_adapter` asks for a member that has a `.value`."""
@@ -19,10 +26,11 @@ class HydraPeftType(str, Enum):
 class HydraLoraConfig(PeftConfig):
     """One shared A, `num_heads` heads B and a router per adapted layer (Tian et al. 2024, section 3).
 
-    The layer computes y = base(x) + lora_alpha / r * sum_i gates_i * B_i A x.
+    The layer computes y = base(x) + lora_alpha / r * sum_i gates_i * B_i A x. head_init and head_dropout follow
+    R-LoRA (2502.15455), the load-balance loss Switch Transformers (2101.03961, section 2.2).
 
     Raises:
-        ConfigError: r or num_heads below 1, dropout outside [0, 1), or an unknown option.
+        ConfigError: a number outside its range, an unknown option, or options that exclude each other.
     """
 
     r: int = field(default=8, metadata={"help": "Rank of A and of every head."})
@@ -40,8 +48,28 @@ class HydraLoraConfig(PeftConfig):
         default="random",
         metadata={"help": "How the router starts. 'components' needs a call of hydralora.init_router before training."},
     )
+    router: Literal["softmax", "uniform"] = field(
+        default="softmax",
+        metadata={"help": "Gates from a learnt softmax, or all 1/N (the paper's ablation w/o gate)."},
+    )
+    top_k: int | None = field(
+        default=None, metadata={"help": "Keep each token's top_k largest gates, renormalised. None: all (the paper)."}
+    )
+    balance_weight: float = field(
+        default=0.0,
+        metadata={"help": "Weight of the load-balance loss, which hydralora's training adds to the training loss."},
+    )
+    head_init: Literal["zeros", "centred"] = field(
+        default="zeros",
+        metadata={"help": "Heads start at zero (published), or random with sum zero behind a router at zero."},
+    )
+    head_dropout: float = field(default=0.0, metadata={"help": "Dropout on A x, drawn for every head by itself."})
+    shared_A: bool = field(
+        default=True, metadata={"help": "One A for all heads; False gives every head its own (LoRA-Split, w/o Hydra)."}
+    )
     target_modules: list[str] | str | None = field(
-        default=None, metadata={"help": "Names (or one regex) of the layers to adapt."}
+        default=None,
+        metadata={"help": "Names (or one regex) of the layers to adapt. None: the MLP's linear layers, as published."},
     )
     exclude_modules: list[str] | str | None = field(
         default=None, metadata={"help": "Names (or one regex) of layers to leave alone."}
@@ -59,14 +87,14 @@ class HydraLoraConfig(PeftConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.peft_type = HydraPeftType.HYDRALORA
-        for name in ("r", "num_heads"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ConfigError(f"HydraLoraConfig: {name} is {value!r}. Set it to a whole number of at least 1.")
-        if not 0 <= self.lora_dropout < 1:
-            raise ConfigError(f"HydraLoraConfig: lora_dropout is {self.lora_dropout!r}. Set it from 0 to below 1.")
-        _one_of("router_input", self.router_input, ("latent", "hidden"))
-        _one_of("router_init", self.router_init, ("random", "components"))
+        self._check_numbers()
+        for name, allowed in CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise ConfigError(
+                    f"HydraLoraConfig: {name} is {getattr(self, name)!r}. Choose one of {', '.join(allowed)}."
+                )
+        if self.router == "uniform":
+            self._refuse_a_routers_settings()
         if self.router_init == "components" and self.router_bias is False:
             raise ConfigError("HydraLoraConfig: router_init='components' needs a router bias. Leave out router_bias.")
         if self.router_bias is None:
@@ -76,7 +104,23 @@ class HydraLoraConfig(PeftConfig):
             if isinstance(value, (list, tuple, set)):
                 setattr(self, name, sorted(value))
 
+    def _check_numbers(self) -> None:
+        for name in ("r", "num_heads"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ConfigError(f"HydraLoraConfig: {name} is {value!r}. Set it to a whole number of at least 1.")
+        for name in ("lora_dropout", "head_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"HydraLoraConfig: {name} is {getattr(self, name)!r}. Set it from 0 to below 1.")
+        if self.balance_weight < 0:
+            raise ConfigError(f"HydraLoraConfig: balance_weight is {self.balance_weight!r}. Set it to 0 or more.")
+        if self.top_k is not None and not 1 <= self.top_k <= self.num_heads:
+            raise ConfigError(f"HydraLoraConfig: top_k is {self.top_k!r}. Set it from 1 to num_heads={self.num_heads}.")
 
-def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ConfigError(f"HydraLoraConfig: {name} is {value!r}. Choose one of {', '.join(allowed)}.")
+    def _refuse_a_routers_settings(self) -> None:
+        for name, unused in (("router_init", "random"), ("top_k", None), ("router_bias", None), ("balance_weight", 0)):
+            if getattr(self, name) not in (unused, False):
+                raise ConfigError(
+                    f"HydraLoraConfig: router='uniform' has nothing to learn, so {name}={getattr(self, name)!r} has no "
+                    f"meaning. Leave it out, or set router='softmax'."
+                )

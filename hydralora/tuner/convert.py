@@ -45,7 +45,7 @@ def load_official(model: nn.Module, folder: str | Path) -> PeftModel:
         _assign(layer.hydra_A[adapter].get_parameter("weight"), _take(weights, f"{name}.lora_A.weight"), name)
         for i, head in enumerate(layer.hydra_B[adapter]):  # (r, out) each
             _assign(head, _take(weights, f"{name}.lora_B{i}.weight").T, name)
-        _assign(active_router(layer).weight, _take(weights, f"{name}.lora_route.weight"), name)
+        _assign(active_router(layer).get_parameter("weight"), _take(weights, f"{name}.lora_route.weight"), name)
     if weights:
         raise ModelError(f"{folder}: {len(weights)} weights fit no layer of the base model, such as {min(weights)!r}.")
     return peft_model.eval()

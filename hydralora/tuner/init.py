@@ -3,13 +3,13 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 
 from hydralora.errors import ConfigError
-from hydralora.tuner.layer import HydraLoraLayer, Router, normalised_entropy
+from hydralora.tuner.layer import HydraLoraLayer, Router, UniformRouter, normalised_entropy
 from hydralora.tuner.model import active_router, hydra_layers
 
 ROWS_PER_COMPONENT = 24
@@ -48,10 +48,10 @@ def init_router(
     """
     layers = hydra_layers(model)
     _check(layers, rows, labels, entropy)
-    num_heads = len(active_router(next(iter(layers.values()))).weight)
+    num_heads = active_router(next(iter(layers.values()))).num_heads
     chosen = _choose(labels, num_heads, rows_per_component)
     batches = _batches(rows, chosen, next(model.parameters()).device)
-    routers = {name: active_router(layer) for name, layer in layers.items()}
+    routers = {name: cast(Router, active_router(layer)) for name, layer in layers.items()}
     discriminants = _discriminants(model, routers, batches, num_heads)
     scores = _scores(model, routers, batches, discriminants)
     return {name: _write(router, *discriminants[name], scores[name], entropy) for name, router in routers.items()}
@@ -65,7 +65,10 @@ def _check(layers: dict[str, HydraLoraLayer], rows: Sequence, labels: Sequence[i
     if len(rows) != len(labels):
         raise ConfigError(f"init_router: {len(rows)} rows but {len(labels)} labels. Give one label for each row.")
     for name, layer in layers.items():
-        if active_router(layer).bias is None:
+        router = active_router(layer)
+        if isinstance(router, UniformRouter):
+            raise ConfigError(f"init_router: the gates of {name} are uniform, so there is no router to start.")
+        if router.bias is None:
             raise ConfigError(f"init_router: the router of {name} has no bias. Set router_init='components'.")
 
 

@@ -9,6 +9,8 @@ from torch import nn
 
 from hydralora.tuner.config import HydraLoraConfig
 
+CENTRED_STD = 0.02  # of the heads' random start; transformers' usual initializer_range
+
 
 class Router(nn.Module):
     """Gates for every token: a linear map and a softmax, in float32 whatever the base's dtype.
@@ -16,25 +18,65 @@ class Router(nn.Module):
     It is a module of its own so that gates can be recorded, or replaced, by a forward hook on it.
     """
 
-    def __init__(self, in_features: int, num_heads: int, bias: bool) -> None:
+    def __init__(self, in_features: int, num_heads: int, bias: bool, top_k: int | None = None) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(num_heads, in_features))  # (N, in or r)
+        self.num_heads = num_heads
+        self.top_k = top_k if top_k and top_k < num_heads else None
+        self.weight = nn.Parameter(torch.empty(num_heads, in_features))  # (N, features)
         self.bias = nn.Parameter(torch.zeros(num_heads)) if bias else None
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Map (..., in or r) to gates (..., N), float32, each row summing to 1."""
-        with torch.autocast(features.device.type, enabled=False):
-            bias = None if self.bias is None else self.bias.float()
-            logits = nn.functional.linear(features.float(), self.weight.float(), bias)
-            return logits.softmax(dim=-1)
+        """Map (..., features) to gates (..., N), float32, each row summing to 1."""
+        return self.logits(features).softmax(dim=-1)
+
+    def logits(self, features: torch.Tensor) -> torch.Tensor:
+        """What the softmax is taken of: float32 (..., N); minus infinity for heads outside a token's top_k."""
+        if torch.is_autocast_enabled(features.device.type):
+            with torch.autocast(features.device.type, enabled=False):
+                return self._logits(features)
+        return self._logits(features)
+
+    def _logits(self, features: torch.Tensor) -> torch.Tensor:
+        bias = None if self.bias is None else self.bias.float()
+        logits = nn.functional.linear(features.float(), self.weight.float(), bias)
+        if self.top_k is None:
+            return logits
+        kept = logits.topk(self.top_k, dim=-1).indices
+        return torch.full_like(logits, -math.inf).scatter(-1, kept, logits.gather(-1, kept))
+
+
+class UniformRouter(nn.Module):
+    """Every head the same gate for every token: the paper's ablation *w/o gate*. It has no parameters."""
+
+    def __init__(self, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Map (..., features) to gates 1/N, (..., N), float32."""
+        return self.logits(features).softmax(dim=-1)
+
+    def logits(self, features: torch.Tensor) -> torch.Tensor:
+        return features.new_zeros((*features.shape[:-1], self.num_heads), dtype=torch.float32)
+
+
+AnyRouter = Router | UniformRouter
 
 
 class HydraLoraLayer(nn.Module, BaseTunerLayer):
     """A frozen linear layer with one or several named HydraLoRA adapters beside it."""
 
     adapter_layer_names: tuple[str, ...] = ("hydra_A", "hydra_B", "hydra_router")
-    other_param_names: tuple[str, ...] = ("r", "num_heads", "scaling", "reads_input", "hydra_dropout")
+    other_param_names: tuple[str, ...] = (
+        "r",
+        "num_heads",
+        "scaling",
+        "reads_input",
+        "shared_A",
+        "hydra_dropout",
+        "head_dropout",
+    )
 
     def __init__(self, base_layer: nn.Module, adapter_name: str, config: HydraLoraConfig) -> None:
         super().__init__()
@@ -43,10 +85,12 @@ class HydraLoraLayer(nn.Module, BaseTunerLayer):
         self.hydra_B = nn.ParameterDict()
         self.hydra_router = nn.ModuleDict()
         self.hydra_dropout = nn.ModuleDict()
+        self.head_dropout = nn.ModuleDict()
         self.r: dict[str, int] = {}
         self.num_heads: dict[str, int] = {}
         self.scaling: dict[str, float] = {}
         self.reads_input: dict[str, bool] = {}
+        self.shared_A: dict[str, bool] = {}
         self._disable_adapters = False
         self.merged_adapters: list[str] = []
         self.in_features, self.out_features = layer_shape(self.get_base_layer())
@@ -54,47 +98,84 @@ class HydraLoraLayer(nn.Module, BaseTunerLayer):
         self.update_layer(adapter_name, config)
 
     def update_layer(self, adapter_name: str, config: HydraLoraConfig) -> None:
-        """Add an adapter: A Kaiming-uniform, heads zero, so that the layer's output does not change."""
+        """Add an adapter: A Kaiming-uniform, heads zero or centred, so that the layer's output does not change."""
         r, num_heads = config.r, config.num_heads
+        latent = r if config.shared_A else num_heads * r
         self.r[adapter_name] = r
         self.num_heads[adapter_name] = num_heads
         self.scaling[adapter_name] = config.lora_alpha / r
         self.reads_input[adapter_name] = config.router_input == "hidden"
-        self.hydra_dropout[adapter_name] = nn.Dropout(config.lora_dropout) if config.lora_dropout else nn.Identity()
-        a = nn.Linear(self.in_features, r, bias=False)
+        self.shared_A[adapter_name] = config.shared_A
+        self.hydra_dropout[adapter_name] = _dropout(config.lora_dropout)
+        self.head_dropout[adapter_name] = _dropout(config.head_dropout)
+        a = nn.Linear(self.in_features, latent, bias=False)
         nn.init.kaiming_uniform_(a.weight, a=math.sqrt(5))
         self.hydra_A[adapter_name] = a
         self.hydra_B[adapter_name] = nn.Parameter(torch.zeros(num_heads, r, self.out_features))
-        self.hydra_router[adapter_name] = Router(
-            self.in_features if self.reads_input[adapter_name] else r, num_heads, bool(config.router_bias)
+        self.hydra_router[adapter_name] = (
+            UniformRouter(num_heads)
+            if config.router == "uniform"
+            else Router(
+                self.in_features if self.reads_input[adapter_name] else latent,
+                num_heads,
+                bool(config.router_bias),
+                config.top_k,
+            )
         )
+        if config.head_init == "centred":
+            self._centre(adapter_name)
         self._move_adapter_to_device_of_base_layer(adapter_name)
         self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
 
+    @torch.no_grad()
+    def _centre(self, name: str) -> None:
+        """Heads random but summing to zero, gates uniform: the sum is zero, yet heads differ and gates matter."""
+        heads = nn.init.normal_(self.hydra_B[name], std=CENTRED_STD)  # (N, r, out)
+        heads.sub_(heads.mean(0))
+        if not self.shared_A[name]:  # the sum over heads is zero only behind one and the same A
+            a = self.hydra_A[name].get_parameter("weight").view(len(heads), -1, self.in_features)
+            a.copy_(a[0].expand_as(a).clone())
+        for parameter in self.hydra_router[name].parameters():
+            parameter.zero_()
+
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         """(..., in) -> (..., out). With every head zero the result is bit-equal to the base layer's."""
-        result = self.base_layer(x, *args, **kwargs)
-        if self.disable_adapters:
-            return result
-        for name in self.active_adapters:
-            if name in self.hydra_A:
-                result = result + self.adapter_delta(name, x).to(result.dtype)
-        return result
+        names = [] if self.disable_adapters else [name for name in self.active_adapters if name in self.hydra_A]
+        if not names:
+            return self.base_layer(x, *args, **kwargs)
+        in_place = _writes_a_fresh_output(self.base_layer) and not args and not kwargs
+        # Of two dimensions, so that it can be added to in place: autograd copies a view that is written into.
+        result = self.base_layer(x.reshape(-1, x.shape[-1]) if in_place else x, *args, **kwargs)
+        for name in names:
+            result = self._add(result, name, x, in_place)
+        return result.view(*x.shape[:-1], -1) if in_place else result
 
-    def adapter_delta(self, name: str, x: torch.Tensor) -> torch.Tensor:
-        """scale * sum_i gates_i B_i A x, as one small matrix product for A and one for all heads: (..., out)."""
-        B = self.hydra_B[name]  # (N, r, out)
-        x = self._cast_input_dtype(x, B.dtype)
-        z = self.hydra_A[name](self.hydra_dropout[name](x))  # (..., r), once for all heads
+    def _add(self, result: torch.Tensor, name: str, x: torch.Tensor, in_place: bool) -> torch.Tensor:
+        """result + scale * sum_i gates_i B_i A x: one small matrix product for A, one for all heads: (..., out).
+
+        In place it makes no pass over (tokens, out) and keeps nothing that wide for the backward pass.
+        """
+        mixed = self.mixed_latents(name, x)  # (..., N*r)
+        heads = self.hydra_B[name].flatten(0, 1)  # (N*r, out)
+        if in_place and result.dtype == mixed.dtype == heads.dtype:
+            return result.addmm_(mixed.flatten(0, -2), heads, alpha=self.scaling[name])
+        delta = self.scaling[name] * (mixed @ heads)
+        return (result + delta.view_as(result)).to(result.dtype)
+
+    def mixed_latents(self, name: str, x: torch.Tensor) -> torch.Tensor:
+        """Every head's input, gates_i A x (or gates_i A_i x where A is not shared), side by side: (..., N*r)."""
+        x = self._cast_input_dtype(x, self.hydra_B[name].dtype)
+        z = self.hydra_A[name](self.hydra_dropout[name](x))  # (..., r), once for all heads; (..., N*r) if not shared
         gates = self.hydra_router[name](x if self.reads_input[name] else z)  # (..., N)
-        gates = gates.to(z.dtype) * self.scaling[name]
-        mixed = (gates.unsqueeze(-1) * z.unsqueeze(-2)).flatten(-2)  # (..., N*r)
-        return mixed @ B.flatten(0, 1)
+        per_head = z.unsqueeze(-2) if self.shared_A[name] else z.unflatten(-1, (self.num_heads[name], -1))
+        mixed = gates.to(z.dtype).unsqueeze(-1) * per_head  # (..., N, r)
+        return self.head_dropout[name](mixed).flatten(-2)
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
         raise NotImplementedError(
             "A HydraLoRA layer can't be merged into its base: its gates change from token to token. "
-            "Keep the adapter beside the base model."
+            "Keep the adapter beside the base model, or make a plain LoRA of it with hydralora.bake, which is an "
+            "approximation, and merge that."
         )
 
     def unmerge(self) -> None:
@@ -102,6 +183,15 @@ class HydraLoraLayer(nn.Module, BaseTunerLayer):
 
     def __repr__(self) -> str:
         return "hydralora." + super().__repr__()
+
+
+def _dropout(share: float) -> nn.Module:
+    return nn.Dropout(share) if share else nn.Identity()
+
+
+def _writes_a_fresh_output(layer: nn.Module) -> bool:
+    """Whether nothing else holds the layer's output, so that it may be written into."""
+    return type(layer) is nn.Linear and not layer._forward_hooks
 
 
 def layer_shape(layer: nn.Module) -> tuple[int, int]:

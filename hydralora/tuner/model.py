@@ -3,17 +3,14 @@
 from typing import Any, cast
 
 import torch
-from peft import PeftConfig, mapping
+from peft import PeftConfig, PeftModel, mapping
 from peft.tuners.tuners_utils import BaseTuner
-from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 from torch import nn
-from transformers.pytorch_utils import Conv1D
 
 from hydralora.errors import ConfigError
 from hydralora.tuner.config import HydraLoraConfig, HydraPeftType
-from hydralora.tuner.layer import HydraLoraLayer, Router
-
-ADAPTABLE = (nn.Linear, Conv1D)
+from hydralora.tuner.layer import AnyRouter, HydraLoraLayer
+from hydralora.tuner.targets import ADAPTABLE, default_targets, is_expert, nothing_to_adapt
 
 
 class HydraLoraModel(BaseTuner):
@@ -21,22 +18,21 @@ class HydraLoraModel(BaseTuner):
 
     prefix: str = "hydra_"
     tuner_layer_cls = HydraLoraLayer
-    target_module_mapping = cast(dict[str, list[str]], TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING)
+    target_module_mapping: dict[str, list[str]] = {}  # noqa: RUF012  # default_targets looks at the model instead
 
     def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
         config = cast(HydraLoraConfig, self.peft_config[adapter_name])
-        targets = config.target_modules
+        if config.target_modules is None:
+            config.target_modules = sorted(default_targets(model))
+        asked = ", ".join(
+            f"{key}={getattr(config, key)!r}" for key in ("target_modules", "exclude_modules", "layers_to_transform")
+        )
         try:
             super().inject_adapter(model, adapter_name, *args, **kwargs)
         except ConfigError:
             raise
         except ValueError as error:
-            names = sorted({name.rpartition(".")[2] for name, m in model.named_modules() if isinstance(m, ADAPTABLE)})
-            raise ConfigError(
-                f"{type(model).__name__}: no layer to adapt with target_modules={targets!r}, "
-                f"exclude_modules={config.exclude_modules!r}, layers_to_transform={config.layers_to_transform!r}. "
-                f"Its linear layers are named {', '.join(names) or '(none)'}; choose among them."
-            ) from error
+            raise nothing_to_adapt(model, asked) from error
 
     def _create_and_replace(
         self,
@@ -49,6 +45,11 @@ class HydraLoraModel(BaseTuner):
         parameter_name: str | None = None,
     ) -> None:
         config = cast(HydraLoraConfig, peft_config)
+        if is_expert(current_key):
+            raise ConfigError(
+                f"Layer {current_key!r} is an expert, which sees only the tokens that are sent to it. HydraLoRA leaves "
+                "experts alone; name them in exclude_modules, or choose other target_modules."
+            )
         if isinstance(target, HydraLoraLayer):
             target.update_layer(adapter_name, config)
             return
@@ -80,6 +81,18 @@ def hydra_layers(model: nn.Module) -> dict[str, HydraLoraLayer]:
     }
 
 
+def model_body(model: Any) -> nn.Module:
+    """The part of a model that every forward pass calls once, as a module: PEFT calls the outer ones' `forward`."""
+    outer = model.get_base_model() if isinstance(model, PeftModel) else model
+    body = getattr(outer, "base_model", outer)
+    return model if body is outer else body
+
+
+def block_index(name: str) -> int | None:
+    """The block's index in a module's name: 7 for model.layers.7.mlp.up_proj."""
+    return next((int(part) for part in name.split(".") if part.isdigit()), None)
+
+
 def active_adapter(layer: HydraLoraLayer) -> str:
     """The one adapter whose gates and heads are looked at.
 
@@ -92,19 +105,20 @@ def active_adapter(layer: HydraLoraLayer) -> str:
     return names[0]
 
 
-def active_router(layer: HydraLoraLayer) -> Router:
+def active_router(layer: HydraLoraLayer) -> AnyRouter:
     """The router of the active adapter.
 
     Raises:
         ConfigError: none, or several, of the layer's adapters are active.
     """
-    return cast(Router, layer.hydra_router[active_adapter(layer)])
+    return cast(AnyRouter, layer.hydra_router[active_adapter(layer)])
 
 
 def head_matrices(layer: HydraLoraLayer) -> tuple[torch.Tensor, torch.Tensor]:
-    """A as (r, in) and the heads as (N, out, r), of the active adapter, detached."""
+    """A as (1, r, in), or each head's own as (N, r, in), and the heads as (N, out, r), of the active adapter."""
     name = active_adapter(layer)
-    return layer.hydra_A[name].get_parameter("weight").detach(), layer.hydra_B[name].detach().transpose(1, 2)
+    a = layer.hydra_A[name].get_parameter("weight").detach().unflatten(0, (-1, layer.r[name]))
+    return a, layer.hydra_B[name].detach().transpose(1, 2)
 
 
 def count_parameters(model: Any) -> dict[str, Any]:

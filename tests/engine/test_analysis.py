@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from hydralora import ConfigError, ModelError
-from hydralora.analysis import head_similarity, layer_number, matrices, project_matrices
+from hydralora.analysis import head_similarity, matrices, project_matrices
 from hydralora.projection import project
-from hydralora.tuner.model import hydra_layers
+from hydralora.tuner.model import block_index, hydra_layers
 from tests.tiny_model import adapt, shake, tiny_llama
 
 
@@ -126,4 +126,4 @@ def test_a_model_without_heads_is_refused() -> None:
     ("module", "number"), [("model.layers.7.mlp.up_proj", 7), ("h.11.attn.c_attn", 11), ("lm_head", None)]
 )
 def test_the_blocks_number_is_in_the_modules_name(module: str, number: int | None) -> None:
-    assert layer_number(module) == number
+    assert block_index(module) == number

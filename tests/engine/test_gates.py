@@ -25,7 +25,7 @@ def test_recorded_gates_equal_the_formula(router_input: str, ids: torch.Tensor) 
     a, router = layer.hydra_A["default"], layer.hydra_router["default"]
     features = inputs[0] if router_input == "hidden" else a(inputs[0])
     wanted = (features @ router.get_parameter("weight").T + router.get_parameter("bias")).softmax(-1)
-    torch.testing.assert_close(record.gates["model.layers.0.mlp.gate_proj"], wanted)
+    torch.testing.assert_close(record.stacked()[record.modules.index("model.layers.0.mlp.gate_proj")], wanted)
 
 
 def test_modules_come_in_the_models_order(ids: torch.Tensor) -> None:
@@ -58,7 +58,7 @@ def test_mean_gates_ignores_padding(ids: torch.Tensor) -> None:
         mask[i, :length] = 1
     with record_gates(model) as record:
         model(ids, attention_mask=mask)
-        padded = mean_gates(record, mask.bool())
+        padded = mean_gates(record.stacked(), mask.bool())
         model(ids[:1, :4])
         alone = record.stacked().mean(2)  # (modules, 1, N)
     torch.testing.assert_close(padded[:, :1], alone, atol=1e-5, rtol=0)

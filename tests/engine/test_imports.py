@@ -16,7 +16,7 @@ ENGINE = (
     {"fetching", "projection", "assets"},
     {"recipe", "tuner", "models"},
     {"data"},
-    {"loss", "gates", "clustering"},
+    {"loss", "gates", "steering", "clustering"},
     {"evaluation", "generation", "analysis", "preparation"},
     {"results"},
     {"training", "runs"},

@@ -81,10 +81,10 @@ def test_a_point_midway_between_two_components_belongs_to_both(rows: list[dict[s
 
 def test_rows_with_another_label_are_left_out(model: Any, rows: list[dict[str, Any]], labels: list[int]) -> None:
     init_router(model, rows, labels)
-    first = active_router(hydra_layers(model)["model.layers.0.mlp.up_proj"]).weight.clone()
+    first = active_router(hydra_layers(model)["model.layers.0.mlp.up_proj"]).get_parameter("weight").clone()
     noise = [{"input_ids": [9, 9, 9]}]
     init_router(model, rows + noise, [*labels, -1])
-    assert torch.equal(first, active_router(hydra_layers(model)["model.layers.0.mlp.up_proj"]).weight)
+    assert torch.equal(first, active_router(hydra_layers(model)["model.layers.0.mlp.up_proj"]).get_parameter("weight"))
 
 
 def test_only_the_chosen_positions_are_read(model: Any, rows: list[dict[str, Any]], labels: list[int]) -> None:
@@ -93,7 +93,9 @@ def test_only_the_chosen_positions_are_read(model: Any, rows: list[dict[str, Any
     weights = []
     for given in (cut, chosen, rows):
         init_router(model, given, labels)
-        weights.append(active_router(hydra_layers(model)["model.layers.1.mlp.down_proj"]).weight.clone())
+        weights.append(
+            active_router(hydra_layers(model)["model.layers.1.mlp.down_proj"]).get_parameter("weight").clone()
+        )
     torch.testing.assert_close(weights[0], weights[1], atol=1e-3, rtol=1e-3)
     assert not torch.allclose(weights[0], weights[2], atol=1e-2)
 
@@ -242,5 +244,5 @@ def test_a_router_beside_the_output_embedding_reads_every_token(tokenizer: Any) 
     )
     weight, _, _ = discriminant(model, "lm_head", rows)
     init_router(model, rows, [i % 3 for i in range(12)])
-    found = active_router(hydra_layers(model)["lm_head"]).weight.double()
+    found = active_router(hydra_layers(model)["lm_head"]).get_parameter("weight").double()
     torch.testing.assert_close(found / found.norm(), weight / weight.norm(), atol=1e-4, rtol=1e-4)

@@ -124,13 +124,6 @@ def test_conv1d_layers_of_gpt2(tmp_path: Path, ids: torch.Tensor) -> None:
     assert torch.equal(PeftModel.from_pretrained(tiny_gpt2(), str(tmp_path)).eval()(ids).logits, model(ids).logits)
 
 
-def test_target_modules_default_to_the_usual_ones_of_the_architecture() -> None:
-    assert {name.rpartition(".")[2] for name in hydra_layers(adapt(tiny_llama(), target_modules=None))} == {
-        "q_proj",
-        "v_proj",
-    }
-
-
 @pytest.mark.parametrize(("router_input", "bias", "router"), [("latent", False, 4 * 3), ("hidden", True, 48 * 3 + 3)])
 def test_parameters_are_counted(router_input: str, bias: bool, router: int) -> None:
     model = adapt(

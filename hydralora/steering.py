@@ -1,0 +1,153 @@
+"""Gates as somebody wants them: a head pinned, heads muted, all alike, sharper or softer."""
+
+import math
+from collections.abc import Collection
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from hydralora.errors import ConfigError
+from hydralora.tuner.layer import AnyRouter
+from hydralora.tuner.model import active_router, block_index, hydra_layers
+
+
+@dataclass(frozen=True)
+class Steering:
+    """What the gates shall be; pin and uniform each stand alone, the others combine.
+
+    Attributes:
+        pin: the head that gets the whole weight.
+        mute: heads that get none; the others share it in their proportions.
+        uniform: every head 1/N.
+        temperature: the router's logits are divided by it; below 1 sharpens, above 1 softens.
+        top_k: keep each token's largest gates, renormalised.
+        layers: indices of the blocks to steer; None steers all.
+    """
+
+    pin: int | None = None
+    mute: tuple[int, ...] = ()
+    uniform: bool = False
+    temperature: float | None = None
+    top_k: int | None = None
+    layers: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        asked = [name for name in ("pin", "mute", "uniform", "temperature", "top_k") if self._asks(name)]
+        if not asked:
+            raise ConfigError("Steering: nothing is asked. Set pin, mute, uniform, temperature or top_k.")
+        if len(asked) > 1 and {"pin", "uniform"} & set(asked):
+            raise ConfigError(f"Steering: {' and '.join(asked)} exclude each other. Set one of them.")
+        if self.temperature is not None and not 0 < self.temperature < math.inf:
+            raise ConfigError(f"Steering: temperature is {self.temperature!r}. Set it above 0; 1 changes nothing.")
+
+    def _asks(self, name: str) -> bool:
+        return getattr(self, name) not in (None, False, ())
+
+    def check(self, num_heads: int) -> None:
+        """Refuse what an adapter of `num_heads` heads can't do.
+
+        Raises:
+            ConfigError: no such head, every head muted, or top_k outside 1 to the heads left.
+        """
+        for name, heads in (("pin", () if self.pin is None else (self.pin,)), ("mute", self.mute)):
+            for head in heads:
+                if isinstance(head, bool) or not isinstance(head, int) or not 0 <= head < num_heads:
+                    raise ConfigError(
+                        f"Steering: {name} names head {head!r}; the adapter's heads are 0 to {num_heads - 1}."
+                    )
+        left = num_heads - len(set(self.mute))
+        if not left:
+            raise ConfigError(f"Steering: mute names all {num_heads} heads. Leave at least one.")
+        if self.top_k is not None and not 1 <= self.top_k <= left:
+            raise ConfigError(f"Steering: top_k is {self.top_k!r}. Set it from 1 to {left}, the heads not muted.")
+
+    def gates(self, logits: torch.Tensor) -> torch.Tensor:
+        """The steered gates for a router's logits (..., N)."""
+        if self.pin is not None:
+            gates = torch.zeros_like(logits)
+            gates[..., self.pin] = 1
+            return gates
+        if self.uniform:
+            return torch.full_like(logits, 1 / logits.shape[-1])
+        logits = logits / (self.temperature or 1.0)
+        if self.mute:
+            muted = torch.zeros(logits.shape[-1], dtype=torch.bool, device=logits.device)
+            muted[list(self.mute)] = True
+            # A router with top_k of its own may have kept none but muted heads; those left then share alike.
+            logits = logits.clamp_min(torch.finfo(logits.dtype).min).masked_fill(muted, -math.inf)
+        if self.top_k is not None:
+            kept = logits.topk(self.top_k, dim=-1).indices
+            logits = torch.full_like(logits, -math.inf).scatter(-1, kept, logits.gather(-1, kept))
+        return logits.softmax(-1)
+
+    def describe(self) -> dict[str, Any]:
+        """What was asked, as plain values."""
+        asked = {key: value for key, value in asdict(self).items() if value not in (None, False, ())}
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asked.items()}
+
+
+class _SteeredModel:
+    """A context manager, to be entered again and again; inside it the model's gates are steered."""
+
+    def __init__(self, model: nn.Module, steering: Steering) -> None:
+        layers = hydra_layers(model)
+        blocks = sorted({index for name in layers if (index := block_index(name)) is not None})
+        strange = sorted(set(steering.layers or ()) - set(blocks))
+        if strange or not layers:
+            raise ConfigError(f"Steering: layers {strange} are not adapted; those that are: {blocks}.")
+        wanted = None if steering.layers is None else set(steering.layers)
+        self.steering = steering
+        self._routers = [
+            active_router(layer) for name, layer in layers.items() if wanted is None or block_index(name) in wanted
+        ]
+        steering.check(self._routers[0].num_heads)
+        self._handles: list[Any] = []
+
+    def __enter__(self) -> Steering:
+        for router in self._routers:
+            if any(isinstance(hook, partial) and hook.func is _replace for hook in router._forward_hooks.values()):
+                raise ConfigError("The model's gates are steered already. Put everything into one steer_gates.")
+        hook = partial(_replace, self.steering)
+        # Before every other hook, so that whatever is recorded is what the layer uses.
+        self._handles = [router.register_forward_hook(hook, prepend=True) for router in self._routers]
+        return self.steering
+
+    def __exit__(self, *error: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+
+
+def steer_gates(
+    model: nn.Module,
+    pin: int | None = None,
+    mute: Collection[int] = (),
+    uniform: bool = False,
+    temperature: float | None = None,
+    top_k: int | None = None,
+    layers: Collection[int] | None = None,
+) -> _SteeredModel:
+    """Inside `with steer_gates(model, ...):` the active adapter's layers use these gates in place of the router's.
+
+    The arguments are those of `Steering`; gates are float32 and sum to 1 for every token.
+
+    Raises:
+        ConfigError: nothing is asked, settings exclude each other, there is no such head or block, or the model is
+            steered already.
+    """
+    return steered(
+        model,
+        Steering(pin, tuple(mute), uniform, temperature, top_k, None if layers is None else tuple(layers)),
+    )
+
+
+def steered(model: nn.Module, steering: Steering) -> _SteeredModel:
+    """`steer_gates` for a `Steering` that is at hand."""
+    return _SteeredModel(model, steering)
+
+
+def _replace(steering: Steering, router: nn.Module, inputs: tuple, gates: torch.Tensor) -> torch.Tensor:
+    return steering.gates(cast(AnyRouter, router).logits(inputs[0]))

@@ -1,0 +1,69 @@
+"""Which layers are adapted where nobody says: the MLP's linear layers, as in the published script."""
+
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from hydralora.errors import ConfigError
+
+ADAPTABLE = (nn.Linear, Conv1D)
+
+# Names of an MLP's linear layers, by family; the first line of which a model has every name is taken.
+MLP_LAYERS = (
+    ("gate_proj", "up_proj", "down_proj"),  # Llama, Mistral, Qwen, Gemma, StableLM, OLMo, Cohere, Granite
+    ("gate_up_proj", "down_proj"),  # Phi-3, GLM
+    ("mlp.c_fc", "mlp.c_proj"),  # GPT-2, GPT BigCode, StarCoder2; attention has a c_proj too
+    ("dense_h_to_4h", "dense_4h_to_h"),  # Falcon, GPT-NeoX, BLOOM
+    ("fc1", "fc2"),  # OPT, Phi
+    ("fc_in", "fc_out"),  # GPT-J
+    ("ffn.up_proj", "ffn.down_proj"),  # MPT
+)
+# Where a model has no such layer, as a mixture of experts, whose experts are one tensor and no linear layers.
+ATTENTION_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj")
+
+
+def default_targets(model: nn.Module) -> list[str]:
+    """Names of the MLP's linear layers, else of the attention's; experts are left alone.
+
+    Raises:
+        ConfigError: the model has neither under a name that is known.
+    """
+    names = adaptable_names(model)
+    for family in (*MLP_LAYERS, ATTENTION_LAYERS):
+        if all(any(matches(name, target) for name in names) for target in family):
+            return list(family)
+    raise ConfigError(
+        f"{type(model).__name__}: which layers to adapt is not known for this architecture. Set target_modules; its "
+        f"linear layers are named {_last_parts(names)}."
+    )
+
+
+def matches(name: str, target: str) -> bool:
+    """Whether a module's full name ends with `target`, by PEFT's own rule for lists."""
+    return name == target or name.endswith(f".{target}")
+
+
+def adaptable_names(model: nn.Module) -> list[str]:
+    """Full names of the layers that can be adapted."""
+    return [name for name, module in model.named_modules() if isinstance(module, ADAPTABLE) and not is_expert(name)]
+
+
+def is_expert(name: str) -> bool:
+    """Whether a module is inside a mixture of experts, where each sees only the tokens that are sent to it.
+
+    Gates of such a layer could not be told apart by token, so it is not adapted.
+    """
+    return ".experts." in f".{name}."
+
+
+def nothing_to_adapt(model: nn.Module, targets: object) -> ConfigError:
+    """The error for target_modules that match nothing."""
+    names = adaptable_names(model)
+    experts = any(is_expert(name) for name, _ in model.named_parameters())
+    return ConfigError(
+        f"{type(model).__name__}: no layer to adapt with {targets}. Its linear layers are named {_last_parts(names)}; "
+        f"choose among them.{' Its experts are not adapted.' if experts else ''}"
+    )
+
+
+def _last_parts(names: list[str]) -> str:
+    return ", ".join(sorted({name.rpartition(".")[2] for name in names})) or "(none)"
