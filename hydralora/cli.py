@@ -279,5 +279,42 @@ def demo(
     return report | {"shown": demo_table(report)}
 
 
+experiments = typer.Typer(no_args_is_help=True, help="Experiments that anyone can run again.")
+app.add_typer(experiments, name="experiment")
+
+
+@experiments.command("router-init")
+@answering
+def router_init(
+    data: Annotated[Path, typer.Option(help="A data file.")],
+    out: Annotated[Path, typer.Option(help="Folder for the report; an unfinished one is gone on with.")] = Path(
+        "router-init-report"
+    ),
+    seeds: Annotated[int, typer.Option(help="How many seeds.", min=1)] = 3,
+    steps: Annotated[int, typer.Option(help="Training steps of a run.", min=1)] = 60,
+    max_length: Annotated[int, typer.Option(help="Longest row in tokens.")] = 512,
+    threads: Annotated[int, typer.Option(help="CPU threads. 0: all but one, or all of two.")] = 0,
+    model: Annotated[str, typer.Option(help="The base model; 'default' is the default one.")] = "default",
+    only: Annotated[list[str] | None, typer.Option(help="Only this run; may be repeated.")] = None,
+    as_json: Json = False,
+    workspace: Workspace = None,
+) -> dict[str, Any]:
+    """How to start a router: ways to do it from components, the published start, a LoRA of equal size. Hours."""
+    from hydralora.experiments.router_init import router_init_table, run_router_init
+    from hydralora.models import DEFAULT_MODEL
+
+    report = run_router_init(
+        data.resolve(),
+        out.resolve(),
+        seeds,
+        steps,
+        DEFAULT_MODEL if model == "default" else model,
+        only,
+        print_event,
+        {"max_length": max_length, "threads": threads},
+    )
+    return report | {"shown": router_init_table(report)}
+
+
 if __name__ == "__main__":
     main()

@@ -33,6 +33,7 @@ class Prepared:
     heldout: list[Encoded]
     rows: dict[str, int]  # rows read: train, heldout
     train_tasks: list[str | None]  # of every training row that was read
+    train_labels: list[int]  # component of each row of `train`
     clusters: Clusters
     heldout_labels: list[int]  # component of each row of `heldout`
     router_entropy: float | None  # normalised gate entropy at the start, where the components set it
@@ -69,13 +70,15 @@ def prepare(recipe: Recipe, on_stage: Callable[[str], None]) -> Prepared:
     tokenizer, base = load_tokenizer(files), load_base(files, device)
     train_rows = encode_all(tokenizer, train, settings.max_length)
     heldout_rows = encode_all(tokenizer, heldout, settings.max_length)
+    component = dict(zip((example.row for example in train), clusters.labels.tolist(), strict=True))
+    train_labels = [component[row.example.row] for row in train_rows]
     on_stage("adding the adapter")
     torch.manual_seed(settings.seed)
     model = _adapt(base, recipe, clusters.k)
     entropy = None
     if recipe.method == "hydralora" and model.peft_config["default"].router_init == "components":
         on_stage("starting the router from the components")
-        entropy = _start_router(model, recipe, train, train_rows, clusters)
+        entropy = _start_router(model, recipe, train_rows, train_labels, clusters)
     model.eval()
     return Prepared(
         files=files,
@@ -86,6 +89,7 @@ def prepare(recipe: Recipe, on_stage: Callable[[str], None]) -> Prepared:
         heldout=heldout_rows,
         rows={"train": len(train), "heldout": len(heldout)},
         train_tasks=[row.task for row in train],
+        train_labels=train_labels,
         clusters=clusters,
         heldout_labels=clusters.assign([row.example.question for row in heldout_rows]),
         router_entropy=entropy,
@@ -163,9 +167,7 @@ def _adapt(base: Any, recipe: Recipe, k: int) -> Any:
     return get_peft_model(base, config)
 
 
-def _start_router(model: Any, recipe: Recipe, train: list[Example], rows: list[Encoded], clusters: Clusters) -> float:
-    component = dict(zip((example.row for example in train), clusters.labels.tolist(), strict=True))
-    labels = [component[row.example.row] for row in rows]
+def _start_router(model: Any, recipe: Recipe, rows: list[Encoded], labels: list[int], clusters: Clusters) -> float:
     for i in sorted(set(range(clusters.k)) - set(labels)):
         raise DatasetError(
             f"Every row of component {i} ({clusters.components[i].name}) is longer than "

@@ -7,7 +7,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from hydralora.evaluation import gates_by_group
+from hydralora.analysis import head_similarity
+from hydralora.evaluation import head_use
 from hydralora.models import BaseModelFiles
 from hydralora.preparation import Prepared
 from hydralora.recipe import Recipe
@@ -80,22 +81,30 @@ def hash_adapter(folder: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def component_by_head(prepared: Prepared) -> list[list[float]] | None:
-    """[i][j]: mean gate of head j on component i's held-out rows; None for an adapter without gates.
+def measure_heads(prepared: Prepared) -> dict[str, Any] | None:
+    """How the held-out rows use the heads, and how alike these are; None for an adapter without heads.
 
-    A component without held-out rows gives an empty list.
+    component_by_head [i][j] is head j's mean gate on component i (an empty list without rows); mutual_information
+    that of component and strongest head (`HeadUse`); head_cosine the mean over layers and pairs of heads, None where
+    heads are still zero or there is only one.
     """
-    if not hydra_layers(prepared.model):
+    model = prepared.model
+    if not hydra_layers(model):
         return None
-    groups = gates_by_group(prepared.model, prepared.heldout, prepared.heldout_labels, prepared.tokenizer.pad_token_id)
-    return [groups.get(component, []) for component in range(prepared.k)]
+    use = head_use(model, prepared.heldout, prepared.heldout_labels, prepared.k, prepared.tokenizer.pad_token_id)
+    cosines = [cosine for cosine in head_similarity(model).values() if cosine is not None]
+    return {
+        "component_by_head": use.mean_gates,
+        "mutual_information": use.mutual_information,
+        "head_cosine": sum(cosines) / len(cosines) if cosines else None,
+    }
 
 
 def describe_run(
     prepared: Prepared,
     base: dict[str, Any],
     tuned: dict[str, Any] | None,
-    use: list[list[float]] | None,
+    heads: dict[str, Any] | None,
     seconds: dict[str, float],
 ) -> dict[str, Any]:
     """A run's measurements as plain values; ari is the components' adjusted Rand index against the
@@ -113,7 +122,7 @@ def describe_run(
         "ari": ari,
         "base": base,
         "tuned": tuned,
-        "component_by_head": use,
+        **(heads or dict.fromkeys(("component_by_head", "mutual_information", "head_cosine"))),
         "router_entropy_at_start": prepared.router_entropy,
         "parameters": count_parameters(prepared.model),
         "base_model": BaseModelFiles.describe(prepared.files),

@@ -20,7 +20,7 @@ from hydralora.gates import live_gates, load_balance, mean_gates, normalised_ent
 from hydralora.loss import answer_logits, answer_loss
 from hydralora.preparation import Prepared, prepare
 from hydralora.recipe import Recipe, TrainingSettings
-from hydralora.results import component_by_head, describe_run, save_adapter
+from hydralora.results import describe_run, measure_heads, save_adapter
 from hydralora.tuner.model import hydra_layers
 
 LIVE_ROWS = 32  # held-out rows in the evaluations while training; the full set is measured before and after
@@ -68,15 +68,15 @@ def train(
     adapter_hash = _save(prepared, recipe, Path(output), run)
 
     stopped = run.step < trainer.state.max_steps
-    tuned, use = None, None
+    tuned, heads = None, None
     if not stopped:
         try:
             tuned = _measure(prepared, run, "tuned", "after")
-            use = component_by_head(prepared)
+            heads = measure_heads(prepared)
         except _StopAsked:
             stopped = True
     run.finish_stage()
-    return describe_run(prepared, base, tuned, use, run.seconds) | {
+    return describe_run(prepared, base, tuned, heads, run.seconds) | {
         "step": run.step,
         "max_steps": trainer.state.max_steps,
         "stopped": stopped,

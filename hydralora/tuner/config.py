@@ -95,8 +95,6 @@ class HydraLoraConfig(PeftConfig):
                 )
         if self.router == "uniform":
             self._refuse_a_routers_settings()
-        if self.router_init == "components" and self.router_bias is False:
-            raise ConfigError("HydraLoraConfig: router_init='components' needs a router bias. Leave out router_bias.")
         if self.router_bias is None:
             self.router_bias = self.router_init == "components"
         for name in ("target_modules", "exclude_modules"):

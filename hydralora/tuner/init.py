@@ -25,6 +25,7 @@ def init_router(
     labels: Sequence[int],
     entropy: float = 0.6,
     rows_per_component: int = ROWS_PER_COMPONENT,
+    shrinkage: float = SHRINKAGE,
 ) -> dict[str, float]:
     """Set every router's weight and bias so that head i answers to component i.
 
@@ -33,18 +34,19 @@ def init_router(
     scalar per layer scales until the mean normalised gate entropy is `entropy`. The router stays trainable.
 
     Args:
-        model: a PEFT model with an active HydraLoRA adapter that has a router bias.
+        model: a PEFT model with an active HydraLoRA adapter; without a router bias the means' offset is left out.
         rows: tokenised training rows: `input_ids` (tokens,), and optionally `positions`, the indices of the tokens
             to look at (all by default).
         labels: the component of each row, 0 to num_heads - 1; other labels (noise) are left out.
         entropy: target share of the maximum entropy, between 0 and 1; 1 would be uniform gates.
         rows_per_component: how many rows of each component are read.
+        shrinkage: share of a layer's mean variance that is mixed into every feature's variance, 0 or more.
 
     Returns:
         The normalised gate entropy reached, by module name.
 
     Raises:
-        ConfigError: no HydraLoRA layer, no router bias, a component without rows, or entropy outside (0, 1).
+        ConfigError: no HydraLoRA layer, uniform gates, a component without rows, or entropy outside (0, 1).
     """
     layers = hydra_layers(model)
     _check(layers, rows, labels, entropy)
@@ -52,7 +54,7 @@ def init_router(
     chosen = _choose(labels, num_heads, rows_per_component)
     batches = _batches(rows, chosen, next(model.parameters()).device)
     routers = {name: cast(Router, active_router(layer)) for name, layer in layers.items()}
-    discriminants = _discriminants(model, routers, batches, num_heads)
+    discriminants = _discriminants(model, routers, batches, num_heads, shrinkage)
     scores = _scores(model, routers, batches, discriminants)
     return {name: _write(router, *discriminants[name], scores[name], entropy) for name, router in routers.items()}
 
@@ -65,11 +67,8 @@ def _check(layers: dict[str, HydraLoraLayer], rows: Sequence, labels: Sequence[i
     if len(rows) != len(labels):
         raise ConfigError(f"init_router: {len(rows)} rows but {len(labels)} labels. Give one label for each row.")
     for name, layer in layers.items():
-        router = active_router(layer)
-        if isinstance(router, UniformRouter):
+        if isinstance(active_router(layer), UniformRouter):
             raise ConfigError(f"init_router: the gates of {name} are uniform, so there is no router to start.")
-        if router.bias is None:
-            raise ConfigError(f"init_router: the router of {name} has no bias. Set router_init='components'.")
 
 
 def _choose(labels: Sequence[int], num_heads: int, count: int) -> list[list[int]]:
@@ -172,21 +171,22 @@ def _read(
 
 
 def _discriminants(
-    model: nn.Module, routers: dict[str, Router], batches: list[_Batch], num_heads: int
+    model: nn.Module, routers: dict[str, Router], batches: list[_Batch], num_heads: int, shrinkage: float
 ) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     """By module name, weight (N, features) and bias (N,) of the discriminant, not yet scaled."""
     moments = {name: [_Moments() for _ in range(num_heads)] for name in routers}
     _read(model, routers, batches, lambda name, component, features: moments[name][component].add(features))
-    return {name: _discriminant(groups) for name, groups in moments.items()}
+    return {name: _discriminant(groups, shrinkage, routers[name].bias is not None) for name, groups in moments.items()}
 
 
-def _discriminant(groups: list[_Moments]) -> tuple[torch.Tensor, torch.Tensor]:
+def _discriminant(groups: list[_Moments], shrinkage: float, bias: bool) -> tuple[torch.Tensor, torch.Tensor]:
     means = torch.stack([group.mean for group in groups])  # (N, features)
     spread = torch.stack([group.squares / group.count for group in groups]).mean(0)  # (features,)
-    variance = spread + SHRINKAGE * spread.mean() + torch.finfo(spread.dtype).tiny
+    variance = spread + shrinkage * spread.mean() + torch.finfo(spread.dtype).tiny
     centred = means - means.mean(0)  # a shift common to all heads changes no gate
     weight = centred / variance  # (N, features)
-    return weight, -(weight * (means + means.mean(0))).sum(1) / 2
+    offset = -(weight * (means + means.mean(0))).sum(1) / 2  # (N,)
+    return weight, offset if bias else torch.zeros_like(offset)
 
 
 def _scores(
@@ -210,8 +210,8 @@ def _write(router: Router, weight: torch.Tensor, bias: torch.Tensor, scores: tor
     """Write the scaled discriminant into the router; returns the normalised entropy reached."""
     scale, reached = _scale_to_entropy(scores, entropy)
     router.weight.copy_(weight * scale)
-    assert router.bias is not None
-    router.bias.copy_(bias * scale)
+    if router.bias is not None:
+        router.bias.copy_(bias * scale)
     return reached
 
 

@@ -7,7 +7,7 @@ import torch
 
 from hydralora.data.formats import Example
 from hydralora.data.templates import IGNORED, Encoded, encode
-from hydralora.evaluation import evaluate, gates_by_group
+from hydralora.evaluation import HeadUse, evaluate, head_use
 from hydralora.gates import record_gates
 from hydralora.generation import Sampling, generate
 from hydralora.loss import answer_logits, answer_loss
@@ -86,15 +86,28 @@ def test_tasks_are_measured_apart(overfitted: Any, rows: list[Encoded], tokenize
 
 
 @torch.no_grad()
-def test_gates_by_group_are_means_where_answers_are_predicted(rows: list[Encoded], tokenizer: Any) -> None:
+def test_head_use_is_taken_where_answers_are_predicted(rows: list[Encoded], tokenizer: Any) -> None:
     model = shake(adapt(tiny_llama(), num_heads=4))
     labels = [0, 2, 2, 0, 0, 2]
-    found = gates_by_group(model, rows, labels, tokenizer.pad_token_id)
-    assert list(found) == [0, 2]
-    for label, gates in found.items():
-        means = []
+    found = head_use(model, rows, labels, 3, tokenizer.pad_token_id)
+    assert found.mean_gates[1] == []
+    for label in (0, 2):
+        means, strongest = [], torch.zeros(6, 4, dtype=torch.long)
         for row in (row for row, mine in zip(rows, labels, strict=True) if mine == label):
             with record_gates(model) as record:
                 model(torch.tensor([row.input_ids]))
-            means.append(record.stacked()[:, 0, row.answer_start - 1 : -1].mean((0, 1)))
-        torch.testing.assert_close(torch.tensor(gates), torch.stack(means).mean(0), atol=1e-5, rtol=0)
+            gates = record.stacked()[:, 0, row.answer_start - 1 : -1]  # (modules, answer tokens, N)
+            means.append(gates.mean((0, 1)))
+            strongest += torch.nn.functional.one_hot(gates.argmax(-1), 4).sum(1)
+        torch.testing.assert_close(torch.tensor(found.mean_gates[label]), torch.stack(means).mean(0), atol=1e-5, rtol=0)
+        assert torch.equal(found.strongest[:, label], strongest)
+
+
+@pytest.mark.parametrize(
+    ("table", "wanted"),
+    [([[5, 0], [0, 5]], 1.0), ([[3, 3], [3, 3]], 0.0), ([[8, 0], [8, 0]], 0.0), ([[4, 4], [0, 0]], 0.0)],
+    ids=["tells the component", "tells nothing", "one head alone", "one component alone"],
+)
+def test_mutual_information_is_a_share_of_the_components_entropy(table: list[list[int]], wanted: float) -> None:
+    use = HeadUse([], torch.tensor([table, table]))
+    assert use.mutual_information == pytest.approx(wanted, abs=1e-9)

@@ -8,7 +8,7 @@ import torch
 
 from hydralora import ConfigError, init_router, record_gates
 from hydralora.gates import normalised_entropy
-from hydralora.tuner.init import _Moments
+from hydralora.tuner.init import SHRINKAGE, _Moments
 from hydralora.tuner.model import active_router, hydra_layers
 from tests.tiny_model import adapt, shake, tiny_llama
 
@@ -139,9 +139,23 @@ def test_a_component_without_rows_is_named(model: Any, rows: list[dict[str, Any]
         init_router(model, rows, [i % 2 for i in range(18)])
 
 
-def test_a_router_without_a_bias_is_refused(rows: list[dict[str, Any]], labels: list[int]) -> None:
-    with pytest.raises(ConfigError, match="no bias"):
-        init_router(adapt(tiny_llama(), num_heads=3), rows, labels)
+def test_without_a_bias_the_means_offset_is_left_out(rows: list[dict[str, Any]], labels: list[int]) -> None:
+    weights = []
+    for bias in (True, False):
+        model = adapt(tiny_llama(), num_heads=3, router_init="components", router_bias=bias)
+        reached = init_router(model, rows, labels)
+        assert list(reached.values()) == pytest.approx([0.6] * 6, abs=0.005)
+        weights.append(
+            active_router(hydra_layers(model)["model.layers.0.mlp.up_proj"]).get_parameter("weight").detach()
+        )
+    directions = [weight / weight.norm() for weight in weights]
+    torch.testing.assert_close(*directions, atol=1e-4, rtol=0)
+    assert weights[0].norm() != pytest.approx(float(weights[1].norm()), rel=1e-3)
+
+
+def test_uniform_gates_are_not_started(rows: list[dict[str, Any]], labels: list[int]) -> None:
+    with pytest.raises(ConfigError, match="uniform"):
+        init_router(adapt(tiny_llama(), num_heads=3, router="uniform"), rows, labels)
 
 
 def test_a_model_without_the_adapter_is_refused(rows: list[dict[str, Any]], labels: list[int]) -> None:
@@ -167,7 +181,9 @@ def many_rows(tokenizer: Any, count: int) -> list[dict[str, Any]]:
 
 
 @torch.no_grad()
-def discriminant(model: Any, name: str, rows: list[dict[str, Any]]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def discriminant(
+    model: Any, name: str, rows: list[dict[str, Any]], shrinkage: float = SHRINKAGE
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Weight, bias and scores of one router, by the formula: every row alone, every token kept."""
     router = active_router(hydra_layers(model)[name])
     read: list[list[torch.Tensor]] = [[], [], []]
@@ -179,21 +195,22 @@ def discriminant(model: Any, name: str, rows: list[dict[str, Any]]) -> tuple[tor
     groups = [torch.cat(features).double() for features in read]
     means = torch.stack([group.mean(0) for group in groups])
     spread = torch.stack([group.var(0, correction=0) for group in groups]).mean(0)
-    weight = (means - means.mean(0)) / (spread + 0.1 * spread.mean())
+    weight = (means - means.mean(0)) / (spread + shrinkage * spread.mean())
     bias = -(weight * (means + means.mean(0))).sum(1) / 2
     return weight, bias, torch.cat(groups) @ weight.T + bias
 
 
+@pytest.mark.parametrize("shrinkage", [SHRINKAGE, 5.0])
 @pytest.mark.parametrize("router_input", ["latent", "hidden"])
-def test_batches_give_what_every_row_alone_gives(router_input: str, tokenizer: Any) -> None:
+def test_batches_give_what_every_row_alone_gives(router_input: str, shrinkage: float, tokenizer: Any) -> None:
     rows = many_rows(tokenizer, 60)
     model = shake(adapt(tiny_llama(), num_heads=3, router_input=router_input, router_init="components"))
-    wanted = {name: discriminant(model, name, rows) for name in hydra_layers(model)}
-    init_router(model, rows, [i % 3 for i in range(60)])
+    wanted = {name: discriminant(model, name, rows, shrinkage) for name in hydra_layers(model)}
+    init_router(model, rows, [i % 3 for i in range(60)], shrinkage=shrinkage)
     for name, (weight, bias, scores) in wanted.items():
         router = active_router(hydra_layers(model)[name])
-        scale = float(router.weight.detach().norm() / weight.norm())
-        torch.testing.assert_close(router.weight.double(), weight * scale, atol=1e-4, rtol=1e-4)
+        scale = float(router.get_parameter("weight").detach().norm() / weight.norm())
+        torch.testing.assert_close(router.get_parameter("weight").double(), weight * scale, atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(router.get_parameter("bias").double(), bias * scale, atol=1e-4, rtol=1e-4)
         assert normalised_entropy((scores * scale).softmax(-1)).mean() == pytest.approx(0.6, abs=1.1e-3)
 

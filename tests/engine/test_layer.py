@@ -114,7 +114,6 @@ def test_dropout_works_in_training_only() -> None:
         {"lora_dropout": 1.0},
         {"router_input": "output"},
         {"router_init": "zero"},
-        {"router_init": "components", "router_bias": False},
     ],
 )
 def test_wrong_settings_are_refused_by_name(wrong: dict[str, Any]) -> None:

@@ -1,0 +1,228 @@
+"""How a router is best started: mutual information of component and strongest head, head cosine, loss.
+
+First what the start alone does, for many ways to make it; then whole runs of the ways that matter, beside the
+published start and a plain LoRA of equal size.
+"""
+
+import json
+import statistics
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydralora.data.templates import IGNORED, Encoded
+from hydralora.errors import ConfigError
+from hydralora.evaluation import head_use
+from hydralora.models import DEFAULT_MODEL
+from hydralora.preparation import Prepared, prepare
+from hydralora.recipe import Recipe, parse_recipe
+from hydralora.runs import write_json
+from hydralora.training import train
+from hydralora.tuner.init import ROWS_PER_COMPONENT, SHRINKAGE, init_router
+
+HELDOUT = 160  # rows at most, so that measuring takes less time than training
+MEASURED = ("mutual_information", "head_cosine", "loss", "exact_match")
+
+
+@dataclass(frozen=True)
+class Start:
+    """One way to start the router from components; its effect is measured before any training."""
+
+    name: str
+    tokens: str = "all"  # of a row: all, prompt, answer
+    rows: int = ROWS_PER_COMPONENT
+    shrinkage: float = SHRINKAGE
+    tuner: dict[str, Any] = field(default_factory=dict)
+
+
+STARTS = (
+    Start("default"),
+    Start("prompt tokens only", tokens="prompt"),
+    Start("answer tokens only", tokens="answer"),
+    Start("4 rows a component", rows=4),
+    Start("96 rows a component", rows=96),
+    Start("shrinkage .001", shrinkage=0.001),
+    Start("shrinkage 1", shrinkage=1.0),
+    Start("shrinkage 10", shrinkage=10.0),
+    Start("no bias", tuner={"router_bias": False}),
+    Start("latent", tuner={"router_input": "latent"}),
+    Start("random", tuner={"router_init": "random"}),
+)
+
+RUNS: dict[str, dict[str, Any]] = {
+    "LoRA of equal size": {},
+    "random (published)": {"router_init": "random"},
+    "random, centred heads": {"router_init": "random", "head_init": "centred"},
+    "components": {},
+    "components, latent": {"router_input": "latent"},
+    "components, centred heads": {"head_init": "centred"},
+    "components, entropy .3": {"router_entropy": 0.3},
+    "components, entropy .85": {"router_entropy": 0.85},
+}
+
+
+def run_router_init(
+    data: Path,
+    output: Path,
+    seeds: int = 3,
+    steps: int = 60,
+    model: str = DEFAULT_MODEL,
+    only: list[str] | None = None,
+    on_event: Callable[[dict[str, Any]], None] = lambda event: None,
+    training: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Measure every start and every run for each seed; `output`/report.json grows with each, and is gone on with.
+
+    Args:
+        data: the rows; the last `HELDOUT` rows of a seeded shuffle, or a tenth, are held out.
+        seeds: how many seeds; each splits, clusters, starts and orders the rows anew.
+        only: names of runs to do; all by default.
+        training: further settings of the recipe's training section.
+
+    Raises:
+        HydraError: the data or the model can't be used, or `only` names no run.
+    """
+    strange = sorted(set(only or ()) - set(RUNS))
+    if strange:
+        raise ConfigError(f"router-init: there is no run {strange[0]!r}. The runs are: {', '.join(RUNS)}.")
+    output.mkdir(parents=True, exist_ok=True)
+    path = output / "report.json"
+    settings = {"data": str(data), "steps": steps, "model": model, "training": training or {}}
+    cells: dict[str, dict[str, Any]] = _carry_on(path, settings)
+    for kind, name, seed in _plan(seeds, only):
+        key = f"{kind} | {name} | seed {seed}"
+        if key in cells:
+            continue
+        on_event({"kind": "note", "step": 0, "message": key})
+        recipe = _recipe(data, model, seed, steps, training or {})
+        if kind == "start":
+            cells[key] = _measure_start(recipe, next(start for start in STARTS if start.name == name))
+        else:
+            cells[key] = _measure_run(recipe, name, output / "adapters" / f"{name} {seed}", cells, seed, on_event)
+        write_json(path, {"version": 1, "settings": settings, "cells": cells})
+    return {"settings": settings, "cells": cells, "table": _table(cells)}
+
+
+def _plan(seeds: int, only: list[str] | None) -> Iterator[tuple[str, str, int]]:
+    for seed in range(seeds):
+        yield from (("start", start.name, seed) for start in STARTS if not only)
+    for seed in range(seeds):
+        names = [name for name in RUNS if not only or name in only]
+        # The LoRA comes last: its rank follows from the size of the others.
+        yield from (("run", name, seed) for name in sorted(names, key=lambda name: name.startswith("LoRA")))
+
+
+def _carry_on(path: Path, settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    if not path.exists():
+        return {}
+    report = json.loads(path.read_text(encoding="utf-8"))
+    if report["settings"] != settings:
+        raise ConfigError(f"{path}: it was made with other settings ({report['settings']}). Choose another --out.")
+    return report["cells"]
+
+
+def _recipe(data: Path, model: str, seed: int, steps: int, training: dict[str, Any]) -> Recipe:
+    from hydralora.data.formats import read_file
+
+    rows = len(read_file(data).examples)
+    return parse_recipe(
+        {
+            "model": model,
+            "data": {"train": str(data), "eval_fraction": min(0.1, HELDOUT / rows)},
+            "training": {"max_steps": steps, "seed": seed, "eval_every": 0} | training,
+        }
+    )
+
+
+def _with(recipe: Recipe, **changes: dict[str, Any] | str) -> Recipe:
+    values = recipe.model_dump()
+    for section, change in changes.items():
+        values[section] = values[section] | change if isinstance(change, dict) else change
+    return parse_recipe(values)
+
+
+def _measure_start(recipe: Recipe, start: Start) -> dict[str, Any]:
+    prepared = prepare(_with(recipe, tuner={"router_init": "random"} | start.tuner), lambda stage: None)
+    if "router_init" not in start.tuner:
+        labels = prepared.train_labels
+        rows = [{"input_ids": row.input_ids, "positions": _positions(row, start.tokens)} for row in prepared.train]
+        init_router(prepared.model, rows, labels, recipe.tuner.router_entropy, start.rows, start.shrinkage)
+    return {"mutual_information": _mutual_information(prepared)}
+
+
+def _positions(row: Encoded, tokens: str) -> list[int]:
+    wanted = {"all": (True, False), "answer": (True,), "prompt": (False,)}[tokens]
+    return [i for i, label in enumerate(row.labels) if (label != IGNORED) in wanted]
+
+
+def _mutual_information(prepared: Prepared) -> float:
+    pad = prepared.tokenizer.pad_token_id
+    return head_use(prepared.model, prepared.heldout, prepared.heldout_labels, prepared.k, pad).mutual_information
+
+
+def _measure_run(
+    recipe: Recipe,
+    name: str,
+    folder: Path,
+    cells: dict[str, dict[str, Any]],
+    seed: int,
+    on_event: Callable[[dict[str, Any]], None],
+) -> dict[str, Any]:
+    recipe = _equal_lora(recipe, cells, seed) if name.startswith("LoRA") else _with(recipe, tuner=RUNS[name])
+    results = train(recipe, folder, on_event)
+    scores = {key: results["tuned"][key] for key in ("loss", "exact_match")}
+    return scores | {
+        "mutual_information": results["mutual_information"],
+        "head_cosine": results["head_cosine"],
+        "k": results["k"],
+        "r": recipe.tuner.r,
+        "parameters": results["parameters"]["total"],
+        "seconds": sum(results["seconds"].values()),
+    }
+
+
+def _equal_lora(recipe: Recipe, cells: dict[str, dict[str, Any]], seed: int) -> Recipe:
+    """A plain LoRA of the smallest rank that has at least as many parameters as the HydraLoRA of this seed."""
+    key = f"run | components | seed {seed}"
+    if key not in cells:
+        raise ConfigError("router-init: LoRA's rank follows from the run 'components'. Ask for that run as well.")
+    wanted, r = cells[key]["parameters"], recipe.tuner.r
+    prepared = prepare(_with(recipe, method="lora"), lambda stage: None)
+    one = sum(parameter.numel() for parameter in prepared.model.parameters() if parameter.requires_grad) / r
+    rank = -(-wanted // int(one))
+    return _with(recipe, method="lora", tuner={"r": rank, "lora_alpha": recipe.tuner.lora_alpha / r * rank})
+
+
+def _table(cells: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """One line for each start and run: the mean and standard deviation over the seeds of what was measured."""
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for key, cell in cells.items():
+        kind, name, _ = key.split(" | ")
+        groups.setdefault((kind, name), []).append(cell)
+    lines = []
+    for (kind, name), found in groups.items():
+        line: dict[str, Any] = {"kind": kind, "name": name, "seeds": len(found)}
+        for measure in MEASURED:
+            values = [cell[measure] for cell in found if cell.get(measure) is not None]
+            if values:
+                line[measure] = {
+                    "mean": statistics.fmean(values),
+                    "sd": statistics.stdev(values) if len(values) > 1 else None,
+                }
+        lines.append(line)
+    return lines
+
+
+def router_init_table(report: dict[str, Any]) -> str:
+    """The report as text: mean ± standard deviation over the seeds."""
+    heads = {"mutual_information": "mutual inf.", "head_cosine": "head cosine", "loss": "loss", "exact_match": "exact"}
+    lines = [f"{'':34}" + "".join(f"{heads[measure]:>16}" for measure in MEASURED)]
+    for line in report["table"]:
+        shown = f"{line['kind']:6}{line['name']:28}"
+        for measure in MEASURED:
+            value = line.get(measure)
+            spread = f" ± {value['sd']:.3f}" if value and value["sd"] is not None else ""
+            shown += f"{value['mean']:.3f}{spread}".rjust(16) if value else f"{'-':>16}"
+        lines.append(shown)
+    return "\n".join(lines)
