@@ -1,4 +1,4 @@
-"""Gates as they were used: recorded by forward hooks on the routers."""
+"""Gates as they were used: every router hands them to its taps."""
 
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from hydralora.errors import ConfigError
+from hydralora.tuner.layer import Router
 from hydralora.tuner.layer import normalised_entropy as normalised_entropy
 from hydralora.tuner.model import hydra_layers, model_body
 
@@ -49,9 +50,9 @@ class GateRecord:
         """All kept passes of one batch, as with a KV cache, one behind the other: (modules, batch, tokens, N)."""
         return torch.cat(list(self.passes), dim=2)
 
-    def _add(self, gates: dict[str, torch.Tensor]) -> None:
-        self.modules = list(gates)
-        self.passes.append(torch.stack([value.detach() for value in gates.values()]).cpu())
+    def _add(self, modules: list[str], gates: torch.Tensor) -> None:
+        self.modules = modules
+        self.passes.append(gates.detach().cpu())
         self._tokens += self.passes[-1].shape[1:3].numel()
         while len(self.passes) > 1 and self._tokens > self._max_tokens:
             self._tokens -= self.passes.popleft().shape[1:3].numel()
@@ -83,7 +84,7 @@ def live_gates(model: nn.Module) -> Iterator[list[torch.Tensor]]:
     For losses on gates; nothing bounds what is kept.
     """
     passes: list[torch.Tensor] = []
-    watch = _Watch(model, lambda gates: passes.append(torch.stack(list(gates.values()))))
+    watch = _Watch(model, lambda modules, gates: passes.append(gates))
     watch.start()
     try:
         yield passes
@@ -92,54 +93,62 @@ def live_gates(model: nn.Module) -> Iterator[list[torch.Tensor]]:
 
 
 class _Watch:
-    """Hooks that gather one forward pass's gates, by module name, (batch, tokens, N) each, and hand them on."""
+    """Gathers one forward pass's gates, by module name, (batch, tokens, N) each, and hands them on."""
 
-    def __init__(self, model: nn.Module, on_pass: Callable[[dict[str, torch.Tensor]], None]) -> None:
+    def __init__(self, model: nn.Module, on_pass: Callable[[list[str], torch.Tensor], None]) -> None:
         self._body = model_body(model)
         self._layers = hydra_layers(model)
+        self._taps = {name: partial(self._keep, name) for name in self._layers}
         self._on_pass = on_pass
         self._gates: dict[str, torch.Tensor] = {}
         self._shape: torch.Size | None = None  # (batch, tokens) of the pass
-        self._expected = 0
-        self._handles: list[Any] = []
+        self._expected = 0  # layers that have a turn in it
+        self._tapped: list[tuple[list, Callable]] = []
+        self._handle: Any = None
 
     def start(self) -> None:
-        self._handles = [self._body.register_forward_pre_hook(self._begin, with_kwargs=True)]
+        self._handle = self._body.register_forward_pre_hook(self._begin, with_kwargs=True)
         self._expected = self._count()
         for name, layer in self._layers.items():
             for router in layer.hydra_router.values():  # of every adapter: which one is active may change meanwhile
-                self._handles.append(router.register_forward_hook(partial(self._keep, name)))
+                taps = cast(Router, router).taps
+                taps.append(self._taps[name])
+                self._tapped.append((taps, self._taps[name]))
 
     def stop(self) -> None:
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
+        self._handle.remove()
+        for taps, tap in self._tapped:
+            taps.remove(tap)
+        self._tapped = []
         self._end()
 
     def _begin(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
-        if _in_backward():
-            return
         self._end()  # a pass in which some layer had no turn
         self._shape = _token_shape(args, kwargs)
         self._expected = self._count()
 
-    def _keep(self, name: str, router: nn.Module, inputs: tuple, gates: torch.Tensor) -> None:
+    def _keep(self, name: str, gates: torch.Tensor) -> None:
         if _in_backward():  # gradient checkpointing runs the layer once more
             return
         if name in self._gates:
             raise ConfigError(f"Two adapters are active on {name}. Activate one with set_adapter to record its gates.")
-        self._gates[name] = gates if self._shape is None else gates.view(*self._shape, -1)
+        self._gates[name] = gates
         if len(self._gates) == self._expected:
             self._end()
 
     def _end(self) -> None:
-        gates, self._gates, self._shape = self._gates, {}, None
+        gates, self._gates, shape, self._shape = self._gates, {}, self._shape, None
         if gates:
-            self._on_pass(gates)
+            self._on_pass(list(gates), _stack(list(gates.values()), shape))
 
     def _count(self) -> int:
-        """How many adapted layers have a turn in a pass."""
         return sum(any(name in layer.hydra_A for name in layer.active_adapters) for layer in self._layers.values())
+
+
+def _stack(gates: list[torch.Tensor], shape: torch.Size | None) -> torch.Tensor:
+    """(modules, batch, tokens, N); layers see batch and tokens as one axis, which `shape` takes apart again."""
+    stacked = torch.stack([value.flatten(0, -2) for value in gates])  # (modules, batch * tokens, N)
+    return stacked.view(len(gates), *(shape or (1, stacked.shape[1])), -1)
 
 
 def _token_shape(args: tuple, kwargs: dict[str, Any]) -> torch.Size | None:

@@ -3,15 +3,15 @@
 import math
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
-from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
 
 from hydralora.errors import ConfigError
-from hydralora.tuner.layer import AnyRouter
 from hydralora.tuner.model import active_router, block_index, hydra_layers
+
+COLDEST = 1e-30  # a temperature that float32 still divides by; beyond it gates don't change any more
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,8 @@ class Steering:
             raise ConfigError(f"Steering: temperature is {self.temperature!r}. Set it above 0; 1 changes nothing.")
 
     def _asks(self, name: str) -> bool:
-        return getattr(self, name) not in (None, False, ())
+        value = getattr(self, name)
+        return value is not None and value is not False and value != ()  # 0 is asked for: a head, or a mistake
 
     def check(self, num_heads: int) -> None:
         """Refuse what an adapter of `num_heads` heads can't do.
@@ -61,8 +62,10 @@ class Steering:
         left = num_heads - len(set(self.mute))
         if not left:
             raise ConfigError(f"Steering: mute names all {num_heads} heads. Leave at least one.")
-        if self.top_k is not None and not 1 <= self.top_k <= left:
-            raise ConfigError(f"Steering: top_k is {self.top_k!r}. Set it from 1 to {left}, the heads not muted.")
+        if self.top_k is not None and (type(self.top_k) is not int or not 1 <= self.top_k <= left):
+            raise ConfigError(
+                f"Steering: top_k is {self.top_k!r}. Set it to a whole number from 1 to {left}, the heads not muted."
+            )
 
     def gates(self, logits: torch.Tensor) -> torch.Tensor:
         """The steered gates for a router's logits (..., N)."""
@@ -72,7 +75,9 @@ class Steering:
             return gates
         if self.uniform:
             return torch.full_like(logits, 1 / logits.shape[-1])
-        logits = logits / (self.temperature or 1.0)
+        if self.temperature is not None:  # the largest logit at 0, so that no temperature overflows
+            largest = logits.amax(-1, keepdim=True)
+            logits = (logits - largest) / min(max(self.temperature, COLDEST), 1 / COLDEST)
         if self.mute:
             muted = torch.zeros(logits.shape[-1], dtype=torch.bool, device=logits.device)
             muted[list(self.mute)] = True
@@ -85,7 +90,7 @@ class Steering:
 
     def describe(self) -> dict[str, Any]:
         """What was asked, as plain values."""
-        asked = {key: value for key, value in asdict(self).items() if value not in (None, False, ())}
+        asked = {key: value for key, value in asdict(self).items() if self._asks(key)}
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asked.items()}
 
 
@@ -93,10 +98,16 @@ class _SteeredModel:
     """A context manager, to be entered again and again; inside it the model's gates are steered."""
 
     def __init__(self, model: nn.Module, steering: Steering) -> None:
-        layers = hydra_layers(model)
+        layers = {
+            name: layer
+            for name, layer in hydra_layers(model).items()
+            if any(adapter in layer.hydra_A for adapter in layer.active_adapters)
+        }
+        if not layers:
+            raise ConfigError("Steering: no HydraLoRA adapter is active on the model.")
         blocks = sorted({index for name in layers if (index := block_index(name)) is not None})
-        strange = sorted(set(steering.layers or ()) - set(blocks))
-        if strange or not layers:
+        strange = [index for index in steering.layers or () if index not in blocks]
+        if strange or steering.layers == ():
             raise ConfigError(f"Steering: layers {strange} are not adapted; those that are: {blocks}.")
         wanted = None if steering.layers is None else set(steering.layers)
         self.steering = steering
@@ -104,21 +115,17 @@ class _SteeredModel:
             active_router(layer) for name, layer in layers.items() if wanted is None or block_index(name) in wanted
         ]
         steering.check(self._routers[0].num_heads)
-        self._handles: list[Any] = []
 
     def __enter__(self) -> Steering:
+        if any(router.steering is not None for router in self._routers):
+            raise ConfigError("The model's gates are steered already. Put everything into one steer_gates.")
         for router in self._routers:
-            if any(isinstance(hook, partial) and hook.func is _replace for hook in router._forward_hooks.values()):
-                raise ConfigError("The model's gates are steered already. Put everything into one steer_gates.")
-        hook = partial(_replace, self.steering)
-        # Before every other hook, so that whatever is recorded is what the layer uses.
-        self._handles = [router.register_forward_hook(hook, prepend=True) for router in self._routers]
+            router.steering = self.steering.gates
         return self.steering
 
     def __exit__(self, *error: object) -> None:
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
+        for router in self._routers:
+            router.steering = None
 
 
 def steer_gates(
@@ -147,7 +154,3 @@ def steer_gates(
 def steered(model: nn.Module, steering: Steering) -> _SteeredModel:
     """`steer_gates` for a `Steering` that is at hand."""
     return _SteeredModel(model, steering)
-
-
-def _replace(steering: Steering, router: nn.Module, inputs: tuple, gates: torch.Tensor) -> torch.Tensor:
-    return steering.gates(cast(AnyRouter, router).logits(inputs[0]))

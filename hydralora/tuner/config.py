@@ -1,5 +1,6 @@
 """The adapter's settings, as PEFT stores them in adapter_config.json."""
 
+import math
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal
@@ -93,6 +94,11 @@ class HydraLoraConfig(PeftConfig):
                 raise ConfigError(
                     f"HydraLoraConfig: {name} is {getattr(self, name)!r}. Choose one of {', '.join(allowed)}."
                 )
+        if self.head_init == "centred" and self.top_k not in (None, self.num_heads):
+            raise ConfigError(
+                f"HydraLoraConfig: head_init='centred' starts with heads that sum to zero, which top_k={self.top_k} of "
+                f"{self.num_heads} heads don't. Leave top_k out, or set head_init='zeros'."
+            )
         if self.router == "uniform":
             self._refuse_a_routers_settings()
         if self.router_bias is None:
@@ -110,10 +116,13 @@ class HydraLoraConfig(PeftConfig):
         for name in ("lora_dropout", "head_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"HydraLoraConfig: {name} is {getattr(self, name)!r}. Set it from 0 to below 1.")
-        if self.balance_weight < 0:
+        if not 0 <= self.balance_weight < math.inf:
             raise ConfigError(f"HydraLoraConfig: balance_weight is {self.balance_weight!r}. Set it to 0 or more.")
-        if self.top_k is not None and not 1 <= self.top_k <= self.num_heads:
-            raise ConfigError(f"HydraLoraConfig: top_k is {self.top_k!r}. Set it from 1 to num_heads={self.num_heads}.")
+        if self.top_k is not None and (type(self.top_k) is not int or not 1 <= self.top_k <= self.num_heads):
+            raise ConfigError(
+                f"HydraLoraConfig: top_k is {self.top_k!r}. Set it to a whole number from 1 to "
+                f"num_heads={self.num_heads}."
+            )
 
     def _refuse_a_routers_settings(self) -> None:
         for name, unused in (("router_init", "random"), ("top_k", None), ("router_bias", None), ("balance_weight", 0)):

@@ -1,6 +1,7 @@
 """The HydraLoRA layer: the one place where its formula stands."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,7 +16,9 @@ CENTRED_STD = 0.02  # of the heads' random start; transformers' usual initialize
 class Router(nn.Module):
     """Gates for every token: a linear map and a softmax, in float32 whatever the base's dtype.
 
-    It is a module of its own so that gates can be recorded, or replaced, by a forward hook on it.
+    Attributes:
+        taps: functions that get the gates each time, as they are used; see hydralora.gates.
+        steering: None, or a function from logits to the gates to use instead; see hydralora.steering.
     """
 
     def __init__(self, in_features: int, num_heads: int, bias: bool, top_k: int | None = None) -> None:
@@ -25,10 +28,16 @@ class Router(nn.Module):
         self.weight = nn.Parameter(torch.empty(num_heads, in_features))  # (N, features)
         self.bias = nn.Parameter(torch.zeros(num_heads)) if bias else None
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
+        self.taps: list[Callable[[torch.Tensor], None]] = []
+        self.steering: Callable[[torch.Tensor], torch.Tensor] | None = None
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Map (..., features) to gates (..., N), float32, each row summing to 1."""
-        return self.logits(features).softmax(dim=-1)
+        logits = self.logits(features)
+        gates = logits.softmax(-1) if self.steering is None else self.steering(logits)
+        for tap in self.taps:
+            tap(gates)
+        return gates
 
     def logits(self, features: torch.Tensor) -> torch.Tensor:
         """What the softmax is taken of: float32 (..., N); minus infinity for heads outside a token's top_k."""
@@ -46,22 +55,15 @@ class Router(nn.Module):
         return torch.full_like(logits, -math.inf).scatter(-1, kept, logits.gather(-1, kept))
 
 
-class UniformRouter(nn.Module):
+class UniformRouter(Router):
     """Every head the same gate for every token: the paper's ablation *w/o gate*. It has no parameters."""
 
     def __init__(self, num_heads: int) -> None:
-        super().__init__()
-        self.num_heads = num_heads
+        super().__init__(1, num_heads, bias=False)
+        del self.weight
 
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Map (..., features) to gates 1/N, (..., N), float32."""
-        return self.logits(features).softmax(dim=-1)
-
-    def logits(self, features: torch.Tensor) -> torch.Tensor:
+    def _logits(self, features: torch.Tensor) -> torch.Tensor:
         return features.new_zeros((*features.shape[:-1], self.num_heads), dtype=torch.float32)
-
-
-AnyRouter = Router | UniformRouter
 
 
 class HydraLoraLayer(nn.Module, BaseTunerLayer):
@@ -74,7 +76,7 @@ class HydraLoraLayer(nn.Module, BaseTunerLayer):
         "scaling",
         "reads_input",
         "shared_A",
-        "hydra_dropout",
+        "lora_dropout",
         "head_dropout",
     )
 
@@ -84,8 +86,8 @@ class HydraLoraLayer(nn.Module, BaseTunerLayer):
         self.hydra_A = nn.ModuleDict()
         self.hydra_B = nn.ParameterDict()
         self.hydra_router = nn.ModuleDict()
-        self.hydra_dropout = nn.ModuleDict()
-        self.head_dropout = nn.ModuleDict()
+        self.lora_dropout: dict[str, float] = {}
+        self.head_dropout: dict[str, float] = {}
         self.r: dict[str, int] = {}
         self.num_heads: dict[str, int] = {}
         self.scaling: dict[str, float] = {}
@@ -106,8 +108,8 @@ class HydraLoraLayer(nn.Module, BaseTunerLayer):
         self.scaling[adapter_name] = config.lora_alpha / r
         self.reads_input[adapter_name] = config.router_input == "hidden"
         self.shared_A[adapter_name] = config.shared_A
-        self.hydra_dropout[adapter_name] = _dropout(config.lora_dropout)
-        self.head_dropout[adapter_name] = _dropout(config.head_dropout)
+        self.lora_dropout[adapter_name] = config.lora_dropout
+        self.head_dropout[adapter_name] = config.head_dropout
         a = nn.Linear(self.in_features, latent, bias=False)
         nn.init.kaiming_uniform_(a.weight, a=math.sqrt(5))
         self.hydra_A[adapter_name] = a
@@ -140,36 +142,42 @@ class HydraLoraLayer(nn.Module, BaseTunerLayer):
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         """(..., in) -> (..., out). With every head zero the result is bit-equal to the base layer's."""
-        names = [] if self.disable_adapters else [name for name in self.active_adapters if name in self.hydra_A]
-        if not names:
+        if self._disable_adapters:
             return self.base_layer(x, *args, **kwargs)
-        in_place = _writes_a_fresh_output(self.base_layer) and not args and not kwargs
-        # Of two dimensions, so that it can be added to in place: autograd copies a view that is written into.
-        result = self.base_layer(x.reshape(-1, x.shape[-1]) if in_place else x, *args, **kwargs)
-        for name in names:
-            result = self._add(result, name, x, in_place)
-        return result.view(*x.shape[:-1], -1) if in_place else result
+        shape, base_layer, adapters = x.shape, self.base_layer, self.hydra_A
+        in_place = type(base_layer) is nn.Linear and not base_layer._forward_hooks and not args and not kwargs
+        if in_place:  # in two dimensions, since autograd copies a view that is written into
+            x = x.reshape(-1, shape[-1])
+        result = base_layer(x, *args, **kwargs)
+        for name in self.active_adapters:
+            if name in adapters:
+                result = self._add(result, name, x, in_place)
+        return result.view(*shape[:-1], -1) if in_place else result
 
     def _add(self, result: torch.Tensor, name: str, x: torch.Tensor, in_place: bool) -> torch.Tensor:
         """result + scale * sum_i gates_i B_i A x: one small matrix product for A, one for all heads: (..., out).
 
         In place it makes no pass over (tokens, out) and keeps nothing that wide for the backward pass.
         """
-        mixed = self.mixed_latents(name, x)  # (..., N*r)
-        heads = self.hydra_B[name].flatten(0, 1)  # (N*r, out)
+        B = self.hydra_B[name]  # (N, r, out)
+        mixed = self._mixed_latents(name, x if x.dtype == B.dtype else self._cast_input_dtype(x, B.dtype))
+        heads = B.flatten(0, 1)  # (N*r, out)
         if in_place and result.dtype == mixed.dtype == heads.dtype:
-            return result.addmm_(mixed.flatten(0, -2), heads, alpha=self.scaling[name])
-        delta = self.scaling[name] * (mixed @ heads)
-        return (result + delta.view_as(result)).to(result.dtype)
+            return result.addmm_(mixed, heads, alpha=self.scaling[name])
+        return (result + self.scaling[name] * (mixed @ heads)).to(result.dtype)
 
-    def mixed_latents(self, name: str, x: torch.Tensor) -> torch.Tensor:
+    def _mixed_latents(self, name: str, x: torch.Tensor) -> torch.Tensor:
         """Every head's input, gates_i A x (or gates_i A_i x where A is not shared), side by side: (..., N*r)."""
-        x = self._cast_input_dtype(x, self.hydra_B[name].dtype)
-        z = self.hydra_A[name](self.hydra_dropout[name](x))  # (..., r), once for all heads; (..., N*r) if not shared
+        dropped = nn.functional.dropout(x, self.lora_dropout[name]) if self.training else x
+        z = self.hydra_A[name](dropped)  # (..., r), once for all heads; (..., N*r) where A is not shared
         gates = self.hydra_router[name](x if self.reads_input[name] else z)  # (..., N)
         per_head = z.unsqueeze(-2) if self.shared_A[name] else z.unflatten(-1, (self.num_heads[name], -1))
-        mixed = gates.to(z.dtype).unsqueeze(-1) * per_head  # (..., N, r)
-        return self.head_dropout[name](mixed).flatten(-2)
+        if gates.dtype != z.dtype:
+            gates = gates.to(z.dtype)
+        mixed = gates.unsqueeze(-1) * per_head  # (..., N, r)
+        if self.training:
+            mixed = nn.functional.dropout(mixed, self.head_dropout[name])
+        return mixed.flatten(-2)
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
         raise NotImplementedError(
@@ -183,15 +191,6 @@ class HydraLoraLayer(nn.Module, BaseTunerLayer):
 
     def __repr__(self) -> str:
         return "hydralora." + super().__repr__()
-
-
-def _dropout(share: float) -> nn.Module:
-    return nn.Dropout(share) if share else nn.Identity()
-
-
-def _writes_a_fresh_output(layer: nn.Module) -> bool:
-    """Whether nothing else holds the layer's output, so that it may be written into."""
-    return type(layer) is nn.Linear and not layer._forward_hooks
 
 
 def layer_shape(layer: nn.Module) -> tuple[int, int]:

@@ -9,7 +9,7 @@ from torch import nn
 
 from hydralora.errors import ConfigError
 from hydralora.tuner.config import HydraLoraConfig, HydraPeftType
-from hydralora.tuner.layer import AnyRouter, HydraLoraLayer
+from hydralora.tuner.layer import HydraLoraLayer, Router
 from hydralora.tuner.targets import ADAPTABLE, default_targets, is_expert, nothing_to_adapt
 
 
@@ -105,13 +105,13 @@ def active_adapter(layer: HydraLoraLayer) -> str:
     return names[0]
 
 
-def active_router(layer: HydraLoraLayer) -> AnyRouter:
+def active_router(layer: HydraLoraLayer) -> Router:
     """The router of the active adapter.
 
     Raises:
         ConfigError: none, or several, of the layer's adapters are active.
     """
-    return cast(AnyRouter, layer.hydra_router[active_adapter(layer)])
+    return cast(Router, layer.hydra_router[active_adapter(layer)])
 
 
 def head_matrices(layer: HydraLoraLayer) -> tuple[torch.Tensor, torch.Tensor]:

@@ -66,20 +66,20 @@ def test_mean_gates_ignores_padding(ids: torch.Tensor) -> None:
     assert not padded[:, 2].any()
 
 
-def hook_count(model: Any) -> int:
-    return sum(len(module._forward_hooks) for module in model.modules() if isinstance(module, Router))
+def tap_count(model: Any) -> int:
+    return sum(len(module.taps) for module in model.modules() if isinstance(module, Router))
 
 
-def test_hooks_are_removed_afterwards_and_after_an_error(ids: torch.Tensor) -> None:
+def test_taps_are_removed_afterwards_and_after_an_error(ids: torch.Tensor) -> None:
     model = adapt(tiny_llama())
     with record_gates(model) as record:
-        assert hook_count(model) == 6
-    assert hook_count(model) == 0
+        assert tap_count(model) == 6
+    assert tap_count(model) == 0
     model(ids)
     assert record.modules == []
     with pytest.raises(KeyError), record_gates(model):
         raise KeyError
-    assert hook_count(model) == 0
+    assert tap_count(model) == 0
 
 
 def test_the_active_adapters_gates_are_recorded(ids: torch.Tensor) -> None:

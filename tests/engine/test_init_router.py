@@ -71,7 +71,7 @@ def test_a_point_midway_between_two_components_belongs_to_both(rows: list[dict[s
     router = active_router(hydra_layers(model)["model.layers.1.mlp.down_proj"])
     read: list[list[torch.Tensor]] = [[], []]
     for row, label in pairs:
-        handle = router.register_forward_pre_hook(lambda module, args, label=label: read[label].append(args[0][0]))
+        handle = router.register_forward_pre_hook(lambda module, args, label=label: read[label].append(args[0].flatten(0, -2)))
         model(torch.tensor([row["input_ids"]]))
         handle.remove()
     means = [torch.cat(features).mean(0) for features in read]
@@ -188,7 +188,7 @@ def discriminant(
     router = active_router(hydra_layers(model)[name])
     read: list[list[torch.Tensor]] = [[], [], []]
     for i, row in enumerate(rows):
-        handle = router.register_forward_pre_hook(lambda module, args, i=i: read[i % 3].append(args[0][0]))
+        handle = router.register_forward_pre_hook(lambda module, args, i=i: read[i % 3].append(args[0].flatten(0, -2)))
         model(torch.tensor([row["input_ids"]]))
         handle.remove()
         read[i % 3][-1] = read[i % 3][-1][row.get("positions", slice(None))]

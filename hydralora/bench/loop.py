@@ -1,0 +1,52 @@
+"""The published formulation, head after head: the oracle that the layer is held against, and a rival in the bench."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from hydralora.tuner.layer import HydraLoraLayer
+from hydralora.tuner.model import active_adapter, hydra_layers
+
+
+class LoopLayer(nn.Module):
+    """y = base(x) + scale * sum_i gates_i * B_i(A(dropout(x))), with A and dropout computed anew for every head.
+
+    As the published code does it (github.com/Clin0212/HydraLoRA), over the weights of one of our layers.
+    """
+
+    def __init__(self, layer: HydraLoraLayer) -> None:
+        super().__init__()
+        name = active_adapter(layer)
+        self.base_layer = layer.base_layer
+        self.A = layer.hydra_A[name]
+        self.heads = nn.ModuleList(_linear(head.T) for head in layer.hydra_B[name])
+        self.router: Any = layer.hydra_router[name]
+        self.dropout = nn.Dropout(layer.lora_dropout[name])
+        self.reads_input = layer.reads_input[name]
+        self.scaling = layer.scaling[name]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(..., in) -> (..., out)."""
+        features = x if self.reads_input else self.A(self.dropout(x))
+        gates = torch.softmax(self.router.logits(features), dim=-1)  # (..., N)
+        result = self.base_layer(x)
+        for i, head in enumerate(self.heads):
+            result = result + gates[..., i].unsqueeze(-1) * head(self.A(self.dropout(x))) * self.scaling
+        return result
+
+
+def loop_over_heads(model: Any) -> Any:
+    """Put a LoopLayer, with the same weights, in the place of every adapted layer of `model`, and return it."""
+    for name, layer in hydra_layers(model).items():
+        parent, _, child = name.rpartition(".")
+        base = model.get_base_model()
+        setattr(base.get_submodule(parent), child, LoopLayer(layer))
+    return model
+
+
+def _linear(weight: torch.Tensor) -> nn.Linear:
+    """A linear layer with a copy of this weight (out, r)."""
+    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
+    layer.weight = nn.Parameter(weight.detach().clone().contiguous())
+    return layer
