@@ -40,6 +40,8 @@ class Steering:
             raise ConfigError("Steering: nothing is asked. Set pin, mute, uniform, temperature or top_k.")
         if len(asked) > 1 and {"pin", "uniform"} & set(asked):
             raise ConfigError(f"Steering: {' and '.join(asked)} exclude each other. Set one of them.")
+        if self.layers is not None and not self.layers:
+            raise ConfigError("Steering: layers names no block. Name some, or leave it out to steer all.")
         if self.temperature is not None and not 0 < self.temperature < math.inf:
             raise ConfigError(f"Steering: temperature is {self.temperature!r}. Set it above 0; 1 changes nothing.")
 
@@ -75,14 +77,14 @@ class Steering:
             return gates
         if self.uniform:
             return torch.full_like(logits, 1 / logits.shape[-1])
-        if self.temperature is not None:  # the largest logit at 0, so that no temperature overflows
-            largest = logits.amax(-1, keepdim=True)
-            logits = (logits - largest) / min(max(self.temperature, COLDEST), 1 / COLDEST)
         if self.mute:
             muted = torch.zeros(logits.shape[-1], dtype=torch.bool, device=logits.device)
             muted[list(self.mute)] = True
             # A router with top_k of its own may have kept none but muted heads; those left then share alike.
             logits = logits.clamp_min(torch.finfo(logits.dtype).min).masked_fill(muted, -math.inf)
+        if self.temperature is not None:  # the largest logit at 0, so that no temperature overflows
+            largest = logits.amax(-1, keepdim=True)
+            logits = (logits - largest) / min(max(self.temperature, COLDEST), 1 / COLDEST)
         if self.top_k is not None:
             kept = logits.topk(self.top_k, dim=-1).indices
             logits = torch.full_like(logits, -math.inf).scatter(-1, kept, logits.gather(-1, kept))
@@ -107,7 +109,7 @@ class _SteeredModel:
             raise ConfigError("Steering: no HydraLoRA adapter is active on the model.")
         blocks = sorted({index for name in layers if (index := block_index(name)) is not None})
         strange = [index for index in steering.layers or () if index not in blocks]
-        if strange or steering.layers == ():
+        if strange:
             raise ConfigError(f"Steering: layers {strange} are not adapted; those that are: {blocks}.")
         wanted = None if steering.layers is None else set(steering.layers)
         self.steering = steering
