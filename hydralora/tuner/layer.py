@@ -43,12 +43,11 @@ class Router(nn.Module):
         """What the softmax is taken of: float32 (..., N); minus infinity for heads outside a token's top_k."""
         if torch.is_autocast_enabled(features.device.type):
             with torch.autocast(features.device.type, enabled=False):
-                return self._logits(features)
-        return self._logits(features)
-
-    def _logits(self, features: torch.Tensor) -> torch.Tensor:
-        bias = None if self.bias is None else self.bias.float()
-        logits = nn.functional.linear(features.float(), self.weight.float(), bias)
+                return self.logits(features)
+        weight, bias = self.weight, self.bias
+        if not features.dtype == weight.dtype == torch.float32:
+            features, weight, bias = features.float(), weight.float(), None if bias is None else bias.float()
+        logits = nn.functional.linear(features, weight, bias)
         if self.top_k is None:
             return logits
         kept = logits.topk(self.top_k, dim=-1).indices
@@ -62,7 +61,8 @@ class UniformRouter(Router):
         super().__init__(1, num_heads, bias=False)
         del self.weight
 
-    def _logits(self, features: torch.Tensor) -> torch.Tensor:
+    def logits(self, features: torch.Tensor) -> torch.Tensor:
+        """Zeros, (..., N)."""
         return features.new_zeros((*features.shape[:-1], self.num_heads), dtype=torch.float32)
 
 
@@ -144,13 +144,13 @@ class HydraLoraLayer(nn.Module, BaseTunerLayer):
         """(..., in) -> (..., out). With every head zero the result is bit-equal to the base layer's."""
         if self._disable_adapters:
             return self.base_layer(x, *args, **kwargs)
-        shape, base_layer, adapters = x.shape, self.base_layer, self.hydra_A
+        shape, base_layer = x.shape, self.base_layer
         in_place = type(base_layer) is nn.Linear and not base_layer._forward_hooks and not args and not kwargs
         if in_place:  # in two dimensions, since autograd copies a view that is written into
             x = x.reshape(-1, shape[-1])
         result = base_layer(x, *args, **kwargs)
         for name in self.active_adapters:
-            if name in adapters:
+            if name in self.scaling:
                 result = self._add(result, name, x, in_place)
         return result.view(*shape[:-1], -1) if in_place else result
 
@@ -169,7 +169,7 @@ class HydraLoraLayer(nn.Module, BaseTunerLayer):
     def _mixed_latents(self, name: str, x: torch.Tensor) -> torch.Tensor:
         """Every head's input, gates_i A x (or gates_i A_i x where A is not shared), side by side: (..., N*r)."""
         dropped = nn.functional.dropout(x, self.lora_dropout[name]) if self.training else x
-        z = self.hydra_A[name](dropped)  # (..., r), once for all heads; (..., N*r) where A is not shared
+        z = nn.functional.linear(dropped, self.hydra_A[name].weight)  # (..., r), once for all heads; (..., N*r) where A is not shared
         gates = self.hydra_router[name](x if self.reads_input[name] else z)  # (..., N)
         per_head = z.unsqueeze(-2) if self.shared_A[name] else z.unflatten(-1, (self.num_heads[name], -1))
         if gates.dtype != z.dtype:
