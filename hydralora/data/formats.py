@@ -4,6 +4,7 @@ import csv
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +14,17 @@ SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 MAX_UNPACKED = 2 * 2**30  # bytes of a Parquet file's columns
 ROLES = ("system", "user", "assistant")
 HALF = "half of a character (a lone surrogate). Write the whole character, or drop the row."
-WANTED = "Use the columns instruction, input (optional) and output, or a column messages."
+WANTED = (
+    "Use the columns instruction, input (optional) and output; instruction, context (optional) and response; prompt and "
+    "completion; question and answer; or a column messages."
+)
+Shape = Literal["alpaca", "dolly", "prompt-completion", "question-answer", "messages"]
+COLUMNS: dict[Shape, tuple[str, str | None, str]] = {  # question, its context if any, answer
+    "alpaca": ("instruction", "input", "output"),
+    "dolly": ("instruction", "context", "response"),
+    "prompt-completion": ("prompt", None, "completion"),
+    "question-answer": ("question", None, "answer"),
+}
 
 
 @dataclass(frozen=True)
@@ -44,7 +55,7 @@ class DataFile:
     """A data file that was read in full."""
 
     name: str
-    shape: Literal["alpaca", "messages"]
+    shape: Shape
     examples: tuple[Example, ...]
 
     @property
@@ -55,7 +66,7 @@ class DataFile:
 
 
 def read_file(path: str | Path, task_column: str = "task") -> DataFile:
-    """Read JSONL, JSON (an array of objects), CSV or Parquet, in Alpaca columns or `messages` form.
+    """Read JSONL, JSON (an array of objects), CSV or Parquet, in one of the forms of `COLUMNS` or with `messages`.
 
     Raises:
         DatasetError: the file can't be read, is empty, or a row can't be used; the message names the row, the column,
@@ -70,7 +81,7 @@ def read_file(path: str | Path, task_column: str = "task") -> DataFile:
     if not rows:
         raise DatasetError(f"{path.name}: it holds no rows. {WANTED}")
     shape = _shape(path.name, rows[0])
-    convert = _from_messages if shape == "messages" else _from_alpaca
+    convert = _from_messages if shape == "messages" else partial(_from_columns, COLUMNS[shape])
     examples = tuple(convert(_Row(path.name, i, row), task_column) for i, row in enumerate(rows, 1))
     return DataFile(path.name, shape, examples)
 
@@ -167,12 +178,13 @@ def _read_csv(path: Path) -> Iterator[dict[str, Any]]:
             yield row
 
 
-def _shape(name: str, row: Any) -> Literal["alpaca", "messages"]:
+def _shape(name: str, row: Any) -> Shape:
     columns = set(row) if isinstance(row, dict) else set()
     if "messages" in columns:
         return "messages"
-    if {"instruction", "output"} <= columns:
-        return "alpaca"
+    for shape, (question, _, answer) in COLUMNS.items():
+        if {question, answer} <= columns:
+            return shape
     found = ", ".join(sorted(map(str, columns))) or f"a {_kind(row)}"
     raise DatasetError(f"{name}, row 1: found {found}. {WANTED}")
 
@@ -210,13 +222,13 @@ class _Row:
         return None if value in (None, "") else str(value)
 
 
-def _from_alpaca(row: _Row, task_column: str) -> Example:
-    instruction = row.text("instruction", required=True)
-    context = row.text("input", required=False)
-    question = f"{instruction}\n\n{context}" if context.strip() else instruction
+def _from_columns(columns: tuple[str, str | None, str], row: _Row, task_column: str) -> Example:
+    asked, about, answer = columns
+    question = row.text(asked, required=True)
+    context = row.text(about, required=False) if about else ""
     messages = (
-        {"role": "user", "content": question},
-        {"role": "assistant", "content": row.text("output", required=True)},
+        {"role": "user", "content": f"{question}\n\n{context}" if context.strip() else question},
+        {"role": "assistant", "content": row.text(answer, required=True)},
     )
     return Example(row.number, messages, row.task(task_column))
 

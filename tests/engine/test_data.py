@@ -142,6 +142,22 @@ WRONG: dict[str, tuple[str, str | bytes, str]] = {
 
 
 @pytest.mark.parametrize("name", WRONG)
+@pytest.mark.parametrize(
+    ("shape", "row", "asked"),
+    [
+        ("alpaca", {"instruction": "Add.", "input": "1, 2", "output": "3"}, "Add.\n\n1, 2"),
+        ("dolly", {"instruction": "Add.", "context": "1, 2", "response": "3", "category": "x"}, "Add.\n\n1, 2"),
+        ("dolly", {"instruction": "Add 1, 2.", "context": "", "response": "3"}, "Add 1, 2."),
+        ("prompt-completion", {"prompt": "Add 1, 2.", "completion": "3"}, "Add 1, 2."),
+        ("question-answer", {"question": "Add 1, 2.", "answer": "3", "id": 4}, "Add 1, 2."),
+    ],
+)
+def test_the_shape_is_told_by_the_columns(shape: str, row: dict[str, Any], asked: str, tmp_path: Path) -> None:
+    read = read_file(write(tmp_path / "rows.jsonl", [row]))
+    assert read.shape == shape
+    assert (read.examples[0].question, read.examples[0].answer) == (asked, "3")
+
+
 def test_a_wrong_file_says_where_and_how_to_fix_it(name: str, tmp_path: Path) -> None:
     file, content, message = WRONG[name]
     path = tmp_path / file
