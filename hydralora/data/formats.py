@@ -15,8 +15,8 @@ MAX_UNPACKED = 2 * 2**30  # bytes of a Parquet file's columns
 ROLES = ("system", "user", "assistant")
 HALF = "half of a character (a lone surrogate). Write the whole character, or drop the row."
 WANTED = (
-    "Use the columns instruction, input (optional) and output; instruction, context (optional) and response; prompt and "
-    "completion; question and answer; or a column messages."
+    "Use the columns instruction, input (optional) and output; instruction, context (optional) and response; "
+    "prompt and completion; question and answer; or a column messages."
 )
 Shape = Literal["alpaca", "dolly", "prompt-completion", "question-answer", "messages"]
 COLUMNS: dict[Shape, tuple[str, str | None, str]] = {  # question, its context if any, answer

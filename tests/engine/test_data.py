@@ -141,7 +141,6 @@ WRONG: dict[str, tuple[str, str | bytes, str]] = {
 }
 
 
-@pytest.mark.parametrize("name", WRONG)
 @pytest.mark.parametrize(
     ("shape", "row", "asked"),
     [
@@ -158,6 +157,7 @@ def test_the_shape_is_told_by_the_columns(shape: str, row: dict[str, Any], asked
     assert (read.examples[0].question, read.examples[0].answer) == (asked, "3")
 
 
+@pytest.mark.parametrize("name", WRONG)
 def test_a_wrong_file_says_where_and_how_to_fix_it(name: str, tmp_path: Path) -> None:
     file, content, message = WRONG[name]
     path = tmp_path / file
