@@ -145,14 +145,14 @@ class HydraLoraLayer(nn.Module, BaseTunerLayer):
         if self._disable_adapters:
             return self.base_layer(x, *args, **kwargs)
         shape, base_layer = x.shape, self.base_layer
-        in_place = type(base_layer) is nn.Linear and not base_layer._forward_hooks and not args and not kwargs
+        in_place = type(base_layer) is nn.Linear and not args and not kwargs and not _hooked(base_layer)
         if in_place:  # in two dimensions, since autograd copies a view that is written into
             x = x.reshape(-1, shape[-1])
         result = base_layer(x, *args, **kwargs)
         for name in self.active_adapters:
             if name in self.scaling:
                 result = self._add(result, name, x, in_place)
-        return result.view(*shape[:-1], -1) if in_place else result
+        return result.view(*shape[:-1], self.out_features) if in_place else result
 
     def _add(self, result: torch.Tensor, name: str, x: torch.Tensor, in_place: bool) -> torch.Tensor:
         """result + scale * sum_i gates_i B_i A x: one small matrix product for A, one for all heads: (..., out).
@@ -191,6 +191,11 @@ class HydraLoraLayer(nn.Module, BaseTunerLayer):
 
     def __repr__(self) -> str:
         return "hydralora." + super().__repr__()
+
+
+def _hooked(layer: nn.Module) -> bool:
+    """Whether something else looks at the layer's output, so that it must not be written into."""
+    return bool(layer._forward_hooks or layer._backward_hooks or layer._backward_pre_hooks)
 
 
 def layer_shape(layer: nn.Module) -> tuple[int, int]:
