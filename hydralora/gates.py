@@ -171,13 +171,17 @@ def mean_gates(gates: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return (gates * weight).sum(2) / weight.sum(2).clamp_min(1)
 
 
-def load_balance(gates: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+def load_balance(
+    gates: torch.Tensor, mask: torch.Tensor, total: Callable[[torch.Tensor], torch.Tensor] = lambda values: values
+) -> torch.Tensor:
     """N * sum_i f_i P_i, the mean over modules: 1 where heads share the load evenly, N where one has it all.
 
     f_i is the share of tokens whose strongest head is i, P_i the mean gate of head i, over the tokens where mask
     (batch, tokens) is true (Switch Transformers, 2101.03961, section 2.2). `gates` are (modules, batch, tokens, N).
+    Where processes share a batch, `total` sums counts over them, and the sum of their values is the batch's.
     """
     num_heads = gates.shape[-1]
     used = gates[:, mask]  # (modules, used tokens, N)
-    share = nn.functional.one_hot(used.argmax(-1), num_heads).float().mean(1)  # (modules, N), no gradient
-    return num_heads * (share * used.mean(1)).sum(-1).mean()
+    tokens = total(mask.sum())
+    share = total(nn.functional.one_hot(used.argmax(-1), num_heads).sum(1)) / tokens  # (modules, N), no gradient
+    return num_heads * (share * used.sum(1) / tokens).sum(-1).mean()

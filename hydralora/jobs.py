@@ -1,5 +1,6 @@
 """Jobs: a run's worker process, started, stopped, and told apart from one that died."""
 
+import os
 import subprocess
 import sys
 import time
@@ -36,7 +37,7 @@ class JobManager:
             run = self.store.create(recipe)
             with run.log.open("ab") as log:
                 process = subprocess.Popen(
-                    [sys.executable, "-m", "hydralora.worker", str(run.folder)],
+                    _command(run, recipe.launch.processes),
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
@@ -84,6 +85,15 @@ class JobManager:
             if state["state"] not in ACTIVE:
                 return state
             time.sleep(poll)
+
+
+def _command(run: Run, processes: int) -> list[str]:
+    """The worker, or torchrun with several of them; `accelerate launch --cpu` would start only one."""
+    worker = ["-m", "hydralora.worker", str(run.folder)]
+    if processes > 1:
+        launcher = ["-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
+        worker = [*launcher, "--log-dir", os.devnull, "--nproc-per-node", str(processes), *worker]
+    return [sys.executable, *worker]
 
 
 def _detached() -> dict[str, Any]:

@@ -60,7 +60,7 @@ def prepare(recipe: Recipe, on_stage: Callable[[str], None]) -> Prepared:
         HydraError: the data, the model or a setting can't be used.
     """
     settings = recipe.training
-    _set_threads(settings.threads)
+    _set_threads(settings.threads, recipe.launch.processes)
     on_stage("reading the data")
     train, heldout = read_split(recipe)
     on_stage("clustering")
@@ -178,7 +178,7 @@ def _start_router(model: Any, recipe: Recipe, rows: list[Encoded], labels: list[
     return sum(reached.values()) / len(reached)
 
 
-def _set_threads(threads: int) -> None:
-    """Leave a core to whoever is looking on, where there are more than two."""
+def _set_threads(threads: int, processes: int) -> None:
+    """Leave a core to whoever is looking on, where there are more than two; a run's processes share the others."""
     cores = os.cpu_count() or 1
-    torch.set_num_threads(threads or (cores - 1 if cores > 2 else cores))
+    torch.set_num_threads(threads or max(1, (cores - 1 if cores > 2 else cores) // processes))

@@ -97,7 +97,7 @@ class TrainingSettings(Section):
     )
     log_every: int = Field(5, ge=1, description="Steps between events with loss and gates.")
     seed: int = Field(0, ge=0, description="Seed of the split, the clusters, the adapter's start and the row order.")
-    threads: int = Field(0, ge=0, description="CPU threads. 0: all but one, or all of two.")
+    threads: int = Field(0, ge=0, description="CPU threads of a process. 0: all cores but one, or both of two, shared.")
 
     @model_validator(mode="before")
     @classmethod
@@ -115,6 +115,22 @@ class TrainingSettings(Section):
         return self
 
 
+class LaunchSettings(Section):
+    processes: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Processes on this machine that train together; each takes batch_size rows of every batch.",
+    )
+    fsdp: bool | str | list[str] | None = Field(None, description="fsdp of transformers' TrainingArguments, as it is.")
+    fsdp_config: dict[str, Any] | str | None = Field(
+        None, description="fsdp_config of transformers' TrainingArguments: settings, or a JSON file."
+    )
+    deepspeed: dict[str, Any] | str | None = Field(
+        None, description="deepspeed of transformers' TrainingArguments: settings, or a JSON file."
+    )
+
+
 class Recipe(Section):
     """A run: what is trained, on what, how."""
 
@@ -126,6 +142,7 @@ class Recipe(Section):
     components: ComponentSettings = Field(default_factory=ComponentSettings)
     tuner: TunerSettings = Field(default_factory=TunerSettings)
     training: TrainingSettings = Field(default_factory=TrainingSettings)
+    launch: LaunchSettings = Field(default_factory=LaunchSettings)
 
     def to_yaml(self) -> str:
         return yaml.safe_dump({"version": VERSION} | self.model_dump(), sort_keys=False, allow_unicode=True)
@@ -166,6 +183,10 @@ def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
         file = getattr(recipe.data, name)
         if file is not None:
             setattr(recipe.data, name, str((path.parent / file).resolve()))
+    for name in ("fsdp_config", "deepspeed"):
+        file = getattr(recipe.launch, name)
+        if isinstance(file, str):
+            setattr(recipe.launch, name, str((path.parent / file).resolve()))
     if (path.parent / recipe.model).is_dir():  # else it is a model's id
         recipe.model = str((path.parent / recipe.model).resolve())
     return recipe

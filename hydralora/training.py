@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.utils.data import DataLoader
@@ -18,8 +18,10 @@ from hydralora.errors import RunError
 from hydralora.evaluation import evaluate
 from hydralora.gates import live_gates, load_balance, mean_gates, normalised_entropy
 from hydralora.loss import answer_logits, answer_loss
+from hydralora.models import pick_device
+from hydralora.parallel import Processes, this_process
 from hydralora.preparation import Prepared, prepare
-from hydralora.recipe import Recipe, TrainingSettings
+from hydralora.recipe import LaunchSettings, Recipe, TrainingSettings
 from hydralora.results import describe_run, measure_heads, save_adapter
 from hydralora.tuner.model import hydra_layers
 
@@ -51,23 +53,46 @@ def train(
         The results: rows, components, base and tuned (None when stopped) measurements, parameters, seconds by stage.
         When stopped before the first step, no adapter is saved: step is 0, and base and adapter_hash are None too.
 
+        Of several processes the first evaluates, reports and saves; the results of the others are empty.
+
     Raises:
         HydraError: the data, the model or a setting can't be used, or the loss stopped being a number.
     """
-    run = _Reporter(on_event, should_stop)
+    processes = this_process()
+    processes.connect(recipe.launch.processes, pick_device())
+    run = _Reporter(on_event, should_stop) if processes.is_first else _Reporter()
     set_seed(recipe.training.seed)
+    begun = _begin(recipe, run, processes)
+    if processes.agree(begun is None) or begun is None:
+        processes.leave()
+        return _nothing_learnt(recipe, run)
+    prepared, base = begun
+    trainer = _trainer(prepared, recipe, Path(output), run, processes)
+    trainer.train()
+    processes.leave()
+    return _end(prepared, base, recipe, Path(output), run, trainer.state.max_steps) if processes.is_first else {}
+
+
+def _begin(recipe: Recipe, run: "_Reporter", processes: Processes) -> tuple[Prepared, dict[str, Any]] | None:
+    """What training starts from and, in the first process, the base model's scores; None when stopped before."""
+    base: dict[str, Any] = {}
     try:
         prepared = prepare(recipe, run.stage)
         run.note("prepared", rows=prepared.counts, k=prepared.k, sizes=prepared.sizes, base=prepared.files.describe())
-        base = _measure(prepared, run, "base", "before")
+        if processes.is_first:
+            base = _measure(prepared, run, "base", "before")
         run.stage("training")
     except _StopAsked:
-        return _nothing_learnt(recipe, run)
-    trainer = _trainer(prepared, recipe, Path(output), run)
-    trainer.train()
-    adapter_hash = _save(prepared, recipe, Path(output), run)
+        return None
+    return prepared, base
 
-    stopped = run.step < trainer.state.max_steps
+
+def _end(
+    prepared: Prepared, base: dict[str, Any], recipe: Recipe, output: Path, run: "_Reporter", max_steps: int
+) -> dict[str, Any]:
+    """Save, measure again, and put the results together."""
+    adapter_hash = _save(prepared, recipe, output, run)
+    stopped = run.step < max_steps
     tuned, heads = None, None
     if not stopped:
         try:
@@ -78,7 +103,7 @@ def train(
     run.finish_stage()
     return describe_run(prepared, base, tuned, heads, run.seconds) | {
         "step": run.step,
-        "max_steps": trainer.state.max_steps,
+        "max_steps": max_steps,
         "stopped": stopped,
         "adapter_hash": adapter_hash,
     }
@@ -87,7 +112,7 @@ def train(
 class _Reporter:
     """Events with step and time, and the seconds that each stage took; stops between two of them on request."""
 
-    def __init__(self, on_event: OnEvent, should_stop: Callable[[], bool]) -> None:
+    def __init__(self, on_event: OnEvent = lambda event: None, should_stop: Callable[[], bool] = lambda: False) -> None:
         self.on_event = on_event
         self.should_stop = should_stop
         self.step = 0
@@ -152,10 +177,18 @@ def _nothing_learnt(recipe: Recipe, run: _Reporter) -> dict[str, Any]:
 class _AnswerTrainer(Trainer):
     """transformers' Trainer with our batches, and our loss on the answers' tokens alone."""
 
-    def __init__(self, *args: Any, batches: LengthGroupedBatches, balance_weight: float = 0.0, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        batches: LengthGroupedBatches,
+        processes: Processes,
+        balance_weight: float = 0.0,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
         self.model_accepts_loss_kwargs = True  # the loss below is already divided by the step's answer tokens
         self.batches = batches
+        self.processes = processes
         self.tokens_seen = 0
         self.gate_means: torch.Tensor | None = None  # (N,), of the newest step that is logged
         self.gate_entropy = 0.0
@@ -163,23 +196,24 @@ class _AnswerTrainer(Trainer):
         self.balance = 0.0  # sum of the weighted load-balance losses, divided as the steps' losses are
 
     def get_train_dataloader(self) -> DataLoader:
-        loader = DataLoader(self.train_dataset, batch_sampler=self.batches, collate_fn=self.data_collator)  # type: ignore[arg-type]
-        return self.accelerator.prepare(loader)
+        return _Loader(cast(Any, self.train_dataset), batch_sampler=self.batches, collate_fn=self.data_collator)
 
     def compute_loss(  # type: ignore[override]
         self, model: Any, inputs: dict, return_outputs: bool = False, num_items_in_batch: torch.Tensor | None = None
     ) -> torch.Tensor:
-        self.tokens_seen += int(inputs["attention_mask"].sum())
+        own: Any = self.model  # `model` may be a wrapper around it
         due = (self.state.global_step + 1) % self.args.logging_steps == 0 or self.state.global_step == 0
-        looked_at = hydra_layers(model) and (due or self.balance_weight)
-        watch: AbstractContextManager[list[torch.Tensor]] = live_gates(model) if looked_at else nullcontext([])
+        looked_at = hydra_layers(own) and (due or self.balance_weight)
+        watch: AbstractContextManager[list[torch.Tensor]] = live_gates(own) if looked_at else nullcontext([])
         with watch as passes:
-            logits, targets = answer_logits(model, inputs)
+            logits, targets = answer_logits(own if model is own else _Wrapped(model, own), inputs)
         total = num_items_in_batch if num_items_in_batch is not None else len(targets)
         loss = answer_loss(logits, targets).sum() / total
+        tokens = inputs["attention_mask"].bool() & bool(len(targets))  # without a label it stands for no row at all
+        self.tokens_seen += int(tokens.sum())
         if looked_at:
-            loss = loss + self._look_at(passes[0], inputs["attention_mask"].bool())
-        return loss
+            loss = loss + self._look_at(passes[0], tokens)
+        return loss * self.processes.count  # whose mean gradient is taken; `total` is the tokens of all
 
     def _look_at(self, gates: torch.Tensor, mask: torch.Tensor) -> torch.Tensor | float:
         """Remember the gates (modules, batch, tokens, N) for the next event; returns their part of the loss."""
@@ -188,23 +222,52 @@ class _AnswerTrainer(Trainer):
         self.gate_entropy = float(normalised_entropy(seen)[:, mask].mean())
         if not self.balance_weight:
             return 0.0
-        loss = self.balance_weight * load_balance(gates, mask) / self.current_gradient_accumulation_steps
+        balance = load_balance(gates, mask, self.processes.total)
+        loss = self.balance_weight * balance / self.current_gradient_accumulation_steps
         self.balance += float(loss.detach())
         return loss
+
+    def take_counts(self) -> tuple[int, float]:
+        """Tokens seen, and the sum of the load-balance losses, by all processes since the last call."""
+        mine = torch.tensor([self.tokens_seen, self.balance], dtype=torch.float64)
+        tokens, balance = self.processes.total(mine).tolist()
+        self.tokens_seen, self.balance = 0, 0.0
+        return int(tokens), balance
+
+
+class _Loader(DataLoader):
+    """Leaves it to the sampler which rows are this process's; Accelerate's loader would share them out once more."""
+
+    def set_epoch(self, epoch: int) -> None:
+        cast(LengthGroupedBatches, self.batch_sampler).set_epoch(epoch)
+
+
+class _Wrapped:
+    """A model whose forward pass goes through the wrapper that adds up gradients; its parts are the model's own."""
+
+    def __init__(self, wrapper: Any, model: Any) -> None:
+        self._wrapper = wrapper
+        self._model = model
+
+    def __call__(self, **inputs: Any) -> Any:
+        return self._wrapper(**inputs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
 
 
 class _Events(TrainerCallback):
     """Trainer's progress as events; stops on request."""
 
-    def __init__(self, run: _Reporter, prepared: Prepared, settings: TrainingSettings) -> None:
+    def __init__(self, run: _Reporter, prepared: Prepared, settings: TrainingSettings, processes: Processes) -> None:
         self.run = run
+        self.processes = processes
         self.prepared = prepared
         self.eval_every = settings.eval_every
         count = min(LIVE_ROWS, len(prepared.heldout))  # at random: files are often sorted by task
         self.live_rows = random.Random(settings.seed).sample(prepared.heldout, count)
         self.trainer: _AnswerTrainer | None = None
         self._since = time.monotonic()
-        self._tokens = 0
         self._logged = 0  # step of the newest event
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -213,10 +276,11 @@ class _Events(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.run.step = state.global_step
-        if self.run.should_stop():
+        if self.processes.agree(self.run.should_stop()):
             control.should_training_stop = True
             return
-        if self.eval_every and state.global_step % self.eval_every == 0 and state.global_step < state.max_steps:
+        due = self.eval_every and state.global_step % self.eval_every == 0 and state.global_step < state.max_steps
+        if due and self.processes.is_first:  # the others wait for it in the next step
             paused = time.monotonic()
             model = self.prepared.model
             model.eval()
@@ -231,12 +295,13 @@ class _Events(TrainerCallback):
         self.run.step = state.global_step
         trainer, now = self.trainer, time.monotonic()
         assert trainer is not None
-        speed = (trainer.tokens_seen - self._tokens) / max(now - self._since, 1e-9)
-        self._tokens, self._since = trainer.tokens_seen, now
+        tokens, balance = trainer.take_counts()
+        speed = tokens / max(now - self._since, 1e-9)
+        self._since = now
         if not math.isfinite(logs["loss"]):
             raise _diverged(state.global_step)
-        steps = state.global_step - self._logged
-        balance, self._logged, trainer.balance = trainer.balance / steps, state.global_step, 0.0
+        balance /= state.global_step - self._logged
+        self._logged = state.global_step
         self.run.event(
             "train",
             loss=logs["loss"] - balance,  # on the answers alone, as in every evaluation
@@ -252,26 +317,33 @@ def _diverged(step: int) -> RunError:
     return RunError(f"At step {step} the loss is no longer a number. Lower training.learning_rate, and run again.")
 
 
-def _trainer(prepared: Prepared, recipe: Recipe, output: Path, run: _Reporter) -> _AnswerTrainer:
+def _trainer(prepared: Prepared, recipe: Recipe, output: Path, run: _Reporter, processes: Processes) -> _AnswerTrainer:
     settings = recipe.training
     rows: Sequence[Encoded] = prepared.train
-    batches = LengthGroupedBatches([len(row.input_ids) for row in rows], settings.batch_size, settings.seed)
-    callback = _Events(run, prepared, settings)
+    lengths = [len(row.input_ids) for row in rows]
+    batches = LengthGroupedBatches(lengths, settings.batch_size, settings.seed, processes.count, processes.rank)
+    callback = _Events(run, prepared, settings, processes)
     trainer = _AnswerTrainer(
         model=prepared.model,
-        args=_arguments(settings, output, prepared.device),
+        args=_arguments(settings, output, prepared.device, recipe.launch),
         train_dataset=rows,
         data_collator=lambda items: collate(items, prepared.tokenizer.pad_token_id),
         batches=batches,
+        processes=processes,
         balance_weight=recipe.tuner.balance_weight if recipe.method != "lora" else 0.0,
         callbacks=[callback],
     )
     trainer.remove_callback(_progress_callback())
     callback.trainer = trainer
+    if not processes.is_first:
+        torch.manual_seed(settings.seed + processes.rank)  # other rows, other dropout
     return trainer
 
 
-def _arguments(settings: TrainingSettings, output: Path, device: str) -> TrainingArguments:
+def _arguments(
+    settings: TrainingSettings, output: Path, device: str, launch: LaunchSettings | None = None
+) -> TrainingArguments:
+    sharding = launch.model_dump(include={"fsdp", "fsdp_config", "deepspeed"}, exclude_none=True) if launch else {}
     arguments = TrainingArguments(
         output_dir=str(output),
         max_steps=settings.max_steps or -1,
@@ -294,6 +366,9 @@ def _arguments(settings: TrainingSettings, output: Path, device: str) -> Trainin
         dataloader_pin_memory=device.startswith("cuda"),
         remove_unused_columns=False,
         seed=settings.seed,
+        average_tokens_across_devices=True,
+        ddp_find_unused_parameters=False,
+        **sharding,
     )
     # On two GPUs Trainer would wrap the model in nn.DataParallel, whose replicas our hooks on the layers never see.
     arguments._n_gpu = min(1, arguments.n_gpu)

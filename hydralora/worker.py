@@ -2,35 +2,50 @@
 
 import os
 import sys
+import threading
 import time
 import traceback
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from hydralora.errors import HydraError
-from hydralora.runs import Run
+from hydralora.parallel import Processes, this_process
+from hydralora.runs import ACTIVE, Run
 from hydralora.training import train
 
 NICENESS = 5  # below the app and whatever else the user does
+GRACE = 5.0  # seconds in which the launcher ends this process, where another one of the run has died
 STATES = {"training": "training", "evaluating": "evaluating"}  # first word of a stage; any other is preparing
 
 
 def main() -> int:
-    run = Run(Path(sys.argv[1]))
-    found = run.state()["state"]
-    if found != "queued":
-        print(f"Run {run.id} is {found}; only a queued run is started.", file=sys.stderr)
-        return 1
+    run, processes = Run(Path(sys.argv[1])), this_process()
+    pid = os.getpid()
+    if processes.count > 1:
+        pid = os.getppid()  # the launcher's, which lives as long as all of them
+        threading.Thread(target=_end_with, args=(pid,), daemon=True).start()
     if hasattr(os, "nice"):
         os.nice(NICENESS)
-    run.update(state="preparing", pid=os.getpid(), message="starting")
+    if processes.is_first:
+        found = run.state()["state"]
+        if found != "queued":
+            print(f"Run {run.id} is {found}; only a queued run is started.", file=sys.stderr)
+            return 1
+        run.update(state="preparing", pid=pid, message="starting")
     try:
         results = train(run.recipe(), run.adapter, lambda event: _record(run, event), lambda: run.stop_requested)
     except Exception as error:  # the run's state must tell what happened, whatever it was
         traceback.print_exc()
-        sentence = str(error) if isinstance(error, HydraError) else f"{type(error).__name__}: {error}"
-        run.update(state="failed", message=sentence or type(error).__name__)
+        _fail(run, error, processes)
         return 1
+    if processes.is_first:
+        _finish(run, results)
+    return 0
+
+
+def _finish(run: Run, results: dict[str, Any]) -> None:
     step = results["step"]
     run.update(
         state="stopped" if results["stopped"] else "finished",
@@ -40,7 +55,22 @@ def main() -> int:
         ended=time.time(),
         results=results,
     )
-    return 0
+
+
+def _fail(run: Run, error: Exception, processes: Processes) -> None:
+    """Say why, unless another process of this run has: what fails here then is the connection to it."""
+    if processes.count > 1 and not isinstance(error, HydraError):
+        time.sleep(GRACE)
+    if run.state()["state"] in ACTIVE:
+        sentence = str(error) if isinstance(error, HydraError) else f"{type(error).__name__}: {error}"
+        run.update(state="failed", message=sentence or type(error).__name__)
+
+
+def _end_with(launcher: int) -> None:
+    """End this process when its launcher has died, which then can't do it."""
+    while os.getppid() == launcher and psutil.pid_exists(launcher):
+        time.sleep(1)
+    os._exit(1)
 
 
 def _record(run: Run, event: dict[str, Any]) -> None:

@@ -21,12 +21,18 @@ def batch_order(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) 
 
 
 class LengthGroupedBatches(Sampler[list[int]]):
-    """The batches of one epoch after another; `set_epoch` chooses which."""
+    """The batches of one epoch after another; `set_epoch` chooses which.
 
-    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
+    Several processes share batches of `batch_size` rows for each of them: process `rank` takes every `processes`-th
+    row, so that all have rows of like length. Of an epoch's last, smaller batch some may get none: an empty list.
+    """
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int, processes: int = 1, rank: int = 0) -> None:
         self.lengths = lengths
-        self.batch_size = batch_size
+        self.batch_size = batch_size * processes  # rows of all processes
         self.seed = seed
+        self.processes = processes
+        self.rank = rank
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -36,11 +42,22 @@ class LengthGroupedBatches(Sampler[list[int]]):
         return -(-len(self.lengths) // self.batch_size)
 
     def __iter__(self) -> Iterator[list[int]]:
-        return iter(batch_order(self.lengths, self.batch_size, self.seed, self.epoch))
+        for batch in batch_order(self.lengths, self.batch_size, self.seed, self.epoch):
+            yield batch[self.rank :: self.processes]
 
 
 def collate(rows: Sequence[Encoded], pad_token_id: int) -> dict[str, torch.Tensor]:
-    """input_ids, attention_mask and labels, each (batch, tokens), padded on the right."""
+    """input_ids, attention_mask and labels, each (batch, tokens), padded on the right.
+
+    No rows give a batch without labels, (1, 2): a process whose share is empty has a forward pass like the others,
+    and neither loss nor gradient.
+    """
+    if not rows:
+        return {
+            "input_ids": torch.full((1, 2), pad_token_id),
+            "attention_mask": torch.ones((1, 2), dtype=torch.long),  # attention to nothing at all may give NaN
+            "labels": torch.full((1, 2), IGNORED),
+        }
     width = max(len(row.input_ids) for row in rows)
     input_ids = torch.full((len(rows), width), pad_token_id)
     attention_mask = torch.zeros((len(rows), width), dtype=torch.long)
