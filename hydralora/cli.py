@@ -279,6 +279,22 @@ def demo(
     return report | {"shown": demo_table(report)}
 
 
+@_command
+def bench(
+    quick: Annotated[bool, typer.Option(help="A cut model and few rounds: shows that it runs, in a minute.")] = False,
+    data: Annotated[
+        list[Path] | None, typer.Option(help="A dataset for a whole training loop, beside the demo's; may be repeated.")
+    ] = None,
+    as_json: Json = False,
+    workspace: Workspace = None,
+) -> dict[str, Any]:
+    """Speed and memory as ratios to the published loop, PEFT's LoRA and the bare base model. Minutes, on idle cores."""
+    from hydralora.bench.report import bench_table, run_bench
+
+    report = run_bench(quick, data or [], lambda what, done, total: say(f"{what}, round {done} of {total}"))
+    return report | {"shown": bench_table(report)}
+
+
 experiments = typer.Typer(no_args_is_help=True, help="Experiments that anyone can run again.")
 app.add_typer(experiments, name="experiment")
 

@@ -1,0 +1,182 @@
+"""The bench as a whole: every contest in turn, its ratios, and what they were measured on."""
+
+import os
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hydralora.assets import demo_file
+from hydralora.bench.contestants import R, TARGETS, Field, agreement, floor_step, training_step
+from hydralora.bench.decode import generated, streamed
+from hydralora.bench.measure import Rounds, take_turns
+from hydralora.bench.memory import kept_bytes
+from hydralora.bench.throughput import loops_on
+from hydralora.errors import ModelError
+from hydralora.models import DEFAULT_MODEL, describe_device, find_model, pick_device
+
+CURVE = (1, 2, 3, 4, 8, 16, 32)  # numbers of heads
+TOLERANCE = 1e-2  # of logits of contestants that do the same work; float32 rounding gives about 1e-4
+OnProgress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is measured. `blocks` cuts the model's depth; None leaves it whole."""
+
+    blocks: int | None = None
+    batch: int = 4
+    tokens: int = 128
+    rounds: int = 7
+    curve: tuple[int, ...] = CURVE
+    decode_rounds: int = 7
+    decode_tokens: int = 64
+    loop_rounds: int = 4
+    loop_steps: int = 12
+
+
+FULL = Size()
+QUICK = Size(
+    blocks=3, tokens=64, rounds=2, curve=(1, 3, 8, 32), decode_rounds=2, decode_tokens=16, loop_rounds=1, loop_steps=3
+)
+
+
+def run_bench(
+    quick: bool = False, files: Sequence[Path] = (), on_progress: OnProgress = lambda what, done, total: None
+) -> dict[str, Any]:
+    """Measure training step, memory, decoding and whole training loops, as ratios between contestants.
+
+    Args:
+        quick: a model of 3 blocks and few rounds: it shows that everything runs, its ratios mean little.
+        files: datasets for whole training loops, beside the demo's.
+        on_progress: called with what is measured, the round, and the number of rounds.
+
+    Returns:
+        The ratios as {median, p10, p90, n}, ours / rival's: of seconds (lower is better) for train_step, of bytes for
+        memory, of tokens/s (higher is better) for decode and throughput.
+
+    Raises:
+        HydraError: the base model or a file can't be used, or contestants disagree.
+    """
+    size, device = QUICK if quick else FULL, pick_device()
+    field = Field(size.blocks, device)
+    agreed = agreement(field, field.ids(2, 32))
+    if max(agreed.values()) > TOLERANCE:
+        raise ModelError(f"The contestants' logits differ: {agreed}. Their times can't be compared.")
+    steps = _train_steps(field, size, on_progress)
+    return {
+        "train_step": {
+            "vs_loop_n3": steps.ratio("ours 3", "loop 3"),
+            "vs_loop_n8": steps.ratio("ours 8", "loop 8"),
+            "vs_lora": steps.ratio("ours 3", "lora"),
+            "vs_floor": steps.ratio("ours 3", "floor"),
+            "lora_vs_floor": steps.ratio("lora", "floor"),
+            "n8_vs_n3": steps.ratio("ours 8", "ours 3"),
+            "n32_vs_n3": steps.ratio("ours 32", "ours 3"),
+            "curve": [[n, steps.ratio(f"ours {n}", "lora")] for n in size.curve],
+        },
+        "memory": _memory(field, size),
+        "decode": _decode(field, size, on_progress),
+        "throughput": {
+            name: _throughput(field, path, size, partial_name(on_progress, name)) for name, path in _files(files)
+        },
+        "agreement": agreed,
+        "conditions": _conditions(field, size, device, quick),
+    }
+
+
+def partial_name(on_progress: OnProgress, name: str) -> Callable[[int, int], None]:
+    return lambda done, total: on_progress(f"training loop on {name}", done, total)
+
+
+def _train_steps(field: Field, size: Size, on_progress: OnProgress) -> Rounds:
+    ids = field.ids(size.batch, size.tokens)
+    contestants: dict[str, Callable[[int], None]] = {
+        "floor": floor_step(field.bare(), ids),
+        "lora": training_step(field.lora(), ids),
+    }
+    for num_heads in (3, 8):
+        contestants[f"loop {num_heads}"] = training_step(field.loop(num_heads), ids)
+    for num_heads in size.curve:
+        contestants[f"ours {num_heads}"] = training_step(field.ours(num_heads), ids)
+    return take_turns(contestants, size.rounds, lambda done, total: on_progress("training step", done, total))
+
+
+def _memory(field: Field, size: Size) -> dict[str, Any]:
+    ids = field.ids(size.batch, size.tokens)
+    models = {"ours": field.ours(3), "loop": field.loop(3), "lora": field.lora()}
+    kept = {name: kept_bytes(model, ids) for name, model in models.items()}
+    one = {"p10": None, "p90": None, "n": 1}  # it is counted, so there is no spread
+    return {
+        "vs_lora": {"median": kept["ours"] / kept["lora"]} | one,
+        "loop_vs_lora": {"median": kept["loop"] / kept["lora"]} | one,
+        "bytes": kept,
+    }
+
+
+def _decode(field: Field, size: Size, on_progress: OnProgress) -> dict[str, Any]:
+    tokenizer, count = field.tokenizer, size.decode_tokens
+    contestants = {
+        "base": generated(field.bare(), tokenizer, count),
+        "ours": streamed(field.ours(3, effective=True).eval(), tokenizer, count),
+        "lora": generated(field.lora().eval(), tokenizer, count),
+        "loop": generated(field.loop(3, effective=True).eval(), tokenizer, count),
+    }
+    rounds = take_turns(contestants, size.decode_rounds, lambda done, total: on_progress("decoding", done, total))
+    return {
+        "vs_base": rounds.ratio("ours", "base"),
+        "lora_vs_base": rounds.ratio("lora", "base"),
+        "loop_vs_base": rounds.ratio("loop", "base"),
+    }
+
+
+def _throughput(field: Field, path: Path, size: Size, on_round: Callable[[int, int], None]) -> dict[str, Any]:
+    loops = loops_on(field, path, size.loop_steps)
+    return take_turns(loops, size.loop_rounds, on_round).ratio("ours", "lora")
+
+
+def _files(files: Sequence[Path]) -> list[tuple[str, Path]]:
+    return [("demo", demo_file("train")), *((path.name, path) for path in files)]
+
+
+def _conditions(field: Field, size: Size, device: str, quick: bool) -> dict[str, Any]:
+    return {
+        "model": find_model(DEFAULT_MODEL).describe(),
+        "blocks": field.base.config.num_hidden_layers,
+        "targets": TARGETS,
+        "r": R,
+        "batch": size.batch,
+        "tokens": size.tokens,
+        "quick": quick,
+        "device": describe_device()["name"],
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def bench_table(report: dict[str, Any]) -> str:
+    """The ratios as text, a line each: median, and the 10th and 90th percentiles of the rounds."""
+    lines = [f"{'ours / rival':40}{'median':>8}{'p10':>8}{'p90':>8}{'rounds':>8}"]
+    for part in ("train_step", "memory", "decode", "throughput"):
+        for name, value in report[part].items():
+            pairs = [(f"{name}, N = {n}", ratio) for n, ratio in value] if name == "curve" else [(name, value)]
+            lines += [_line(f"{part} {label}", ratio) for label, ratio in pairs if "median" in ratio]
+    conditions = report["conditions"]
+    lines += [
+        "",
+        "train_step: seconds, memory: bytes kept for backward (lower is better); decode, throughput: tokens/s (higher "
+        "is better). curve: against PEFT's LoRA of the same r.",
+        f"{conditions['model']['id']}, {conditions['blocks']} blocks, {conditions['device']}, "
+        f"{conditions['threads']} threads, torch {conditions['torch']}",
+    ]
+    return "\n".join(lines)
+
+
+def _line(label: str, ratio: dict[str, Any]) -> str:
+    spread = "".join(f"{ratio[key]:8.3f}" if ratio[key] is not None else f"{'-':>8}" for key in ("p10", "p90"))
+    return f"{label:40}{ratio['median']:8.3f}{spread}{ratio['n']:8}"
