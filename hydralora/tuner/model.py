@@ -10,7 +10,7 @@ from torch import nn
 from hydralora.errors import ConfigError
 from hydralora.tuner.config import HydraLoraConfig, HydraPeftType
 from hydralora.tuner.layer import HydraLoraLayer, Router
-from hydralora.tuner.targets import ADAPTABLE, default_targets, is_expert, nothing_to_adapt
+from hydralora.tuner.targets import ADAPTABLE, default_targets, is_expert, nothing_to_adapt, refuse_experts
 
 
 class HydraLoraModel(BaseTuner):
@@ -24,6 +24,7 @@ class HydraLoraModel(BaseTuner):
         config = cast(HydraLoraConfig, self.peft_config[adapter_name])
         if config.target_modules is None:
             config.target_modules = sorted(default_targets(model))
+        refuse_experts(model, config.target_modules)
         asked = ", ".join(
             f"{key}={getattr(config, key)!r}" for key in ("target_modules", "exclude_modules", "layers_to_transform")
         )
@@ -82,9 +83,13 @@ def hydra_layers(model: nn.Module) -> dict[str, HydraLoraLayer]:
 
 
 def model_body(model: Any) -> nn.Module:
-    """The part of a model that every forward pass calls once, as a module: PEFT calls the outer ones' `forward`."""
+    """The part of a model that every forward pass calls once, as a module: PEFT calls the outer ones' `forward`.
+
+    It is what holds the input embedding: OPT's output layer calls the decoder inside its base model, not that itself.
+    """
     outer = model.get_base_model() if isinstance(model, PeftModel) else model
-    body = getattr(outer, "base_model", outer)
+    embedding = outer.get_input_embeddings() if hasattr(outer, "get_input_embeddings") else None
+    body = next((module for module in outer.modules() if any(child is embedding for child in module.children())), outer)
     return model if body is outer else body
 
 

@@ -1,5 +1,6 @@
 """Which layers are adapted where nobody says: the MLP's linear layers, as in the published script."""
 
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
@@ -43,8 +44,15 @@ def matches(name: str, target: str) -> bool:
 
 
 def adaptable_names(model: nn.Module) -> list[str]:
-    """Full names of the layers that can be adapted."""
-    return [name for name, module in model.named_modules() if isinstance(module, ADAPTABLE) and not is_expert(name)]
+    """Full names of the layers that can be adapted, those that carry an adapter already among them."""
+    tuned = tuple(f"{name}." for name, module in model.named_modules() if isinstance(module, BaseTunerLayer))
+    return [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module.get_base_layer() if isinstance(module, BaseTunerLayer) else module, ADAPTABLE)
+        and not is_expert(name)
+        and not name.startswith(tuned)  # an adapter's own parts, and the layer that it wraps
+    ]
 
 
 def is_expert(name: str) -> bool:
@@ -55,13 +63,35 @@ def is_expert(name: str) -> bool:
     return ".experts." in f".{name}."
 
 
+def refuse_experts(model: nn.Module, targets: object) -> None:
+    """Check that no name in a list of target_modules means the experts, which are one tensor and no layers.
+
+    PEFT passes over a name without a layer as long as another one has one.
+
+    Raises:
+        ConfigError: the model is a mixture of experts, and a name has no layer in it.
+    """
+    if not isinstance(targets, (list, tuple, set)) or not has_experts(model):
+        return
+    names = [name for name, _ in model.named_modules()]
+    unknown = [target for target in sorted(targets) if not any(matches(name, target) for name in names)]
+    if unknown:
+        raise nothing_to_adapt(model, f"target_modules={unknown!r}")
+
+
+def has_experts(model: nn.Module) -> bool:
+    """Whether the model is a mixture of experts."""
+    return any(is_expert(name) for name, _ in model.named_parameters())
+
+
 def nothing_to_adapt(model: nn.Module, targets: object) -> ConfigError:
     """The error for target_modules that match nothing."""
-    names = adaptable_names(model)
-    experts = any(is_expert(name) for name, _ in model.named_parameters())
+    experts = (
+        " Its experts are left alone: each sees only the tokens that are sent to it." if has_experts(model) else ""
+    )
     return ConfigError(
-        f"{type(model).__name__}: no layer to adapt with {targets}. Its linear layers are named {_last_parts(names)}; "
-        f"choose among them.{' Its experts are not adapted.' if experts else ''}"
+        f"{type(model).__name__}: no layer to adapt with {targets}. Its linear layers are named "
+        f"{_last_parts(adaptable_names(model))}; choose among them.{experts}"
     )
 
 
