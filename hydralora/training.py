@@ -3,27 +3,21 @@
 import math
 import random
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
-from torch.utils.data import DataLoader
-from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
+from transformers import TrainerCallback, set_seed
 
-from hydralora.data.batches import LengthGroupedBatches, collate
-from hydralora.data.templates import Encoded
 from hydralora.errors import RunError
 from hydralora.evaluation import evaluate
-from hydralora.gates import live_gates, load_balance, mean_gates, normalised_entropy
-from hydralora.loss import answer_logits, answer_loss
 from hydralora.models import pick_device
 from hydralora.parallel import Processes, this_process
 from hydralora.preparation import Prepared, prepare
-from hydralora.recipe import LaunchSettings, Recipe, TrainingSettings
+from hydralora.recipe import Recipe, TrainingSettings
 from hydralora.results import describe_run, measure_heads, save_adapter
-from hydralora.tuner.model import hydra_layers
+from hydralora.trainer import AnswerTrainer, answer_trainer, training_arguments
 
 LIVE_ROWS = 32  # held-out rows in the evaluations while training; the full set is measured before and after
 
@@ -174,88 +168,6 @@ def _nothing_learnt(recipe: Recipe, run: _Reporter) -> dict[str, Any]:
     }
 
 
-class _AnswerTrainer(Trainer):
-    """transformers' Trainer with our batches, and our loss on the answers' tokens alone."""
-
-    def __init__(
-        self,
-        *args: Any,
-        batches: LengthGroupedBatches,
-        processes: Processes,
-        balance_weight: float = 0.0,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(*args, **kwargs)
-        self.model_accepts_loss_kwargs = True  # the loss below is already divided by the step's answer tokens
-        self.batches = batches
-        self.processes = processes
-        self.tokens_seen = 0
-        self.gate_means: torch.Tensor | None = None  # (N,), of the newest step that is logged
-        self.gate_entropy = 0.0
-        self.balance_weight = balance_weight
-        self.balance = 0.0  # sum of the weighted load-balance losses, divided as the steps' losses are
-
-    def get_train_dataloader(self) -> DataLoader:
-        return _Loader(cast(Any, self.train_dataset), batch_sampler=self.batches, collate_fn=self.data_collator)
-
-    def compute_loss(  # type: ignore[override]
-        self, model: Any, inputs: dict, return_outputs: bool = False, num_items_in_batch: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        own: Any = self.model  # `model` may be a wrapper around it
-        due = (self.state.global_step + 1) % self.args.logging_steps == 0 or self.state.global_step == 0
-        looked_at = hydra_layers(own) and (due or self.balance_weight)
-        watch: AbstractContextManager[list[torch.Tensor]] = live_gates(own) if looked_at else nullcontext([])
-        with watch as passes:
-            logits, targets = answer_logits(own if model is own else _Wrapped(model, own), inputs)
-        total = num_items_in_batch if num_items_in_batch is not None else len(targets)
-        loss = answer_loss(logits, targets).sum() / total
-        tokens = inputs["attention_mask"].bool() & bool(len(targets))  # without a label it stands for no row at all
-        self.tokens_seen += int(tokens.sum())
-        if looked_at:
-            loss = loss + self._look_at(passes[0], tokens)
-        return loss * self.processes.count  # whose mean gradient is taken; `total` is the tokens of all
-
-    def _look_at(self, gates: torch.Tensor, mask: torch.Tensor) -> torch.Tensor | float:
-        """Remember the gates (modules, batch, tokens, N) for the next event; returns their part of the loss."""
-        seen = gates.detach()
-        self.gate_means = mean_gates(seen, mask).mean((0, 1)).cpu()
-        self.gate_entropy = float(normalised_entropy(seen)[:, mask].mean())
-        if not self.balance_weight:
-            return 0.0
-        balance = load_balance(gates, mask, self.processes.total)
-        loss = self.balance_weight * balance / self.current_gradient_accumulation_steps
-        self.balance += float(loss.detach())
-        return loss
-
-    def take_counts(self) -> tuple[int, float]:
-        """Tokens seen, and the sum of the load-balance losses, by all processes since the last call."""
-        mine = torch.tensor([self.tokens_seen, self.balance], dtype=torch.float64)
-        tokens, balance = self.processes.total(mine).tolist()
-        self.tokens_seen, self.balance = 0, 0.0
-        return int(tokens), balance
-
-
-class _Loader(DataLoader):
-    """Leaves it to the sampler which rows are this process's; Accelerate's loader would share them out once more."""
-
-    def set_epoch(self, epoch: int) -> None:
-        cast(LengthGroupedBatches, self.batch_sampler).set_epoch(epoch)
-
-
-class _Wrapped:
-    """A model whose forward pass goes through the wrapper that adds up gradients; its parts are the model's own."""
-
-    def __init__(self, wrapper: Any, model: Any) -> None:
-        self._wrapper = wrapper
-        self._model = model
-
-    def __call__(self, **inputs: Any) -> Any:
-        return self._wrapper(**inputs)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._model, name)
-
-
 class _Events(TrainerCallback):
     """Trainer's progress as events; stops on request."""
 
@@ -266,7 +178,7 @@ class _Events(TrainerCallback):
         self.eval_every = settings.eval_every
         count = min(LIVE_ROWS, len(prepared.heldout))  # at random: files are often sorted by task
         self.live_rows = random.Random(settings.seed).sample(prepared.heldout, count)
-        self.trainer: _AnswerTrainer | None = None
+        self.trainer: AnswerTrainer | None = None
         self._since = time.monotonic()
         self._logged = 0  # step of the newest event
 
@@ -317,65 +229,18 @@ def _diverged(step: int) -> RunError:
     return RunError(f"At step {step} the loss is no longer a number. Lower training.learning_rate, and run again.")
 
 
-def _trainer(prepared: Prepared, recipe: Recipe, output: Path, run: _Reporter, processes: Processes) -> _AnswerTrainer:
-    settings = recipe.training
-    rows: Sequence[Encoded] = prepared.train
-    lengths = [len(row.input_ids) for row in rows]
-    batches = LengthGroupedBatches(lengths, settings.batch_size, settings.seed, processes.count, processes.rank)
-    callback = _Events(run, prepared, settings, processes)
-    trainer = _AnswerTrainer(
-        model=prepared.model,
-        args=_arguments(settings, output, prepared.device, recipe.launch),
-        train_dataset=rows,
-        data_collator=lambda items: collate(items, prepared.tokenizer.pad_token_id),
-        batches=batches,
-        processes=processes,
-        balance_weight=recipe.tuner.balance_weight if recipe.method != "lora" else 0.0,
-        callbacks=[callback],
+def _trainer(prepared: Prepared, recipe: Recipe, output: Path, run: _Reporter, processes: Processes) -> AnswerTrainer:
+    callback = _Events(run, prepared, recipe.training, processes)
+    trainer = answer_trainer(
+        prepared.model,
+        prepared.train,
+        prepared.tokenizer.pad_token_id,
+        training_arguments(recipe.training, output, prepared.device, recipe.launch),
+        processes,
+        recipe.tuner.balance_weight if recipe.method != "lora" else 0.0,
+        callback,
     )
-    trainer.remove_callback(_progress_callback())
     callback.trainer = trainer
     if not processes.is_first:
-        torch.manual_seed(settings.seed + processes.rank)  # other rows, other dropout
+        torch.manual_seed(recipe.training.seed + processes.rank)  # other rows, other dropout
     return trainer
-
-
-def _arguments(
-    settings: TrainingSettings, output: Path, device: str, launch: LaunchSettings | None = None
-) -> TrainingArguments:
-    sharding = launch.model_dump(include={"fsdp", "fsdp_config", "deepspeed"}, exclude_none=True) if launch else {}
-    arguments = TrainingArguments(
-        output_dir=str(output),
-        max_steps=settings.max_steps or -1,
-        num_train_epochs=settings.epochs or 1,
-        per_device_train_batch_size=settings.batch_size,
-        gradient_accumulation_steps=settings.accumulation,
-        learning_rate=settings.learning_rate,
-        lr_scheduler_type="cosine",
-        warmup_steps=settings.warmup,
-        weight_decay=0.0,
-        optim="adamw_torch",
-        logging_steps=settings.log_every,
-        logging_first_step=True,
-        logging_nan_inf_filter=False,  # it would report a mean of earlier losses in place of a NaN
-        save_strategy="no",
-        report_to=[],
-        disable_tqdm=True,
-        use_cpu=device == "cpu",
-        bf16=device.startswith("cuda"),
-        dataloader_pin_memory=device.startswith("cuda"),
-        remove_unused_columns=False,
-        seed=settings.seed,
-        average_tokens_across_devices=True,
-        ddp_find_unused_parameters=False,
-        **sharding,
-    )
-    # On two GPUs Trainer would wrap the model in nn.DataParallel, whose replicas our hooks on the layers never see.
-    arguments._n_gpu = min(1, arguments.n_gpu)
-    return arguments
-
-
-def _progress_callback() -> type[TrainerCallback]:
-    from transformers.trainer_callback import PrinterCallback
-
-    return PrinterCallback  # events are the only output

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from hydralora.assets import demo_file
-from hydralora.bench.contestants import R, TARGETS, Field, agreement, floor_step, training_step
+from hydralora.bench.contestants import TARGETS, Field, R, agreement, floor_step, training_step
 from hydralora.bench.decode import generated, streamed
 from hydralora.bench.measure import Rounds, take_turns
 from hydralora.bench.memory import kept_bytes

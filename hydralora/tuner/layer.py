@@ -44,7 +44,8 @@ class Router(nn.Module):
         if torch.is_autocast_enabled(features.device.type):
             with torch.autocast(features.device.type, enabled=False):
                 return self.logits(features)
-        weight, bias = self.weight, self.bias
+        weight: torch.Tensor = self.weight
+        bias: torch.Tensor | None = self.bias
         if not features.dtype == weight.dtype == torch.float32:
             features, weight, bias = features.float(), weight.float(), None if bias is None else bias.float()
         logits = nn.functional.linear(features, weight, bias)
@@ -169,7 +170,8 @@ class HydraLoraLayer(nn.Module, BaseTunerLayer):
     def _mixed_latents(self, name: str, x: torch.Tensor) -> torch.Tensor:
         """Every head's input, gates_i A x (or gates_i A_i x where A is not shared), side by side: (..., N*r)."""
         dropped = nn.functional.dropout(x, self.lora_dropout[name]) if self.training else x
-        z = nn.functional.linear(dropped, self.hydra_A[name].weight)  # (..., r), once for all heads; (..., N*r) where A is not shared
+        A: Any = self.hydra_A[name]
+        z = nn.functional.linear(dropped, A.weight)  # (..., r), once for all heads; (..., N*r) where A is not shared
         gates = self.hydra_router[name](x if self.reads_input[name] else z)  # (..., N)
         per_head = z.unsqueeze(-2) if self.shared_A[name] else z.unflatten(-1, (self.num_heads[name], -1))
         if gates.dtype != z.dtype:

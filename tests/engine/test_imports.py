@@ -18,10 +18,10 @@ ENGINE = (
     {"data"},
     {"loss", "gates", "steering", "clustering"},
     {"evaluation", "generation", "analysis", "preparation"},
-    {"results"},
+    {"bake", "results", "trainer"},
     {"training", "runs"},
     {"jobs", "serving", "worker"},
-    {"experiments", "estimate", "console"},
+    {"experiments", "bench", "estimate", "console"},
     {"cli"},
 )
 APP = (
@@ -110,10 +110,12 @@ def test_the_public_names_are_there() -> None:
         "ModelError",
         "RunError",
         "RunStore",
+        "bake",
         "generate",
         "init_router",
         "load_official",
         "record_gates",
+        "save_official",
         "train",
     }
     assert promised <= set(hydralora.__all__)

@@ -13,6 +13,7 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import TrainingArguments
 
+import hydralora.trainer
 import hydralora.training
 from hydralora import ModelError, RunError, train
 from hydralora.data.batches import batch_order, collate
@@ -134,7 +135,7 @@ def test_each_epoch_has_an_order_of_its_own(make_recipe: Make, tmp_path: Path, m
         lengths.update({item.example.row: len(item.input_ids) for item in items})
         return collate(items, pad_token_id)
 
-    monkeypatch.setattr(hydralora.training, "collate", watched)
+    monkeypatch.setattr(hydralora.trainer, "collate", watched)
     results = train(make_recipe(max_steps=None, epochs=2, batch_size=8, eval_every=0), tmp_path)
     per_epoch = math.ceil(results["rows"]["train"] / 8)
     assert results["step"] == 2 * per_epoch
@@ -214,7 +215,7 @@ def test_weights_that_are_no_numbers_are_not_saved(
         calls.append(1)
         return logits.float().logsumexp(-1) * (math.nan if len(calls) == 4 else 1)
 
-    monkeypatch.setattr(hydralora.training, "answer_loss", breaks_late)
+    monkeypatch.setattr(hydralora.trainer, "answer_loss", breaks_late)
     with pytest.raises(RunError, match="no longer a number"):  # it happens behind the last step that is logged
         train(make_recipe(max_steps=4, log_every=3, eval_every=0), tmp_path)
     assert not (tmp_path / "adapter_model.safetensors").exists()
@@ -262,7 +263,7 @@ def test_one_device_is_used(
     found: int, used: int, make_recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(TrainingArguments, "n_gpu", property(lambda self: found))
-    arguments = hydralora.training._arguments(make_recipe().training, tmp_path, "cpu")
+    arguments = hydralora.trainer.training_arguments(make_recipe().training, tmp_path, "cpu")
     assert arguments._n_gpu == used
 
 
