@@ -23,7 +23,7 @@ from hydralora.tuner.targets import default_targets
 
 @dataclass(frozen=True)
 class Prepared:
-    """A run just before its first measurement; a fresh adapter answers exactly as the base model does."""
+    """A run just before its first measurement."""
 
     files: BaseModelFiles
     device: str

@@ -74,7 +74,8 @@ def _begin(recipe: Recipe, run: "_Reporter", processes: Processes) -> tuple[Prep
         prepared = prepare(recipe, run.stage)
         run.note("prepared", rows=prepared.counts, k=prepared.k, sizes=prepared.sizes, base=prepared.files.describe())
         if processes.is_first:
-            base = _measure(prepared, run, "base", "before")
+            with prepared.model.disable_adapter():  # heads that start at random behind a started router have an effect
+                base = _measure(prepared, run, "base", "before")
         run.stage("training")
     except _StopAsked:
         return None

@@ -71,7 +71,9 @@ def test_a_point_midway_between_two_components_belongs_to_both(rows: list[dict[s
     router = active_router(hydra_layers(model)["model.layers.1.mlp.down_proj"])
     read: list[list[torch.Tensor]] = [[], []]
     for row, label in pairs:
-        handle = router.register_forward_pre_hook(lambda module, args, label=label: read[label].append(args[0].flatten(0, -2)))
+        handle = router.register_forward_pre_hook(
+            lambda module, args, label=label: read[label].append(args[0].flatten(0, -2))
+        )
         model(torch.tensor([row["input_ids"]]))
         handle.remove()
     means = [torch.cat(features).mean(0) for features in read]

@@ -126,6 +126,12 @@ def test_a_recipe_gives_the_same_run_twice(make_recipe: Make, tmp_path: Path) ->
     assert train(make_recipe(max_steps=3, seed=1), tmp_path / "c")["adapter_hash"] != hashes[0]
 
 
+def test_the_base_is_measured_without_the_adapter(make_recipe: Make, tmp_path: Path) -> None:
+    zeros = train(make_recipe(max_steps=1), tmp_path / "a")
+    centred = train(make_recipe(max_steps=1, tuner={"head_init": "centred"}), tmp_path / "b")
+    assert centred["base"] == zeros["base"]
+
+
 def test_each_epoch_has_an_order_of_its_own(make_recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows: list[list[int]] = []
     lengths: dict[int, int] = {}
