@@ -1,16 +1,24 @@
-"""Published checkpoints (github.com/Clin0212/HydraLoRA) into this tuner."""
+"""Published checkpoints (github.com/Clin0212/HydraLoRA) into this tuner, and back."""
 
 import json
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import PeftModel, get_peft_model
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
-from hydralora.errors import ModelError
-from hydralora.tuner.config import HydraLoraConfig
-from hydralora.tuner.model import active_adapter, active_router, hydra_layers
+from hydralora.errors import ConfigError, ModelError
+from hydralora.tuner.config import HydraLoraConfig, HydraPeftType
+from hydralora.tuner.layer import HydraLoraLayer
+from hydralora.tuner.model import active_adapter, active_router, head_matrices, hydra_layers
 
 PREFIX = "base_model.model."
 
@@ -22,7 +30,8 @@ def load_official(model: nn.Module, folder: str | Path) -> PeftModel:
     with weights_only, so nothing in it can run).
 
     Raises:
-        ModelError: a file or a weight is missing, of another shape, or the folder isn't in that format.
+        ModelError: a file or a weight is missing, of another shape, or the folder isn't in that format, or asks for
+            modules_to_save.
     """
     folder = Path(folder)
     settings = _read_settings(folder)
@@ -51,6 +60,145 @@ def load_official(model: nn.Module, folder: str | Path) -> PeftModel:
     return peft_model.eval()
 
 
+def save_official(model: nn.Module, folder: str | Path) -> None:
+    """Save the active adapter in the published format: adapter_config.json with `lora_nums`, and the weights twice.
+
+    The published code (a fork of PEFT 0.3) reads adapter_model.bin, `load_official` prefers the equal
+    adapter_model.safetensors. What only training uses and the format lacks (head_dropout, balance_weight, how heads
+    and router started) is left out. Layers that no list of endings selects are named by one regex.
+
+    Raises:
+        ConfigError: a setting that the format can't hold; no adapter, or several, active; or `folder` holds a
+            HydraLoRA adapter of this tuner, which would be lost.
+        ModelError: `folder` can't be written.
+    """
+    config, layers = active_config(model, "save_official")
+    _refuse_what_has_no_place(config)
+    alpha = float(config.lora_alpha)
+    settings = {
+        "base_model_name_or_path": config.base_model_name_or_path,
+        "bias": "none",
+        "enable_lora": None,
+        "fan_in_fan_out": False,
+        "inference_mode": True,
+        "lora_alpha": int(alpha) if alpha.is_integer() else alpha,
+        "lora_dropout": config.lora_dropout,
+        "lora_nums": config.num_heads,
+        "merge_weights": False,
+        "modules_to_save": None,
+        "peft_type": "LORA",
+        "r": config.r,
+        "target_modules": _published_targets(model, config, layers),
+        "task_type": config.task_type,
+    }
+    weights: dict[str, torch.Tensor] = {}
+    for name, layer in layers.items():
+        a, heads = head_matrices(layer)  # (1, r, in), (N, out, r)
+        weights[f"{PREFIX}{name}.lora_route.weight"] = active_router(layer).get_parameter("weight").detach()
+        weights[f"{PREFIX}{name}.lora_A.weight"] = a[0]
+        weights |= {f"{PREFIX}{name}.lora_B{i}.weight": head for i, head in enumerate(heads)}
+    weights = {key: value.cpu().clone(memory_format=torch.contiguous_format) for key, value in weights.items()}
+    with written_whole(folder) as building:
+        (building / "adapter_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        torch.save(weights, building / "adapter_model.bin")
+        save_file(weights, building / "adapter_model.safetensors", metadata={"format": "pt"})
+
+
+def active_config(model: nn.Module, caller: str) -> tuple[HydraLoraConfig, dict[str, HydraLoraLayer]]:
+    """The config of the one active adapter, and the layers that have it, by name.
+
+    Raises:
+        ConfigError: none, or several, are active; `caller` opens the sentence.
+    """
+    layers = {
+        name: layer
+        for name, layer in hydra_layers(model).items()
+        if any(adapter in layer.hydra_A for adapter in layer.active_adapters)
+    }
+    names = sorted({active_adapter(layer) for layer in layers.values()})
+    if len(names) != 1:
+        raise ConfigError(
+            f"{caller}: {len(names)} HydraLoRA adapters are active on the model {names}. Activate one with set_adapter."
+        )
+    configs: Any = model.peft_config
+    return configs[names[0]], layers
+
+
+@contextmanager
+def written_whole(folder: str | Path) -> Iterator[Path]:
+    """A folder to write an adapter into, which takes the place of `folder` at the end of the block.
+
+    An error leaves `folder` as it was. Where files lie there already, those of the same name are replaced one by one,
+    the weights last, and others are left alone.
+
+    Raises:
+        ConfigError: `folder` holds a HydraLoRA adapter, from which the new one could not be told later.
+        ModelError: it can't be written.
+    """
+    folder = Path(folder).resolve()
+    _refuse_to_replace_the_adapter(folder)
+    building = folder.with_name(f".{folder.name}-{secrets.token_hex(4)}")
+    try:
+        building.mkdir(parents=True)
+        yield building
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+        if not folder.exists():
+            os.replace(building, folder)
+            return
+        for file in sorted(building.iterdir(), key=lambda file: file.suffix in (".bin", ".safetensors")):
+            os.replace(file, folder / file.name)
+    except OSError as error:
+        raise ModelError(f"{folder}: can't be written ({error.strerror or error}). Give another folder.") from error
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
+def _refuse_to_replace_the_adapter(folder: Path) -> None:
+    try:
+        found = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return
+    if isinstance(found, dict) and found.get("peft_type") == HydraPeftType.HYDRALORA.value:
+        raise ConfigError(f"{folder}: a HydraLoRA adapter lies there and would be lost. Give another folder.")
+
+
+def _refuse_what_has_no_place(config: HydraLoraConfig) -> None:
+    dense = config.top_k in (None, config.num_heads)
+    for name, held, wanted in (
+        ("router_input", config.router_input == "hidden", "'hidden'"),
+        ("router", config.router == "softmax", "'softmax'"),
+        ("shared_A", config.shared_A, "True"),
+        ("router_bias", not config.router_bias, "False"),
+        ("top_k", dense, "None"),
+        ("modules_to_save", not config.modules_to_save, "None"),
+    ):
+        if not held:
+            raise ConfigError(
+                f"save_official: {name} is {getattr(config, name)!r}, which the published format can't hold: there it "
+                f"is always {wanted}. Train with {name}={wanted}, or save this adapter with save_pretrained."
+            )
+
+
+def _published_targets(
+    model: nn.Module, config: HydraLoraConfig, layers: dict[str, HydraLoraLayer]
+) -> list[str] | str | None:
+    """target_modules that select these layers by the published rule: names that end so, or one regex.
+
+    That rule asks for no dot before an ending, and knows neither exclude_modules nor layers_to_transform.
+    """
+    everywhere = [name.removeprefix(PREFIX) for name, _ in model.named_modules()]
+    inside = tuple(f"{name}." for name in layers)
+    names = [name for name in everywhere if not name.startswith(inside)]
+    targets = config.target_modules
+    if isinstance(targets, str):
+        if {name for name in names if re.fullmatch(targets, name)} == set(layers):
+            return targets
+    elif {name for name in names if name.endswith(tuple(targets or ()))} == set(layers):
+        return sorted(targets or (), key=lambda target: [not name.endswith(target) for name in layers])  # model's order
+    return "|".join(map(re.escape, layers))
+
+
 def _read_settings(folder: Path) -> dict:
     path = folder / "adapter_config.json"
     try:
@@ -61,6 +209,11 @@ def _read_settings(folder: Path) -> dict:
     missing = [key for key in wanted if not isinstance(settings, dict) or key not in settings]
     if missing:
         raise ModelError(f"{path}: no {', '.join(missing)}. It is not an adapter of the published HydraLoRA code.")
+    if settings.get("modules_to_save"):
+        raise ModelError(
+            f"{path}: modules_to_save is {settings['modules_to_save']!r}. Only A, heads and router are read from this "
+            "format. Put those modules' weights into the base model, and take modules_to_save out of the file."
+        )
     return settings
 
 
