@@ -87,7 +87,7 @@ def model_body(model: Any) -> nn.Module:
 
     It is what holds the input embedding: OPT's output layer calls the decoder inside its base model, not that itself.
     """
-    outer = model.get_base_model() if isinstance(model, PeftModel) else model
+    outer: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     embedding = outer.get_input_embeddings() if hasattr(outer, "get_input_embeddings") else None
     body = next((module for module in outer.modules() if any(child is embedding for child in module.children())), outer)
     return model if body is outer else body
