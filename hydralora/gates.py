@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from hydralora.errors import ConfigError
-from hydralora.tuner.layer import Router
+from hydralora.tuner.layer import HydraLoraLayer, Router
 from hydralora.tuner.layer import normalised_entropy as normalised_entropy
 from hydralora.tuner.model import hydra_layers, model_body
 
@@ -24,7 +24,8 @@ class GateRecord:
     Attributes:
         passes: float32 tensors on the CPU, oldest first, each (modules, batch, tokens, N). The oldest are dropped
             once all hold more than `max_tokens` positions; the newest one is always there.
-        modules: names of the adapted modules of the newest pass, in the order of its first axis.
+        modules: names of the adapted modules of the newest pass, in the order of its first axis; the output
+            embedding is never among them.
     """
 
     def __init__(self, model: nn.Module, max_tokens: int = KEPT_TOKENS, on_pass: OnPass | None = None) -> None:
@@ -92,23 +93,33 @@ def live_gates(model: nn.Module) -> Iterator[list[torch.Tensor]]:
         watch.stop()
 
 
+def recorded_layers(model: nn.Module) -> dict[str, HydraLoraLayer]:
+    """The adapted layers whose gates are recorded, by name, in the model's order.
+
+    An adapted output embedding is not among them: it lies behind the body, and may be given some tokens only.
+    """
+    inside = set(model_body(model).modules())
+    return {name: layer for name, layer in hydra_layers(model).items() if layer in inside}
+
+
 class _Watch:
-    """Gathers one forward pass's gates, by module name, (batch, tokens, N) each, and hands them on."""
+    """Gathers the gates of one pass through the body, by module name, (batch * tokens, N) each, and hands them on."""
 
     def __init__(self, model: nn.Module, on_pass: Callable[[list[str], torch.Tensor], None]) -> None:
         self._body = model_body(model)
-        self._layers = hydra_layers(model)
+        self._layers = recorded_layers(model)
         self._taps = {name: partial(self._keep, name) for name in self._layers}
         self._on_pass = on_pass
         self._gates: dict[str, torch.Tensor] = {}
         self._shape: torch.Size | None = None  # (batch, tokens) of the pass
-        self._expected = 0  # layers that have a turn in it
         self._tapped: list[tuple[list, Callable]] = []
-        self._handle: Any = None
+        self._handles: list[Any] = []
 
     def start(self) -> None:
-        self._handle = self._body.register_forward_pre_hook(self._begin, with_kwargs=True)
-        self._expected = self._count()
+        self._handles = [
+            self._body.register_forward_pre_hook(self._begin, with_kwargs=True),
+            self._body.register_forward_hook(self._end),
+        ]
         for name, layer in self._layers.items():
             for router in layer.hydra_router.values():  # of every adapter: which one is active may change meanwhile
                 taps = cast(Router, router).taps
@@ -116,16 +127,14 @@ class _Watch:
                 self._tapped.append((taps, self._taps[name]))
 
     def stop(self) -> None:
-        self._handle.remove()
+        for handle in self._handles:
+            handle.remove()
         for taps, tap in self._tapped:
             taps.remove(tap)
-        self._tapped = []
-        self._end()
+        self._handles, self._tapped, self._gates = [], [], {}
 
     def _begin(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
-        self._end()  # a pass in which some layer had no turn
-        self._shape = _token_shape(args, kwargs)
-        self._expected = self._count()
+        self._gates, self._shape = {}, _token_shape(args, kwargs)
 
     def _keep(self, name: str, gates: torch.Tensor) -> None:
         if _in_backward():  # gradient checkpointing runs the layer once more
@@ -133,16 +142,11 @@ class _Watch:
         if name in self._gates:
             raise ConfigError(f"Two adapters are active on {name}. Activate one with set_adapter to record its gates.")
         self._gates[name] = gates
-        if len(self._gates) == self._expected:
-            self._end()
 
-    def _end(self) -> None:
-        gates, self._gates, shape, self._shape = self._gates, {}, self._shape, None
+    def _end(self, *call: object) -> None:
+        gates, self._gates = self._gates, {}
         if gates:
-            self._on_pass(list(gates), _stack(list(gates.values()), shape))
-
-    def _count(self) -> int:
-        return sum(any(name in layer.hydra_A for name in layer.active_adapters) for layer in self._layers.values())
+            self._on_pass(list(gates), _stack(list(gates.values()), self._shape))
 
 
 def _stack(gates: list[torch.Tensor], shape: torch.Size | None) -> torch.Tensor:
@@ -181,7 +185,8 @@ def load_balance(
     Where processes share a batch, `total` sums counts over them, and the sum of their values is the batch's.
     """
     num_heads = gates.shape[-1]
+    mask = mask.to(gates.device, torch.bool)
     used = gates[:, mask]  # (modules, used tokens, N)
-    tokens = total(mask.sum())
+    tokens = total(mask.sum()).clamp_min(1)
     share = total(nn.functional.one_hot(used.argmax(-1), num_heads).sum(1)) / tokens  # (modules, N), no gradient
     return num_heads * (share * used.sum(1) / tokens).sum(-1).mean()
