@@ -37,7 +37,7 @@ def run_seconds(recipe: Recipe) -> float | None:
     sample = train[:: max(1, len(train) // SAMPLE)][:SAMPLE]
     tokens = sum(len(encode(tokenizer, example).input_ids) for example in sample) / len(sample)
     settings = recipe.training
-    rows_per_step = settings.batch_size * settings.accumulation
+    rows_per_step = settings.batch_size * settings.accumulation * recipe.launch.processes
     steps = settings.max_steps or round((settings.epochs or 1) * len(train) / rows_per_step)
     live = steps // settings.eval_every * LIVE_ROWS if settings.eval_every else 0
     started = 2 * ROWS_PER_COMPONENT * (recipe.tuner.num_heads or 4) if recipe.tuner.router_init == "components" else 0

@@ -45,6 +45,39 @@ def test_the_sampler_follows_the_epoch() -> None:
     assert list(sampler) == batch_order(LENGTHS, 8, 5, 3)
 
 
+@pytest.mark.parametrize("epoch", [0, 1])
+@pytest.mark.parametrize("rows", [1, 9, 200, 203])
+@pytest.mark.parametrize("processes", [2, 3, 8])
+def test_processes_share_the_batches_that_one_would_have(processes: int, rows: int, epoch: int) -> None:
+    samplers = [LengthGroupedBatches(LENGTHS[:rows], 4, 5, processes, rank) for rank in range(processes)]
+    for sampler in samplers:
+        sampler.set_epoch(epoch)
+    shares = list(zip(*samplers, strict=True))
+    whole = batch_order(LENGTHS[:rows], 4 * processes, 5, epoch)
+    assert [sorted(row for share in batch for row in share) for batch in shares] == [sorted(batch) for batch in whole]
+    assert sorted(row for batch in shares for share in batch for row in share) == list(range(rows))
+    assert {len(sampler) for sampler in samplers} == {len(whole)}
+    for batch in shares:
+        sizes = [len(share) for share in batch]
+        assert max(sizes) <= 4
+        assert sizes == sorted(sizes, reverse=True)  # the first is never without rows
+        assert max(sizes) - min(sizes) <= 1
+
+
+def test_processes_get_rows_of_like_length() -> None:
+    samplers = [LengthGroupedBatches(LENGTHS, 4, 5, 2, rank) for rank in range(2)]
+    widths = [[max(LENGTHS[row] for row in share) for share in sampler if len(share) == 4] for sampler in samplers]
+    differences = [abs(one - other) for one, other in zip(*widths, strict=False)]
+    assert max(differences) < 10  # rows have 1 to 101 tokens
+
+
+def test_a_share_without_rows_has_no_labels() -> None:
+    batch = collate([], pad_token_id=3)
+    assert {name: tuple(values.shape) for name, values in batch.items()} == dict.fromkeys(batch, (1, 2))
+    assert bool((batch["labels"] == IGNORED).all())
+    assert bool(batch["attention_mask"].all())
+
+
 def test_rows_are_padded_on_the_right() -> None:
     def row(*ids: int) -> Any:
         return Encoded(list(ids), [IGNORED, *ids[1:]], Example(1, ()))
