@@ -1,11 +1,12 @@
 # make app: the app on http://127.0.0.1:7860. make test: lint, types, every test. make demo: the main job, no browser.
+# make test-gpu: what needs CUDA, and the bench.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 BROWSER := $(VENV)/browser
 
-.PHONY: app demo install test test-quick
+.PHONY: app demo install test test-gpu test-quick
 
 app: install
 	$(BIN)/hydralora-app
@@ -20,6 +21,10 @@ test: install $(BROWSER)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	HYDRALORA_BROWSER="$$(cat $(BROWSER))" $(BIN)/pytest
+
+test-gpu: install
+	$(BIN)/pytest -m gpu
+	$(BIN)/hydralora bench
 
 test-quick: install
 	$(BIN)/pytest -m "not slow and not browser"

@@ -95,7 +95,7 @@ def _wait(tensor: torch.Tensor) -> None:
 
 @torch.no_grad()
 def agreement(field: Field, ids: torch.Tensor) -> dict[str, float]:
-    """Largest differences between logits that must be equal: the contestants do the same work."""
+    """Largest differences, as shares of the largest logit, where contestants do the same work."""
     base = field.bare()(ids).logits
     out = {"ours_zero_heads_vs_base": _gap(field.ours(3)(ids).logits, base)}
     for num_heads in (3, 8):
@@ -110,4 +110,4 @@ def agreement(field: Field, ids: torch.Tensor) -> dict[str, float]:
 
 
 def _gap(mine: torch.Tensor, other: torch.Tensor) -> float:
-    return float((mine - other).abs().max())
+    return float((mine - other).abs().max() / other.abs().max())

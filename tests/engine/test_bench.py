@@ -1,6 +1,10 @@
 """The bench: contestants that do the same work, ratios paired by round, bytes counted once. Never a timing."""
 
+import json
+import subprocess
+import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -82,3 +86,26 @@ def test_an_adapter_keeps_hardly_more_than_a_lora(ids: torch.Tensor) -> None:
     loops = kept_bytes(loop_over_heads(adapt(tiny_llama(**settings), r=R, num_heads=N)), ids)
     assert kept_bytes(adapt(tiny_llama(**settings), r=R, num_heads=N), ids) < 1.02 * theirs
     assert loops > 1.3 * theirs
+
+
+@pytest.mark.slow
+def test_the_quick_bench_runs_and_its_contestants_agree(user_environment: dict[str, str], data_file: Path) -> None:
+    command = [sys.executable, "-m", "hydralora.cli", "bench", "--quick", "--json", "--data", str(data_file)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=user_environment)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["version"] == 1
+    assert set(report["train_step"]) >= {"vs_loop_n3", "vs_loop_n8", "vs_lora", "vs_floor", "n8_vs_n3", "n32_vs_n3"}
+    assert set(report["throughput"]) == {"demo", data_file.name}
+    ratios = [report["train_step"]["vs_lora"], report["decode"]["vs_base"], *report["throughput"].values()]
+    assert all(0 < ratio["p10"] <= ratio["median"] <= ratio["p90"] and ratio["n"] >= 1 for ratio in ratios)
+    assert report["memory"]["vs_lora"]["median"] < 1.05  # bytes are counted, not timed
+    wanted = {"ours_zero_heads_vs_base", "ours_vs_loop_n3", "ours_vs_loop_n8", "ours_vs_lora_n1"}
+    assert set(report["agreement"]) == wanted
+        "ours_zero_heads_vs_base",
+        "ours_vs_loop_n3",
+        "ours_vs_loop_n8",
+        "ours_vs_lora_n1",
+    }
+    assert report["agreement"]["ours_zero_heads_vs_base"] == 0
+    assert max(report["agreement"].values()) < 1e-4
