@@ -144,8 +144,8 @@ def steer_gates(
     The arguments are those of `Steering`; gates are float32 and sum to 1 for every token.
 
     Raises:
-        ConfigError: nothing is asked, settings exclude each other, there is no such head or block, or the model is
-            steered already.
+        ConfigError: nothing is asked, settings exclude each other, there is no such head or block, several adapters
+            are active, or, on entering, one of the blocks is steered already; other blocks may be.
     """
     return steered(
         model,

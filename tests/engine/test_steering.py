@@ -257,6 +257,19 @@ def test_steering_twice_is_refused_and_the_first_stays(ids: torch.Tensor) -> Non
     assert torch.equal(model(ids).logits, plain)
 
 
+@torch.no_grad()
+def test_each_block_may_be_steered_in_its_own_way(ids: torch.Tensor) -> None:
+    model = shake(adapt(tiny_llama(), num_heads=HEADS))
+    with record_gates(model) as record, steer_gates(model, pin=1, layers=[0]):
+        with steer_gates(model, pin=2, layers=[1]):
+            model(ids)
+        model(ids)
+    both, one = record.passes  # (modules, batch, tokens, N), three modules a block
+    assert torch.equal(both, torch.eye(HEADS)[[1, 1, 1, 2, 2, 2]][:, None, None].expand_as(both))
+    assert torch.equal(one[:3], both[:3])
+    assert not one[3:].eq(1).any()
+
+
 @pytest.mark.parametrize("asked", SINGLE, ids=str)
 @torch.no_grad()
 def test_nothing_stays_behind(asked: dict[str, Any], ids: torch.Tensor) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -328,3 +329,31 @@ def test_the_recipe_says_whether_routers_have_a_bias(bias: bool, make_recipe: Ma
     names = [name for name, _ in prepare(recipe, lambda stage: None).model.named_parameters() if "router" in name]
     assert names
     assert any(name.endswith("bias") for name in names) == bias
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_the_balance_loss_is_told_apart_from_the_loss(accumulation: int, make_recipe: Make, tmp_path: Path) -> None:
+    def events(name: str, **tuner: Any) -> list[dict[str, Any]]:
+        quick = {"max_steps": 5, "log_every": 2, "learning_rate": 1e-9, "eval_every": 0}
+        start = {"router_init": "random", "head_init": "centred"}  # gates all alike, whose balance is 1
+        recipe = make_recipe(tuner=start | tuner, accumulation=accumulation, **quick)
+        return trained_on(recipe, tmp_path / name).of("train")
+
+    without, balanced = events("without"), events("balanced", balance_weight=0.25)
+    assert [event["step"] for event in balanced] == [1, 2, 4]
+    assert not any("balance_loss" in event for event in without)
+    assert [event["balance_loss"] for event in balanced] == pytest.approx([0.25] * 3, abs=1e-4)
+    assert [event["loss"] for event in balanced] == pytest.approx([event["loss"] for event in without], abs=1e-4)
+
+
+def test_the_balance_loss_evens_the_load_out(make_recipe: Make, tmp_path: Path) -> None:
+    tuner = {"router_init": "random", "router_input": "hidden", "balance_weight": 1.0}
+    done = trained_on(make_recipe(tuner=tuner, max_steps=12, learning_rate=1e-2, log_every=1, eval_every=0), tmp_path)
+    balance = [event["balance_loss"] for event in done.of("train")]
+    assert len(balance) == 12
+    assert statistics.mean(balance[-4:]) - 1 < 0.7 * (statistics.mean(balance[:2]) - 1)
+
+
+def test_a_plain_lora_has_no_load_to_balance(make_recipe: Make, tmp_path: Path) -> None:
+    done = trained_on(make_recipe("lora", {"balance_weight": 1.0}, max_steps=1), tmp_path)
+    assert not any("balance_loss" in event for event in done.of("train"))
