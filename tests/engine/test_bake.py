@@ -243,6 +243,7 @@ def test_modules_to_save_are_carried_over(tmp_path: Path, ids: torch.Tensor, bat
     lora = stock(baked, tmp_path)
     torch.testing.assert_close(lora(ids).logits, model(ids).logits, atol=1e-5, rtol=0)
     assert torch.equal(baked.state["base_model.model.lm_head.weight"], 2 * tiny_llama().lm_head.weight)
+    assert len(baked.state) == 2 * 6 + 1
     assert "lm_head" in baked.describe()
     assert "vLLM" in baked.describe()
     assert "vLLM" not in bake(shake(adapt(tiny_llama())), 0).describe()

@@ -144,6 +144,12 @@ def test_an_ending_that_selects_more_by_the_published_rule_becomes_a_regex(tmp_p
     torch.testing.assert_close(theirs(ids).logits, model(ids).logits, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("targets", [r".*\.mlp\..*_proj.*", r".*\.(q|v)_proj"])
+def test_a_regex_that_selects_the_same_layers_stays(targets: str, tmp_path: Path) -> None:
+    save_official(published(target_modules=targets), tmp_path)
+    assert settings_of(tmp_path)["target_modules"] == targets
+
+
 @torch.no_grad()
 def test_conv1d_layers_and_bfloat16_come_back(tmp_path: Path, ids: torch.Tensor) -> None:
     model = published(tiny_gpt2(), target_modules=["c_attn", "c_fc"]).to(torch.bfloat16)
