@@ -1,14 +1,72 @@
 """The loss on the answers' tokens, with logits computed nowhere else."""
 
+from collections.abc import Callable
+from functools import cache
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 from torch import nn
 
 from hydralora.data.templates import IGNORED
 
+# From a head's weight (vocabulary, hidden), its inputs (tokens, hidden), their targets and its bias to the summed loss.
+Kernel = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
+FUSED_TOLERANCE = 0.02  # nats a token, in bfloat16; a head with a cap or a scale is further off
+
 _UNUSUAL: WeakSet[nn.Module] = WeakSet()  # heads that a model uses in a way that allows no choice of tokens
+_FUSES: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()  # whether a head's loss may be fused, as measured
+
+
+def summed_answer_loss(
+    model: Any, batch: dict[str, torch.Tensor], kernel: Kernel | None = None
+) -> tuple[torch.Tensor, int]:
+    """The sum of all answer tokens' cross-entropy, with its gradient, and their number.
+
+    Where liger-kernel is installed (`pip install .[cuda]`) and the model is on CUDA, the output embedding is fused
+    into the loss, so that no logits are kept. The first batch is also computed without it: a model that does more
+    to its logits than that layer is never fused. `kernel` stands for the library's.
+    """
+    head = model.get_output_embeddings()
+    kernel = kernel or (fused_kernel() if batch["input_ids"].is_cuda else None)
+    if kernel and type(head) is nn.Linear and head not in _UNUSUAL and _FUSES.get(head, True):
+        loss, count = _fused(model, head, batch, kernel)
+        if head in _FUSES:
+            return loss, count
+        with torch.no_grad():
+            plain = answer_loss(*answer_logits(model, batch)).sum()
+        _FUSES[head] = bool((loss.detach() - plain).abs() <= FUSED_TOLERANCE * count)
+        if _FUSES[head]:
+            return loss, count
+    logits, targets = answer_logits(model, batch)
+    return answer_loss(logits, targets).sum(), len(targets)
+
+
+@cache
+def fused_kernel() -> Kernel | None:
+    """liger-kernel's fused linear and cross-entropy; None where it is not installed."""
+    try:
+        from liger_kernel.transformers.fused_linear_cross_entropy import LigerFusedLinearCrossEntropyLoss
+    except ImportError:
+        return None
+    return LigerFusedLinearCrossEntropyLoss(reduction="sum")
+
+
+def _fused(model: Any, head: nn.Linear, batch: dict[str, torch.Tensor], kernel: Kernel) -> tuple[torch.Tensor, int]:
+    targets = batch["labels"][:, 1:]
+    wanted = targets != IGNORED  # (batch, tokens - 1)
+    inputs: list[torch.Tensor] = []
+
+    def take(module: nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor]:
+        inputs.append(args[0][:, :-1][wanted])  # (answer tokens, hidden)
+        return (args[0][:1, :0],)  # the layer itself has nothing left to do
+
+    handle = head.register_forward_pre_hook(take)
+    try:
+        _forward(model, batch)
+    finally:
+        handle.remove()
+    return kernel(head.weight, inputs[0], targets[wanted], head.bias), len(inputs[0])
 
 
 def answer_logits(model: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:

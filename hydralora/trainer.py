@@ -13,7 +13,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from hydralora.data.batches import LengthGroupedBatches, collate
 from hydralora.data.templates import Encoded
 from hydralora.gates import live_gates, load_balance, mean_gates, normalised_entropy
-from hydralora.loss import answer_logits, answer_loss
+from hydralora.loss import summed_answer_loss
 from hydralora.parallel import Processes
 from hydralora.recipe import LaunchSettings, TrainingSettings
 from hydralora.tuner.model import hydra_layers
@@ -51,14 +51,13 @@ class AnswerTrainer(Trainer):
         looked_at = hydra_layers(own) and (due or self.balance_weight)
         watch: AbstractContextManager[list[torch.Tensor]] = live_gates(own) if looked_at else nullcontext([])
         with watch as passes:
-            logits, targets = answer_logits(own if model is own else _Wrapped(model, own), inputs)
-        total = num_items_in_batch if num_items_in_batch is not None else len(targets)
-        loss = answer_loss(logits, targets).sum() / total
-        tokens = inputs["attention_mask"].bool() & bool(len(targets))  # without a label it stands for no row at all
+            summed, count = summed_answer_loss(own if model is own else _Wrapped(model, own), inputs)
+        loss = summed / (count if num_items_in_batch is None else num_items_in_batch)
+        tokens = inputs["attention_mask"].bool() & bool(count)  # without a label it stands for no row at all
         self.tokens_seen += int(tokens.sum())
         if looked_at:
             loss = loss + self._look_at(passes[0], tokens)
-        return loss * self.processes.count  # whose mean gradient is taken; `total` is the tokens of all
+        return loss * self.processes.count  # whose mean gradient is taken; num_items_in_batch is the tokens of all
 
     def _look_at(self, gates: torch.Tensor, mask: torch.Tensor) -> torch.Tensor | float:
         """Remember the gates (modules, batch, tokens, N) for the next event; returns their part of the loss."""

@@ -12,6 +12,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 
 from hydralora import record_gates, train
+from hydralora.loss import answer_logits, answer_loss, summed_answer_loss
 from hydralora.recipe import Recipe
 from tests.tiny_model import MLP, adapt, shake, tiny_llama
 
@@ -100,3 +101,17 @@ def test_the_bench_runs(user_environment: dict[str, str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=user_environment)
     assert done.returncode == 0, done.stderr
     assert max(json.loads(done.stdout)["agreement"].values()) < 5e-2
+
+
+def test_the_fused_loss_of_the_library_is_the_same(ids: torch.Tensor) -> None:
+    pytest.importorskip("liger_kernel")
+    model = shake(adapt(tiny_llama(), num_heads=4)).cuda()
+    ids = ids.cuda()
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids}
+    learnt = [weight for weight in model.parameters() if weight.requires_grad]
+    fused, count = summed_answer_loss(model, batch)
+    assert count == ids[:, 1:].numel()
+    plain = answer_loss(*answer_logits(model, batch)).sum()
+    torch.testing.assert_close(fused, plain, atol=1e-2, rtol=1e-3)
+    for mine, whole in zip(torch.autograd.grad(fused, learnt), torch.autograd.grad(plain, learnt), strict=True):
+        torch.testing.assert_close(mine, whole, atol=1e-2, rtol=1e-2)

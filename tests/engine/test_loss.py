@@ -9,9 +9,9 @@ from transformers import LlamaForCausalLM
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from hydralora.data.templates import IGNORED
-from hydralora.loss import answer_logits, answer_loss
+from hydralora.loss import answer_logits, answer_loss, summed_answer_loss
 from tests.tiny_architectures import ARCHITECTURES, Architecture
-from tests.tiny_model import MLP, adapt, shake, tiny_llama
+from tests.tiny_model import MLP, adapt, shake, tiny_gemma2, tiny_gpt2, tiny_llama
 
 
 @pytest.fixture
@@ -170,3 +170,50 @@ def test_the_model_is_left_as_it_was(batch: dict[str, torch.Tensor]) -> None:
     model = tiny_llama()
     answer_logits(model, batch)
     assert model(batch["input_ids"]).logits.shape == (3, 10, 261)
+
+
+def reference(
+    weight: torch.Tensor, hidden: torch.Tensor, targets: torch.Tensor, bias: torch.Tensor | None
+) -> torch.Tensor:
+    """What a fused kernel computes, in plain torch."""
+    logits = torch.nn.functional.linear(hidden, weight, bias)
+    return torch.nn.functional.cross_entropy(logits.float(), targets, reduction="sum")
+
+
+@pytest.mark.parametrize(
+    ("make", "targets", "fuses"),
+    [(tiny_llama, ["up_proj"], True), (tiny_gpt2, ["c_fc"], True), (tiny_gemma2, ["up_proj"], False)],
+    ids=["llama", "gpt2", "gemma2 caps its logits"],
+)
+def test_a_fused_loss_is_the_same_or_is_not_used(
+    make: Any, targets: list[str], fuses: bool, batch: dict[str, torch.Tensor]
+) -> None:
+    model = shake(adapt(make(), target_modules=targets))
+    with torch.no_grad():
+        model.get_output_embeddings().weight.mul_(20)  # or a cap far off would hardly show
+    learnt = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    calls: list[int] = []
+
+    def kernel(*args: Any) -> torch.Tensor:
+        calls.append(1)
+        return reference(*args)
+
+    plain, count = summed_answer_loss(model, batch)
+    wanted = torch.autograd.grad(plain, learnt)
+    for _ in range(3):
+        loss, counted = summed_answer_loss(model, batch, kernel)
+        assert counted == count
+        torch.testing.assert_close(loss, plain, atol=1e-3, rtol=1e-5)
+        for mine, whole in zip(torch.autograd.grad(loss, learnt), wanted, strict=True):
+            torch.testing.assert_close(mine, whole, atol=1e-3, rtol=1e-4)
+    assert len(calls) == (3 if fuses else 1)
+
+
+def test_a_trained_head_is_not_fused(batch: dict[str, torch.Tensor]) -> None:
+    model = adapt(tiny_llama(), modules_to_save=["lm_head"])
+
+    def kernel(*args: Any) -> torch.Tensor:
+        raise AssertionError
+
+    loss, _ = summed_answer_loss(model, batch, kernel)
+    assert loss.isfinite()
