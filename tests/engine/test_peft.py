@@ -66,6 +66,92 @@ def test_adapters_are_added_switched_and_deleted(ids: torch.Tensor) -> None:
     assert not any("second" in name for name, _ in model.named_parameters())
 
 
+def three_adapters() -> Any:
+    """Adapters of unlike shapes on overlapping layers, each shaken in its own way; the first is active."""
+    model = shake(adapt(tiny_llama()), seed=1)
+    settings: dict[str, Any] = {"task_type": "CAUSAL_LM"}
+    model.add_adapter("second", HydraLoraConfig(r=2, num_heads=5, target_modules=["up_proj", "q_proj"], **settings))
+    model.add_adapter("third", HydraLoraConfig(r=3, num_heads=2, shared_A=False, router_bias=True, **settings))
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "hydra_" in name and "default" not in name:
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
+    return model.eval()
+
+
+@torch.no_grad()
+def outputs(model: Any, ids: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Logits under each adapter by name, and under none."""
+    found = {}
+    for name in sorted(model.peft_config):
+        model.set_adapter(name)
+        found[name] = model(ids).logits
+    with model.disable_adapter():
+        found["none"] = model(ids).logits
+    return found
+
+
+def test_adapters_side_by_side_answer_each_in_its_own_way(ids: torch.Tensor) -> None:
+    found = outputs(three_adapters(), ids)
+    assert torch.equal(found.pop("none"), tiny_llama()(ids).logits)
+    assert torch.equal(found["default"], shake(adapt(tiny_llama()), seed=1)(ids).logits)
+    names = sorted(found)
+    for i, name in enumerate(names):
+        for other in names[i + 1 :]:
+            assert not torch.allclose(found[name], found[other], atol=1e-2), (name, other)
+
+
+def test_adapters_are_saved_and_loaded_by_name(tmp_path: Path, ids: torch.Tensor) -> None:
+    model = three_adapters()
+    wanted = outputs(model, ids)
+    model.save_pretrained(tmp_path, selected_adapters=["second", "third"])
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["second", "third"]
+    assert not (tmp_path / "adapter_model.safetensors").exists()  # where the one named default would be
+    again = PeftModel.from_pretrained(tiny_llama(), str(tmp_path / "third"), adapter_name="third").eval()
+    again.load_adapter(str(tmp_path / "second"), "second")
+    assert torch.equal(again(ids).logits, wanted["third"])
+    found = outputs(again.eval(), ids)
+    assert sorted(found) == ["none", "second", "third"]
+    assert all(torch.equal(value, wanted[name]) for name, value in found.items())
+
+
+@torch.no_grad()
+def test_deleting_an_adapter_leaves_the_others(ids: torch.Tensor) -> None:
+    model = three_adapters()
+    wanted = outputs(model, ids)
+    model.set_adapter("third")
+    model.delete_adapter("second")
+    assert torch.equal(model(ids).logits, wanted["third"])
+    assert {name for layer in hydra_layers(model).values() for name in layer.scaling} == {"default", "third"}
+    model.set_adapter("default")
+    model.delete_adapter("third")
+    found = outputs(model, ids)
+    assert torch.equal(found["default"], wanted["default"])
+    assert torch.equal(found["none"], wanted["none"])
+    assert not any("second" in name or "third" in name for name in model.state_dict())
+
+
+def test_a_loaded_adapter_trains_on(tmp_path: Path, ids: torch.Tensor) -> None:
+    shake(adapt(tiny_llama())).save_pretrained(tmp_path)
+    model = PeftModel.from_pretrained(tiny_llama(), str(tmp_path), is_trainable=True)
+    model(input_ids=ids, labels=ids).loss.backward()
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    assert len(trained) == 6 * 3
+    assert all(parameter.grad is not None and parameter.grad.abs().max() > 0 for parameter in trained)
+    frozen = PeftModel.from_pretrained(tiny_llama(), str(tmp_path))
+    assert not any(parameter.requires_grad for parameter in frozen.parameters())
+
+
+@torch.no_grad()
+def test_loading_without_a_first_copy_is_exact(tmp_path: Path, ids: torch.Tensor) -> None:
+    model = shake(adapt(tiny_llama(), head_init="centred", router_bias=True))
+    model.save_pretrained(tmp_path)
+    again = PeftModel.from_pretrained(tiny_llama(), str(tmp_path), low_cpu_mem_usage=True).eval()
+    assert not any(parameter.is_meta for parameter in again.parameters())
+    assert torch.equal(again(ids).logits, model(ids).logits)
+
+
 def test_only_the_active_adapter_is_trainable() -> None:
     model = adapt(tiny_llama())
     model.add_adapter("second", HydraLoraConfig(r=2, target_modules=["up_proj"]))
