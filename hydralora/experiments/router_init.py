@@ -21,7 +21,7 @@ from hydralora.runs import write_json
 from hydralora.training import train
 from hydralora.tuner.init import ROWS_PER_COMPONENT, SHRINKAGE, init_router
 
-HELDOUT = 160  # rows at most, so that measuring takes less time than training
+HELDOUT = 120  # rows at most, so that measuring takes less time than training
 MEASURED = ("mutual_information", "head_cosine", "loss", "exact_match")
 
 
@@ -90,6 +90,7 @@ def run_router_init(
     path = output / "report.json"
     settings = {"data": str(data), "steps": steps, "model": model, "training": training or {}}
     cells: dict[str, dict[str, Any]] = _carry_on(path, settings)
+    starts = _Starts()
     for kind, name, seed in _plan(seeds, only):
         key = f"{kind} | {name} | seed {seed}"
         if key in cells:
@@ -97,7 +98,7 @@ def run_router_init(
         on_event({"kind": "note", "step": 0, "message": key})
         recipe = _recipe(data, model, seed, steps, training or {})
         if kind == "start":
-            cells[key] = _measure_start(recipe, next(start for start in STARTS if start.name == name))
+            cells[key] = starts.measure(recipe, next(start for start in STARTS if start.name == name))
         else:
             cells[key] = _measure_run(recipe, name, output / "adapters" / f"{name} {seed}", cells, seed, on_event)
         write_json(path, {"version": 1, "settings": settings, "cells": cells})
@@ -142,23 +143,30 @@ def _with(recipe: Recipe, **changes: dict[str, Any] | str) -> Recipe:
     return parse_recipe(values)
 
 
-def _measure_start(recipe: Recipe, start: Start) -> dict[str, Any]:
-    prepared = prepare(_with(recipe, tuner={"router_init": "random"} | start.tuner), lambda stage: None)
-    if "router_init" not in start.tuner:
-        labels = prepared.train_labels
-        rows = [{"input_ids": row.input_ids, "positions": _positions(row, start.tokens)} for row in prepared.train]
-        init_router(prepared.model, rows, labels, recipe.tuner.router_entropy, start.rows, start.shrinkage)
-    return {"mutual_information": _mutual_information(prepared)}
+class _Starts:
+    """Measures starts; those with the same adapter share one model, since a start overwrites the one before it."""
+
+    def __init__(self) -> None:
+        self._recipe: Recipe | None = None
+        self._prepared: Prepared | None = None
+
+    def measure(self, recipe: Recipe, start: Start) -> dict[str, Any]:
+        wanted = _with(recipe, tuner=start.tuner)
+        if self._prepared is None or wanted != self._recipe:
+            self._recipe, self._prepared = wanted, prepare(wanted, lambda stage: None)
+        prepared = self._prepared
+        if wanted.tuner.router_init == "components":
+            rows = [{"input_ids": row.input_ids, "positions": _positions(row, start.tokens)} for row in prepared.train]
+            entropy = wanted.tuner.router_entropy
+            init_router(prepared.model, rows, prepared.train_labels, entropy, start.rows, start.shrinkage)
+        pad = prepared.tokenizer.pad_token_id
+        use = head_use(prepared.model, prepared.heldout, prepared.heldout_labels, prepared.k, pad)
+        return {"mutual_information": use.mutual_information}
 
 
 def _positions(row: Encoded, tokens: str) -> list[int]:
     wanted = {"all": (True, False), "answer": (True,), "prompt": (False,)}[tokens]
     return [i for i, label in enumerate(row.labels) if (label != IGNORED) in wanted]
-
-
-def _mutual_information(prepared: Prepared) -> float:
-    pad = prepared.tokenizer.pad_token_id
-    return head_use(prepared.model, prepared.heldout, prepared.heldout_labels, prepared.k, pad).mutual_information
 
 
 def _measure_run(
