@@ -124,7 +124,7 @@ def test_pinned_muted_and_uniform_gates_are_exact(ids: torch.Tensor) -> None:
 
 
 @torch.no_grad()
-def test_a_askedthat_changes_nothing_changes_nothing(ids: torch.Tensor) -> None:
+def test_a_request_that_changes_nothing_changes_nothing(ids: torch.Tensor) -> None:
     model = shake(adapt(tiny_llama(), num_heads=HEADS))
     plain = model(ids).logits
     for same in (Steering(temperature=1.0), Steering(top_k=HEADS)):
