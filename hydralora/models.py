@@ -3,8 +3,9 @@
 import math
 import os
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from hydralora.errors import ModelError
 from hydralora.fetching import (
@@ -107,11 +108,14 @@ def load_tokenizer(files: BaseModelFiles) -> Any:
     return tokenizer
 
 
-def load_base(files: BaseModelFiles, device: str | None = None) -> Any:
+def load_base(files: BaseModelFiles, device: str | None = None, quantization: Literal["none", "nf4"] = "none") -> Any:
     """The base model, from safetensors only, in this device's dtype and in eval mode.
 
+    With "nf4" bitsandbytes keeps its linear layers, all but the output layer, in 4 bits, and computes in that dtype.
+
     Raises:
-        ModelError: the architecture is unknown, needs remote code, or the weights can't be read.
+        ModelError: the architecture is unknown, needs remote code, the weights can't be read, or bitsandbytes is
+            missing.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -120,9 +124,15 @@ def load_base(files: BaseModelFiles, device: str | None = None) -> Any:
     device = device or pick_device()
     dtype = torch.bfloat16 if device.startswith("cuda") else torch.float32
     logging.disable_progress_bar()
+    options = _four_bits(device, dtype) if quantization == "nf4" else {}
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            files.folder, dtype=dtype, use_safetensors=True, trust_remote_code=False, output_loading_info=True
+            files.folder,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            **options,
         )
     except Exception as error:
         raise ModelError(f"{files.folder}: the base model can't be loaded. {first_line(error)}") from error
@@ -132,10 +142,48 @@ def load_base(files: BaseModelFiles, device: str | None = None) -> Any:
             f"{files.folder}: {len(loading['missing_keys'])} weights are missing, such as "
             f"{min(loading['missing_keys'])}. Fetch the model again."
         )
-    return model.to(device).eval()
+    if not options:
+        model = model.to(device)
+    elif device == "cpu":
+        _keep_packing(model)
+    return model.eval()
 
 
-def load_adapted(files: BaseModelFiles, adapter: Path, device: str | None = None) -> Any:
+def _four_bits(device: str, dtype: Any) -> dict[str, Any]:
+    """How transformers is told to quantise while it loads: NF4 with quantised scales, as in QLoRA."""
+    if find_spec("bitsandbytes") is None:
+        raise ModelError(
+            "quantization nf4 needs bitsandbytes, which is not installed. Run `pip install .[quant]`, or set "
+            "quantization to none."
+        )
+    from transformers import BitsAndBytesConfig
+
+    config = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
+    return {"quantization_config": config, "device_map": {"": device}}
+
+
+def _keep_packing(model: Any) -> None:
+    """Hold bitsandbytes back from packing weights anew, on some CPUs, in the first pass in eval mode.
+
+    That form rounds its scales to bfloat16, so a run's outputs would depend on what came first, and needs widths
+    that are multiples of 64.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+
+
+def load_adapted(
+    files: BaseModelFiles,
+    adapter: Path,
+    device: str | None = None,
+    quantization: Literal["none", "nf4"] = "none",
+) -> Any:
     """The base model with the adapter in a folder on it, in eval mode.
 
     Raises:
@@ -145,7 +193,7 @@ def load_adapted(files: BaseModelFiles, adapter: Path, device: str | None = None
 
     if not (adapter / "adapter_model.safetensors").exists():
         raise ModelError(f"{adapter}: there is no adapter_model.safetensors. The run has saved no adapter yet.")
-    base = load_base(files, device)
+    base = load_base(files, device, quantization)
     try:
         return PeftModel.from_pretrained(base, str(adapter)).eval()
     except Exception as error:

@@ -67,7 +67,7 @@ def prepare(recipe: Recipe, on_stage: Callable[[str], None]) -> Prepared:
     clusters = find_components(recipe, train)
     on_stage("loading the base model")
     files, device = find_model(recipe.model), pick_device()
-    tokenizer, base = load_tokenizer(files), load_base(files, device)
+    tokenizer, base = load_tokenizer(files), load_base(files, device, recipe.quantization)
     train_rows = encode_all(tokenizer, train, settings.max_length)
     heldout_rows = encode_all(tokenizer, heldout, settings.max_length)
     component = dict(zip((example.row for example in train), clusters.labels.tolist(), strict=True))

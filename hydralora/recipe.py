@@ -96,6 +96,9 @@ class TrainingSettings(Section):
         25, ge=0, description="Steps between evaluations on a sample of the held-out rows; 0: none."
     )
     log_every: int = Field(5, ge=1, description="Steps between events with loss and gates.")
+    gradient_checkpointing: bool = Field(
+        False, description="Compute every block twice instead of keeping what it computed: less memory, more time."
+    )
     seed: int = Field(0, ge=0, description="Seed of the split, the clusters, the adapter's start and the row order.")
     threads: int = Field(0, ge=0, description="CPU threads of a process. 0: all cores but one, or both of two, shared.")
 
@@ -137,6 +140,9 @@ class Recipe(Section):
     model: str = Field(description="Base model: a catalogue id, any Hub id, or a folder.")
     method: Literal["hydralora", "lora"] = Field(
         "hydralora", description="HydraLoRA, or a plain LoRA of rank r on the same layers to compare with."
+    )
+    quantization: Literal["none", "nf4"] = Field(
+        "none", description="The base model's linear layers as they are, or in 4 bits; nf4 needs the extra quant."
     )
     data: DataSettings
     components: ComponentSettings = Field(default_factory=ComponentSettings)

@@ -25,8 +25,9 @@ def load_run(run: Run) -> Loaded:
     Raises:
         ModelError: the run has no adapter yet, or its base model can't be found.
     """
-    files = find_model(run.recipe().model)
-    model = load_adapted(files, run.adapter)
+    recipe = run.recipe()
+    files = find_model(recipe.model)
+    model = load_adapted(files, run.adapter, quantization=recipe.quantization)
     return Loaded(files, model, load_tokenizer(files), run, hash_adapter(run.adapter))
 
 

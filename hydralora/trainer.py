@@ -156,6 +156,8 @@ def training_arguments(
         bf16=device.startswith("cuda"),
         dataloader_pin_memory=device.startswith("cuda"),
         remove_unused_columns=False,
+        activation_checkpointing=settings.gradient_checkpointing,
+        activation_checkpointing_kwargs={"use_reentrant": False} if settings.gradient_checkpointing else None,
         seed=settings.seed,
         average_tokens_across_devices=True,
         ddp_find_unused_parameters=False,

@@ -1,5 +1,6 @@
 """HydraLoRA as a PEFT tuner: which layers are replaced, and how PEFT finds the method by name."""
 
+import math
 from typing import Any, cast
 
 import torch
@@ -131,7 +132,7 @@ def count_parameters(model: Any) -> dict[str, Any]:
     router = sum(
         parameter.numel() for layer in hydra_layers(model).values() for parameter in layer.hydra_router.parameters()
     )
-    everything = sum(parameter.numel() for parameter in model.parameters())
+    everything = sum(_numbers(parameter) for parameter in model.parameters())
     trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     base, adapter = everything - trainable, trainable - router
     return {
@@ -142,3 +143,9 @@ def count_parameters(model: Any) -> dict[str, Any]:
         "percent": 100 * adapter / base,
         "percent_with_router": 100 * trainable / base,
     }
+
+
+def _numbers(parameter: Any) -> int:
+    """How many numbers a parameter stands for; bitsandbytes packs two into a byte."""
+    packed = getattr(parameter, "quant_state", None)
+    return math.prod(packed.shape) if packed else parameter.numel()

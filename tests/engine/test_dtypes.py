@@ -2,6 +2,7 @@
 
 import copy
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from hydralora import HydraLoraConfig
+from hydralora import HydraLoraConfig, train
+from hydralora.recipe import Recipe
 from hydralora.tuner.layer import HydraLoraLayer
 from hydralora.tuner.model import hydra_layers
 from tests.tiny_model import MLP, adapt, shake, tiny_gpt2, tiny_llama
@@ -182,3 +184,32 @@ def test_compiling_a_whole_model_breaks_no_graph(ids: torch.Tensor) -> None:
 def test_compiling_with_inductor(settings: dict[str, Any]) -> None:
     layer, x = a_layer(settings)
     compiled_as_eager(layer, x, "inductor")
+
+
+def test_a_run_with_gradient_checkpointing_is_the_same_run(
+    make_recipe: Callable[..., Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[None] = []
+    forward = HydraLoraLayer.forward
+
+    def counted(self: HydraLoraLayer, x: torch.Tensor) -> torch.Tensor:
+        calls.append(None)
+        return forward(self, x)
+
+    monkeypatch.setattr(HydraLoraLayer, "forward", counted)
+    seen, passes = [], []
+    for checkpointing in (False, True):
+        events: list[dict[str, Any]] = []
+        calls.clear()
+        recipe = make_recipe(
+            tuner={"lora_dropout": 0.2, "balance_weight": 0.1}, gradient_checkpointing=checkpointing, learning_rate=1e-2
+        )
+        train(recipe, tmp_path / str(checkpointing), events.append)
+        seen.append(
+            [[event.get("loss", 0), *event.get("mean_gate", [])] for event in events if event["kind"] != "note"]
+        )
+        passes.append(len(calls))
+    assert passes[1] == passes[0] + 8 * 6  # each of the 6 layers once more in each of the 8 steps
+    assert len(seen[0]) > 8
+    for wanted, found in zip(*seen, strict=True):
+        assert found == pytest.approx(wanted, rel=1e-5)

@@ -39,6 +39,7 @@ def test_all_but_two_keys_have_defaults(tmp_path: Path) -> None:
                 "modules_to_save": ["b"],
             }
         },
+        {"quantization": "nf4", "training": {"gradient_checkpointing": True}},
         {"training": {"epochs": 1.5, "seed": 7}, "components": {"k": 4, "features": "tfidf"}},
         {"data": {"train": "/a/ä.csv", "eval": "/a/b.csv", "task_column": "sort of"}},
     ],
@@ -70,6 +71,8 @@ def test_every_setting_is_described() -> None:
         ({"data": {}}, "data.train is missing"),
         ({"data": None}, "data"),
         ({"method": "dora"}, "method.*'hydralora'.*found 'dora'"),
+        ({"quantization": "int8"}, "quantization.*'none' or 'nf4'.*found 'int8'"),
+        ({"training": {"gradient_checkpointing": 2}}, "training.gradient_checkpointing.*found 2"),
         ({"tuner": {"r": 0}}, "tuner.r.*1.*found 0"),
         ({"tuner": {"r": "many"}}, "tuner.r.*found 'many'"),
         ({"tuner": {"num_heads": 65}}, "tuner.num_heads.*64.*found 65"),
