@@ -107,12 +107,14 @@ class _Watch:
 
     def __init__(self, model: nn.Module, on_pass: Callable[[list[str], torch.Tensor], None]) -> None:
         self._body = model_body(model)
-        self._layers = recorded_layers(model)
-        self._taps = {name: partial(self._keep, name) for name in self._layers}
+        self._taps = [  # of every adapter's routers: which one is active may change meanwhile
+            (cast(Router, router).taps, partial(self._keep, name))
+            for name, layer in recorded_layers(model).items()
+            for router in layer.hydra_router.values()
+        ]
         self._on_pass = on_pass
         self._gates: dict[str, torch.Tensor] = {}
         self._shape: torch.Size | None = None  # (batch, tokens) of the pass
-        self._tapped: list[tuple[list, Callable]] = []
         self._handles: list[Any] = []
 
     def start(self) -> None:
@@ -120,18 +122,15 @@ class _Watch:
             self._body.register_forward_pre_hook(self._begin, with_kwargs=True),
             self._body.register_forward_hook(self._end),
         ]
-        for name, layer in self._layers.items():
-            for router in layer.hydra_router.values():  # of every adapter: which one is active may change meanwhile
-                taps = cast(Router, router).taps
-                taps.append(self._taps[name])
-                self._tapped.append((taps, self._taps[name]))
+        for taps, tap in self._taps:
+            taps.append(tap)
 
     def stop(self) -> None:
         for handle in self._handles:
             handle.remove()
-        for taps, tap in self._tapped:
+        for taps, tap in self._taps:
             taps.remove(tap)
-        self._handles, self._tapped, self._gates = [], [], {}
+        self._handles, self._gates = [], {}
 
     def _begin(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         self._gates, self._shape = {}, _token_shape(args, kwargs)

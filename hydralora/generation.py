@@ -13,9 +13,8 @@ from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopPLogit
 
 from hydralora.data.templates import encode_prompt
 from hydralora.errors import ConfigError
-from hydralora.gates import record_gates
+from hydralora.gates import record_gates, recorded_layers
 from hydralora.steering import Steering, steered
-from hydralora.tuner.model import hydra_layers
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ def generate(
     text = _TextPieces(tokenizer)
     ids = torch.tensor([prompt], device=next(model.parameters()).device)
     everything, cache = ids, None
-    record = record_gates(model, max_tokens=1) if adapter and hydra_layers(model) else None
+    record = record_gates(model, max_tokens=1) if adapter and recorded_layers(model) else None
     adapter_state = record or (nullcontext() if adapter else _AdapterOff(model))
     steered_gates = steered(model, steering) if steering and record else nullcontext()
     for _ in range(min(sampling.max_new_tokens, room)):
@@ -97,7 +96,7 @@ def generate(
 
 def gated_modules(model: Any) -> list[str]:
     """Names of the adapted modules, in the order of a token's gates."""
-    return list(hydra_layers(model))
+    return list(recorded_layers(model))
 
 
 def end_tokens(model: Any, tokenizer: Any) -> set[int]:
