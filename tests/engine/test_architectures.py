@@ -11,7 +11,7 @@ from torch import nn
 from hydralora import ConfigError, HydraLoraConfig, generate, record_gates
 from hydralora.generation import Sampling
 from hydralora.tuner.model import hydra_layers
-from hydralora.tuner.targets import default_targets
+from hydralora.tuner.targets import adaptable_names, default_targets
 from tests.tiny_architectures import ARCHITECTURES, Architecture
 from tests.tiny_model import adapt, shake, tiny_llama
 
@@ -129,6 +129,7 @@ def test_an_unknown_architecture_names_its_layers() -> None:
 
 def test_a_second_adapter_gets_the_same_default_layers() -> None:
     model = adapt(tiny_llama(), target_modules=None)
+    assert [name.removeprefix("base_model.model.") for name in adaptable_names(model)] == adaptable_names(tiny_llama())
     model.add_adapter("second", HydraLoraConfig())
     layers = hydra_layers(model)
     assert len(layers) == 6
