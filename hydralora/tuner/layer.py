@@ -146,9 +146,11 @@ class HydraLoraLayer(nn.Module, BaseTunerLayer):
         if self._disable_adapters:
             return self.base_layer(x, *args, **kwargs)
         shape, base_layer = x.shape, self.base_layer
-        in_place = type(base_layer) is nn.Linear and not args and not kwargs and not _hooked(base_layer)
+        in_place = (
+            type(base_layer) is nn.Linear and x.is_contiguous() and not args and not kwargs and not _hooked(base_layer)
+        )
         if in_place:  # in two dimensions, since autograd copies a view that is written into
-            x = x.reshape(-1, shape[-1])
+            x = x.view(-1, shape[-1])
         result = base_layer(x, *args, **kwargs)
         for name in self.active_adapters:
             if name in self.scaling:
@@ -163,9 +165,9 @@ class HydraLoraLayer(nn.Module, BaseTunerLayer):
         B = self.hydra_B[name]  # (N, r, out)
         mixed = self._mixed_latents(name, x if x.dtype == B.dtype else self._cast_input_dtype(x, B.dtype))
         heads = B.flatten(0, 1)  # (N*r, out)
-        if in_place and result.dtype == mixed.dtype == heads.dtype:
-            return result.addmm_(mixed, heads, alpha=self.scaling[name])
-        return (result + self.scaling[name] * (mixed @ heads)).to(result.dtype)
+        if in_place and result.dtype == mixed.dtype:  # heads are of another one under autocast, which leaves addmm_ out
+            return result.addmm_(mixed, heads.to(mixed.dtype), alpha=self.scaling[name])
+        return (result + (self.scaling[name] * mixed) @ heads).to(result.dtype)
 
     def _mixed_latents(self, name: str, x: torch.Tensor) -> torch.Tensor:
         """Every head's input, gates_i A x (or gates_i A_i x where A is not shared), side by side: (..., N*r)."""

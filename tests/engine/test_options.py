@@ -437,6 +437,13 @@ def test_an_input_may_lie_in_memory_in_any_order() -> None:
     torch.testing.assert_close(layer(x.transpose(0, 1)), layer(x).transpose(0, 1), atol=1e-6, rtol=0)
 
 
+def test_an_input_in_another_order_costs_a_fresh_layer_no_bit() -> None:
+    torch.manual_seed(0)
+    base = nn.Linear(96, 160).to(torch.bfloat16)
+    x = torch.randn(33, 5, 96, dtype=torch.bfloat16).transpose(0, 1)
+    assert torch.equal(HydraLoraLayer(base, "default", HydraLoraConfig(r=4))(x), base(x))
+
+
 def test_hooks_on_the_base_layer_see_what_the_base_layer_gives() -> None:
     layer, x = one_layer(), torch.randn(2, 7, 12)
     alone, adapted = layer.base_layer(x), layer(x)
