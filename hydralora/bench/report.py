@@ -36,7 +36,7 @@ class Size:
     decode_rounds: int = 7
     decode_tokens: int = 64
     loop_rounds: int = 4
-    loop_steps: int = 12
+    loop_steps: int = 10
 
 
 FULL = Size()

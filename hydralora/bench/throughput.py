@@ -22,7 +22,7 @@ HEADS = 3
 def loops_on(field: Field, path: Path, steps: int) -> dict[str, Callable[[int], float]]:
     """Both loops over the rows of a file, as turns that give useful (not padding) tokens/s over `steps` steps.
 
-    In turn i both take their rows in the order of seed i. Ours does all that a run does between two evaluations,
+    In turn i both take their rows in the order of seed i + 1; a turn that warms up is one step. Ours does all that a run does between two evaluations,
     looking at the gates included; the rival is `Trainer` with the rows, a LoRA of the same rank and the collator that
     pads to the longest row of a batch.
     """
@@ -31,14 +31,14 @@ def loops_on(field: Field, path: Path, steps: int) -> dict[str, Callable[[int], 
     models = {"ours": field.ours(HEADS), "lora": field.lora()}
 
     def ours(turn: int) -> float:
-        arguments = training_arguments(_seeded(settings, turn), Path(tempfile.gettempdir()), field.device)
+        arguments = training_arguments(_for_turn(settings, turn), Path(tempfile.gettempdir()), field.device)
         trainer = answer_trainer(models["ours"], rows, field.tokenizer.pad_token_id, arguments, Processes(), 0.0)
         start = time.perf_counter()
         trainer.train()
         return trainer.tokens_seen / (time.perf_counter() - start)
 
     def lora(turn: int) -> float:
-        arguments = training_arguments(_seeded(settings, turn), Path(tempfile.gettempdir()), field.device)
+        arguments = training_arguments(_for_turn(settings, turn), Path(tempfile.gettempdir()), field.device)
         pad = _CountingCollator(field.tokenizer)
         plain = [{"input_ids": row.input_ids, "labels": row.labels} for row in rows]
         trainer = Trainer(model=models["lora"], args=arguments, train_dataset=plain, data_collator=pad)
@@ -63,5 +63,5 @@ class _CountingCollator:
         return batch
 
 
-def _seeded(settings: TrainingSettings, turn: int) -> TrainingSettings:
-    return settings.model_copy(update={"seed": turn + 1})
+def _for_turn(settings: TrainingSettings, turn: int) -> TrainingSettings:
+    return settings.model_copy(update={"seed": turn + 1, "max_steps": 1 if turn < 0 else settings.max_steps})
