@@ -22,9 +22,9 @@ HEADS = 3
 def loops_on(field: Field, path: Path, steps: int) -> dict[str, Callable[[int], float]]:
     """Both loops over the rows of a file, as turns that give useful (not padding) tokens/s over `steps` steps.
 
-    In turn i both take their rows in the order of seed i + 1; a turn that warms up is one step. Ours does all that a run does between two evaluations,
-    looking at the gates included; the rival is `Trainer` with the rows, a LoRA of the same rank and the collator that
-    pads to the longest row of a batch.
+    In turn i both take their rows in the order of seed i + 1; a turn that warms up is one step. Ours does all that a
+    run does between two evaluations, looking at the gates included; the rival is `Trainer` with the rows, a LoRA of
+    the same rank and the collator that pads to the longest row of a batch.
     """
     settings = TrainingSettings(max_steps=steps, batch_size=BATCH)
     rows = encode_all(field.tokenizer, read_file(path).examples, settings.max_length)
