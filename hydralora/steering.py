@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from hydralora.errors import ConfigError
+from hydralora.tuner.layer import largest_only
 from hydralora.tuner.model import active_router, block_index, hydra_layers
 
 COLDEST = 1e-30  # a temperature that float32 still divides by; beyond it gates don't change any more
@@ -86,8 +87,7 @@ class Steering:
             largest = logits.amax(-1, keepdim=True)
             logits = (logits - largest) / min(max(self.temperature, COLDEST), 1 / COLDEST)
         if self.top_k is not None:
-            kept = logits.topk(self.top_k, dim=-1).indices
-            logits = torch.full_like(logits, -math.inf).scatter(-1, kept, logits.gather(-1, kept))
+            logits = largest_only(logits, self.top_k)
         return logits.softmax(-1)
 
     def describe(self) -> dict[str, Any]:

@@ -13,6 +13,8 @@ from transformers import (
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
+    OPTConfig,
+    OPTForCausalLM,
     PreTrainedTokenizerFast,
 )
 
@@ -89,6 +91,21 @@ def tiny_gemma2(seed: int = 0) -> Any:
         final_logit_softcapping=2.0,
     )
     return Gemma2ForCausalLM(config).eval()
+
+
+def tiny_opt(seed: int = 0) -> Any:
+    """A random OPT of 2 layers: it flattens batch and tokens before its MLP."""
+    torch.manual_seed(seed)
+    config = OPTConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=48,
+        word_embed_proj_dim=48,
+        ffn_dim=80,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=64,
+    )
+    return OPTForCausalLM(config).eval()
 
 
 def adapt(model: Any, **settings: Any) -> Any:

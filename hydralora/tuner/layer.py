@@ -49,10 +49,7 @@ class Router(nn.Module):
         if not features.dtype == weight.dtype == torch.float32:
             features, weight, bias = features.float(), weight.float(), None if bias is None else bias.float()
         logits = nn.functional.linear(features, weight, bias)
-        if self.top_k is None:
-            return logits
-        kept = logits.topk(self.top_k, dim=-1).indices
-        return torch.full_like(logits, -math.inf).scatter(-1, kept, logits.gather(-1, kept))
+        return logits if self.top_k is None else largest_only(logits, self.top_k)
 
 
 class UniformRouter(Router):
@@ -200,6 +197,12 @@ class HydraLoraLayer(nn.Module, BaseTunerLayer):
 def _hooked(layer: nn.Module) -> bool:
     """Whether something else looks at the layer's output, so that it must not be written into."""
     return bool(layer._forward_hooks or layer._backward_hooks or layer._backward_pre_hooks)
+
+
+def largest_only(logits: torch.Tensor, k: int) -> torch.Tensor:
+    """The k largest logits of each token; minus infinity, which is no gate, in the place of the others: (..., N)."""
+    kept = logits.topk(k, dim=-1).indices
+    return torch.full_like(logits, -math.inf).scatter(-1, kept, logits.gather(-1, kept))
 
 
 def layer_shape(layer: nn.Module) -> tuple[int, int]:

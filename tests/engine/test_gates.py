@@ -7,13 +7,12 @@ from typing import Any
 import pytest
 import torch
 from torch.utils.checkpoint import checkpoint
-from transformers import OPTConfig, OPTForCausalLM
 
 from hydralora import ConfigError, HydraLoraConfig, record_gates
 from hydralora.gates import GateRecord, live_gates, load_balance, mean_gates, normalised_entropy, recorded_layers
 from hydralora.tuner.layer import Router
 from hydralora.tuner.model import active_adapter, hydra_layers, model_body
-from tests.tiny_model import VOCABULARY, adapt, shake, tiny_gemma2, tiny_gpt2, tiny_llama
+from tests.tiny_model import adapt, shake, tiny_gemma2, tiny_gpt2, tiny_llama, tiny_opt
 
 
 @pytest.mark.parametrize("router_input", ["latent", "hidden"])
@@ -106,21 +105,6 @@ def test_entropy_is_a_share_of_its_maximum() -> None:
 def test_entropy_stays_on_the_gates_device(num_heads: int) -> None:
     entropy = normalised_entropy(torch.ones(2, 5, num_heads, device="meta"))
     assert (entropy.shape, entropy.device.type) == ((2, 5), "meta")
-
-
-def tiny_opt() -> Any:
-    """A random OPT of 2 layers: it flattens batch and tokens before its MLP."""
-    torch.manual_seed(0)
-    config = OPTConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=48,
-        word_embed_proj_dim=48,
-        ffn_dim=80,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        max_position_embeddings=64,
-    )
-    return OPTForCausalLM(config).eval()
 
 
 def hooks_and_taps(model: Any) -> int:

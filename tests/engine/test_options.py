@@ -12,13 +12,12 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file
 from torch import nn
-from transformers import OPTConfig, OPTForCausalLM
 
 from hydralora import ConfigError, HydraLoraConfig, record_gates
 from hydralora.analysis import head_similarity, matrices
 from hydralora.tuner.layer import HydraLoraLayer
 from hydralora.tuner.model import count_parameters, hydra_layers
-from tests.tiny_model import VOCABULARY, adapt, shake, tiny_gemma2, tiny_gpt2, tiny_llama
+from tests.tiny_model import adapt, shake, tiny_gemma2, tiny_gpt2, tiny_llama, tiny_opt
 
 ROUTER_INPUTS = ["latent", "hidden"]
 NON_DEFAULT: list[dict[str, Any]] = [
@@ -31,21 +30,6 @@ NON_DEFAULT: list[dict[str, Any]] = [
     {"shared_A": False, "router_input": "hidden", "top_k": 1, "router_bias": True},
     {"shared_A": False, "router": "uniform", "head_init": "centred"},
 ]
-
-
-def tiny_opt() -> Any:
-    """A random OPT of 2 layers: it flattens batch and tokens before its MLP."""
-    torch.manual_seed(0)
-    config = OPTConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=48,
-        word_embed_proj_dim=48,
-        ffn_dim=80,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        max_position_embeddings=64,
-    )
-    return OPTForCausalLM(config).eval()
 
 
 def one_layer(in_features: int = 12, out_features: int = 20, **settings: Any) -> HydraLoraLayer:
