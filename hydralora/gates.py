@@ -103,17 +103,17 @@ def recorded_layers(model: nn.Module) -> dict[str, HydraLoraLayer]:
 
 
 class _Watch:
-    """Gathers the gates of one pass through the body, by module name, (batch * tokens, N) each, and hands them on."""
+    """Gathers the gates of one pass through the body, and hands them on with the names of their modules."""
 
     def __init__(self, model: nn.Module, on_pass: Callable[[list[str], torch.Tensor], None]) -> None:
         self._body = model_body(model)
+        self._gates: dict[tuple[str, str], torch.Tensor] = {}  # by module and adapter: (batch * tokens, N)
         self._taps = [  # of every adapter's routers: which one is active may change meanwhile
-            (cast(Router, router).taps, partial(self._keep, name))
+            (cast(Router, router).taps, partial(self._gates.__setitem__, (name, adapter)))
             for name, layer in recorded_layers(model).items()
-            for router in layer.hydra_router.values()
+            for adapter, router in layer.hydra_router.items()
         ]
         self._on_pass = on_pass
-        self._gates: dict[str, torch.Tensor] = {}
         self._shape: torch.Size | None = None  # (batch, tokens) of the pass
         self._handles: list[Any] = []
 
@@ -130,27 +130,27 @@ class _Watch:
             handle.remove()
         for taps, tap in self._taps:
             taps.remove(tap)
-        self._handles, self._gates = [], {}
+        self._handles = []
+        self._gates.clear()
 
     def _begin(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
-        self._gates, self._shape = {}, _token_shape(args, kwargs)
-
-    def _keep(self, name: str, gates: torch.Tensor) -> None:
-        if _in_backward():  # gradient checkpointing runs the layer once more
-            return
-        if name in self._gates:
-            raise ConfigError(f"Two adapters are active on {name}. Activate one with set_adapter to record its gates.")
-        self._gates[name] = gates
+        self._gates.clear()  # of a pass that was broken off, or of layers that gradient checkpointing ran once more
+        self._shape = _token_shape(args, kwargs)
 
     def _end(self, *call: object) -> None:
-        gates, self._gates = self._gates, {}
-        if gates:
-            self._on_pass(list(gates), _stack(list(gates.values()), self._shape))
+        modules, gates = [name for name, _ in self._gates], list(self._gates.values())
+        self._gates.clear()
+        if not gates or _in_backward():  # gradient checkpointing runs the whole body once more
+            return
+        if len(set(modules)) < len(modules):
+            name = next(name for name in modules if modules.count(name) > 1)
+            raise ConfigError(f"Two adapters are active on {name}. Activate one with set_adapter to record its gates.")
+        self._on_pass(modules, _stack(gates, self._shape))
 
 
 def _stack(gates: list[torch.Tensor], shape: torch.Size | None) -> torch.Tensor:
     """(modules, batch, tokens, N); layers see batch and tokens as one axis, which `shape` takes apart again."""
-    stacked = torch.stack([value.flatten(0, -2) for value in gates])  # (modules, batch * tokens, N)
+    stacked = torch.stack([value if value.dim() == 2 else value.flatten(0, -2) for value in gates])
     return stacked.view(len(gates), *(shape or (1, stacked.shape[1])), -1)
 
 

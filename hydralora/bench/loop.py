@@ -22,9 +22,9 @@ class LoopLayer(nn.Module):
         self.A = layer.hydra_A[name]
         self.heads = nn.ModuleList(_linear(head.T) for head in layer.hydra_B[name])
         self.router: Any = layer.hydra_router[name]
-        self.dropout = nn.Dropout(layer.lora_dropout[name])
-        self.reads_input = layer.reads_input[name]
-        self.scaling = layer.scaling[name]
+        self.dropout = nn.Dropout(layer.adapters[name].lora_dropout)
+        self.reads_input = layer.adapters[name].reads_input
+        self.scaling = layer.adapters[name].scaling
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(..., in) -> (..., out)."""

@@ -1,7 +1,8 @@
 """The HydraLoRA layer: the one place where its formula stands."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,12 +22,15 @@ class Router(nn.Module):
         steering: None, or a function from logits to the gates to use instead; see hydralora.steering.
     """
 
+    weight: nn.Parameter  # (N, features)
+    bias: nn.Parameter | None  # (N,)
+
     def __init__(self, in_features: int, num_heads: int, bias: bool, top_k: int | None = None) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.top_k = top_k if top_k and top_k < num_heads else None
-        self.weight = nn.Parameter(torch.empty(num_heads, in_features))  # (N, features)
-        self.bias = nn.Parameter(torch.zeros(num_heads)) if bias else None
+        self.weight = nn.Parameter(torch.empty(num_heads, in_features))
+        self.register_parameter("bias", nn.Parameter(torch.zeros(num_heads)) if bias else None)
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
         self.taps: list[Callable[[torch.Tensor], None]] = []
         self.steering: Callable[[torch.Tensor], torch.Tensor] | None = None
@@ -44,8 +48,8 @@ class Router(nn.Module):
         if torch.is_autocast_enabled(features.device.type):
             with torch.autocast(features.device.type, enabled=False):
                 return self.logits(features)
-        weight: torch.Tensor = self.weight
-        bias: torch.Tensor | None = self.bias
+        weight: Any = self._parameters["weight"]
+        bias: Any = self._parameters["bias"]
         if not features.dtype == weight.dtype == torch.float32:
             features, weight, bias = features.float(), weight.float(), None if bias is None else bias.float()
         logits = nn.functional.linear(features, weight, bias)
@@ -64,19 +68,31 @@ class UniformRouter(Router):
         return features.new_zeros((*features.shape[:-1], self.num_heads), dtype=torch.float32)
 
 
+@dataclass(slots=True)
+class Adapter:
+    """One adapter of a layer: its settings, and the way to its parameters.
+
+    nn.Module finds a parameter through half a dozen dictionaries. For one token that takes as long as the products do,
+    so the parameters' own dictionaries are kept here: they see a parameter that is replaced, moved or loaded.
+    """
+
+    r: int
+    num_heads: int
+    scaling: float
+    reads_input: bool
+    shared_A: bool
+    lora_dropout: float
+    head_dropout: float
+    A: Mapping[str, Any]  # "weight" -> (r, in); (N*r, in) where A is not shared
+    heads: Mapping[str, Any]  # the adapter's name -> (N, r, out)
+    router: Router
+
+
 class HydraLoraLayer(nn.Module, BaseTunerLayer):
     """A frozen linear layer with one or several named HydraLoRA adapters beside it."""
 
     adapter_layer_names: tuple[str, ...] = ("hydra_A", "hydra_B", "hydra_router")
-    other_param_names: tuple[str, ...] = (
-        "r",
-        "num_heads",
-        "scaling",
-        "reads_input",
-        "shared_A",
-        "lora_dropout",
-        "head_dropout",
-    )
+    other_param_names: tuple[str, ...] = ("adapters",)
 
     def __init__(self, base_layer: nn.Module, adapter_name: str, config: HydraLoraConfig) -> None:
         super().__init__()
@@ -84,13 +100,7 @@ class HydraLoraLayer(nn.Module, BaseTunerLayer):
         self.hydra_A = nn.ModuleDict()
         self.hydra_B = nn.ParameterDict()
         self.hydra_router = nn.ModuleDict()
-        self.lora_dropout: dict[str, float] = {}
-        self.head_dropout: dict[str, float] = {}
-        self.r: dict[str, int] = {}
-        self.num_heads: dict[str, int] = {}
-        self.scaling: dict[str, float] = {}
-        self.reads_input: dict[str, bool] = {}
-        self.shared_A: dict[str, bool] = {}
+        self.adapters: dict[str, Adapter] = {}
         self._disable_adapters = False
         self.merged_adapters: list[str] = []
         self.in_features, self.out_features = layer_shape(self.get_base_layer())
@@ -99,28 +109,29 @@ class HydraLoraLayer(nn.Module, BaseTunerLayer):
 
     def update_layer(self, adapter_name: str, config: HydraLoraConfig) -> None:
         """Add an adapter: A Kaiming-uniform, heads zero or centred, so that the layer's output does not change."""
-        r, num_heads = config.r, config.num_heads
+        r, num_heads, reads_input = config.r, config.num_heads, config.router_input == "hidden"
         latent = r if config.shared_A else num_heads * r
-        self.r[adapter_name] = r
-        self.num_heads[adapter_name] = num_heads
-        self.scaling[adapter_name] = config.lora_alpha / r
-        self.reads_input[adapter_name] = config.router_input == "hidden"
-        self.shared_A[adapter_name] = config.shared_A
-        self.lora_dropout[adapter_name] = config.lora_dropout
-        self.head_dropout[adapter_name] = config.head_dropout
         a = nn.Linear(self.in_features, latent, bias=False)
         nn.init.kaiming_uniform_(a.weight, a=math.sqrt(5))
-        self.hydra_A[adapter_name] = a
-        self.hydra_B[adapter_name] = nn.Parameter(torch.zeros(num_heads, r, self.out_features))
-        self.hydra_router[adapter_name] = (
+        router = (
             UniformRouter(num_heads)
             if config.router == "uniform"
-            else Router(
-                self.in_features if self.reads_input[adapter_name] else latent,
-                num_heads,
-                bool(config.router_bias),
-                config.top_k,
-            )
+            else Router(self.in_features if reads_input else latent, num_heads, bool(config.router_bias), config.top_k)
+        )
+        self.hydra_A[adapter_name] = a
+        self.hydra_B[adapter_name] = nn.Parameter(torch.zeros(num_heads, r, self.out_features))
+        self.hydra_router[adapter_name] = router
+        self.adapters[adapter_name] = Adapter(
+            r=r,
+            num_heads=num_heads,
+            scaling=config.lora_alpha / r,
+            reads_input=reads_input,
+            shared_A=config.shared_A,
+            lora_dropout=config.lora_dropout,
+            head_dropout=config.head_dropout,
+            A=a._parameters,
+            heads=self.hydra_B._parameters,
+            router=router,
         )
         if config.head_init == "centred":
             self._centre(adapter_name)
@@ -132,7 +143,7 @@ class HydraLoraLayer(nn.Module, BaseTunerLayer):
         """Heads random but summing to zero, gates uniform: the sum is zero, yet heads differ and gates matter."""
         heads = nn.init.normal_(self.hydra_B[name], std=CENTRED_STD)  # (N, r, out)
         heads.sub_(heads.mean(0))
-        if not self.shared_A[name]:  # the sum over heads is zero only behind one and the same A
+        if not self.adapters[name].shared_A:  # the sum over heads is zero only behind one and the same A
             a = self.hydra_A[name].get_parameter("weight").view(len(heads), -1, self.in_features)
             a.copy_(a[0].expand_as(a).clone())
         for parameter in self.hydra_router[name].parameters():
@@ -140,17 +151,18 @@ class HydraLoraLayer(nn.Module, BaseTunerLayer):
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         """(..., in) -> (..., out). With every head zero the result is bit-equal to the base layer's."""
+        base_layer: Any = self._modules["base_layer"]
         if self._disable_adapters:
-            return self.base_layer(x, *args, **kwargs)
-        shape, base_layer = x.shape, self.base_layer
-        in_place = (
-            type(base_layer) is nn.Linear and x.is_contiguous() and not args and not kwargs and not _hooked(base_layer)
-        )
+            return base_layer(x, *args, **kwargs)
+        shape = x.shape
+        in_place = not args and not kwargs and x.is_contiguous() and _is_a_product(base_layer)
         if in_place:  # in two dimensions, since autograd copies a view that is written into
             x = x.view(-1, shape[-1])
-        result = base_layer(x, *args, **kwargs)
+            result = nn.functional.linear(x, base_layer._parameters["weight"], base_layer._parameters["bias"])
+        else:
+            result = base_layer(x, *args, **kwargs)
         for name in self.active_adapters:
-            if name in self.scaling:
+            if name in self.adapters:
                 result = self._add(result, name, x, in_place)
         return result.view(*shape[:-1], self.out_features) if in_place else result
 
@@ -159,25 +171,26 @@ class HydraLoraLayer(nn.Module, BaseTunerLayer):
 
         In place it makes no pass over (tokens, out) and keeps nothing that wide for the backward pass.
         """
-        B = self.hydra_B[name]  # (N, r, out)
-        mixed = self._mixed_latents(name, x if x.dtype == B.dtype else self._cast_input_dtype(x, B.dtype))
+        adapter = self.adapters[name]
+        B = adapter.heads[name]
+        mixed = self._mixed_latents(adapter, x if x.dtype == B.dtype else self._cast_input_dtype(x, B.dtype))
         heads = B.flatten(0, 1)  # (N*r, out)
         if in_place and result.dtype == mixed.dtype:  # heads are of another one under autocast, which leaves addmm_ out
-            return result.addmm_(mixed, heads.to(mixed.dtype), alpha=self.scaling[name])
-        return (result + (self.scaling[name] * mixed) @ heads).to(result.dtype)
+            return result.addmm_(mixed, heads.to(mixed.dtype), alpha=adapter.scaling)
+        return (result + (adapter.scaling * mixed) @ heads).to(result.dtype)
 
-    def _mixed_latents(self, name: str, x: torch.Tensor) -> torch.Tensor:
+    def _mixed_latents(self, adapter: Adapter, x: torch.Tensor) -> torch.Tensor:
         """Every head's input, gates_i A x (or gates_i A_i x where A is not shared), side by side: (..., N*r)."""
-        dropped = nn.functional.dropout(x, self.lora_dropout[name]) if self.training else x
-        A: Any = self.hydra_A[name]
-        z = nn.functional.linear(dropped, A.weight)  # (..., r), once for all heads; (..., N*r) where A is not shared
-        gates = self.hydra_router[name](x if self.reads_input[name] else z)  # (..., N)
-        per_head = z.unsqueeze(-2) if self.shared_A[name] else z.unflatten(-1, (self.num_heads[name], -1))
+        training = self.training
+        dropped = nn.functional.dropout(x, adapter.lora_dropout) if training else x
+        z = nn.functional.linear(dropped, adapter.A["weight"])  # (..., r), for all heads; (..., N*r) if A isn't shared
+        gates = adapter.router(x if adapter.reads_input else z)  # (..., N)
+        per_head = z.unsqueeze(-2) if adapter.shared_A else z.unflatten(-1, (adapter.num_heads, -1))
         if gates.dtype != z.dtype:
             gates = gates.to(z.dtype)
         mixed = gates.unsqueeze(-1) * per_head  # (..., N, r)
-        if self.training:
-            mixed = nn.functional.dropout(mixed, self.head_dropout[name])
+        if training:
+            mixed = nn.functional.dropout(mixed, adapter.head_dropout)
         return mixed.flatten(-2)
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
@@ -194,9 +207,19 @@ class HydraLoraLayer(nn.Module, BaseTunerLayer):
         return "hydralora." + super().__repr__()
 
 
-def _hooked(layer: nn.Module) -> bool:
-    """Whether something else looks at the layer's output, so that it must not be written into."""
-    return bool(layer._forward_hooks or layer._backward_hooks or layer._backward_pre_hooks)
+def _is_a_product(layer: nn.Module) -> bool:
+    """Whether the layer does nothing but multiply and add its bias, and nobody else looks at what it gives.
+
+    A hook may look; accelerate gives a layer that it offloads another `forward`.
+    """
+    return type(layer) is nn.Linear and not (
+        layer._forward_hooks
+        or layer._forward_pre_hooks
+        or layer._backward_hooks
+        or layer._backward_pre_hooks
+        or "forward" in layer.__dict__
+        or nn.modules.module._has_any_global_hook()
+    )
 
 
 def largest_only(logits: torch.Tensor, k: int) -> torch.Tensor:

@@ -123,7 +123,7 @@ def active_router(layer: HydraLoraLayer) -> Router:
 def head_matrices(layer: HydraLoraLayer) -> tuple[torch.Tensor, torch.Tensor]:
     """A as (1, r, in), or each head's own as (N, r, in), and the heads as (N, out, r), of the active adapter."""
     name = active_adapter(layer)
-    a = layer.hydra_A[name].get_parameter("weight").detach().unflatten(0, (-1, layer.r[name]))
+    a = layer.hydra_A[name].get_parameter("weight").detach().unflatten(0, (-1, layer.adapters[name].r))
     return a, layer.hydra_B[name].detach().transpose(1, 2)
 
 

@@ -1,5 +1,8 @@
 """The layer: its formula against a loop over the heads, and what an output may depend on."""
 
+import copy
+import pickle
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -53,6 +56,64 @@ def test_a_fresh_adapter_changes_no_bit(make: Any, targets: Any, router_input: s
     fresh = adapt(make(), target_modules=targets, router_input=router_input)(ids, output_hidden_states=True)
     assert torch.equal(base.logits, fresh.logits)
     assert all(map(torch.equal, base.hidden_states, fresh.hidden_states))
+
+
+def _loaded_anew(layer: HydraLoraLayer) -> HydraLoraLayer:
+    other = HydraLoraLayer(nn.Linear(12, 20), "default", HydraLoraConfig(r=4, num_heads=5))
+    other.load_state_dict(copy.deepcopy(layer.state_dict()), assign=True)  # which replaces the parameters
+    return other
+
+
+@pytest.mark.parametrize(
+    "again",
+    [
+        copy.deepcopy,
+        lambda layer: pickle.loads(pickle.dumps(layer)),
+        _loaded_anew,
+        lambda layer: layer.double().float(),
+    ],
+    ids=["copied", "pickled", "loaded", "moved"],
+)
+@torch.no_grad()
+def test_a_layer_uses_the_parameters_that_it_has_now(again: Callable[[HydraLoraLayer], HydraLoraLayer]) -> None:
+    layer = HydraLoraLayer(nn.Linear(12, 20), "default", HydraLoraConfig(r=4, num_heads=5))
+    nn.init.normal_(layer.hydra_B["default"])
+    x = torch.randn(3, 12)
+    before = layer(x)
+    other = again(layer)
+    assert torch.equal(other(x), before)
+    for parameter in other.parameters():
+        parameter.copy_(torch.randn_like(parameter))
+    torch.testing.assert_close(other(x), looped(other, x, scale=16 / 4))
+    if other is not layer:
+        assert torch.equal(layer(x), before)
+
+
+def _forward_hook(layer: nn.Module, seen: list[torch.Tensor]) -> None:
+    layer.register_forward_hook(lambda module, args, output: seen.append(output))
+
+
+def _own_forward(layer: nn.Module, seen: list[torch.Tensor]) -> None:
+    plain = layer.forward
+
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        seen.append(plain(x))
+        return seen[-1]
+
+    layer.forward = forward  # as accelerate does where a layer is offloaded
+
+
+@pytest.mark.parametrize("watch", [_forward_hook, _own_forward])
+@torch.no_grad()
+def test_who_watches_the_base_layer_sees_its_own_output(watch: Callable[[nn.Module, list], None]) -> None:
+    layer = HydraLoraLayer(nn.Linear(12, 20), "default", HydraLoraConfig(r=4, num_heads=5))
+    nn.init.normal_(layer.hydra_B["default"])
+    x, seen = torch.randn(3, 12), []
+    before = layer(x)
+    watch(layer.base_layer, seen)
+    torch.testing.assert_close(layer(x), before)
+    plain = nn.functional.linear(x, layer.base_layer.weight, layer.base_layer.bias)
+    assert torch.equal(seen[0], plain)
 
 
 def test_a_shaken_adapter_changes_the_output(ids: torch.Tensor) -> None:

@@ -123,7 +123,7 @@ def test_deleting_an_adapter_leaves_the_others(ids: torch.Tensor) -> None:
     model.set_adapter("third")
     model.delete_adapter("second")
     assert torch.equal(model(ids).logits, wanted["third"])
-    assert {name for layer in hydra_layers(model).values() for name in layer.scaling} == {"default", "third"}
+    assert {name for layer in hydra_layers(model).values() for name in layer.adapters} == {"default", "third"}
     model.set_adapter("default")
     model.delete_adapter("third")
     found = outputs(model, ids)

@@ -59,11 +59,11 @@ def wanted_row(dense: list[float], request: dict[str, Any]) -> list[float]:
 def looped(layer: HydraLoraLayer, x: torch.Tensor, gates: torch.Tensor) -> torch.Tensor:
     """base(x) + scale * sum_i gates_i B_i A_i x, one head after the other; x (..., in), gates (..., N)."""
     name = layer.active_adapters[0]
-    a, r = layer.hydra_A[name].get_parameter("weight"), layer.r[name]
+    a, r = layer.hydra_A[name].get_parameter("weight"), layer.adapters[name].r
     y = layer.base_layer(x)
     for i, head in enumerate(layer.hydra_B[name]):
-        own = a if layer.shared_A[name] else a[i * r : (i + 1) * r]
-        y = y + layer.scaling[name] * gates[..., i : i + 1] * (x @ own.T @ head)
+        own = a if layer.adapters[name].shared_A else a[i * r : (i + 1) * r]
+        y = y + layer.adapters[name].scaling * gates[..., i : i + 1] * (x @ own.T @ head)
     return y
 
 
@@ -82,7 +82,7 @@ class Watched:
 
 def unsteered_gates(layer: HydraLoraLayer, x: torch.Tensor) -> torch.Tensor:
     name = layer.active_adapters[0]
-    return layer.hydra_router[name](x if layer.reads_input[name] else layer.hydra_A[name](x))
+    return layer.hydra_router[name](x if layer.adapters[name].reads_input else layer.hydra_A[name](x))
 
 
 @pytest.mark.parametrize("asked", SINGLE, ids=str)
