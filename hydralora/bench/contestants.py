@@ -15,6 +15,7 @@ from hydralora.tuner.model import hydra_layers
 
 R = 8
 TARGETS = ["gate_proj", "up_proj", "down_proj"]
+DROPOUT = 0.05  # in training steps, as published; the other contests are without
 HEAD_STD = 0.02  # of heads that shall have an effect
 
 
@@ -34,11 +35,16 @@ class Field:
         """The base model in modules of its own, over the same weights."""
         return copy.deepcopy(self.base, {id(weight): weight for weight in self.base.parameters()})
 
-    def ours(self, num_heads: int, effective: bool = False, **settings: Any) -> Any:
+    def ours(self, num_heads: int, effective: bool = False, lora_dropout: float = 0.0) -> Any:
         """HydraLoRA as this package does it; with heads that have an effect, or at zero."""
         torch.manual_seed(0)
         config = HydraLoraConfig(
-            r=R, num_heads=num_heads, lora_alpha=2 * R, target_modules=TARGETS, task_type="CAUSAL_LM", **settings
+            r=R,
+            num_heads=num_heads,
+            lora_alpha=2 * R,
+            lora_dropout=lora_dropout,
+            target_modules=TARGETS,
+            task_type="CAUSAL_LM",
         )
         model = get_peft_model(self.bare(), config)
         if effective:
@@ -46,14 +52,16 @@ class Field:
                 nn.init.normal_(layer.hydra_B["default"], std=HEAD_STD)
         return model
 
-    def loop(self, num_heads: int, effective: bool = False) -> Any:
+    def loop(self, num_heads: int, effective: bool = False, lora_dropout: float = 0.0) -> Any:
         """The published formulation, with the weights that `ours` has."""
-        return loop_over_heads(self.ours(num_heads, effective))
+        return loop_over_heads(self.ours(num_heads, effective, lora_dropout))
 
-    def lora(self, r: int = R) -> Any:
-        """PEFT's LoRA on the same layers."""
+    def lora(self, lora_dropout: float = 0.0) -> Any:
+        """PEFT's LoRA of the same rank on the same layers."""
         torch.manual_seed(0)
-        config = LoraConfig(r=r, lora_alpha=2 * r, target_modules=TARGETS, task_type="CAUSAL_LM")
+        config = LoraConfig(
+            r=R, lora_alpha=2 * R, lora_dropout=lora_dropout, target_modules=TARGETS, task_type="CAUSAL_LM"
+        )
         return get_peft_model(self.bare(), config)
 
     def ids(self, batch: int, tokens: int) -> torch.Tensor:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from hydralora.assets import demo_file
-from hydralora.bench.contestants import TARGETS, Field, R, agreement, floor_step, training_step
+from hydralora.bench.contestants import DROPOUT, TARGETS, Field, R, agreement, floor_step, training_step
 from hydralora.bench.decode import generated, streamed
 from hydralora.bench.measure import Rounds, take_turns
 from hydralora.bench.memory import kept_bytes
@@ -22,6 +22,7 @@ from hydralora.models import DEFAULT_MODEL, describe_device, find_model, pick_de
 CURVE = (1, 2, 3, 4, 8, 16, 32)  # numbers of heads
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2}  # of contestants that do the same work: rounding alone
 OnProgress = Callable[[str, int, int], None]
+Turn = Callable[[int], None]
 
 
 @dataclass(frozen=True)
@@ -31,9 +32,10 @@ class Size:
     blocks: int | None = None
     batch: int = 4
     tokens: int = 128
-    rounds: int = 7
+    rounds: int = 15
+    curve_rounds: int = 7
     curve: tuple[int, ...] = CURVE
-    decode_rounds: int = 7
+    decode_rounds: int = 9
     decode_tokens: int = 64
     loop_rounds: int = 4
     loop_steps: int = 10
@@ -41,7 +43,15 @@ class Size:
 
 FULL = Size()
 QUICK = Size(
-    blocks=3, tokens=64, rounds=2, curve=(3, 8, 32), decode_rounds=2, decode_tokens=12, loop_rounds=1, loop_steps=2
+    blocks=3,
+    tokens=64,
+    rounds=2,
+    curve_rounds=1,
+    curve=(3, 32),
+    decode_rounds=2,
+    decode_tokens=12,
+    loop_rounds=1,
+    loop_steps=2,
 )
 
 
@@ -67,18 +77,8 @@ def run_bench(
     agreed = agreement(field, field.ids(2, 32))
     if max(agreed.values()) > TOLERANCE[field.base.dtype]:
         raise ModelError(f"The contestants' logits differ: {agreed}. Their times can't be compared.")
-    steps = _train_steps(field, size, on_progress)
     return {
-        "train_step": {
-            "vs_loop_n3": steps.ratio("ours 3", "loop 3"),
-            "vs_loop_n8": steps.ratio("ours 8", "loop 8"),
-            "vs_lora": steps.ratio("ours 3", "lora"),
-            "vs_floor": steps.ratio("ours 3", "floor"),
-            "lora_vs_floor": steps.ratio("lora", "floor"),
-            "n8_vs_n3": steps.ratio("ours 8", "ours 3"),
-            "n32_vs_n3": steps.ratio("ours 32", "ours 3"),
-            "curve": [[n, steps.ratio(f"ours {n}", "lora")] for n in size.curve],
-        },
+        "train_step": _train_steps(field, size, on_progress),
         "memory": _memory(field, size),
         "decode": _decode(field, size, on_progress),
         "throughput": {
@@ -90,17 +90,33 @@ def run_bench(
     }
 
 
-def _train_steps(field: Field, size: Size, on_progress: OnProgress) -> Rounds:
+def _train_steps(field: Field, size: Size, on_progress: OnProgress) -> dict[str, Any]:
+    """In three contests, so that those whose ratio is taken have their turns one soon after another."""
     ids = field.ids(size.batch, size.tokens)
-    contestants: dict[str, Callable[[int], None]] = {
-        "floor": floor_step(field.bare(), ids),
-        "lora": training_step(field.lora(), ids),
+
+    def ours(num_heads: int) -> Turn:
+        return training_step(field.ours(num_heads, lora_dropout=DROPOUT), ids)
+
+    def loop(num_heads: int) -> Turn:
+        return training_step(field.loop(num_heads, lora_dropout=DROPOUT), ids)
+
+    def contest(name: str, contestants: dict[str, Turn], rounds: int) -> Rounds:
+        return take_turns(contestants, rounds, partial(on_progress, f"training step, {name}"))
+
+    floor, lora = floor_step(field.bare(), ids), training_step(field.lora(lora_dropout=DROPOUT), ids)
+    few = contest("3 heads", {"floor": floor, "ours": ours(3), "lora": lora, "loop": loop(3)}, size.rounds)
+    many = contest("8 heads", {"ours 3": ours(3), "ours": ours(8), "loop": loop(8)}, size.rounds)
+    curve = contest("curve", {"lora": lora} | {f"ours {n}": ours(n) for n in size.curve}, size.curve_rounds)
+    return {
+        "vs_loop_n3": few.ratio("ours", "loop"),
+        "vs_loop_n8": many.ratio("ours", "loop"),
+        "vs_lora": few.ratio("ours", "lora"),
+        "vs_floor": few.ratio("ours", "floor"),
+        "lora_vs_floor": few.ratio("lora", "floor"),
+        "n8_vs_n3": many.ratio("ours", "ours 3"),
+        "n32_vs_n3": curve.ratio("ours 32", "ours 3"),
+        "curve": [[n, curve.ratio(f"ours {n}", "lora")] for n in size.curve],
     }
-    for num_heads in (3, 8):
-        contestants[f"loop {num_heads}"] = training_step(field.loop(num_heads), ids)
-    for num_heads in size.curve:
-        contestants[f"ours {num_heads}"] = training_step(field.ours(num_heads), ids)
-    return take_turns(contestants, size.rounds, partial(on_progress, "training step"))
 
 
 def _memory(field: Field, size: Size) -> dict[str, Any]:
@@ -148,6 +164,7 @@ def _conditions(field: Field, size: Size, device: str, quick: bool) -> dict[str,
         "r": R,
         "batch": size.batch,
         "tokens": size.tokens,
+        "dropout": DROPOUT,
         "quick": quick,
         "device": describe_device()["name"],
         "threads": torch.get_num_threads(),

@@ -108,11 +108,12 @@ def _own_forward(layer: nn.Module, seen: list[torch.Tensor]) -> None:
 def test_who_watches_the_base_layer_sees_its_own_output(watch: Callable[[nn.Module, list], None]) -> None:
     layer = HydraLoraLayer(nn.Linear(12, 20), "default", HydraLoraConfig(r=4, num_heads=5))
     nn.init.normal_(layer.hydra_B["default"])
-    x, seen = torch.randn(3, 12), []
-    before = layer(x)
-    watch(layer.base_layer, seen)
+    x = torch.randn(3, 12)
+    seen: list[torch.Tensor] = []
+    before, base = layer(x), layer.get_base_layer()
+    watch(base, seen)
     torch.testing.assert_close(layer(x), before)
-    plain = nn.functional.linear(x, layer.base_layer.weight, layer.base_layer.bias)
+    plain = nn.functional.linear(x, base.get_parameter("weight"), base.get_parameter("bias"))
     assert torch.equal(seen[0], plain)
 
 
