@@ -2,6 +2,7 @@
 
 import json
 import traceback
+import warnings
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -22,6 +23,8 @@ def answering(function: Callable[..., dict[str, Any]]) -> Callable[..., None]:
     @wraps(function)
     def run(*args: Any, **kwargs: Any) -> None:
         as_json = kwargs.get("as_json", False)
+        # PEFT asks transformers for it by its old name: nothing that a user can mend.
+        warnings.filterwarnings("ignore", message=r"`is_gradient_checkpointing` is deprecated", category=FutureWarning)
         try:
             result = function(*args, **kwargs)
             shown = result.pop("shown", None)

@@ -128,10 +128,9 @@ def head_matrices(layer: HydraLoraLayer) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def count_parameters(model: Any) -> dict[str, Any]:
-    """Parameters of a PEFT model: base, adapter (A + heads), router, total, and percent of the base."""
-    router = sum(
-        parameter.numel() for layer in hydra_layers(model).values() for parameter in layer.hydra_router.parameters()
-    )
+    """Parameters of a PEFT model: base, active adapter (A + heads), its router, total, and percent of the base."""
+    routers = [parameter for layer in hydra_layers(model).values() for parameter in layer.hydra_router.parameters()]
+    router = sum(parameter.numel() for parameter in routers if parameter.requires_grad)
     everything = sum(_numbers(parameter) for parameter in model.parameters())
     trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     base, adapter = everything - trainable, trainable - router
