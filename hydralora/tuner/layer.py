@@ -10,6 +10,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
 from hydralora.tuner.config import HydraLoraConfig
+from hydralora.tuner.dropout import dropout
 
 CENTRED_STD = 0.02  # of the heads' random start; transformers' usual initializer_range
 
@@ -182,7 +183,7 @@ class HydraLoraLayer(nn.Module, BaseTunerLayer):
     def _mixed_latents(self, adapter: Adapter, x: torch.Tensor) -> torch.Tensor:
         """Every head's input, gates_i A x (or gates_i A_i x where A is not shared), side by side: (..., N*r)."""
         training = self.training
-        dropped = nn.functional.dropout(x, adapter.lora_dropout) if training else x
+        dropped = dropout(x, adapter.lora_dropout) if training else x
         z = nn.functional.linear(dropped, adapter.A["weight"])  # (..., r), for all heads; (..., N*r) if A isn't shared
         gates = adapter.router(x if adapter.reads_input else z)  # (..., N)
         per_head = z.unsqueeze(-2) if adapter.shared_A else z.unflatten(-1, (adapter.num_heads, -1))
@@ -190,7 +191,7 @@ class HydraLoraLayer(nn.Module, BaseTunerLayer):
             gates = gates.to(z.dtype)
         mixed = gates.unsqueeze(-1) * per_head  # (..., N, r)
         if training:
-            mixed = nn.functional.dropout(mixed, adapter.head_dropout)
+            mixed = dropout(mixed, adapter.head_dropout)
         return mixed.flatten(-2)
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from hydralora import ConfigError, HydraLoraConfig, record_gates
+from hydralora.tuner.dropout import dropout
 from hydralora.tuner.layer import HydraLoraLayer
 from hydralora.tuner.model import hydra_layers
 from tests.tiny_model import adapt, shake, tiny_gpt2, tiny_llama
@@ -199,3 +200,31 @@ def test_merging_is_refused() -> None:
     with pytest.raises(NotImplementedError, match=r"gates change from token to token.*hydralora\.bake"):
         model.merge_and_unload()
     assert len(hydra_layers(model)) == 6  # a refusal half way takes no layer away
+
+
+@pytest.mark.parametrize("p", [0.0, 0.05, 0.5, 0.999])
+@pytest.mark.parametrize("shape", [(301, 1003), (7,), (3, 0)])
+def test_dropout_zeroes_a_share_and_keeps_the_mean(p: float, shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    x = torch.ones(shape, requires_grad=True)
+    y = dropout(x, p)
+    kept = y != 0
+    assert y.shape == x.shape
+    assert len(set(y[kept].tolist())) <= 1
+    if x.numel() > 1000:
+        assert float(kept.float().mean()) == pytest.approx(1 - p, abs=0.002)
+        assert float(y.detach().mean()) == pytest.approx(1, abs=0.1 if p > 0.9 else 0.005)
+        assert 0 < float(kept.float().mean(1).std()) < 0.03 or p == 0  # no pattern by row, nor by column
+        assert float(kept.float().mean(0).std()) < 0.05
+    y.sum().backward()
+    assert x.grad is not None
+    assert torch.equal(x.grad, y.detach())  # since x is one everywhere
+    torch.manual_seed(0)
+    assert torch.equal(dropout(x, p), y)
+
+
+def test_dropout_draws_anew_for_neighbouring_values() -> None:
+    torch.manual_seed(0)
+    kept = (dropout(torch.ones(40_000), 0.5) != 0).float().view(-1, 4)  # four values share a random number
+    assert torch.corrcoef(kept.T).fill_diagonal_(0).abs().max() < 0.03
+    assert torch.corrcoef(torch.stack([kept[:-1, 3], kept[1:, 0]])).fill_diagonal_(0).abs().max() < 0.03
