@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hydralora.clustering import Clusters, Features, cluster
-from hydralora.data.formats import DataFile
+from hydralora.data.dataset import Dataset
 from hydralora.data.store import DatasetStore
 from hydralora.errors import HydraError, RunError
 from hydralora.generation import Token
@@ -46,7 +46,7 @@ class Services:
         self._locks: dict[Any, threading.Lock] = {}
         self._shelf = threading.Lock()  # guards the three tables above, never held while computing
 
-    def read_dataset(self, dataset_id: str) -> DataFile:
+    def read_dataset(self, dataset_id: str) -> Dataset:
         return self.remember(("data", dataset_id), lambda: self.datasets.get(dataset_id).read())
 
     def clusters(self, dataset_id: str, k: int | None, features: Features) -> Clusters:

@@ -1,14 +1,21 @@
 """The `hydralora` command."""
 
 import sys
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hydralora.console import answering, print_event, run_line, say
-from hydralora.errors import ConfigError, HydraError
+from hydralora.console import answering, print_event, progress, run_line, say
+from hydralora.errors import ConfigError, HydraError, ModelError
+
+if TYPE_CHECKING:
+    from hydralora.data.dataset import Dataset
+    from hydralora.data.problems import Problem
+    from hydralora.data.statistics import TokenStatistics
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
@@ -17,6 +24,7 @@ Workspace = Annotated[
     Path | None,
     typer.Option("--workspace", help="Where runs are kept. Default: HYDRALORA_HOME, else your data folder."),
 ]
+SHOWN_PROBLEMS = 3  # of each kind
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's id or folder.")]
 
 
@@ -94,6 +102,84 @@ def params(
 
 
 @_command
+def data(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Data files; several are one dataset.")],
+    mapping: Annotated[Path | None, typer.Option(help="A mapping file: which column holds what.")] = None,
+    save_mapping: Annotated[Path | None, typer.Option(help="Write the mapping here, to be used again.")] = None,
+    task_column: Annotated[str | None, typer.Option(help="The column with a row's task.")] = None,
+    problems: Annotated[Path | None, typer.Option(help="Write the problems here, as CSV.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Base model whose tokens are counted. Default: the default.")
+    ] = None,
+    max_length: Annotated[int, typer.Option(help="Longest row in tokens.")] = 512,
+    batch_size: Annotated[int, typer.Option(help="Rows in a batch, for the padding.")] = 8,
+    as_json: Json = False,
+    workspace: Workspace = None,
+) -> dict[str, Any]:
+    """Read data files: what is in them, what can't be used and why, and how many tokens they have."""
+    from hydralora.data import mapping as mappings
+    from hydralora.data.dataset import read_dataset
+    from hydralora.data.problems import write_problems
+    from hydralora.data.statistics import token_statistics
+
+    with progress("reading") as on_progress:
+        given = mappings.load_mapping(mapping) if mapping else None
+        found = read_dataset(files, given, task_column, on_progress)
+    tokenizer = _tokenizer(model)
+    tokens = token_statistics(tokenizer, found.examples, max_length, batch_size) if tokenizer else None
+    listed = list(found.problems) + [found.problem(row, flaw) for row, flaw in (tokens.problems if tokens else [])]
+    if save_mapping:
+        mappings.save_mapping(found.mapping, save_mapping)
+    if problems:
+        with problems.open("w", encoding="utf-8", newline="") as file:
+            write_problems(listed, file)
+    return {
+        "rows": found.rows,
+        "usable": len(found.examples),
+        "shape": found.shape,
+        "mapping": found.mapping.model_dump(),
+        "columns": list(found.columns),
+        "encodings": dict(zip(found.files, found.encodings, strict=True)),
+        "problems": [asdict(problem) for problem in listed],
+        "by_kind": dict(Counter(problem.kind for problem in listed)),
+        "tokens": tokens and tokens.describe(),
+        "shown": _data_text(found, listed, tokens),
+    }
+
+
+def _tokenizer(model: str | None) -> Any:
+    """The tokenizer of a base model; None where none is named and the default one is not on this machine."""
+    from hydralora.models import DEFAULT_MODEL, find_model, load_tokenizer
+
+    try:
+        return load_tokenizer(find_model(model or DEFAULT_MODEL, download=model is not None))
+    except ModelError:
+        if model:
+            raise
+        say("The default base model is not on this machine, so tokens are not counted. Name another with --model.")
+        return None
+
+
+def _data_text(data: "Dataset", problems: list["Problem"], tokens: "TokenStatistics | None") -> str:
+    columns = ", ".join(f"{name}: {column}" for name, column in data.mapping.model_dump(exclude_none=True).items())
+    lines = [f"{len(data.examples)} of {data.rows} rows can be used", f"read as {data.shape} ({columns})"]
+    lines += [f"{name} is not UTF-8; read as {found}" for name, found in zip(data.files, data.encodings, strict=True)
+              if found and not found.startswith("utf-8")]  # fmt: skip
+    if tokens:
+        lines.append(
+            f"tokens: {tokens.total} in {tokens.sampled} rows, median {tokens.median:.0f}, longest {tokens.longest}; "
+            f"{tokens.answer_share:.0%} are answers; padding {tokens.padding:.0%} (random order "
+            f"{tokens.padding_random:.0%})"
+        )
+    for kind, count in Counter(problem.kind for problem in problems).most_common():
+        lines.append(f"{count} x {kind}")
+        lines += [f"  {problem.sentence}" for problem in problems if problem.kind == kind][:SHOWN_PROBLEMS]
+        if count > SHOWN_PROBLEMS:
+            lines.append("  ... --problems FILE.csv writes all of them")
+    return "\n".join(lines)
+
+
+@_command
 def clusters(
     file: Annotated[Path, typer.Argument(help="A data file.")],
     k: Annotated[int | None, typer.Option(help="Number of components; by default the elbow's.")] = None,
@@ -105,11 +191,11 @@ def clusters(
 ) -> dict[str, Any]:
     """Find a dataset's components, and with them the number of heads."""
     from hydralora.clustering import cluster
-    from hydralora.data.formats import read_file
+    from hydralora.data.dataset import read_dataset
 
     if method != "kmeans":
         raise ConfigError(f"--method is {method!r}. Choose kmeans, the only method so far.")
-    data = read_file(file)
+    data = read_dataset(file)
     found = cluster(
         [example.question for example in data.examples],
         k,
@@ -119,11 +205,14 @@ def clusters(
     )
     lines = [f"{found.k} components in {len(data.examples)} rows"]
     lines += [f"{c.size:6} rows  {', '.join(c.terms)}" for c in found.components]
+    labels: list[int | None] = [None] * data.rows
+    for example, label in zip(data.examples, found.labels.tolist(), strict=True):
+        labels[example.row - 1] = label
     return {
         "k": found.k,
         "method": method,
         "features": found.features,
-        "labels": found.labels.tolist(),
+        "labels": labels,
         "sizes": found.sizes,
         "sse": [list(pair) for pair in found.sse],
         "silhouette": [list(pair) for pair in found.silhouette],

@@ -1,9 +1,11 @@
 """What commands print: one JSON object or text on stdout, everything else on stderr."""
 
 import json
+import sys
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from typing import Any
 
@@ -50,6 +52,24 @@ def answering(function: Callable[..., dict[str, Any]]) -> Callable[..., None]:
 def say(message: str) -> None:
     """A line for a person, on stderr."""
     typer.echo(message, err=True)
+
+
+@contextmanager
+def progress(label: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr, where that is a terminal; yields a function of what is done, and of all there is to do."""
+    bars: list[Any] = []
+
+    def show(done: int, total: int) -> None:
+        if sys.stderr.isatty():
+            if not bars:
+                bars.append(typer.progressbar(length=total, label=label, file=sys.stderr).__enter__())
+            bars[0].update(done - bars[0].pos)
+
+    try:
+        yield show
+    finally:
+        for bar in bars:
+            bar.render_finish()
 
 
 def print_event(event: dict[str, Any]) -> None:

@@ -32,7 +32,8 @@ def run_seconds(recipe: Recipe) -> float | None:
         files = find_model(recipe.model, download=False)
     except ModelError:
         return None
-    train, heldout = read_split(recipe)
+    rows = read_split(recipe)
+    train, heldout = rows.train, rows.heldout
     tokenizer = _tokenizer(files)
     sample = train[:: max(1, len(train) // SAMPLE)][:SAMPLE]
     tokens = sum(len(encode(tokenizer, example).input_ids) for example in sample) / len(sample)

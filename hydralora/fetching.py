@@ -57,9 +57,14 @@ class BaseModelFiles:
         return {"id": self.id, "source": self.source, "hash": self.hash}
 
 
+def cache_root() -> Path:
+    """Where everything is kept that can be made again: HYDRALORA_CACHE, else the user's cache folder."""
+    return Path(os.environ.get("HYDRALORA_CACHE") or platformdirs.user_cache_path("hydralora"))
+
+
 def cache_folder() -> Path:
-    """Where base models are kept: HYDRALORA_CACHE, else the user's cache folder."""
-    return Path(os.environ.get("HYDRALORA_CACHE") or platformdirs.user_cache_path("hydralora")) / "models"
+    """Where base models are kept."""
+    return cache_root() / "models"
 
 
 @cache

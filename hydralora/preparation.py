@@ -1,8 +1,8 @@
 """From a recipe to everything a run needs: encoded rows, components, and the adapted model."""
 
 import os
-import random
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,10 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from hydralora.clustering import Clusters, cluster, one_component
-from hydralora.data.formats import DataFile, Example, read_file, require_different
+from hydralora.data.dataset import read_dataset
+from hydralora.data.examples import Example
+from hydralora.data.mapping import load_mapping
+from hydralora.data.split import Split, split, split_by_file
 from hydralora.data.templates import Encoded, encode_all
 from hydralora.errors import ConfigError, DatasetError
 from hydralora.models import BaseModelFiles, find_model, load_base, load_tokenizer, pick_device
@@ -32,6 +35,7 @@ class Prepared:
     train: list[Encoded]
     heldout: list[Encoded]
     rows: dict[str, int]  # rows read: train, heldout
+    problems: dict[str, int]  # rows of both that were left out, or cut, by kind
     train_tasks: list[str | None]  # of every training row that was read
     train_labels: list[int]  # component of each row of `train`
     clusters: Clusters
@@ -47,10 +51,9 @@ class Prepared:
         return self.clusters.sizes
 
     @property
-    def counts(self) -> dict[str, int]:
-        """Rows read, and rows left out because they are longer than max_length tokens."""
-        left_out = sum(self.rows.values()) - len(self.train) - len(self.heldout)
-        return self.rows | {"too_long": left_out}
+    def counts(self) -> dict[str, Any]:
+        """Rows that could be read, by part, and what was wrong with those left out, or cut, by kind."""
+        return self.rows | {"problems": self.problems}
 
 
 def prepare(recipe: Recipe, on_stage: Callable[[str], None]) -> Prepared:
@@ -62,14 +65,15 @@ def prepare(recipe: Recipe, on_stage: Callable[[str], None]) -> Prepared:
     settings = recipe.training
     _set_threads(settings.threads, recipe.launch.processes)
     on_stage("reading the data")
-    train, heldout = read_split(recipe)
+    rows = read_split(recipe)
+    train, heldout = rows.train, rows.heldout
     on_stage("clustering")
     clusters = find_components(recipe, train)
     on_stage("loading the base model")
     files, device = find_model(recipe.model), pick_device()
     tokenizer, base = load_tokenizer(files), load_base(files, device, recipe.quantization)
-    train_rows = encode_all(tokenizer, train, settings.max_length)
-    heldout_rows = encode_all(tokenizer, heldout, settings.max_length)
+    encoded = [encode_all(tokenizer, part, settings.max_length, settings.overlong) for part in (train, heldout)]
+    train_rows, heldout_rows = (found.rows for found in encoded)
     component = dict(zip((example.row for example in train), clusters.labels.tolist(), strict=True))
     train_labels = [component[row.example.row] for row in train_rows]
     on_stage("adding the adapter")
@@ -88,6 +92,7 @@ def prepare(recipe: Recipe, on_stage: Callable[[str], None]) -> Prepared:
         train=train_rows,
         heldout=heldout_rows,
         rows={"train": len(train), "heldout": len(heldout)},
+        problems=dict(sum((Counter(found.by_kind) for found in encoded), Counter(rows.by_kind))),
         train_tasks=[row.task for row in train],
         train_labels=train_labels,
         clusters=clusters,
@@ -96,15 +101,27 @@ def prepare(recipe: Recipe, on_stage: Callable[[str], None]) -> Prepared:
     )
 
 
-def read_split(recipe: Recipe) -> tuple[list[Example], list[Example]]:
-    """Training and held-out rows: two files, or one that is split by seed."""
-    data = recipe.data
-    file = read_file(Path(data.train), data.task_column)
+def read_split(recipe: Recipe) -> Split:
+    """Training and held-out rows: two files, or one that is split by seed.
+
+    Raises:
+        HydraError: a file can't be used, or there are too few rows.
+    """
+    data, seed = recipe.data, recipe.training.seed
+    mapping = load_mapping(Path(data.mapping)) if data.mapping else None
+    dataset = read_dataset(data.train, mapping, data.task_column)
     if data.eval:
-        heldout = read_file(Path(data.eval), data.task_column)
-        require_different(file, heldout)
-        return list(file.examples), list(heldout.examples)
-    return _split(file, data.eval_fraction, recipe.training.seed)
+        return split_by_file(dataset, read_dataset(data.eval, mapping, data.task_column))
+    groups: Sequence[object] | None = None
+    if data.stratify == "task":
+        groups = dataset.tasks
+        if groups is None:
+            raise DatasetError(
+                f"{dataset.name}: no row has a task. Name data.task_column, or set data.stratify to none."
+            )
+    elif data.stratify == "component":
+        groups = find_components(recipe, list(dataset.examples)).labels.tolist()
+    return split(dataset, data.eval_fraction, seed, groups)
 
 
 def find_components(recipe: Recipe, train: list[Example]) -> Clusters:
@@ -119,19 +136,6 @@ def find_components(recipe: Recipe, train: list[Example]) -> Clusters:
         if recipe.method == "lora" or (tuner.num_heads and tuner.router_init == "random"):
             return one_component(texts)
         raise
-
-
-def _split(file: DataFile, fraction: float, seed: int) -> tuple[list[Example], list[Example]]:
-    examples = list(file.examples)
-    count = max(1, round(fraction * len(examples)))
-    if count >= len(examples):
-        raise DatasetError(
-            f"{file.name}: {len(examples)} row(s) can't be split into training and held-out rows. "
-            "Add rows, or give a second file as data.eval."
-        )
-    held = set(random.Random(seed).sample(range(len(examples)), count))
-    train = [row for i, row in enumerate(examples) if i not in held]
-    return train, [row for i, row in enumerate(examples) if i in held]
 
 
 def _adapt(base: Any, recipe: Recipe, k: int) -> Any:

@@ -18,10 +18,18 @@ class Section(BaseModel):
 
 
 class DataSettings(Section):
-    train: str = Field(description="Training rows: a JSONL, JSON, CSV or Parquet file.")
+    train: str = Field(description="Training rows: a file of JSONL, JSON, CSV, TSV, Parquet or text, or one with .gz.")
     eval: str | None = Field(None, description="Held-out rows, a second file. None splits some off the first.")
-    task_column: str = Field("task", description="Column with a row's task, used for evaluation only.")
+    mapping: str | None = Field(
+        None, description="A file that says which column holds what. None: told by the columns' names."
+    )
+    task_column: str | None = Field(
+        None, description="Column with a row's task, used for evaluation only. None: the column task or category."
+    )
     eval_fraction: float = Field(0.1, gt=0, lt=1, description="Share of the rows held out where there is no eval file.")
+    stratify: Literal["none", "task", "component"] = Field(
+        "none", description="Hold out the same share of every task, or of every component of the file."
+    )
 
 
 class ComponentSettings(Section):
@@ -91,7 +99,10 @@ class TrainingSettings(Section):
     accumulation: int = Field(1, ge=1, description="Batches added up for one optimiser step.")
     learning_rate: float = Field(2e-3, gt=0, le=1, description="Peak learning rate of AdamW.")
     warmup: float = Field(0.05, ge=0, lt=1, description="Share of the steps in which the learning rate rises.")
-    max_length: int = Field(512, ge=8, description="Longest row in tokens; longer ones are left out, and counted.")
+    max_length: int = Field(512, ge=8, description="Longest row in tokens.")
+    overlong: Literal["drop", "cut"] = Field(
+        "drop", description="Rows longer than max_length are left out, or cut at their end; either way counted."
+    )
     eval_every: int = Field(
         25, ge=0, description="Steps between evaluations on a sample of the held-out rows; 0: none."
     )
@@ -168,7 +179,7 @@ def parse_recipe(values: Any, where: str = "recipe") -> Recipe:
     try:
         return Recipe.model_validate({key: value for key, value in values.items() if key != "version"})
     except ValidationError as error:
-        raise ConfigError(f"{where}: " + "; ".join(_describe(item) for item in error.errors())) from error
+        raise ConfigError(f"{where}: {validation_message(error)}") from error
 
 
 def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
@@ -185,7 +196,7 @@ def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
     for override in overrides or []:
         values = _override(values, override)
     recipe = parse_recipe(values, path.name)
-    for name in ("train", "eval"):
+    for name in ("train", "eval", "mapping"):
         file = getattr(recipe.data, name)
         if file is not None:
             setattr(recipe.data, name, str((path.parent / file).resolve()))
@@ -214,6 +225,11 @@ def _override(values: Any, override: str) -> dict:
     except yaml.YAMLError as error:
         raise ConfigError(f"--set {override!r}: the value is not YAML.") from error
     return values
+
+
+def validation_message(error: ValidationError) -> str:
+    """Every wrong setting in one line: its name, what is allowed, what was found."""
+    return "; ".join(_describe(item) for item in error.errors())
 
 
 def _describe(item: Any) -> str:

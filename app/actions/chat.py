@@ -8,7 +8,7 @@ from typing import Any
 from app import figures
 from app.actions.recipes import model_name, recipe_from_form, resolve_model
 from app.services import Answer, Services
-from hydralora.data.formats import Example
+from hydralora.data.examples import Example
 from hydralora.errors import HydraError
 from hydralora.generation import Sampling, Token, gated_modules, generate
 from hydralora.preparation import read_split
@@ -35,7 +35,7 @@ class ChatView:
 def prompts(services: Services, dataset_id: str) -> list[list[str]]:
     """Held-out rows to try, a few of each task: [prompt, expected answer]."""
     recipe = recipe_from_form(services, dataset_id, "", {})  # its split is the one a run makes
-    _, rows = services.remember(("split", dataset_id), lambda: read_split(recipe))
+    rows = services.remember(("split", dataset_id), lambda: read_split(recipe)).heldout
     by_task: dict[str | None, list[Example]] = {}
     for row in rows:
         by_task.setdefault(row.task, []).append(row)

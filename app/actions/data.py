@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.services import Services
-from hydralora.data.formats import Example
+from hydralora.data.examples import Example
 
 SHOWN_ROWS = 100
 COLUMNS = ["row", "question", "answer", "task"]

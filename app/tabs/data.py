@@ -7,7 +7,7 @@ import gradio as gr
 from app.actions import data as actions
 from app.services import Services
 from app.tabs.messages import say, sentence, shown
-from hydralora.data.formats import SUFFIXES
+from hydralora.data.sources import SUFFIXES
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 from transformers import DataCollatorForSeq2Seq, PrinterCallback, Trainer
 
 from hydralora.bench.contestants import Field
-from hydralora.data.formats import read_file
+from hydralora.data.dataset import read_dataset
 from hydralora.data.templates import encode_all
 from hydralora.parallel import Processes
 from hydralora.recipe import TrainingSettings
@@ -27,7 +27,7 @@ def loops_on(field: Field, path: Path, steps: int) -> dict[str, Callable[[int], 
     the same rank and the collator that pads to the longest row of a batch.
     """
     settings = TrainingSettings(max_steps=steps, batch_size=BATCH)
-    rows = encode_all(field.tokenizer, read_file(path).examples, settings.max_length)
+    rows = encode_all(field.tokenizer, read_dataset(path).examples, settings.max_length).rows
     models = {"ours": field.ours(HEADS), "lora": field.lora()}
 
     def ours(turn: int) -> float:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hydralora.assets import demo_file
-from hydralora.data.formats import DataFile, read_file
+from hydralora.data.dataset import Dataset, read_dataset
+from hydralora.data.sources import suffix_of
 from hydralora.errors import DatasetError
 
 DATASET_ID = re.compile(r"[0-9a-f]{16}")
@@ -25,8 +26,8 @@ class StoredDataset:
     train: Path
     heldout: Path | None
 
-    def read(self) -> DataFile:
-        return read_file(self.train)
+    def read(self) -> Dataset:
+        return read_dataset(self.train)
 
 
 class DatasetStore:
@@ -43,7 +44,7 @@ class DatasetStore:
         """
         shown = Path(name).name or path.name
         try:
-            read_file(path)
+            read_dataset(path)
         except DatasetError as error:
             raise DatasetError(str(error).replace(path.name, shown)) from error
         with path.open("rb") as file:
@@ -53,7 +54,7 @@ class DatasetStore:
             building = self.folder / f".{dataset_id}"
             shutil.rmtree(building, ignore_errors=True)
             building.mkdir(parents=True)
-            shutil.copyfile(path, building / f"rows{path.suffix.lower()}")
+            shutil.copyfile(path, building / f"rows{suffix_of(path)}")
             (building / "dataset.json").write_text(json.dumps({"version": 1, "name": shown}), encoding="utf-8")
             os.replace(building, target)
         return self.get(dataset_id)

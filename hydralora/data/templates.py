@@ -1,15 +1,18 @@
 """Examples into token ids, with the answer's tokens marked: only they are trained on."""
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from jinja2 import TemplateError
 
-from hydralora.data.formats import Example
+from hydralora.data.examples import Example
+from hydralora.data.problems import Flaw
 from hydralora.errors import ConfigError, DatasetError
 
 IGNORED = -100  # the label of a token that is not trained on
+Overlong = Literal["drop", "cut"]
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,18 @@ class Encoded:
         while start and self.labels[start - 1] != IGNORED:
             start -= 1
         return start
+
+
+@dataclass(frozen=True)
+class EncodedRows:
+    """Rows that can be trained on, and what is wrong with others, or was cut, by row number."""
+
+    rows: list[Encoded]
+    problems: list[tuple[int, Flaw]]
+
+    @property
+    def by_kind(self) -> dict[str, int]:
+        return dict(Counter(flaw.kind for _, flaw in self.problems))
 
 
 def render_prompt(tokenizer: Any, messages: list[dict[str, str]]) -> str:
@@ -71,16 +86,18 @@ def encode(tokenizer: Any, example: Example) -> Encoded:
     A template that rewrites earlier turns leaves only the later answers as they were given; those are trained on.
 
     Raises:
-        DatasetError: the chat template refuses the conversation.
+        Flaw: the chat template refuses the conversation.
     """
     input_ids: list[int] = []
     labels: list[int] = []
     try:
         pieces = _pieces(tokenizer, list(example.messages))
     except TemplateError as error:
-        raise DatasetError(
-            f"Row {example.row}: the model's chat template refuses its messages ({_one_line(error)}). "
-            "Change the row, or choose another base model."
+        raise Flaw(
+            "refused-by-template",
+            "",
+            f"the model's chat template refuses its messages ({_one_line(error)})",
+            "Change the row, or choose another base model.",
         ) from error
     for ids, is_answer in pieces:
         input_ids += ids
@@ -93,6 +110,9 @@ def _pieces(tokenizer: Any, messages: list[dict[str, str]]) -> list[tuple[list[i
 
     Prompts and answers are tokenised apart, so that training and generation see the same ids at every seam.
     """
+    if messages[0]["role"] == "assistant":  # plain text: no template, and all of it is learnt
+        start = _ids(tokenizer, "", special=True)
+        return [(start, False), (_ids(tokenizer, messages[0]["content"] + (tokenizer.eos_token or ""), False), True)]
     pieces: list[tuple[list[int], bool]] = []
     written = ""
     answered = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
@@ -109,21 +129,50 @@ def _pieces(tokenizer: Any, messages: list[dict[str, str]]) -> list[tuple[list[i
     return pieces
 
 
-def encode_all(tokenizer: Any, examples: Iterable[Example], max_length: int) -> list[Encoded]:
-    """Encode examples, leaving out those longer than max_length tokens.
+def encode_all(
+    tokenizer: Any, examples: Iterable[Example], max_length: int, overlong: Overlong = "drop"
+) -> EncodedRows:
+    """Encode examples; those longer than max_length tokens are left out, or cut at their end.
 
     Raises:
-        DatasetError: nothing is short enough.
+        DatasetError: nothing is left.
     """
-    everything = [encode(tokenizer, example) for example in examples]
-    short = [item for item in everything if len(item.input_ids) <= max_length]
-    if not short:
-        longest = max(len(item.input_ids) for item in everything)
-        raise DatasetError(
-            f"All {len(everything)} rows are longer than max_length={max_length} tokens (the longest has {longest}). "
-            "Raise max_length, or shorten the rows."
+    rows: list[Encoded] = []
+    problems: list[tuple[int, Flaw]] = []
+    for example in examples:
+        try:
+            row, flaw = fit(encode(tokenizer, example), max_length, overlong)
+            rows.append(row)
+        except Flaw as unusable:
+            flaw = unusable
+        if flaw:
+            problems.append((example.row, flaw))
+    if not rows:
+        if not problems:
+            raise DatasetError("There are no rows.")
+        number, first = problems[0]
+        raise DatasetError(f"None of {len(problems)} rows can be used. The first, row {number}: {first}")
+    return EncodedRows(rows, problems)
+
+
+def fit(row: Encoded, max_length: int, overlong: Overlong) -> tuple[Encoded, Flaw | None]:
+    """A row of at most max_length tokens, and what is wrong with it where it had to be cut.
+
+    Raises:
+        Flaw: it is left out.
+    """
+    length = len(row.input_ids)
+    if length <= max_length:
+        return row, None
+    found = f"it has {length} tokens, and max_length is {max_length}"
+    if overlong == "drop":
+        raise Flaw("too-long", "", found, "Raise max_length, shorten the row, or have such rows cut.")
+    cut = Encoded(row.input_ids[:max_length], row.labels[:max_length], row.example)
+    if all(label == IGNORED for label in cut.labels):
+        raise Flaw(
+            "answer-lost", "", f"{found}: nothing of its answer is left", "Raise max_length, or shorten the row."
         )
-    return short
+    return cut, Flaw("too-long", "", found, "It can be left out or cut; raise max_length to keep it whole.")
 
 
 def _one_line(error: TemplateError) -> str:

@@ -124,9 +124,9 @@ def _carry_on(path: Path, settings: dict[str, Any]) -> dict[str, dict[str, Any]]
 
 
 def _recipe(data: Path, model: str, seed: int, steps: int, training: dict[str, Any]) -> Recipe:
-    from hydralora.data.formats import read_file
+    from hydralora.data.dataset import read_dataset
 
-    rows = len(read_file(data).examples)
+    rows = len(read_dataset(data).examples)
     return parse_recipe(
         {
             "model": model,

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hydralora.data.batches import LengthGroupedBatches, batch_order, collate
-from hydralora.data.formats import Example
+from hydralora.data.examples import Example
 from hydralora.data.templates import IGNORED, Encoded
 
 LENGTHS = [(i * 37) % 101 + 1 for i in range(203)]

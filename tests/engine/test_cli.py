@@ -1,5 +1,6 @@
 """The `hydralora` command: one JSON object on stdout, everything else on stderr, and the exit codes."""
 
+import csv
 import json
 import math
 from pathlib import Path
@@ -12,7 +13,7 @@ from typer.testing import CliRunner, Result
 from hydralora import RunStore
 from hydralora.assets import demo_file
 from hydralora.cli import app
-from hydralora.data.formats import read_file
+from hydralora.data.dataset import read_dataset
 from tests.conftest import FinishedRun
 
 LLAMA2_7B = {
@@ -79,9 +80,57 @@ def test_params_of_a_hidden_router_and_of_a_lora(llama2: Path) -> None:
     assert (lora["adapter"], lora["router"]) == (64 * 8 * (4096 + 4096), 0)
 
 
+def test_data(model_folder: Path, tmp_path: Path) -> None:
+    rows = [{"ask": f"number {i}", "say": "yes " * i, "kind": "ab"[i % 2]} for i in range(1, 41)]
+    file = tmp_path / "rows.jsonl"
+    file.write_text("\n".join([*map(json.dumps, rows), "{", json.dumps(rows[3])]), encoding="utf-8")
+    mapping = tmp_path / "mapping.yaml"
+    mapping.write_text("question: ask\nanswer: say\ntask: kind\n", encoding="utf-8")
+    saved, report = tmp_path / "saved.yaml", tmp_path / "problems.csv"
+    options = ("--mapping", mapping, "--save-mapping", saved, "--problems", report)
+    model = ("--model", model_folder, "--max-length", "100")
+    found = printed("data", file, *options, *model)
+    assert (found["rows"], found["usable"], found["shape"], found["columns"]) == (
+        42,
+        40,
+        "columns",
+        ["ask", "say", "kind"],
+    )
+    assert found["mapping"] == dict.fromkeys(("context", "messages", "text")) | {
+        "question": "ask",
+        "answer": "say",
+        "task": "kind",
+    }
+    assert saved.read_text(encoding="utf-8") == "question: ask\nanswer: say\ntask: kind\n"
+    assert {"row", "column", "kind", "found", "wanted"} <= set(found["problems"][0])
+    assert [problem["row"] for problem in found["problems"][:2]] == [41, 42]
+    too_long = found["tokens"]["by_kind"]["too-long"]
+    assert 0 < too_long == len(found["problems"]) - 2
+    assert found["by_kind"] == {"broken-row": 1, "duplicate": 1, "too-long": too_long}
+    assert len(list(csv.reader(report.read_text(encoding="utf-8").splitlines()))) == 1 + len(found["problems"])
+    shown = hydralora("data", file, *options, *model).stdout
+    assert shown.startswith("40 of 42 rows can be used\n")
+    assert "rows.jsonl, row 42: it is the same as row 4." in shown
+
+
+def test_data_without_a_model_counts_no_tokens(data_file: Path) -> None:
+    assert printed("data", data_file)["tokens"] is None  # the default model is not in the tests' cache
+    assert hydralora("data", data_file, "--model", "no/such-model").exit_code == 1
+
+
+def test_clusters_say_which_rows_have_no_component(tmp_path: Path) -> None:
+    rows = [{"instruction": f"{word} {i}", "output": "x"} for i in range(4) for word in ("red apple", "fast car")]
+    file = tmp_path / "rows.jsonl"
+    file.write_text("\n".join(["{", *map(json.dumps, rows)]), encoding="utf-8")
+    labels = printed("clusters", file, "--k", "2")["labels"]
+    assert labels[0] is None
+    assert len(labels) == 9
+    assert set(labels[1:]) == {0, 1}
+
+
 def test_clusters() -> None:
     found = printed("clusters", demo_file("train"))
-    rows = len(read_file(demo_file("train")).examples)
+    rows = len(read_dataset(demo_file("train")).examples)
     assert (found["k"], found["method"], found["features"]) == (4, "kmeans", "tfidf-svd")
     assert found["trials"] == []
     assert len(found["labels"]) == rows

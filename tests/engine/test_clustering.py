@@ -13,7 +13,8 @@ from sklearn.metrics import adjusted_rand_score
 from hydralora import ConfigError, DatasetError
 from hydralora.assets import demo_file
 from hydralora.clustering import Clusters, cluster, elbow, one_component
-from hydralora.data.formats import DataFile, Example, read_file
+from hydralora.data.dataset import Dataset, read_dataset
+from hydralora.data.examples import Example
 from hydralora.preparation import find_components, prepare
 from hydralora.recipe import Recipe
 
@@ -23,16 +24,16 @@ TEXTS = [f"{' '.join(TOPICS[i % 3].split()[: 2 + i % 3])} number{i}" for i in ra
 
 
 @pytest.fixture(scope="module")
-def demo() -> DataFile:
-    return read_file(demo_file("train"))
+def demo() -> Dataset:
+    return read_dataset(demo_file("train"))
 
 
 @pytest.fixture(scope="module")
-def found(demo: DataFile) -> Clusters:
+def found(demo: Dataset) -> Clusters:
     return cluster([example.question for example in demo.examples])
 
 
-def test_the_demos_four_skills_are_found(demo: DataFile, found: Clusters) -> None:
+def test_the_demos_four_skills_are_found(demo: Dataset, found: Clusters) -> None:
     assert found.k == 4
     assert adjusted_rand_score(demo.tasks, found.labels) >= 0.8
 
@@ -44,14 +45,14 @@ def test_sse_falls_from_one_to_twenty(found: Clusters) -> None:
     assert values[-1] < values[0] / 2
 
 
-def test_labels_are_in_row_order(demo: DataFile, found: Clusters) -> None:
+def test_labels_are_in_row_order(demo: Dataset, found: Clusters) -> None:
     assert len(found.labels) == len(demo.examples)
     assert found.sizes == [int((found.labels == i).sum()) for i in range(found.k)]
     assert found.assign([example.question for example in demo.examples]) == found.labels.tolist()
 
 
-def test_new_texts_go_to_their_component(found: Clusters, demo: DataFile) -> None:
-    heldout = read_file(demo_file("heldout"))
+def test_new_texts_go_to_their_component(found: Clusters, demo: Dataset) -> None:
+    heldout = read_dataset(demo_file("heldout"))
     assigned = found.assign([example.question for example in heldout.examples])
     assert adjusted_rand_score(heldout.tasks, assigned) >= 0.8
 

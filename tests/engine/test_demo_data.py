@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from hydralora.assets import demo_file
-from hydralora.data.formats import read_file, require_different
+from hydralora.data.dataset import read_dataset
+from hydralora.data.split import split_by_file
 
 GENERATOR = Path(__file__).parents[2] / "assets" / "make_demo.py"
 TASKS = {"reverse", "extract", "arithmetic", "classify"}
@@ -48,8 +49,8 @@ def test_four_skills_of_equal_size(train: list[dict[str, Any]], heldout: list[di
 
 
 def test_both_files_are_usable() -> None:
-    files = [read_file(demo_file(name)) for name in ("train", "heldout")]
-    require_different(*files)
+    files = [read_dataset(demo_file(name)) for name in ("train", "heldout")]
+    assert split_by_file(*files).shared == ()
     assert all(file.tasks and set(file.tasks) == TASKS for file in files)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from hydralora.data.formats import Example
+from hydralora.data.examples import Example
 from hydralora.data.templates import IGNORED, Encoded, encode
 from hydralora.evaluation import HeadUse, evaluate, head_use
 from hydralora.gates import record_gates

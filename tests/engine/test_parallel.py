@@ -103,7 +103,7 @@ def test_two_processes_learn_what_one_learns_from_batches_twice_as_large(
     shared.launch.processes = 2
     events: list[dict[str, Any]] = []
     results = train(alone, tmp_path / "alone", events.append)
-    assert results["rows"] == {"train": 33, "heldout": 8, "too_long": 0}
+    assert results["rows"] == {"train": 33, "heldout": 8, "problems": {}}
 
     run = jobs.start(shared)
     state = jobs.follow(run)

@@ -1,0 +1,304 @@
+"""A dataset: its usable rows and its problems, kept as Arrow files in the cache and read as they are needed."""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate, chain, islice
+from pathlib import Path
+from typing import Any, overload
+
+from hydralora.data.examples import Example, to_example
+from hydralora.data.mapping import Mapping, Shape, detect, parse_mapping
+from hydralora.data.problems import Flaw, Problem, is_whole
+from hydralora.data.sources import Source, open_source, records
+from hydralora.errors import DatasetError
+from hydralora.fetching import cache_root
+
+VERSION = 1  # of how rows are read: what an older program kept is read anew
+PEEKED = 100  # rows by which the columns are told
+BATCH = 2000  # rows written at once
+KEPT = 20  # datasets in the cache; older ones are read anew when they are asked for
+OnProgress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What was read from one or several files.
+
+    Attributes:
+        files: the files' names.
+        encodings: of each file's text; empty where it has none.
+        mapping: which column held what.
+        file_rows: how many rows each file holds, the bad ones included.
+        columns: of the first rows.
+        by_kind: how many problems of each kind there are.
+    """
+
+    files: tuple[str, ...]
+    encodings: tuple[str, ...]
+    mapping: Mapping
+    file_rows: tuple[int, ...]
+    columns: tuple[str, ...]
+    by_kind: dict[str, int]
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        return ", ".join(self.files)
+
+    @property
+    def rows(self) -> int:
+        """How many rows there are, the bad ones included."""
+        return sum(self.file_rows)
+
+    @property
+    def shape(self) -> Shape:
+        return self.mapping.shape
+
+    @cached_property
+    def examples(self) -> "Examples":
+        """The rows that can be used, in order."""
+        return Examples(_table(self.folder / "rows.arrow"))
+
+    @property
+    def problems(self) -> Iterator[Problem]:
+        """Every row that was left out, in order."""
+        for batch in _table(self.folder / "problems.arrow").to_batches():
+            for values in batch.to_pylist():
+                yield self.problem(values.pop("row"), Flaw(**values))
+
+    def problem(self, row: int, flaw: Flaw) -> Problem:
+        """What is wrong with a row, with the file that it stands in."""
+        before = 0
+        for file, rows in zip(self.files, self.file_rows, strict=True):
+            if row <= before + rows:
+                return Problem(row=row, file=file, file_row=row - before, **flaw.values)  # type: ignore[arg-type]
+            before += rows
+        raise IndexError(f"row {row} of {before}")
+
+    @cached_property
+    def tasks(self) -> list[str] | None:
+        """Every usable row's task label, or None where no row has one."""
+        labels = self.examples.tasks()
+        return labels if any(labels) else None
+
+
+class Examples(Sequence[Example]):
+    """A dataset's usable rows; one is made when it is asked for, so that a gigabyte of them takes no memory."""
+
+    def __init__(self, table: Any) -> None:
+        self._table = table
+
+    def __len__(self) -> int:
+        return self._table.num_rows
+
+    @overload
+    def __getitem__(self, index: int) -> Example: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Example]: ...
+    def __getitem__(self, index: int | slice) -> Example | list[Example]:
+        if isinstance(index, slice):
+            return [_example(values) for values in self._table.take(list(range(len(self))[index])).to_pylist()]
+        position = range(len(self))[index]
+        return _example(self._table.slice(position, 1).to_pylist()[0])
+
+    def __iter__(self) -> Iterator[Example]:
+        for batch in self._table.to_batches():
+            yield from map(_example, batch.to_pylist())
+
+    def tasks(self) -> list[str]:
+        """Every row's task label, empty where it has none."""
+        return [label or "" for label in self._table["task"].to_pylist()]
+
+
+def read_dataset(
+    files: Sequence[str | Path] | str | Path,
+    mapping: Mapping | None = None,
+    task_column: str | None = None,
+    on_progress: OnProgress = lambda done, total: None,
+) -> Dataset:
+    """Read files of rows; each bad row is a problem, the good ones are kept.
+
+    What was read once is in the cache, under a hash of the files' content, never of their names.
+
+    Args:
+        mapping: which column holds what; None tells it by the columns.
+        task_column: the column with a row's task, in place of the mapping's.
+        on_progress: called with the bytes read and all bytes; what it raises stops the reading and leaves nothing.
+
+    Raises:
+        DatasetError: a file can't be read at all, its columns aren't known, or no row can be used.
+    """
+    paths = [files] if isinstance(files, (str, Path)) else files
+    if not paths:
+        raise DatasetError("No data file is named. Name at least one.")
+    sources = [open_source(path) for path in paths]
+    folder = cache_root() / "datasets" / _key(sources, mapping, task_column)
+    if (folder / "dataset.json").exists():
+        os.utime(folder)
+    else:
+        _build(folder, sources, mapping, task_column, on_progress)
+    return _opened(folder, sources)
+
+
+def _key(sources: Sequence[Source], mapping: Mapping | None, task_column: str | None) -> str:
+    content: list[Any] = [VERSION, mapping and mapping.model_dump(), task_column]
+    for source in sources:
+        with source.path.open("rb") as file:
+            content.append([source.type, source.packed, hashlib.file_digest(file, "sha256").hexdigest()])
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
+
+
+def _build(
+    folder: Path, sources: Sequence[Source], mapping: Mapping | None, task_column: str | None, on_progress: OnProgress
+) -> None:
+    sizes = [source.path.stat().st_size for source in sources]
+    starts = [0, *accumulate(sizes)]
+    progress = [_shifted(on_progress, start, starts[-1]) for start in starts]
+    streams = [records(source, progress[i]) for i, source in enumerate(sources)]
+    heads = [list(islice(stream, PEEKED)) for stream in streams]
+    names = (str(name) for head in heads for row in head if isinstance(row, dict) for name in row)
+    columns = [name for name in dict.fromkeys(names) if is_whole(name)]
+    if not any(heads):
+        raise DatasetError(f"{sources[0].name}: it holds no rows. Add rows, one for each example.")
+    mapping = _checked(mapping, columns, sources[0].name)
+    if task_column:
+        mapping = mapping.model_copy(update={"task": task_column})
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".", dir=folder.parent, ignore_cleanup_errors=True) as building:
+        file_rows, by_kind = _write(Path(building), map(chain, heads, streams), mapping, sources)
+        about = {"mapping": mapping.model_dump(), "file_rows": file_rows, "columns": columns, "by_kind": by_kind}
+        (Path(building) / "dataset.json").write_text(json.dumps(about), encoding="utf-8")
+        with suppress(OSError):  # another process was faster: its files are the same
+            os.replace(building, folder)
+    _forget_old(folder.parent)
+
+
+def _shifted(on_progress: OnProgress, start: int, total: int) -> Callable[[int], None]:
+    return lambda done: on_progress(start + done, total)
+
+
+def _checked(mapping: Mapping | None, columns: Sequence[str], file: str) -> Mapping:
+    if mapping is None:
+        return detect(columns, file)
+    if missing := [name for name in mapping.columns if name not in columns]:
+        raise DatasetError(
+            f"{file}: the mapping names the column {missing[0]!r}; the file has "
+            f"{', '.join(map(repr, columns)) or 'none'}. Name one of them."
+        )
+    return mapping
+
+
+def _write(
+    folder: Path, files: Iterable[Iterable[Any]], mapping: Mapping, sources: Sequence[Source]
+) -> tuple[list[int], dict[str, int]]:
+    """Write rows.arrow and problems.arrow; returns each file's number of rows, and of problems by kind."""
+    first: Problem | None = None
+    file_rows = [0] * len(sources)
+    by_kind: Counter[str] = Counter()
+    seen: dict[int, int] = {}  # hash of a row's messages -> the row
+    number = 0
+    with _Writer(folder / "rows.arrow", ROWS) as good, _Writer(folder / "problems.arrow", PROBLEMS) as bad:
+        for index, rows in enumerate(files):
+            for row in rows:
+                number += 1
+                file_rows[index] += 1
+                try:
+                    example = to_example(row, mapping, number)
+                    messages = json.dumps(example.messages, ensure_ascii=False)
+                    twin = seen.setdefault(int.from_bytes(_digest(messages)), number)
+                    if twin != number:
+                        raise Flaw("duplicate", "", f"it is the same as row {twin}", "It is left out; drop it.")
+                    good.add({"row": number, "messages": messages, "task": example.task})
+                except Flaw as flaw:
+                    first = first or Problem(number, sources[index].name, file_rows[index], **flaw.values)  # type: ignore[arg-type]
+                    by_kind[flaw.kind] += 1
+                    bad.add({"row": number} | flaw.values)
+    if first and not seen:
+        raise DatasetError(f"{first.sentence}{'' if number == 1 else f' None of the {number} rows can be used.'}")
+    return file_rows, dict(by_kind)
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.blake2b(text.encode(), digest_size=8).digest()
+
+
+def _forget_old(folder: Path) -> None:
+    kept = sorted(
+        (path for path in folder.iterdir() if not path.name.startswith(".")), key=lambda path: path.stat().st_mtime
+    )
+    for path in kept[:-KEPT]:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _opened(folder: Path, sources: Sequence[Source]) -> Dataset:
+    about = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
+    return Dataset(
+        files=tuple(source.name for source in sources),
+        encodings=tuple(source.encoding for source in sources),
+        mapping=parse_mapping(about["mapping"]),
+        file_rows=tuple(about["file_rows"]),
+        columns=tuple(about["columns"]),
+        by_kind=about["by_kind"],
+        folder=folder,
+    )
+
+
+ROWS = {"row": "int64", "messages": "string", "task": "string"}
+PROBLEMS = {
+    "row": "int64",
+    "column": "string",
+    "kind": "string",
+    "found": "string",
+    "wanted": "string",
+}
+
+
+class _Writer:
+    """An Arrow file that grows by batches of rows."""
+
+    def __init__(self, path: Path, columns: dict[str, str]) -> None:
+        import pyarrow as pa
+
+        self._schema = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in columns.items()])
+        self._path = path
+        self._rows: list[dict[str, Any]] = []
+
+    def __enter__(self) -> "_Writer":
+        import pyarrow as pa
+
+        self._file = pa.ipc.new_file(self._path, self._schema)
+        return self
+
+    def add(self, row: dict[str, Any]) -> None:
+        self._rows.append(row)
+        if len(self._rows) == BATCH:
+            self._write()
+
+    def _write(self) -> None:
+        import pyarrow as pa
+
+        self._file.write_batch(pa.RecordBatch.from_pylist(self._rows, schema=self._schema))
+        self._rows = []
+
+    def __exit__(self, *error: object) -> None:
+        if self._rows:
+            self._write()
+        self._file.close()
+
+
+def _table(path: Path) -> Any:
+    import pyarrow as pa
+
+    return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+
+
+def _example(values: dict[str, Any]) -> Example:
+    return Example(values["row"], tuple(json.loads(values["messages"])), values["task"])

@@ -1,0 +1,87 @@
+"""What keeps a row from being used: where it stands, what was found there, and what is wanted."""
+
+import csv
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal, TextIO
+
+from hydralora.errors import DatasetError
+
+Kind = Literal[
+    "missing-question",
+    "missing-answer",
+    "wrong-type",
+    "unknown-role",
+    "turn-order",
+    "tool-call",
+    "undecodable",
+    "broken-row",
+    "ragged-row",
+    "duplicate",
+    "refused-by-template",
+    "too-long",
+    "answer-lost",
+]
+SHOWN = 200  # characters of what was found
+
+
+class Flaw(DatasetError):
+    """Raised by whoever reads a row and can't use it as it is; the row's place is added by the caller."""
+
+    def __init__(self, kind: Kind, column: str, found: str, wanted: str) -> None:
+        super().__init__(f"{found}. {wanted}")
+        self.kind = kind
+        self.column = column
+        self.found = _printable(found)
+        self.wanted = wanted
+
+    @property
+    def values(self) -> dict[str, str]:
+        return {"column": self.column, "kind": self.kind, "found": self.found, "wanted": self.wanted}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A row that is left out, or cut.
+
+    Attributes:
+        row: 1-based, over all files of a dataset; `file_row` counts within `file`.
+        column: where in the row; empty for the row as a whole.
+    """
+
+    row: int
+    file: str
+    file_row: int
+    kind: Kind
+    column: str
+    found: str
+    wanted: str
+
+    @property
+    def sentence(self) -> str:
+        """As "rows.jsonl, row 7: column 'output' is empty. Fill it in, or drop the row."."""
+        where = f"column '{self.column}' " if self.column else ""
+        return f"{self.file}, row {self.file_row}: {where}{self.found}. {self.wanted}"
+
+
+def write_problems(problems: Iterable[Problem], file: TextIO) -> None:
+    """Problems as CSV, a line each."""
+    writer = csv.writer(file)
+    writer.writerow(["file", "row", "column", "kind", "found", "wanted"])
+    writer.writerows([p.file, p.file_row, p.column, p.kind, p.found, p.wanted] for p in problems)
+
+
+def is_whole(text: str) -> bool:
+    """Whether text can be written as UTF-8; wrong bytes, and JSON's escapes, give halves of characters."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _printable(text: str) -> str:
+    """In one line, not too long, and without halves of characters."""
+    line = " ".join(text.split())
+    short = line if len(line) <= SHOWN else line[:SHOWN] + "…"
+    return short.encode("utf-8", "replace").decode()

@@ -1,0 +1,258 @@
+"""Rows as they stand in files: JSONL, JSON, CSV, TSV, Parquet and plain text, each also with gzip."""
+
+import codecs
+import csv
+import gzip
+import io
+import json
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import IO, Any
+
+from hydralora.data.problems import Flaw
+from hydralora.errors import DatasetError
+
+TYPES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".txt")
+SUFFIXES = (*TYPES, *(f"{suffix}.gz" for suffix in TYPES))
+MAX_WHOLE = 512 * 2**20  # bytes of a file that can only be read as a whole: a JSON array, a part of a Parquet file
+MAX_ROW = 32 * 2**20  # characters of one row
+MAX_UNPACKED = 16 * 2**30  # bytes that a gzipped file may hold
+PROBE = 2**20  # bytes by which the encoding is told
+DELIMITERS = ",;\t|"
+BOMS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16's, which it begins with
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+OnBytes = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data file: its type, by its name, and the encoding of its text, by its first bytes."""
+
+    path: Path
+    type: str  # one of TYPES
+    packed: bool  # with gzip
+    encoding: str
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+
+def open_source(path: str | Path) -> Source:
+    """Look at a file without reading it.
+
+    Raises:
+        DatasetError: there is no such file, or its type can't be read.
+    """
+    path = Path(path)
+    suffix = suffix_of(path)
+    if suffix not in SUFFIXES:
+        raise DatasetError(
+            f"{path.name}: its type {suffix or '(none)'} can't be read. Use {', '.join(TYPES)}, or one of these with "
+            ".gz behind it."
+        )
+    kind, packed = suffix.removesuffix(".gz"), suffix.endswith(".gz")
+    if not path.is_file():
+        raise DatasetError(f"{path}: there is no such file. Check the path.")
+    if kind == ".parquet":
+        return Source(path, kind, packed, "")
+    with _reporting(path.name, kind), path.open("rb") as raw:
+        return Source(path, kind, packed, encoding_of(_unpacked(raw, packed).read(PROBE)))
+
+
+def suffix_of(path: Path) -> str:
+    """What a file's name says of its type: ".jsonl", or ".jsonl.gz"."""
+    packed = path.suffix.lower() == ".gz"
+    return Path(path.stem).suffix.lower() + ".gz" if packed else path.suffix.lower()
+
+
+def records(source: Source, on_bytes: OnBytes = lambda done: None) -> Iterator[Any]:
+    """The rows of a file in order: what each holds, or a Flaw where it can't be taken apart.
+
+    A row that is not valid in the file's encoding comes with lone surrogates in the place of the wrong bytes.
+
+    Args:
+        on_bytes: called now and then with how many of the file's bytes are read.
+
+    Raises:
+        DatasetError: the file as a whole can't be read.
+    """
+    with _reporting(source.name, source.type), source.path.open("rb") as raw:
+        stream = _unpacked(raw, source.packed)
+        if source.type == ".parquet":
+            rows = _parquet(source.name, stream)
+        else:
+            errors = "surrogateescape" if source.encoding.startswith("utf-8") else "strict"
+            text = io.TextIOWrapper(stream, source.encoding, errors, newline="" if source.type == ".csv" else None)
+            rows = READERS[source.type](source.name, text)
+        for number, row in enumerate(rows):
+            if number % 256 == 0:
+                on_bytes(raw.tell())
+                _refuse_bomb(source, stream)
+            yield row
+        on_bytes(raw.tell())
+
+
+def encoding_of(head: bytes) -> str:
+    """The encoding of a text by its first bytes: by its mark, else UTF-16 by its zeros, else UTF-8 or Windows-1252.
+
+    Windows-1252, a superset of Latin-1's letters, is taken only where no character at all is written as UTF-8 would.
+    """
+    for mark, encoding in BOMS:
+        if head.startswith(mark):
+            return encoding
+    even, odd = head[::2].count(0), head[1::2].count(0)
+    if even + odd > len(head) // 4:
+        return "utf-16-le" if odd > even else "utf-16-be"
+    text = head.decode("utf-8", "surrogateescape")
+    wrong = len(re.findall("[\udc80-\udcff]", text[:-4]))  # the last character may be cut in two
+    if wrong and not re.search("[\u0080-\ud7ff\ue000-\U0010ffff]", text):
+        try:
+            head.decode("cp1252")
+        except UnicodeDecodeError:
+            return "latin-1"
+        return "cp1252"
+    return "utf-8"
+
+
+def _jsonl(name: str, text: IO[str]) -> Iterator[Any]:
+    for line in _lines(text):
+        if isinstance(line, Flaw):
+            yield line
+        elif line.strip():
+            try:
+                yield json.loads(line)
+            except (ValueError, RecursionError) as error:
+                yield Flaw("broken-row", "", f"this line is not JSON ({error})", "Write one JSON object on every line.")
+
+
+def _txt(name: str, text: IO[str]) -> Iterator[Any]:
+    for line in _lines(text):
+        if isinstance(line, Flaw):
+            yield line
+        elif line.strip():
+            yield {"text": line.rstrip("\r\n")}
+
+
+def _lines(text: IO[str]) -> Iterator[Any]:
+    """Lines, or a Flaw for one that is too long; then the rest of it is skipped."""
+    while line := text.readline(MAX_ROW):
+        if len(line) < MAX_ROW or line.endswith("\n"):
+            yield line
+            continue
+        while line and not line.endswith("\n"):
+            line = text.readline(MAX_ROW)
+        yield Flaw("broken-row", "", f"it is longer than {MAX_ROW >> 20} million characters", "Split it.")
+
+
+def _json(name: str, text: IO[str]) -> Iterator[Any]:
+    content = text.read(MAX_WHOLE + 1)
+    if len(content) > MAX_WHOLE:
+        raise DatasetError(
+            f"{name}: as one JSON array it can be read up to {MAX_WHOLE >> 20} MiB. Save it as .jsonl, a row a line."
+        )
+    try:
+        value = json.loads(content)
+    except RecursionError as error:
+        raise DatasetError(f"{name}: it is nested too deeply. Write a flat array of objects.") from error
+    if isinstance(value, dict):
+        arrays = {key: rows for key, rows in value.items() if isinstance(rows, list) and _objects(rows)}
+        if len(arrays) != 1:
+            found = f"arrays of objects under {', '.join(map(repr, arrays))}" if arrays else "no array of objects"
+            raise DatasetError(f"{name}: it holds an object at the top with {found}. Write one array of objects.")
+        (value,) = arrays.values()
+    if not isinstance(value, list):
+        raise DatasetError(f"{name}: it holds a {kind_of(value)} at the top. Write an array of objects.")
+    yield from value
+
+
+def _objects(rows: list[Any]) -> bool:
+    return bool(rows) and all(isinstance(row, dict) for row in rows[:100])
+
+
+def _csv(name: str, text: IO[str]) -> Iterator[Any]:
+    csv.field_size_limit(MAX_ROW)
+    first = text.readline(MAX_ROW)
+    delimiter = "\t" if name.lower().removesuffix(".gz").endswith(".tsv") else max(DELIMITERS, key=first.count)
+    reader = csv.reader(chain([first], text), delimiter=delimiter, strict=True)
+    header = next(reader, [])
+    while True:
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            yield Flaw("broken-row", "", f"it is not {delimiter!r}-separated values ({error})", "Mind its quotes.")
+            continue
+        if cells is None:
+            return
+        if not cells:
+            continue
+        if len(cells) != len(header):
+            yield Flaw(
+                "ragged-row",
+                "",
+                f"it has {len(cells)} cells where the header has {len(header)}",
+                "Put text with separators or line breaks in double quotes.",
+            )
+            continue
+        yield dict(zip(header, cells, strict=True))
+
+
+def _parquet(name: str, stream: Any) -> Iterator[Any]:
+    import pyarrow.parquet
+
+    with pyarrow.parquet.ParquetFile(stream) as file:
+        for group in range(file.metadata.num_row_groups):
+            size = file.metadata.row_group(group).total_byte_size
+            if size > MAX_WHOLE:  # a small file can unpack to more than the memory
+                raise DatasetError(
+                    f"{name}: a part of it unpacks to {size / 2**20:.0f} MiB, and at most {MAX_WHOLE >> 20} MiB are "
+                    "read at once. Write it with smaller row groups, or leave out the columns that aren't used."
+                )
+        for batch in file.iter_batches(batch_size=1024):
+            yield from batch.to_pylist()
+
+
+READERS: dict[str, Callable[[str, IO[str]], Iterator[Any]]] = {
+    ".jsonl": _jsonl,
+    ".json": _json,
+    ".csv": _csv,
+    ".tsv": _csv,
+    ".txt": _txt,
+}
+
+
+def _unpacked(raw: Any, packed: bool) -> Any:
+    return gzip.GzipFile(fileobj=raw) if packed else raw
+
+
+def _refuse_bomb(source: Source, stream: Any) -> None:
+    if source.packed and stream.tell() > MAX_UNPACKED:
+        raise DatasetError(
+            f"{source.name}: it unpacks to more than {MAX_UNPACKED >> 30} GiB. Split it into several files."
+        )
+
+
+@contextmanager
+def _reporting(name: str, kind: str) -> Iterator[None]:
+    """Inside it, what a library says of a broken file becomes a DatasetError that names the file."""
+    try:
+        yield
+    except UnicodeError as error:
+        raise DatasetError(f"{name}: its text can't be decoded ({error}). Save it as UTF-8.") from error
+    except (OSError, EOFError, ValueError, csv.Error) as error:  # pyarrow's errors derive from OSError and ValueError
+        raise DatasetError(f"{name}: it can't be read as {kind[1:]} ({error}). Export it again.") from error
+
+
+def kind_of(value: Any) -> str:
+    """What JSON calls a value, in words."""
+    names = {dict: "object", list: "list", str: "text", bool: "true/false", type(None): "null"}
+    return names.get(type(value), "number" if isinstance(value, (int, float)) else type(value).__name__)

@@ -1,0 +1,94 @@
+"""Rows held out of training: some of one file, or a second file."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hydralora.data.dataset import Dataset
+from hydralora.data.examples import Example
+from hydralora.errors import DatasetError
+
+
+@dataclass(frozen=True)
+class Split:
+    """Training and held-out rows.
+
+    Attributes:
+        by_kind: how many rows of the files were left out, by kind of problem.
+        shared: numbers of the second file's rows that are also training rows; they are left out of the held-out ones,
+            which would else make every measurement flatter itself.
+    """
+
+    train: list[Example]
+    heldout: list[Example]
+    by_kind: dict[str, int]
+    shared: tuple[int, ...] = ()
+
+
+def split(dataset: Dataset, fraction: float, seed: int, groups: Sequence[object] | None = None) -> Split:
+    """Hold out a share of a dataset's rows, drawn by seed.
+
+    Args:
+        groups: of each row, what shall be held out in equal shares: tasks, or components. A group's only row stays in
+            the training rows.
+
+    Raises:
+        DatasetError: there are too few rows.
+    """
+    from sklearn.model_selection import train_test_split
+
+    rows = range(len(dataset.examples))
+    count = max(1, round(fraction * len(rows)))
+    if count >= len(rows):
+        raise DatasetError(
+            f"{dataset.name}: {len(rows)} row(s) can't be split into training and held-out rows. "
+            "Add rows, or give a second file as data.eval."
+        )
+    sizes = Counter(groups or ())
+    drawn = [i for i in rows if groups is None or sizes[groups[i]] > 1]
+    strata = None if groups is None else [groups[i] for i in drawn]
+    if strata and not len(set(strata)) <= count < len(drawn):
+        raise DatasetError(
+            f"{dataset.name}: {count} held-out rows can't be drawn from each of {len(set(strata))} groups. "
+            "Raise data.eval_fraction, or set data.stratify to none."
+        )
+    held = set(train_test_split(drawn, test_size=count, random_state=seed, stratify=strata)[1])
+    train: list[Example] = []
+    heldout: list[Example] = []
+    for i, example in enumerate(dataset.examples):
+        (heldout if i in held else train).append(example)
+    return Split(train, heldout, dataset.by_kind)
+
+
+def split_by_file(train: Dataset, heldout: Dataset) -> Split:
+    """Hold out a second file's rows, but for those that are also training rows, whatever their case and spaces.
+
+    Raises:
+        DatasetError: no held-out row is left.
+    """
+    seen = {_normalised(example) for example in train.examples}
+    kept: list[Example] = []
+    shared: list[int] = []
+    for example in heldout.examples:
+        if _normalised(example) in seen:
+            shared.append(example.row)
+        else:
+            kept.append(example)
+    if not kept:
+        raise DatasetError(
+            f"{heldout.name}: each of its {len(shared)} rows is also in {train.name}, so it can't measure anything. "
+            "Give other rows as data.eval, or none to split some off."
+        )
+    return Split(list(train.examples), kept, _added(train.by_kind, heldout.by_kind), tuple(shared))
+
+
+def _added(*counts: dict[str, int]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for each in counts:
+        total.update(each)
+    return dict(total)
+
+
+def _normalised(example: Example) -> bytes:
+    return hashlib.blake2b(" ".join(example.everything.lower().split()).encode(), digest_size=8).digest()

@@ -1,0 +1,113 @@
+"""What a dataset is to the model: tokens of its rows, the share of answers, and what padding would waste."""
+
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from hydralora.data.batches import batch_order
+from hydralora.data.examples import Example
+from hydralora.data.problems import Flaw
+from hydralora.data.templates import IGNORED, EncodedRows, encode_all, fit
+
+SAMPLE = 5000  # rows at most; tokenising a gigabyte takes minutes
+BINS = 40
+
+
+@dataclass(frozen=True)
+class TokenStatistics:
+    """Of the rows that were looked at, all in tokens and before anything is cut.
+
+    Attributes:
+        sampled: how many rows were looked at, spread evenly over `rows`.
+        problems: what the model's template refuses, and rows beyond max_length, by row number.
+        answer_share: trained-on tokens among all.
+        padding: share of padding in our batches of like length; `padding_random` in batches in random order.
+        histogram: [(from, below, rows of such a length)], in tokens.
+    """
+
+    rows: int
+    sampled: int
+    max_length: int
+    problems: list[tuple[int, Flaw]]
+    total: int
+    mean: float
+    median: float
+    p95: float
+    longest: int
+    answer_share: float
+    padding: float
+    padding_random: float
+    histogram: list[tuple[int, int, int]]
+
+    @property
+    def by_kind(self) -> dict[str, int]:
+        return dict(Counter(flaw.kind for _, flaw in self.problems))
+
+    def describe(self) -> dict[str, Any]:
+        """As plain values, the problems counted by kind."""
+        values = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "problems"}
+        return values | {"by_kind": self.by_kind, "histogram": [list(bar) for bar in self.histogram]}
+
+
+def token_statistics(
+    tokenizer: Any, examples: Sequence[Example], max_length: int, batch_size: int, seed: int = 0
+) -> TokenStatistics:
+    """Measure rows as a run would see them.
+
+    Raises:
+        DatasetError: the model's chat template refuses every row.
+    """
+    step = max(1, -(-len(examples) // SAMPLE))
+    looked_at = examples[::step]
+    encoded = encode_all(tokenizer, looked_at, max_length=sys.maxsize)
+    lengths = np.array([len(row.input_ids) for row in encoded.rows])
+    answers = sum(label != IGNORED for row in encoded.rows for label in row.labels)
+    kept, problems = _fitted(encoded, max_length)
+    width = -(-(int(np.ptp(lengths)) + 1) // BINS)
+    edges = np.arange(lengths.min(), lengths.max() + width + 1, width)
+    counts, _ = np.histogram(lengths, bins=edges)
+    return TokenStatistics(
+        rows=len(examples),
+        sampled=len(looked_at),
+        max_length=max_length,
+        problems=problems,
+        total=int(lengths.sum()),
+        mean=float(lengths.mean()),
+        median=float(np.median(lengths)),
+        p95=float(np.percentile(lengths, 95)),
+        longest=int(lengths.max()),
+        answer_share=answers / int(lengths.sum()),
+        padding=_padding(kept, batch_order(kept.tolist(), batch_size, seed, 0)),
+        padding_random=_padding(kept, _random_order(len(kept), batch_size, seed)),
+        histogram=[(int(a), int(b), int(count)) for a, b, count in zip(edges, edges[1:], counts, strict=False)],
+    )
+
+
+def _fitted(encoded: EncodedRows, max_length: int) -> tuple[np.ndarray, list[tuple[int, Flaw]]]:
+    """Lengths of the rows as cut to max_length, (rows,), and every problem, in row order."""
+    lengths: list[int] = []
+    problems = list(encoded.problems)
+    for whole in encoded.rows:
+        try:
+            row, flaw = fit(whole, max_length, "cut")
+            lengths.append(len(row.input_ids))
+        except Flaw as unusable:
+            flaw = unusable
+        if flaw:
+            problems.append((whole.example.row, flaw))
+    return np.array(lengths), sorted(problems, key=lambda problem: problem[0])
+
+
+def _random_order(rows: int, batch_size: int, seed: int) -> list[list[int]]:
+    order = np.random.default_rng(seed).permutation(rows).tolist()
+    return [order[i : i + batch_size] for i in range(0, rows, batch_size)]
+
+
+def _padding(lengths: np.ndarray, batches: list[list[int]]) -> float:
+    """Share of padding where every batch is as wide as its longest row."""
+    wide = sum(int(lengths[batch].max()) * len(batch) for batch in batches)
+    return 1 - int(lengths.sum()) / wide if wide else 0.0
