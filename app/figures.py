@@ -58,6 +58,43 @@ def sizes(names: Sequence[str], counts: Sequence[int]) -> str:
     )
 
 
+def token_lengths(histogram: Sequence[tuple[int, int, int]], max_length: int) -> str:
+    """Rows by their length in tokens, and the limit beyond which a run cuts them or leaves them out."""
+    highest = max(count for _, _, count in histogram)
+    return _json(
+        [
+            go.Bar(
+                x=[(low + below - 1) / 2 for low, below, _ in histogram],
+                y=[count for _, _, count in histogram],
+                width=[below - low for low, below, _ in histogram],
+                text=[_span(low, below) for low, below, _ in histogram],
+                textposition="none",
+                hovertemplate="%{text} tokens<br>%{y} rows<extra></extra>",
+                marker={"color": NEUTRAL[0]},
+                name="rows",
+            ),
+            go.Scatter(
+                x=[max_length, max_length],
+                y=[0, highest],
+                mode="lines+text",
+                text=["", f"limit {max_length}"],
+                textposition="bottom left",
+                line={"color": "#D55E00", "dash": "dash"},
+                hoverinfo="skip",
+                name="limit",
+            ),
+        ],
+        title="Length of the rows",
+        xaxis={"title": {"text": "tokens"}, "rangemode": "tozero"},
+        yaxis={"title": {"text": "rows"}},
+        showlegend=False,
+    )
+
+
+def _span(low: int, below: int) -> str:
+    return str(low) if below == low + 1 else f"{low} to {below - 1}"
+
+
 def component_map(
     points: Sequence[Sequence[float]], labels: Sequence[int], hover: Sequence[str], method: str, ids: Sequence[int]
 ) -> str:

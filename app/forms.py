@@ -16,7 +16,7 @@ SECTIONS: dict[str, type[Section]] = {
 }
 
 
-def widget(key: str, label: str) -> gr.Dropdown | gr.Number:
+def widget(key: str, label: str, render: bool = True) -> gr.Dropdown | gr.Number:
     """The widget for "section.name"; an optional number shows None as 0."""
     section, _, name = key.rpartition(".")
     info = SECTIONS[section].model_fields[name]
@@ -24,7 +24,9 @@ def widget(key: str, label: str) -> gr.Dropdown | gr.Number:
     elem_id = key.replace(".", "-")
     options = _options(info)
     if options:
-        return gr.Dropdown(list(options), value=value, label=label, info=info.description, elem_id=elem_id)
+        return gr.Dropdown(
+            list(options), value=value, label=label, info=info.description, elem_id=elem_id, render=render
+        )
     low, high = _range(info)
     precision = 0 if int in (info.annotation, *get_args(info.annotation)) else None
     return gr.Number(
@@ -35,6 +37,7 @@ def widget(key: str, label: str) -> gr.Dropdown | gr.Number:
         maximum=high,
         precision=precision,
         elem_id=elem_id,
+        render=render,
     )
 
 

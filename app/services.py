@@ -1,5 +1,6 @@
 """What the app's sessions share: stores, jobs, computed components, the loaded model, and recent answers."""
 
+import tempfile
 import threading
 import uuid
 from collections import OrderedDict
@@ -38,6 +39,7 @@ class Services:
         self.store = RunStore(workspace)
         self.jobs = JobManager(self.store)
         self.datasets = DatasetStore(self.store.workspace)
+        self._downloads = tempfile.TemporaryDirectory(prefix="hydralora-", ignore_cleanup_errors=True)
         self.model_lock = threading.RLock()  # held in each forward pass: switching the adapter off is global to a model
         self._loading = threading.Lock()
         self._loaded: tuple[Any, Loaded] | None = None
@@ -47,7 +49,12 @@ class Services:
         self._shelf = threading.Lock()  # guards the three tables above, never held while computing
 
     def read_dataset(self, dataset_id: str) -> Dataset:
+        """A dataset of the workspace; what was read once lies in the cache, so this takes no memory to keep."""
         return self.remember(("data", dataset_id), lambda: self.datasets.get(dataset_id).read())
+
+    def download(self, name: str) -> Path:
+        """Where a file that a page offers is written; all of them are gone when the app ends."""
+        return Path(self._downloads.name) / name
 
     def clusters(self, dataset_id: str, k: int | None, features: Features) -> Clusters:
         texts = [example.question for example in self.read_dataset(dataset_id).examples]

@@ -34,17 +34,18 @@ def build(services: Services) -> gr.Blocks:
             gr.HTML("<h1>HydraLoRA studio</h1>", min_width=200)
             dataset = gr.Dropdown(data_actions.choices(services), value=DEMO, label="Dataset", elem_id="dataset")
             run = gr.Dropdown(train_actions.run_choices(services), value=None, label="Run", elem_id="run", scale=2)
+        model, max_length = train.model_choice(services), train.longest_row()  # shown in a later tab
         with gr.Tabs(selected=TABS[0]) as tabs:
             with gr.Tab("1 Data", id="data") as data_tab:
-                data_view = data.build(services, dataset, page)
+                data_view = data.build(services, dataset, page, model, max_length)
             with gr.Tab("2 Clusters", id="clusters") as clusters_tab:
                 clusters_view = clusters.build(services, dataset, clusters_tab)
             with gr.Tab("3 Train", id="train") as train_tab:
-                train_view = train.build(services, dataset, run, train_tab, page, form)
+                train_view = train.build(services, dataset, run, train_tab, page, form, model, max_length)
             with gr.Tab("4 Parameters", id="parameters") as parameters_tab:
                 parameters_view = parameters.build(services, run, parameters_tab)
             with gr.Tab("5 Chat", id="chat") as chat_tab:
-                chat.build(services, dataset, run, train_view.model, chat_tab)
+                chat.build(services, dataset, run, model, chat_tab)
 
         def restore(kept: dict[str, Any] | None) -> tuple:
             kept = kept or {}

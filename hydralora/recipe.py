@@ -18,7 +18,9 @@ class Section(BaseModel):
 
 
 class DataSettings(Section):
-    train: str = Field(description="Training rows: a file of JSONL, JSON, CSV, TSV, Parquet or text, or one with .gz.")
+    train: str | Annotated[list[str], Field(min_length=1)] = Field(
+        description="Training rows: a file, or a list of files, of JSONL, JSON, CSV, TSV, Parquet or text, or with .gz."
+    )
     eval: str | None = Field(None, description="Held-out rows, a second file. None splits some off the first.")
     mapping: str | None = Field(
         None, description="A file that says which column holds what. None: told by the columns' names."
@@ -197,9 +199,11 @@ def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
         values = _override(values, override)
     recipe = parse_recipe(values, path.name)
     for name in ("train", "eval", "mapping"):
-        file = getattr(recipe.data, name)
-        if file is not None:
-            setattr(recipe.data, name, str((path.parent / file).resolve()))
+        found = getattr(recipe.data, name)
+        if isinstance(found, list):
+            setattr(recipe.data, name, [str((path.parent / file).resolve()) for file in found])
+        elif found is not None:
+            setattr(recipe.data, name, str((path.parent / found).resolve()))
     for name in ("fsdp_config", "deepspeed"):
         file = getattr(recipe.launch, name)
         if isinstance(file, str):

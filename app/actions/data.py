@@ -1,29 +1,102 @@
-"""The Data tab: a file in, its first rows out."""
+"""The Data tab: files in; their rows, what is wrong with some, and what the model will read."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
+from app import figures
+from app.actions.background import Done, in_background
+from app.actions.recipes import model_name, resolve_model
 from app.services import Services
+from hydralora.data.batches import batch_order
+from hydralora.data.dataset import Dataset, read_dataset
 from hydralora.data.examples import Example
+from hydralora.data.mapping import Mapping, UnknownColumns, parse_mapping, save_mapping
+from hydralora.data.problems import write_problems
+from hydralora.data.statistics import TokenStatistics, token_statistics
+from hydralora.data.templates import IGNORED, Encoded, encode_all
+from hydralora.errors import ModelError
+from hydralora.models import find_model, load_tokenizer
+from hydralora.recipe import TrainingSettings
 
 SHOWN_ROWS = 100
+SHOWN_PROBLEMS = 200
 COLUMNS = ["row", "question", "answer", "task"]
 WIDTHS: list[str | int] = ["9%", "46%", "25%", "20%"]
+PROBLEM_COLUMNS = ["row", "column", "found", "wanted"]
+MOST_TOKENS = 8  # for one character
+FIELDS = tuple(Mapping.model_fields)
+NONE = ""  # a mapping's field that no column holds
 
 
 @dataclass(frozen=True)
 class DataView:
+    """What the page shows of a dataset."""
+
     summary: str
+    problems: str
+    problem_table: list[list[str | int]]
     table: list[list[str | int]]
+    columns: list[str]
+    mapping: dict[str, str]
 
 
-def upload(services: Services, path: str, name: str) -> str:
-    """Keep an uploaded file; returns its dataset id."""
-    return services.datasets.add(Path(path), name).id
+@dataclass(frozen=True)
+class Unread:
+    """Files whose columns nobody knows yet."""
+
+    message: str
+    columns: list[str]
+
+
+@dataclass(frozen=True)
+class TokenView:
+    """What the model will read."""
+
+    sentence: str
+    lengths: str
+    batch: dict[str, Any]
+    batch_sentence: str
+
+
+def upload(
+    services: Services, paths: Sequence[str], mapping: dict[str, str] | None = None
+) -> Iterator[str | Unread | Done[str]]:
+    """Read files and keep them: yields how far it is, then the dataset's id, or what must be mapped first.
+
+    Raises:
+        HydraError: a file can't be read, or the mapping is wrong.
+    """
+    files = [Path(path) for path in paths]
+    given = _mapping(mapping) if mapping else None
+    try:
+        for step in in_background(lambda on_progress: read_dataset(files, given, on_progress=on_progress)):
+            if isinstance(step, Done):
+                yield Done(services.datasets.add(files, given).id)
+            else:
+                yield f"Reading: {step[0] / max(step[1], 1):.0%}"
+    except UnknownColumns as error:
+        yield Unread(str(error), error.columns)
+
+
+def remap(services: Services, dataset_id: str, mapping: dict[str, str]) -> Iterator[str | Unread | Done[str]]:
+    """Read a kept dataset's files by another mapping: a dataset of its own, so that runs on the first stay true.
+
+    Raises:
+        HydraError: the mapping is wrong, or leaves no usable row.
+    """
+    return upload(services, [str(file) for file in services.datasets.get(dataset_id).files], mapping)
+
+
+def remove(services: Services, dataset_id: str) -> None:
+    services.datasets.remove(dataset_id)
 
 
 def choices(services: Services) -> list[tuple[str, str]]:
-    return [(dataset.name, dataset.id) for dataset in services.datasets.all()]
+    """(label, id) of every dataset; one that was read by a mapping says which."""
+    return [(_label(dataset.name, dataset.mapping), dataset.id) for dataset in services.datasets.all()]
 
 
 def view(services: Services, dataset_id: str) -> DataView:
@@ -31,18 +104,151 @@ def view(services: Services, dataset_id: str) -> DataView:
     stored = services.datasets.get(dataset_id)
     tasks = sorted(set(data.tasks or []))
     heldout = (
-        f"{len(stored.heldout.read_text(encoding='utf-8').splitlines())} more are held out"
+        f"{len(read_dataset(stored.heldout).examples)} more are held out"
         if stored.heldout
-        else ("a tenth of them will be held out for evaluation")
+        else "a tenth of them will be held out for evaluation"
     )
-    labels = f" Task labels, used for evaluation only: {', '.join(tasks[:12])}." if tasks else ""
+    labels = (
+        f" Task labels, used for evaluation only: {', '.join(tasks[:12])}{'…' * (len(tasks) > 12)}." if tasks else ""
+    )
     shown = f" The first {SHOWN_ROWS} are shown." if len(data.examples) > SHOWN_ROWS else ""
+    encodings = {name for name in data.encodings if name and not name.startswith("utf-8")}
+    noticed = f" Its text is {', '.join(sorted(encodings))}, not UTF-8." if encodings else ""
     return DataView(
-        f"{stored.name}: {len(data.examples)} training rows; {heldout}.{labels}{shown}",
+        f"{stored.name}: {_usable(data)}, read as {data.shape}; {heldout}.{noticed}{labels}{shown}",
+        _problem_sentence(data),
+        _problem_table(data),
         [row_cells(example) for example in data.examples[:SHOWN_ROWS]],
+        list(data.columns),
+        {name: value or NONE for name, value in data.mapping.model_dump().items()},
     )
 
 
 def row_cells(example: Example) -> list[str | int]:
     """An example as a table row, in COLUMNS order."""
-    return [example.row, example.question, example.answer, example.task or ""]
+    asked = "" if not example.prompt else example.question
+    return [example.row, asked, example.answer, example.task or ""]
+
+
+def problems_file(services: Services, dataset_id: str) -> str:
+    """Every problem of a dataset as a CSV file to download."""
+    data = services.read_dataset(dataset_id)
+    path = services.download(f"problems {dataset_id}.csv")
+    with path.open("w", encoding="utf-8", newline="") as file:
+        write_problems(data.problems, file)
+    return str(path)
+
+
+def mapping_file(services: Services, dataset_id: str) -> str:
+    """A dataset's mapping as a file to download and use again."""
+    path = services.download(f"mapping {dataset_id}.yaml")
+    save_mapping(services.read_dataset(dataset_id).mapping, path)
+    return str(path)
+
+
+def tokens(services: Services, dataset_id: str, model: str, max_length: int) -> TokenView:
+    """Lengths in tokens, and a first batch, as a base model reads them.
+
+    Raises:
+        HydraError: the base model's name is wrong, or its template refuses every row.
+    """
+    name = resolve_model(services, model)
+    try:
+        files = find_model(name, download=False)
+    except ModelError:
+        return TokenView(f"{model_name(name)} is not on this machine yet; a run fetches it.", "", EMPTY_BATCH, "")
+    tokenizer = services.remember(("tokenizer", name), lambda: load_tokenizer(files))
+    examples = services.read_dataset(dataset_id).examples
+    batch_size = TrainingSettings().batch_size
+    found = services.remember(
+        ("tokens", dataset_id, name, max_length),
+        lambda: token_statistics(tokenizer, examples, max_length, batch_size),
+    )
+    template = (
+        "its own chat template" if getattr(tokenizer, "chat_template", None) else "plain lines, User: and Assistant:"
+    )
+    return TokenView(
+        _token_sentence(found),
+        figures.token_lengths(found.histogram, max_length),
+        _first_batch(tokenizer, examples, max_length, batch_size),
+        f"A batch of {batch_size} rows of like length as {model_name(name)} reads them, written by {template}. "
+        "Coloured tokens are learnt: the answers with their end marks. The others are only read; framed ones are "
+        "special tokens.",
+    )
+
+
+EMPTY_BATCH: dict[str, Any] = {"rows": []}
+
+
+def _mapping(chosen: dict[str, str]) -> Mapping:
+    return parse_mapping({name: value for name, value in chosen.items() if value != NONE}, "Columns")
+
+
+def _label(name: str, mapping: Mapping | None) -> str:
+    if mapping is None:
+        return name
+    return f"{name} ({', '.join(mapping.columns)})"
+
+
+def _usable(data: Dataset) -> str:
+    count, rows = len(data.examples), data.rows
+    return f"all {rows} rows can be used" if count == rows else f"{count} of {rows} rows can be used"
+
+
+def _problem_sentence(data: Dataset) -> str:
+    if not data.by_kind:
+        return ""
+    kinds = ", ".join(f"{count} {kind.replace('-', ' ')}" for kind, count in data.by_kind.items())
+    count = sum(data.by_kind.values())
+    shown = f" The first {SHOWN_PROBLEMS} are shown." if count > SHOWN_PROBLEMS else ""
+    return f"Left out: {kinds}. Each is named below, with the fix.{shown}"
+
+
+def _problem_table(data: Dataset) -> list[list[str | int]]:
+    several = len(data.files) > 1
+    return [
+        [
+            f"{problem.file}, {problem.file_row}" if several else problem.row,
+            problem.column,
+            problem.found,
+            problem.wanted,
+        ]
+        for problem in islice(data.problems, SHOWN_PROBLEMS)
+    ]
+
+
+def _token_sentence(found: TokenStatistics) -> str:
+    sampled = f" (of {found.sampled} rows, spread evenly)" if found.sampled < found.rows else ""
+    long = found.by_kind.get("too-long", 0) + found.by_kind.get("answer-lost", 0)
+    beyond = (
+        f" {long} rows are longer than the limit of {found.max_length}: a run leaves them out, or cuts them."
+        if long
+        else ""
+    )
+    return (
+        f"{found.total:,} tokens{sampled}, a row has {found.median:.0f} (median) and at most {found.longest}; "
+        f"{found.answer_share:.0%} of them are answers. Batches of like length waste {found.padding:.0%} on padding, "
+        f"random ones {found.padding_random:.0%}.{beyond}"
+    )
+
+
+def _first_batch(tokenizer: Any, examples: Sequence[Example], max_length: int, batch_size: int) -> dict[str, Any]:
+    some = examples[: batch_size * 16]
+    rows = encode_all(tokenizer, some, max_length, "cut").rows
+    first = batch_order([len(row.input_ids) for row in rows], batch_size, 0, 0)[0]
+    return {"rows": [_row_tokens(tokenizer, rows[i]) for i in first]}
+
+
+def _row_tokens(tokenizer: Any, row: Encoded) -> dict[str, Any]:
+    special = set(tokenizer.all_special_ids)
+    tokens: list[list[Any]] = []
+    part: list[int] = []  # of a character that takes several tokens; its text comes with the last of them
+    for token, label in zip(row.input_ids, row.labels, strict=True):
+        part.append(token)
+        text = tokenizer.decode(part)
+        if "\ufffd" in text and len(part) < MOST_TOKENS:
+            text = ""
+        else:
+            part = []
+        tokens.append([text, label != IGNORED, token in special])
+    return {"row": row.example.row, "tokens": tokens}

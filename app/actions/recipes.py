@@ -53,7 +53,11 @@ def recipe_from_form(services: Services, dataset_id: str, model: str, values: di
     dataset = services.datasets.get(dataset_id)
     settings: dict[str, Any] = {
         "model": resolve_model(services, model),
-        "data": {"train": str(dataset.train), "eval": str(dataset.heldout) if dataset.heldout else None},
+        "data": {
+            "train": [str(file) for file in dataset.files],
+            "eval": str(dataset.heldout) if dataset.heldout else None,
+            "mapping": str(dataset.mapping_file) if dataset.mapping_file else None,
+        },
     }
     for key, value in values.items():
         section, _, name = key.rpartition(".")

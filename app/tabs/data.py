@@ -1,13 +1,27 @@
-"""Data: upload a file or take the demo, and look at its rows."""
+"""Data: upload files or take the demo; look at the rows, at what is wrong with some, and at what the model reads."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import gradio as gr
 
 from app.actions import data as actions
+from app.actions.background import Done
+from app.components.batch import batch_view
+from app.components.plot import plot_panel
 from app.services import Services
-from app.tabs.messages import say, sentence, shown
+from app.tabs.messages import say, sentence, shown, shown_stream
+from hydralora.data.mapping import Mapping
 from hydralora.data.sources import SUFFIXES
+
+LABELS = {
+    "question": "Question",
+    "context": "Context",
+    "answer": "Answer",
+    "messages": "Conversation",
+    "text": "Plain text",
+}
 
 
 @dataclass(frozen=True)
@@ -15,17 +29,64 @@ class DataTab:
     next: gr.Button
 
 
-def build(services: Services, dataset: gr.Dropdown, page: gr.Blocks) -> DataTab:
-    summary = sentence("", elem_id="data-summary")
+def build(
+    services: Services,
+    dataset: gr.Dropdown,
+    page: gr.Blocks,
+    model: gr.Dropdown,
+    max_length: gr.Dropdown | gr.Number,
+) -> DataTab:
     with gr.Row():
         upload = gr.UploadButton(
-            "Upload a dataset", file_types=list(SUFFIXES), type="filepath", elem_id="upload", scale=0, min_width=200
+            "Upload a dataset",
+            file_types=list(SUFFIXES),
+            file_count="multiple",
+            type="filepath",
+            elem_id="upload",
+            scale=0,
+            min_width=200,
         )
         sentence(
-            "JSONL, JSON, CSV or Parquet, with columns instruction, input, output, or with a column messages. "
-            "Or stay with the demo: reversing lists, extracting JSON, adding numbers and routing messages.",
+            "JSONL, JSON, CSV, TSV, Parquet or text, also gzipped; several files are one dataset. Columns are found by "
+            "their names, or named by you. Or stay with the demo: reversing lists, extracting JSON, adding numbers and "
+            "routing messages.",
             elem_id="hint",
         )
+        stop = gr.Button("Stop reading", visible=False, elem_id="stop-reading", scale=0, min_width=140)
+    status = sentence("", elem_id="reading")
+    summary = sentence("", elem_id="data-summary")
+    wrong = sentence("", elem_id="problems-sentence")
+    problems = gr.Dataframe(
+        headers=actions.PROBLEM_COLUMNS,
+        column_widths=["14%", "16%", "35%", "35%"],
+        wrap=True,
+        interactive=False,
+        max_height=300,
+        visible=False,
+        elem_id="problems",
+        label="Rows that are left out",
+    )
+    with gr.Row():
+        report = gr.DownloadButton(
+            "Download all problems (CSV)", visible=False, elem_id="problems-csv", size="sm", scale=0, min_width=240
+        )
+    pending = gr.State([])  # uploaded files whose columns nobody knows yet
+    with gr.Accordion("Columns: which holds what", open=False, elem_id="columns") as columns:
+        with gr.Row():
+            fields = [
+                gr.Dropdown(
+                    [actions.NONE],
+                    value=actions.NONE,
+                    label=LABELS.get(name, name.capitalize()),
+                    info=info.description,
+                    min_width=200,
+                    elem_id=f"column-{name}",
+                )
+                for name, info in Mapping.model_fields.items()
+            ]
+        with gr.Row():
+            apply = gr.Button("Read by these columns", elem_id="apply-columns", scale=0, min_width=240)
+            mapping_file = gr.DownloadButton("Download this mapping", elem_id="mapping-file", scale=0, min_width=240)
     table = gr.Dataframe(
         headers=actions.COLUMNS,
         column_widths=actions.WIDTHS,
@@ -35,18 +96,86 @@ def build(services: Services, dataset: gr.Dropdown, page: gr.Blocks) -> DataTab:
         elem_id="data-table",
         label="Rows",
     )
+    with gr.Accordion("As the model reads it", open=True):
+        counted = sentence("", elem_id="tokens-sentence")
+        lengths = plot_panel("lengths", "Rows by their length in tokens")
+        reading = sentence("", elem_id="batch-sentence")
+        batch = batch_view("batch")
     following = gr.Button("Next: see its components", variant="primary", elem_id="to-clusters")
 
     @shown
     def show(dataset_id: str) -> tuple:
         view = actions.view(services, dataset_id)
-        return say(view.summary), view.table
+        some = bool(view.problem_table)
+        return (
+            say(view.summary),
+            say(view.problems),
+            gr.Dataframe(value=view.problem_table, visible=some),
+            gr.DownloadButton(value=actions.problems_file(services, dataset_id) if some else None, visible=some),
+            gr.DownloadButton(value=actions.mapping_file(services, dataset_id)),
+            view.table,
+            [],
+            *_columns(view.columns, view.mapping),
+        )
 
     @shown
-    def keep(path: str) -> gr.Dropdown:
-        dataset_id = actions.upload(services, path, path)
-        return gr.Dropdown(choices=actions.choices(services), value=dataset_id)
+    def read(dataset_id: str, model: str, max_length: float) -> tuple:
+        view = actions.tokens(services, dataset_id, model, int(max_length))
+        return say(view.sentence), view.lengths, say(view.batch_sentence), view.batch
 
-    upload.upload(keep, upload, dataset, api_visibility="private")
-    gr.on([dataset.change, page.load], show, dataset, [summary, table], api_visibility="private")
+    def follow(steps: Iterator[Any], files: list[str]) -> Iterator[tuple]:
+        """What to show while files are read: status, stop, dataset, pending files, accordion, columns."""
+        unchanged = [gr.skip() for _ in fields]
+        try:
+            for step in steps:
+                if isinstance(step, str):
+                    yield say(step), gr.Button(visible=True), gr.skip(), gr.skip(), gr.skip(), *unchanged
+                elif isinstance(step, Done):
+                    chosen = gr.Dropdown(choices=actions.choices(services), value=step.value)
+                    yield "", gr.Button(visible=False), chosen, [], gr.Accordion(open=False), *unchanged
+                else:
+                    told = f"{step.message} Or say below which column holds what."
+                    known = _columns(step.columns, {})
+                    yield say(told), gr.Button(visible=False), gr.skip(), files, gr.Accordion(open=True), *known
+        except Exception:
+            yield "", gr.Button(visible=False), gr.skip(), gr.skip(), gr.skip(), *unchanged
+            raise
+
+    @shown_stream
+    def keep(files: list[str]) -> Iterator[tuple]:
+        yield from follow(actions.upload(services, files), files)
+
+    @shown_stream
+    def remap(dataset_id: str, files: list[str], *chosen: str) -> Iterator[tuple]:
+        mapping = dict(zip(actions.FIELDS, (value or actions.NONE for value in chosen), strict=True))
+        steps = actions.upload(services, files, mapping) if files else actions.remap(services, dataset_id, mapping)
+        yield from follow(steps, files)
+
+    outputs = [status, stop, dataset, pending, columns, *fields]
+    quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+    uploading = upload.upload(keep, upload, outputs, **quiet)
+    mapping = apply.click(remap, [dataset, pending, *fields], outputs, **quiet)
+    stop.click(
+        lambda: (say("Stopped; nothing was kept."), gr.Button(visible=False)),
+        None,
+        [status, stop],
+        cancels=[uploading, mapping],
+        **quiet,
+    )
+    viewed = gr.on(
+        [dataset.change, page.load],
+        show,
+        dataset,
+        [summary, wrong, problems, report, mapping_file, table, pending, *fields],
+        api_visibility="private",
+    )
+    tokens = {"inputs": [dataset, model, max_length], "outputs": [counted, lengths, reading, batch]}
+    viewed.success(read, **tokens, api_visibility="private")
+    gr.on([model.change, max_length.change], read, **tokens, trigger_mode="always_last", api_visibility="private")
     return DataTab(following)
+
+
+def _columns(columns: list[str], mapping: dict[str, str]) -> list[gr.Dropdown]:
+    """The dropdowns of a mapping's fields, over these columns."""
+    choices = [("(none)", actions.NONE), *((name, name) for name in columns)]
+    return [gr.Dropdown(choices=choices, value=mapping.get(name, actions.NONE)) for name in actions.FIELDS]

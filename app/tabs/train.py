@@ -20,6 +20,7 @@ MAIN = (
     ("training.max_steps", "Steps"),
     ("training.batch_size", "Batch size"),
 )
+LONGEST = ("training.max_length", "Longest row")
 MORE = (
     ("method", "Method"),
     ("tuner.r", "Rank"),
@@ -27,7 +28,6 @@ MORE = (
     ("tuner.router_init", "Router start"),
     ("tuner.router_input", "Router reads"),
     ("training.learning_rate", "Learning rate"),
-    ("training.max_length", "Longest row"),
     ("training.eval_every", "Evaluate every"),
     ("training.seed", "Seed"),
 )
@@ -35,26 +35,44 @@ MORE = (
 
 @dataclass(frozen=True)
 class TrainTab:
-    model: gr.Dropdown
     heads: gr.Dropdown | gr.Number
     next: gr.Button
 
 
+def model_choice(services: Services) -> gr.Dropdown:
+    """The base model's dropdown, not drawn yet: other tabs need its value."""
+    return gr.Dropdown(
+        recipes.model_choices(services),
+        value=DEFAULT_MODEL,
+        allow_custom_value=True,
+        label="Base model",
+        info="From the list, or any Hugging Face id of a causal language model.",
+        elem_id="model",
+        render=False,
+    )
+
+
+def longest_row() -> gr.Dropdown | gr.Number:
+    """The widget of max_length, not drawn yet."""
+    return widget(*LONGEST, render=False)
+
+
 def build(
-    services: Services, dataset: gr.Dropdown, run: gr.Dropdown, tab: gr.Tab, page: gr.Blocks, kept: gr.BrowserState
+    services: Services,
+    dataset: gr.Dropdown,
+    run: gr.Dropdown,
+    tab: gr.Tab,
+    page: gr.Blocks,
+    kept: gr.BrowserState,
+    model: gr.Dropdown,
+    max_length: gr.Dropdown | gr.Number,
 ) -> TrainTab:
     with gr.Row():
-        model = gr.Dropdown(
-            recipes.model_choices(services),
-            value=DEFAULT_MODEL,
-            allow_custom_value=True,
-            label="Base model",
-            info="From the list, or any Hugging Face id of a causal language model.",
-            elem_id="model",
-        )
+        model.render()
         fields = {key: widget(key, label) for key, label in MAIN}
     with gr.Accordion("More settings", open=False), gr.Row(elem_classes=["settings"]):
-        fields |= {key: widget(key, label) for key, label in MORE}
+        max_length.render()
+        fields |= {LONGEST[0]: max_length} | {key: widget(key, label) for key, label in MORE}
     with gr.Row():
         start = gr.Button("Start training", variant="primary", elem_id="start")
         stop = gr.Button("Stop and keep what was learnt", elem_id="stop", interactive=False)
@@ -144,4 +162,4 @@ def build(
         trigger_mode="always_last",
         api_visibility="private",
     )
-    return TrainTab(model, fields["tuner.num_heads"], following)
+    return TrainTab(fields["tuner.num_heads"], following)

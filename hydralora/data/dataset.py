@@ -215,7 +215,7 @@ def _write(
                     messages = json.dumps(example.messages, ensure_ascii=False)
                     twin = seen.setdefault(int.from_bytes(_digest(messages)), number)
                     if twin != number:
-                        raise Flaw("duplicate", "", f"it is the same as row {twin}", "It is left out; drop it.")
+                        raise Flaw("duplicate", "", f"is the same as row {twin}", "Drop one of the two.")
                     good.add({"row": number, "messages": messages, "task": example.task})
                 except Flaw as flaw:
                     first = first or Problem(number, sources[index].name, file_rows[index], **flaw.values)  # type: ignore[arg-type]

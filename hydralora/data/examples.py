@@ -72,7 +72,7 @@ def to_example(row: Any, mapping: Mapping, number: int) -> Example:
     if isinstance(row, Flaw):
         raise row
     if not isinstance(row, dict):
-        raise Flaw("wrong-type", "", f"found a {kind_of(row)}", "Write an object with columns.")
+        raise Flaw("wrong-type", "", f"is {kind_of(row)}", "Write an object with columns.")
     if mapping.messages:
         messages = _conversation(row.get(mapping.messages), mapping.messages)
     elif mapping.text:
@@ -96,7 +96,7 @@ def _said(role: str, content: str) -> dict[str, str]:
 
 def _label(task: Any, column: str) -> str:
     if isinstance(task, (dict, list)):
-        raise Flaw("wrong-type", column, f"holds a {kind_of(task)}", "Write text, or name another column as the task.")
+        raise Flaw("wrong-type", column, f"holds {kind_of(task)}", "Write text, or name another column as the task.")
     if not is_whole(label := str(task)):
         raise Flaw("undecodable", column, *HALF)
     return label
@@ -108,7 +108,7 @@ def _text(row: dict[str, Any], column: str, required: Kind | None) -> str:
     if value is None:
         value = ""
     if not isinstance(value, str):
-        raise Flaw("wrong-type", column, f"holds a {kind_of(value)}", "Write text.")
+        raise Flaw("wrong-type", column, f"holds {kind_of(value)}", "Write text.")
     if required and not value.strip():
         raise Flaw(required, column, "is empty", FILL)
     if not is_whole(value):
@@ -126,7 +126,7 @@ def _conversation(value: Any, column: str) -> list[dict[str, str]]:
         raise Flaw(
             "missing-answer" if value is None or value == [] else "wrong-type",
             column,
-            f"holds {'an empty' if value == [] else 'a'} {kind_of(value)}",
+            f"holds {'an empty list' if value == [] else kind_of(value)}",
             "Write a list of {role, content} messages.",
         )
     messages = [_message(column, i, message) for i, message in enumerate(value, 1)]
@@ -144,7 +144,7 @@ def _conversation(value: Any, column: str) -> list[dict[str, str]]:
 
 def _message(column: str, position: int, message: Any) -> dict[str, str]:
     if not isinstance(message, dict):
-        raise Flaw("wrong-type", column, f"holds a {kind_of(message)} as message {position}", "Write {role, content}.")
+        raise Flaw("wrong-type", column, f"holds {kind_of(message)} as message {position}", "Write {role, content}.")
     role = message.get("role", message.get("from"))
     content = message.get("content", message.get("value"))
     called = next((key for key in TOOL_KEYS if message.get(key)), None)
@@ -166,7 +166,7 @@ def _message(column: str, position: int, message: Any) -> dict[str, str]:
         content = _parts(column, position, content)
     if content is not None and not isinstance(content, str):
         raise Flaw(
-            "wrong-type", column, f"holds a {kind_of(content)} as the content of message {position}", "Write text."
+            "wrong-type", column, f"holds {kind_of(content)} as the content of message {position}", "Write text."
         )
     if not content or not content.strip():
         kind: Kind = "missing-answer" if ROLES[role.lower()] == "assistant" else "missing-question"

@@ -53,6 +53,14 @@ WANTED = (
 )
 
 
+class UnknownColumns(DatasetError):
+    """No mapping is told by the columns, so that a person must give one."""
+
+    def __init__(self, message: str, columns: Sequence[str]) -> None:
+        super().__init__(message)
+        self.columns = list(columns)
+
+
 class Mapping(Section):
     """The columns of a dataset: a question with its answer, or a conversation, or plain text."""
 
@@ -96,7 +104,7 @@ def detect(columns: Sequence[str], where: str) -> Mapping:
         where: the file's name, for the error.
 
     Raises:
-        DatasetError: none is known.
+        UnknownColumns: none is known.
     """
     named = {name.strip().lower(): name for name in reversed(columns)}
     task = next((named[name] for name in TASKS if name in named), None)
@@ -110,7 +118,7 @@ def detect(columns: Sequence[str], where: str) -> Mapping:
         return Mapping(question=named[question], context=about, answer=named[answer], task=task)
     if "text" in named:
         return Mapping(text=named["text"], task=task)
-    raise DatasetError(f"{where}: found {', '.join(map(repr, columns)) or 'no columns'}. {WANTED}")
+    raise UnknownColumns(f"{where}: found {', '.join(map(repr, columns)) or 'no columns'}. {WANTED}", columns)
 
 
 def load_mapping(path: Path) -> Mapping:

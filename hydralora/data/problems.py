@@ -60,8 +60,8 @@ class Problem:
     @property
     def sentence(self) -> str:
         """As "rows.jsonl, row 7: column 'output' is empty. Fill it in, or drop the row."."""
-        where = f"column '{self.column}' " if self.column else ""
-        return f"{self.file}, row {self.file_row}: {where}{self.found}. {self.wanted}"
+        where = f"column '{self.column}'" if self.column else "it"
+        return f"{self.file}, row {self.file_row}: {where} {self.found}. {self.wanted}"
 
 
 def write_problems(problems: Iterable[Problem], file: TextIO) -> None:

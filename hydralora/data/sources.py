@@ -132,7 +132,13 @@ def _jsonl(name: str, text: IO[str]) -> Iterator[Any]:
             try:
                 yield json.loads(line)
             except (ValueError, RecursionError) as error:
-                yield Flaw("broken-row", "", f"this line is not JSON ({error})", "Write one JSON object on every line.")
+                yield Flaw("broken-row", "", f"is not JSON ({_reason(error)})", "Write one JSON object on every line.")
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, json.JSONDecodeError):  # its own text counts lines, of which there is one here
+        return f"{error.msg} at character {error.pos + 1}"
+    return "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
 
 
 def _txt(name: str, text: IO[str]) -> Iterator[Any]:
@@ -151,7 +157,7 @@ def _lines(text: IO[str]) -> Iterator[Any]:
             continue
         while line and not line.endswith("\n"):
             line = text.readline(MAX_ROW)
-        yield Flaw("broken-row", "", f"it is longer than {MAX_ROW >> 20} million characters", "Split it.")
+        yield Flaw("broken-row", "", f"is longer than {MAX_ROW >> 20} million characters", "Split it.")
 
 
 def _json(name: str, text: IO[str]) -> Iterator[Any]:
@@ -171,7 +177,7 @@ def _json(name: str, text: IO[str]) -> Iterator[Any]:
             raise DatasetError(f"{name}: it holds an object at the top with {found}. Write one array of objects.")
         (value,) = arrays.values()
     if not isinstance(value, list):
-        raise DatasetError(f"{name}: it holds a {kind_of(value)} at the top. Write an array of objects.")
+        raise DatasetError(f"{name}: it holds {kind_of(value)} at the top. Write an array of objects.")
     yield from value
 
 
@@ -189,7 +195,7 @@ def _csv(name: str, text: IO[str]) -> Iterator[Any]:
         try:
             cells = next(reader, None)
         except csv.Error as error:
-            yield Flaw("broken-row", "", f"it is not {delimiter!r}-separated values ({error})", "Mind its quotes.")
+            yield Flaw("broken-row", "", f"is not {delimiter!r}-separated values ({error})", "Mind its quotes.")
             continue
         if cells is None:
             return
@@ -199,7 +205,7 @@ def _csv(name: str, text: IO[str]) -> Iterator[Any]:
             yield Flaw(
                 "ragged-row",
                 "",
-                f"it has {len(cells)} cells where the header has {len(header)}",
+                f"has {len(cells)} cells where the header has {len(header)}",
                 "Put text with separators or line breaks in double quotes.",
             )
             continue
@@ -254,5 +260,5 @@ def _reporting(name: str, kind: str) -> Iterator[None]:
 
 def kind_of(value: Any) -> str:
     """What JSON calls a value, in words."""
-    names = {dict: "object", list: "list", str: "text", bool: "true/false", type(None): "null"}
-    return names.get(type(value), "number" if isinstance(value, (int, float)) else type(value).__name__)
+    names = {dict: "an object", list: "a list", str: "text", bool: "true/false", type(None): "null"}
+    return names.get(type(value), "a number" if isinstance(value, (int, float)) else f"a {type(value).__name__}")

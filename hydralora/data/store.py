@@ -1,33 +1,43 @@
-"""Uploaded datasets, kept in the workspace under the hash of their content."""
+"""Uploaded datasets, kept in the workspace under the hash of their content and mapping."""
 
 import hashlib
 import json
 import os
 import re
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from hydralora.assets import demo_file
-from hydralora.data.dataset import Dataset, read_dataset
-from hydralora.data.sources import suffix_of
+from hydralora.data.dataset import Dataset, OnProgress, read_dataset
+from hydralora.data.mapping import Mapping, load_mapping, save_mapping
+from hydralora.data.sources import open_source
 from hydralora.errors import DatasetError
 
 DATASET_ID = re.compile(r"[0-9a-f]{16}")
 DEMO = "demo"
+MAPPING = "mapping.yaml"
+UNSAFE = re.compile(r"[^\w. -]")
 
 
 @dataclass(frozen=True)
 class StoredDataset:
-    """A dataset by id: training rows, and held-out rows in a second file if it has one."""
+    """A dataset by id: its files of training rows, how they are read, and a file of held-out rows if it has one."""
 
     id: str
     name: str
-    train: Path
+    files: tuple[Path, ...]
+    mapping_file: Path | None
     heldout: Path | None
 
-    def read(self) -> Dataset:
-        return read_dataset(self.train)
+    @property
+    def mapping(self) -> Mapping | None:
+        """The mapping that a person gave; None where the columns tell it."""
+        return load_mapping(self.mapping_file) if self.mapping_file else None
+
+    def read(self, on_progress: OnProgress = lambda done, total: None) -> Dataset:
+        return read_dataset(self.files, self.mapping, on_progress=on_progress)
 
 
 class DatasetStore:
@@ -36,26 +46,29 @@ class DatasetStore:
     def __init__(self, workspace: Path) -> None:
         self.folder = workspace / "datasets"
 
-    def add(self, path: Path, name: str) -> StoredDataset:
-        """Check a file and keep a copy; the same content is kept once.
+    def add(self, files: Sequence[Path], mapping: Mapping | None = None) -> StoredDataset:
+        """Keep copies of files under their names; the same content with the same mapping is kept once.
+
+        Whether their rows can be used is for `read` to say.
 
         Raises:
-            DatasetError: the file can't be used, naming row, column and fix.
+            DatasetError: there is no such file, or its type can't be read.
         """
-        shown = Path(name).name or path.name
-        try:
-            read_dataset(path)
-        except DatasetError as error:
-            raise DatasetError(str(error).replace(path.name, shown)) from error
-        with path.open("rb") as file:
-            dataset_id = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+        sources = [open_source(path) for path in files]
+        digest = hashlib.sha256(mapping.model_dump_json().encode() if mapping else b"")
+        for source in sources:
+            with source.path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        dataset_id = digest.hexdigest()[:16]
         target = self.folder / dataset_id
         if not target.exists():
             building = self.folder / f".{dataset_id}"
             shutil.rmtree(building, ignore_errors=True)
-            building.mkdir(parents=True)
-            shutil.copyfile(path, building / f"rows{suffix_of(path)}")
-            (building / "dataset.json").write_text(json.dumps({"version": 1, "name": shown}), encoding="utf-8")
+            names = [_copied(source.path, building / "files", i) for i, source in enumerate(sources)]
+            if mapping:
+                save_mapping(mapping, building / MAPPING)
+            about = {"version": 1, "name": ", ".join(source.name for source in sources), "files": names}
+            (building / "dataset.json").write_text(json.dumps(about), encoding="utf-8")
             os.replace(building, target)
         return self.get(dataset_id)
 
@@ -66,15 +79,43 @@ class DatasetStore:
             DatasetError: there is none.
         """
         if dataset_id == DEMO:
-            return StoredDataset(DEMO, "Demo: four skills", demo_file("train"), demo_file("heldout"))
+            return StoredDataset(DEMO, "Demo: four skills", (demo_file("train"),), None, demo_file("heldout"))
         folder = self.folder / dataset_id
-        if not DATASET_ID.fullmatch(dataset_id) or not (folder / "dataset.json").exists():
+        if not DATASET_ID.fullmatch(dataset_id) or not (folder / "files").is_dir():
             raise DatasetError(f"There is no dataset {dataset_id!r} in this workspace. Upload the file again.")
-        name = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))["name"]
-        return StoredDataset(dataset_id, name, next(folder.glob("rows.*")), None)
+        about = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
+        mapping = folder / MAPPING
+        return StoredDataset(
+            id=dataset_id,
+            name=about["name"],
+            files=tuple(folder / "files" / name for name in about["files"]),
+            mapping_file=mapping if mapping.exists() else None,
+            heldout=None,
+        )
+
+    def remove(self, dataset_id: str) -> None:
+        """Delete a dataset's copies; runs that were trained on it keep their results.
+
+        Raises:
+            DatasetError: there is none, or it is the demo.
+        """
+        if dataset_id == DEMO:
+            raise DatasetError("The demo dataset can't be removed; it is part of the program.")
+        self.get(dataset_id)
+        shutil.rmtree(self.folder / dataset_id)
 
     def all(self) -> list[StoredDataset]:
         """The demo first, then the uploaded ones by name."""
-        ids = [path.name for path in self.folder.iterdir()] if self.folder.is_dir() else []
+        ids = [path.parent.name for path in self.folder.glob("*/files")]
         stored = [self.get(name) for name in ids if DATASET_ID.fullmatch(name)]
         return [self.get(DEMO), *sorted(stored, key=lambda dataset: dataset.name.lower())]
+
+
+def _copied(path: Path, folder: Path, index: int) -> str:
+    """Copy a file into `folder`; returns the name that it has there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    name = UNSAFE.sub("_", path.name)
+    if (folder / name).exists():
+        name = f"{index + 1} {name}"
+    shutil.copyfile(path, folder / name)
+    return name

@@ -96,7 +96,7 @@ def encode(tokenizer: Any, example: Example) -> Encoded:
         raise Flaw(
             "refused-by-template",
             "",
-            f"the model's chat template refuses its messages ({_one_line(error)})",
+            f"is refused by the model's chat template ({_one_line(error)})",
             "Change the row, or choose another base model.",
         ) from error
     for ids, is_answer in pieces:
@@ -151,7 +151,7 @@ def encode_all(
         if not problems:
             raise DatasetError("There are no rows.")
         number, first = problems[0]
-        raise DatasetError(f"None of {len(problems)} rows can be used. The first, row {number}: {first}")
+        raise DatasetError(f"None of {len(problems)} rows can be used. The first: row {number} {first}")
     return EncodedRows(rows, problems)
 
 
@@ -164,7 +164,7 @@ def fit(row: Encoded, max_length: int, overlong: Overlong) -> tuple[Encoded, Fla
     length = len(row.input_ids)
     if length <= max_length:
         return row, None
-    found = f"it has {length} tokens, and max_length is {max_length}"
+    found = f"has {length} tokens, and max_length is {max_length}"
     if overlong == "drop":
         raise Flaw("too-long", "", found, "Raise max_length, shorten the row, or have such rows cut.")
     cut = Encoded(row.input_ids[:max_length], row.labels[:max_length], row.example)

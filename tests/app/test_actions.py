@@ -2,29 +2,104 @@
 
 import json
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from app.actions import chat, clusters, data, parameters, recipes, train
+from app.actions.background import Done, in_background
 from app.services import Services
 from hydralora.data.store import DEMO
 from hydralora.errors import ConfigError, DatasetError, HydraError, RunError
 from hydralora.generation import Sampling, generate
+from hydralora.preparation import read_split
 from hydralora.serving import load_base_model
 from tests.conftest import FinishedRun
 
 
-def test_an_uploaded_file_is_kept_once_under_its_name(services: Services, data_file: Path) -> None:
-    first = data.upload(services, str(data_file), "../../my rows.jsonl")
-    assert data.upload(services, str(data_file), "again.jsonl") == first
+def uploaded(services: Services, *paths: Path, mapping: dict[str, str] | None = None) -> str:
+    """The id of a dataset that was uploaded."""
+    *_, done = data.upload(services, [str(path) for path in paths], mapping)
+    assert isinstance(done, Done)
+    return done.value
+
+
+def test_an_uploaded_file_is_kept_once_under_its_name(services: Services, data_file: Path, tmp_path: Path) -> None:
+    path = tmp_path / "my rows.jsonl"
+    path.write_bytes(data_file.read_bytes())
+    first = uploaded(services, path)
+    assert uploaded(services, path) == first
     assert ("my rows.jsonl", first) in data.choices(services)
     view = data.view(services, first)
-    assert view.summary.startswith("my rows.jsonl: 48 training rows")
+    assert view.summary.startswith("my rows.jsonl: all 48 rows can be used, read as alpaca")
+    assert (view.problems, view.problem_table) == ("", [])
     assert view.table[0] == [1, "name fruit number aa", "plum", "fruit"]
-    kept = services.datasets.get(first).train.resolve()
-    assert kept.is_relative_to(services.store.workspace)
+    assert all(file.is_relative_to(services.store.workspace) for file in services.datasets.get(first).files)
+    data.remove(services, first)
+    assert first not in dict(data.choices(services)).values()
+
+
+def test_bad_rows_are_listed_with_their_fix(services: Services, tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    good = {"instruction": "a", "output": "b"}
+    path.write_text("\n".join([json.dumps(good), "{", json.dumps(good)]), encoding="utf-8")
+    dataset = uploaded(services, path)
+    view = data.view(services, dataset)
+    assert "1 of 3 rows can be used" in view.summary
+    assert view.problems.startswith("Left out: 1 broken row, 1 duplicate.")
+    assert [row[0] for row in view.problem_table] == [2, 3]
+    assert Path(data.problems_file(services, dataset)).read_text(encoding="utf-8").count("rows.jsonl") == 2
+
+
+def test_unknown_columns_are_mapped_by_a_person(services: Services, tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    rows = [{"ask": f"a{i}", "say": f"b{i}", "more": "c"} for i in range(3)]
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    *_, unread = data.upload(services, [str(path)])
+    assert isinstance(unread, data.Unread)
+    assert unread.columns == ["ask", "say", "more"]
+    chosen = dict.fromkeys(data.FIELDS, data.NONE) | {"question": "ask", "answer": "say"}
+    first = uploaded(services, path, mapping=chosen)
+    assert data.view(services, first).table[0] == [1, "a0", "b0", ""]
+    *_, done = data.remap(services, first, chosen | {"context": "more"})
+    assert isinstance(done, Done)
+    assert done.value != first
+    assert data.view(services, done.value).table[0] == [1, "a0\n\nc", "b0", ""]
+    assert data.view(services, first).mapping["context"] == data.NONE  # runs on the first stay true
+    assert ("rows.jsonl (ask, more, say)", done.value) in data.choices(services)
+    recipe = recipes.recipe_from_form(services, done.value, "", {})
+    assert len(read_split(recipe).train) == 2
+    assert Path(data.mapping_file(services, first)).read_text(encoding="utf-8") == "question: ask\nanswer: say\n"
+    with pytest.raises(ConfigError, match="name question and answer"):
+        list(data.remap(services, first, dict.fromkeys(data.FIELDS, data.NONE)))
+
+
+def test_what_the_model_reads_is_shown(services: Services, model_folder: Path) -> None:
+    name = _own_model(services, model_folder)
+    view = data.tokens(services, DEMO, name, 512)
+    figure = json.loads(view.lengths)
+    assert sum(figure["data"][0]["y"]) == 800
+    assert figure["data"][1]["x"] == [512, 512]
+    assert "800 rows" not in view.sentence  # nothing was sampled
+    rows = view.batch["rows"]
+    assert len(rows) == 8
+    for row in rows:
+        example = services.read_dataset(DEMO).examples[row["row"] - 1]
+        learnt = "".join(text for text, is_learnt, special in row["tokens"] if is_learnt and not special)
+        assert learnt.strip() == example.answer
+        assert any(special for _, _, special in row["tokens"])
+    assert "rows are longer" in data.tokens(services, DEMO, name, 100).sentence
+    assert "not on this machine" in data.tokens(services, DEMO, "owner/absent", 512).sentence
+
+
+def _own_model(services: Services, model_folder: Path) -> str:
+    folder = services.store.workspace / "models" / "mine"
+    if not folder.exists():
+        folder.parent.mkdir(exist_ok=True)
+        folder.symlink_to(model_folder)
+    return "mine"
 
 
 @pytest.mark.parametrize("name", ["../demo", "/etc/passwd", "0" * 16, ""])
@@ -48,7 +123,7 @@ def test_hover_text_of_a_row_is_not_html(services: Services, tmp_path: Path) -> 
     path = tmp_path / "rows.jsonl"
     rows = [{"instruction": f"<b>bold</b> {word}", "output": "x"} for word in "one two three four five six".split()]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    dataset = data.upload(services, str(path), "rows.jsonl")
+    dataset = uploaded(services, path)
     figure, _ = clusters.row_map(services, dataset, "tfidf-svd", 2, "pca")
     texts = [text for trace in json.loads(figure)["data"] for text in trace["text"]]
     assert all("<b>" not in text and "&lt;b>" in text for text in texts)
@@ -188,3 +263,29 @@ def test_held_out_rows_are_offered_for_every_task(services: Services) -> None:
     assert heldout
     assert len(offered) == 12
     assert {len(pair) for pair in offered} == {2}
+
+
+def test_work_in_the_background_tells_how_far_it_is_and_can_be_stopped() -> None:
+    seen: list[int] = []
+
+    def work(on_progress: Callable[[int, int], None]) -> str:
+        for i in range(200):
+            on_progress(i, 200)
+            seen.append(i)
+            time.sleep(0.01)
+        return "end"
+
+    *steps, done = in_background(work)
+    assert done == Done("end")
+    assert len(steps) >= 3
+    assert all(isinstance(step, tuple) and 0 <= step[0] < step[1] for step in steps)
+    seen.clear()
+    running = in_background(work)
+    next(running)
+    running.close()
+    time.sleep(0.1)
+    count = len(seen)
+    time.sleep(0.2)
+    assert len(seen) == count < 200
+    with pytest.raises(ZeroDivisionError):
+        list(in_background(lambda on_progress: 1 // 0))

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
+from hydralora.data.store import DatasetStore
 from hydralora.generation import Sampling, generate
 from hydralora.runs import RunStore
 from hydralora.serving import load_base_model
@@ -16,6 +17,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 expect.set_options(timeout=30_000)
 STEPS = 300
+UPLOAD = "input[data-testid='Upload a dataset-upload-button']"
 ANSWER_TOKENS = 24
 
 
@@ -34,15 +36,52 @@ def test_from_a_file_to_live_gates(page: Page, app: App, upload: Path, seen: See
 
 def test_a_wrong_file_is_refused_by_row_and_column(page: Page, tmp_path: Path) -> None:
     wrong = tmp_path / "wrong.jsonl"
-    wrong.write_text('{"instruction": "a", "output": "b"}\n{"instruction": "c", "output": ""}\n', encoding="utf-8")
-    page.locator("input[data-testid='Upload a dataset-upload-button']").set_input_files(wrong)
+    wrong.write_text('{"instruction": "c", "output": ""}\n', encoding="utf-8")
+    page.locator(UPLOAD).set_input_files(wrong)
     message = page.get_by_test_id("toast-body").first
-    expect(message).to_contain_text("wrong.jsonl, row 2: column 'output' is empty")
+    expect(message).to_contain_text("wrong.jsonl, row 1: column 'output' is empty")
+
+
+def test_bad_rows_are_listed_and_unknown_columns_mapped(page: Page, tmp_path: Path) -> None:
+    one, two = tmp_path / "one.csv", tmp_path / "two.csv"
+    one.write_text("Frage;Antwort;Art\nWas ist 1?;Eine Zahl;x\nWas ist 2?;;x\n", encoding="utf-8")
+    two.write_text("Frage;Antwort;Art\nWas ist 3?;Noch eine;y\nkurz;y\n", encoding="utf-8")
+    page.locator(UPLOAD).set_input_files([one, two])
+    expect(page.locator("#reading")).to_contain_text("one.csv: found 'Frage', 'Antwort', 'Art'")
+    for field, column in (("question", "Frage"), ("answer", "Antwort"), ("task", "Art")):
+        _choose(page, f"column-{field}", column)
+    page.locator("#apply-columns").click()
+    expect(page.locator("#data-summary")).to_contain_text("one.csv, two.csv: 2 of 4 rows can be used")
+    expect(page.locator("#data-summary")).to_contain_text("x, y")
+    problems = page.locator("#problems")
+    expect(problems).to_contain_text("one.csv, 2")
+    expect(problems).to_contain_text("has 2 cells where the header has 3")
+    expect(page.locator("#dataset input")).to_have_value(re.compile("Frage, Antwort"))
+    with page.expect_download() as download:
+        page.locator("#problems-csv").click()
+    assert (
+        download.value.path().read_text(encoding="utf-8").splitlines()[1].startswith("one.csv,2,Antwort,missing-answer")
+    )
+    with page.expect_download() as download:
+        page.locator("#columns button").first.click()
+        page.locator("#mapping-file").click()
+    assert download.value.path().read_text(encoding="utf-8") == "question: Frage\nanswer: Antwort\ntask: Art\n"
+
+
+def test_the_first_batch_shows_what_is_learnt(page: Page) -> None:
+    rows = page.locator("#batch .batch > div")
+    expect(rows).to_have_count(8)
+    expect(rows.first.locator(".special").first).to_have_text("<|im_start|>")
+    learnt = "".join(rows.first.locator(".learnt").all_text_contents())
+    number = int(re.search(r"row (\d+)", rows.first.text_content() or "").group(1))  # type: ignore[union-attr]
+    answer = DatasetStore(Path("unused")).get("demo").read().examples[number - 1].answer
+    assert learnt == f"{answer}<|im_end|>"
+    assert len(_traces(page, "lengths")[0]["x"]) > 10
 
 
 def _upload(page: Page, file: Path) -> None:
-    page.locator("input[data-testid='Upload a dataset-upload-button']").set_input_files(file)
-    expect(page.locator("#data-summary")).to_contain_text("three skills.jsonl: 120 training rows")
+    page.locator(UPLOAD).set_input_files(file)
+    expect(page.locator("#data-summary")).to_contain_text("three skills.jsonl: all 120 rows can be used")
     expect(page.locator("#data-table")).to_contain_text("<img src=x")  # shown as text
     page.locator("#to-clusters").click()
 
@@ -185,6 +224,7 @@ def _open(page: Page, tab: str) -> None:
 def _choose(page: Page, elem_id: str, option: str) -> None:
     page.locator(f"#{elem_id} input").click()
     page.get_by_role("option", name=option).click()
+    expect(page.get_by_role("option")).to_have_count(0)  # the list fades away
 
 
 def _traces(page: Page, elem_id: str) -> list[dict[str, Any]]:

@@ -220,7 +220,7 @@ FILES: dict[str, BadFile] = {
     "cut array": BadFile("a.json", json.dumps([GOOD]).encode()[:-1], "can't be read as json"),
     "object without rows": BadFile("a.json", b'{"data": []}', "object at the top with no array"),
     "object with two arrays": BadFile("a.json", b'{"a": [{"x": 1}], "b": [{"x": 1}]}', "'a', 'b'"),
-    "text at the top": BadFile("a.json", b'"x"', "holds a text at the top"),
+    "text at the top": BadFile("a.json", b'"x"', "holds text at the top"),
     "deep JSON": BadFile("a.json", DEEP.encode(), "deep"),
     "an array with a number of 5000 digits": BadFile("a.json", f"[{'1' * 5000}]".encode(), "can't be read as json"),
     "no known column": BadFile("a.jsonl", lines({"foo": "x", "bar": "y"}), "'foo', 'bar'.*instruction"),

@@ -156,5 +156,5 @@ def test_a_setting_is_checked_when_it_changes() -> None:
 def test_the_demos_recipe_needs_no_other_file() -> None:
     recipe = demo_recipe()
     assert recipe.data.eval is not None
-    assert Path(recipe.data.train).is_file()
+    assert Path(str(recipe.data.train)).is_file()
     assert Path(recipe.data.eval).is_file()

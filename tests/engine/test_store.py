@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from hydralora import DatasetError
+from hydralora.data.mapping import Mapping
 from hydralora.data.store import DatasetStore
 
 
@@ -20,28 +21,43 @@ def test_the_demo_is_always_there(store: DatasetStore) -> None:
 
 
 def test_the_same_content_is_kept_once(store: DatasetStore, data_file: Path, tmp_path: Path) -> None:
-    first = store.add(data_file, "mine.jsonl")
+    first = store.add([data_file])
     copy = tmp_path / "copy.jsonl"
     copy.write_bytes(data_file.read_bytes())
-    assert store.add(copy, "other.jsonl").id == first.id
-    assert [dataset.name for dataset in store.all()] == [store.get("demo").name, "mine.jsonl"]
-    assert first.train.read_bytes() == data_file.read_bytes()
+    assert store.add([copy]).id == first.id
+    assert [dataset.name for dataset in store.all()] == [store.get("demo").name, data_file.name]
+    assert first.files[0].read_bytes() == data_file.read_bytes()
     assert len(first.read().examples) == 48
-    assert first.heldout is None
+    assert (first.heldout, first.mapping) == (None, None)
 
 
-def test_a_name_is_no_path(store: DatasetStore, data_file: Path) -> None:
-    added = store.add(data_file, "../../outside/mine.jsonl")
-    assert added.name == "mine.jsonl"
-    assert added.train.resolve().is_relative_to(store.folder.resolve())
+def test_another_mapping_is_another_dataset(store: DatasetStore, data_file: Path) -> None:
+    mapping = Mapping(question="output", answer="instruction")
+    first, second = store.add([data_file]), store.add([data_file], mapping)
+    assert first.id != second.id
+    assert second.mapping == mapping
+    assert (first.read().examples[0].answer, second.read().examples[0].question) == ("plum", "plum")
 
 
-def test_a_wrong_file_is_refused_under_its_own_name(store: DatasetStore, tmp_path: Path) -> None:
-    path = tmp_path / "upload-7f3a.jsonl"
-    path.write_text('{"instruction": "x", "output": ""}', encoding="utf-8")
-    with pytest.raises(DatasetError, match=r"^mine\.jsonl, row 1: column 'output'"):
-        store.add(path, "mine.jsonl")
-    assert len(store.all()) == 1
+def test_files_keep_their_names_inside_the_workspace(store: DatasetStore, data_file: Path, tmp_path: Path) -> None:
+    files = []
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        files.append(tmp_path / folder / 'my "rows"; x.jsonl')
+        files[-1].write_bytes(data_file.read_bytes() + b'{"instruction": "%s", "output": "x"}' % folder.encode())
+    added = store.add(files)
+    assert [path.name for path in added.files] == ["my _rows__ x.jsonl", "2 my _rows__ x.jsonl"]
+    assert all(path.resolve().is_relative_to(store.folder.resolve()) for path in added.files)
+    assert len(added.read().examples) == 50  # 48 are in both
+
+
+def test_a_dataset_can_be_removed_but_not_the_demo(store: DatasetStore, data_file: Path) -> None:
+    added = store.add([data_file])
+    store.remove(added.id)
+    assert [dataset.id for dataset in store.all()] == ["demo"]
+    for name in (added.id, "demo", ".."):
+        with pytest.raises(DatasetError):
+            store.remove(name)
 
 
 @pytest.mark.parametrize("name", ["", "..", "../../etc", "0123456789abcdef", "x\0y"])

@@ -124,7 +124,7 @@ REFUSES_SYSTEM = (
 def test_a_template_that_refuses_says_so(template: str, tokenizer: Any) -> None:
     refusing = with_template(tokenizer, template)
     turns = ({"role": "system", "content": "Be short."}, *conversation("Hi", "Hello").messages)
-    with pytest.raises(Flaw, match="template refuses"):
+    with pytest.raises(Flaw, match="refused by the model's chat template"):
         encode(refusing, Example(7, turns))
     with pytest.raises(ConfigError, match=r"template refuses"):
         encode_prompt(refusing, list(turns[:-1]))
@@ -137,5 +137,5 @@ def test_a_row_that_the_template_refuses_is_left_out(tokenizer: Any) -> None:
     found = encode_all(refusing, [bad, good], 512)
     assert [row.example for row in found.rows] == [good]
     assert [(row, flaw.kind) for row, flaw in found.problems] == [(7, "refused-by-template")]
-    with pytest.raises(DatasetError, match=r"None of 1 rows.*row 7: .*template refuses"):
+    with pytest.raises(DatasetError, match=r"None of 1 rows.*row 7 is refused by the model"):
         encode_all(refusing, [bad], 512)

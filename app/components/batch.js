@@ -1,0 +1,27 @@
+// `element`, `props` and `watch` are handed in by gr.HTML. Texts are set as textContent: never as HTML.
+const list = element.querySelector('.batch');
+
+const token = ([text, learnt, special]) => {
+  const node = document.createElement('span');
+  node.textContent = text.replaceAll('\n', '⏎\n') || '·';
+  if (learnt) node.classList.add('learnt');
+  if (special) node.classList.add('special');
+  node.title = (special ? 'special token, ' : '') + (learnt ? 'learnt' : 'read only');
+  return node;
+};
+
+const line = ({row, tokens}) => {
+  const node = document.createElement('div');
+  node.setAttribute('role', 'listitem');
+  const name = document.createElement('b');
+  name.textContent = `row ${row}, ${tokens.length} tokens`;
+  const text = document.createElement('p');
+  text.append(...tokens.map(token));
+  node.append(name, text);
+  return node;
+};
+
+const draw = () => list.replaceChildren(...((props.value || {}).rows || []).map(line));
+
+draw();
+watch('value', draw);

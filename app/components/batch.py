@@ -1,0 +1,19 @@
+"""A batch as the model reads it: rows of tokens, with those that are learnt and the special ones marked."""
+
+from pathlib import Path
+
+import gradio as gr
+
+SCRIPT = Path(__file__).with_name("batch.js").read_text(encoding="utf-8")
+STYLE = Path(__file__).with_name("batch.css").read_text(encoding="utf-8")
+
+
+def batch_view(elem_id: str) -> gr.HTML:
+    """An empty view; its value is {rows: [{row: number, tokens: [[text, learnt, special]]}]}."""
+    return gr.HTML(
+        {"rows": []},
+        html_template="<div class='batch' role='list' aria-label='A batch of rows'></div>",
+        css_template=STYLE,
+        js_on_load=SCRIPT,
+        elem_id=elem_id,
+    )
