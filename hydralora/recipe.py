@@ -19,7 +19,8 @@ class Section(BaseModel):
 
 class DataSettings(Section):
     train: str | Annotated[list[str], Field(min_length=1)] = Field(
-        description="Training rows: a file, or a list of files, of JSONL, JSON, CSV, TSV, Parquet or text, or with .gz."
+        description="Training rows: a file, or several, of JSONL, JSON, CSV, TSV, Parquet or text, also with .gz; or "
+        "hub:OWNER/NAME:CONFIG@SPLIT, a dataset of the Hugging Face Hub."
     )
     eval: str | None = Field(None, description="Held-out rows, a second file. None splits some off the first.")
     mapping: str | None = Field(
@@ -201,9 +202,9 @@ def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
     for name in ("train", "eval", "mapping"):
         found = getattr(recipe.data, name)
         if isinstance(found, list):
-            setattr(recipe.data, name, [str((path.parent / file).resolve()) for file in found])
+            setattr(recipe.data, name, [_beside(path, file) for file in found])
         elif found is not None:
-            setattr(recipe.data, name, str((path.parent / found).resolve()))
+            setattr(recipe.data, name, _beside(path, found))
     for name in ("fsdp_config", "deepspeed"):
         file = getattr(recipe.launch, name)
         if isinstance(file, str):
@@ -211,6 +212,11 @@ def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
     if (path.parent / recipe.model).is_dir():  # else it is a model's id
         recipe.model = str((path.parent / recipe.model).resolve())
     return recipe
+
+
+def _beside(recipe: Path, file: str) -> str:
+    """A path that a recipe names, taken from its folder; a dataset of the Hub is left as it is."""
+    return file if file.startswith("hub:") else str((recipe.parent / file).resolve())
 
 
 def _override(values: Any, override: str) -> dict:

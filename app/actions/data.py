@@ -13,6 +13,7 @@ from app.services import Services
 from hydralora.data.batches import batch_order
 from hydralora.data.dataset import Dataset, read_dataset
 from hydralora.data.examples import Example
+from hydralora.data.hub import PREFIX, fetch_dataset
 from hydralora.data.mapping import Mapping, UnknownColumns, parse_mapping, save_mapping
 from hydralora.data.problems import write_problems
 from hydralora.data.statistics import TokenStatistics, token_statistics
@@ -47,6 +48,7 @@ class DataView:
 class Unread:
     """Files whose columns nobody knows yet."""
 
+    files: list[str]
     message: str
     columns: list[str]
 
@@ -78,7 +80,21 @@ def upload(
             else:
                 yield f"Reading: {step[0] / max(step[1], 1):.0%}"
     except UnknownColumns as error:
-        yield Unread(str(error), error.columns)
+        yield Unread(list(paths), str(error), error.columns)
+
+
+def fetch(services: Services, name: str) -> Iterator[str | Unread | Done[str]]:
+    """Fetch a dataset of the Hub, as owner/name:config@split, and read it like an uploaded file.
+
+    Raises:
+        HydraError: it can't be fetched, or not be read.
+    """
+    name = PREFIX + name.strip().removeprefix(PREFIX)
+    for step in in_background(lambda on_progress: fetch_dataset(name)):
+        if isinstance(step, Done):
+            yield from upload(services, [str(step.value)])
+        else:
+            yield f"Fetching {name.removeprefix(PREFIX)} from the Hugging Face Hub …"
 
 
 def remap(services: Services, dataset_id: str, mapping: dict[str, str]) -> Iterator[str | Unread | Done[str]]:

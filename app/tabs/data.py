@@ -52,6 +52,14 @@ def build(
             "routing messages.",
             elem_id="hint",
         )
+        named = gr.Textbox(
+            label="Or a dataset of the Hugging Face Hub",
+            placeholder="owner/name:config@split",
+            submit_btn="Fetch",
+            max_lines=1,
+            min_width=340,
+            elem_id="hub-name",
+        )
         stop = gr.Button("Stop reading", visible=False, elem_id="stop-reading", scale=0, min_width=140)
     status = sentence("", elem_id="reading")
     summary = sentence("", elem_id="data-summary")
@@ -85,8 +93,10 @@ def build(
                 for name, info in Mapping.model_fields.items()
             ]
         with gr.Row():
-            apply = gr.Button("Read by these columns", elem_id="apply-columns", scale=0, min_width=240)
-            mapping_file = gr.DownloadButton("Download this mapping", elem_id="mapping-file", scale=0, min_width=240)
+            apply = gr.Button("Read by these columns", elem_id="apply-columns", size="md", scale=0, min_width=240)
+            mapping_file = gr.DownloadButton(
+                "Download this mapping", elem_id="mapping-file", size="md", scale=0, min_width=240
+            )
     table = gr.Dataframe(
         headers=actions.COLUMNS,
         column_widths=actions.WIDTHS,
@@ -96,11 +106,7 @@ def build(
         elem_id="data-table",
         label="Rows",
     )
-    with gr.Accordion("As the model reads it", open=True):
-        counted = sentence("", elem_id="tokens-sentence")
-        lengths = plot_panel("lengths", "Rows by their length in tokens")
-        reading = sentence("", elem_id="batch-sentence")
-        batch = batch_view("batch")
+    as_read = _as_the_model_reads_it(services, dataset, model, max_length)
     following = gr.Button("Next: see its components", variant="primary", elem_id="to-clusters")
 
     @shown
@@ -118,12 +124,7 @@ def build(
             *_columns(view.columns, view.mapping),
         )
 
-    @shown
-    def read(dataset_id: str, model: str, max_length: float) -> tuple:
-        view = actions.tokens(services, dataset_id, model, int(max_length))
-        return say(view.sentence), view.lengths, say(view.batch_sentence), view.batch
-
-    def follow(steps: Iterator[Any], files: list[str]) -> Iterator[tuple]:
+    def follow(steps: Iterator[Any]) -> Iterator[tuple]:
         """What to show while files are read: status, stop, dataset, pending files, accordion, columns."""
         unchanged = [gr.skip() for _ in fields]
         try:
@@ -136,30 +137,35 @@ def build(
                 else:
                     told = f"{step.message} Or say below which column holds what."
                     known = _columns(step.columns, {})
-                    yield say(told), gr.Button(visible=False), gr.skip(), files, gr.Accordion(open=True), *known
+                    yield say(told), gr.Button(visible=False), gr.skip(), step.files, gr.Accordion(open=True), *known
         except Exception:
             yield "", gr.Button(visible=False), gr.skip(), gr.skip(), gr.skip(), *unchanged
             raise
 
     @shown_stream
     def keep(files: list[str]) -> Iterator[tuple]:
-        yield from follow(actions.upload(services, files), files)
+        yield from follow(actions.upload(services, files))
+
+    @shown_stream
+    def fetch(name: str) -> Iterator[tuple]:
+        yield from follow(actions.fetch(services, name))
 
     @shown_stream
     def remap(dataset_id: str, files: list[str], *chosen: str) -> Iterator[tuple]:
         mapping = dict(zip(actions.FIELDS, (value or actions.NONE for value in chosen), strict=True))
         steps = actions.upload(services, files, mapping) if files else actions.remap(services, dataset_id, mapping)
-        yield from follow(steps, files)
+        yield from follow(steps)
 
     outputs = [status, stop, dataset, pending, columns, *fields]
     quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
     uploading = upload.upload(keep, upload, outputs, **quiet)
+    fetching = named.submit(fetch, named, outputs, **quiet)
     mapping = apply.click(remap, [dataset, pending, *fields], outputs, **quiet)
     stop.click(
         lambda: (say("Stopped; nothing was kept."), gr.Button(visible=False)),
         None,
         [status, stop],
-        cancels=[uploading, mapping],
+        cancels=[uploading, fetching, mapping],
         **quiet,
     )
     viewed = gr.on(
@@ -169,10 +175,31 @@ def build(
         [summary, wrong, problems, report, mapping_file, table, pending, *fields],
         api_visibility="private",
     )
-    tokens = {"inputs": [dataset, model, max_length], "outputs": [counted, lengths, reading, batch]}
-    viewed.success(read, **tokens, api_visibility="private")
-    gr.on([model.change, max_length.change], read, **tokens, trigger_mode="always_last", api_visibility="private")
+    viewed.success(**as_read, api_visibility="private")
+    gr.on([model.change, max_length.change], **as_read, trigger_mode="always_last", api_visibility="private")
     return DataTab(following)
+
+
+def _as_the_model_reads_it(
+    services: Services, dataset: gr.Dropdown, model: gr.Dropdown, max_length: gr.Dropdown | gr.Number
+) -> dict[str, Any]:
+    """Draw lengths and a first batch; returns the listener that fills them."""
+    with gr.Accordion("As the model reads it", open=True):
+        counted = sentence("", elem_id="tokens-sentence")
+        lengths = plot_panel("lengths", "Rows by their length in tokens")
+        reading = sentence("", elem_id="batch-sentence")
+        batch = batch_view("batch")
+
+    @shown
+    def read(dataset_id: str, model: str, max_length: float) -> tuple:
+        view = actions.tokens(services, dataset_id, model, int(max_length))
+        return say(view.sentence), view.lengths, say(view.batch_sentence), view.batch
+
+    return {
+        "fn": read,
+        "inputs": [dataset, model, max_length],
+        "outputs": [counted, lengths, reading, batch],
+    }
 
 
 def _columns(columns: list[str], mapping: dict[str, str]) -> list[gr.Dropdown]:

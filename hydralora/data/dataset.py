@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, overload
 
 from hydralora.data.examples import Example, to_example
+from hydralora.data.hub import PREFIX, fetch_dataset
 from hydralora.data.mapping import Mapping, Shape, detect, parse_mapping
 from hydralora.data.problems import Flaw, Problem, is_whole
 from hydralora.data.sources import Source, open_source, records
@@ -129,6 +130,7 @@ def read_dataset(
     What was read once is in the cache, under a hash of the files' content, never of their names.
 
     Args:
+        files: paths, or datasets of the Hub as hub:OWNER/NAME (see hydralora.data.hub).
         mapping: which column holds what; None tells it by the columns.
         task_column: the column with a row's task, in place of the mapping's.
         on_progress: called with the bytes read and all bytes; what it raises stops the reading and leaves nothing.
@@ -139,7 +141,7 @@ def read_dataset(
     paths = [files] if isinstance(files, (str, Path)) else files
     if not paths:
         raise DatasetError("No data file is named. Name at least one.")
-    sources = [open_source(path) for path in paths]
+    sources = [open_source(fetch_dataset(str(path)) if str(path).startswith(PREFIX) else path) for path in paths]
     folder = cache_root() / "datasets" / _key(sources, mapping, task_column)
     if (folder / "dataset.json").exists():
         os.utime(folder)

@@ -59,7 +59,7 @@ def test_unknown_columns_are_mapped_by_a_person(services: Services, tmp_path: Pa
     path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     *_, unread = data.upload(services, [str(path)])
     assert isinstance(unread, data.Unread)
-    assert unread.columns == ["ask", "say", "more"]
+    assert (unread.files, unread.columns) == ([str(path)], ["ask", "say", "more"])
     chosen = dict.fromkeys(data.FIELDS, data.NONE) | {"question": "ask", "answer": "say"}
     first = uploaded(services, path, mapping=chosen)
     assert data.view(services, first).table[0] == [1, "a0", "b0", ""]
@@ -289,3 +289,21 @@ def test_work_in_the_background_tells_how_far_it_is_and_can_be_stopped() -> None
     assert len(seen) == count < 200
     with pytest.raises(ZeroDivisionError):
         list(in_background(lambda on_progress: 1 // 0))
+
+
+def test_a_hub_dataset_is_read_like_a_file(
+    services: Services, data_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def fetch_dataset(name: str) -> Path:
+        asked.append(name)
+        time.sleep(0.3)
+        return data_file
+
+    monkeypatch.setattr("app.actions.data.fetch_dataset", fetch_dataset)
+    first, *_, done = data.fetch(services, " owner/name@test ")
+    assert first == "Fetching owner/name@test from the Hugging Face Hub …"
+    assert isinstance(done, Done)
+    assert asked == ["hub:owner/name@test"]
+    assert len(services.read_dataset(done.value).examples) == 48

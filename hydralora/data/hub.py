@@ -1,0 +1,51 @@
+"""Datasets of the Hugging Face Hub, fetched into the cache as Parquet files."""
+
+import re
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+from hydralora.errors import DatasetError
+from hydralora.fetching import cache_root, first_line, hub_reachable
+
+PREFIX = "hub:"
+NAME = re.compile(r"hub:(?P<id>[\w.-]+(?:/[\w.-]+)?)(?::(?P<config>[\w.+-]+))?(?:@(?P<split>[\w.\[\]:%+-]+))?")
+UNSAFE = re.compile(r"[^\w.-]")
+WANTED = "Write hub:OWNER/NAME, with :CONFIG and @SPLIT where it has several, as hub:openai/gsm8k:main@test."
+
+
+def fetch_dataset(name: str) -> Path:
+    """A split of a Hub dataset as a local file, fetched once; by default the split "train".
+
+    No code of the dataset is run: `datasets` reads data files alone (https://huggingface.co/docs/datasets).
+
+    Args:
+        name: hub:OWNER/NAME, hub:OWNER/NAME:CONFIG, either with @SPLIT behind it.
+
+    Raises:
+        DatasetError: the name is no such name, the Hub can't be reached, or has no such dataset, config or split.
+    """
+    match = NAME.fullmatch(name)
+    if not match or ".." in name:
+        raise DatasetError(f"{name}: this is no dataset of the Hub. {WANTED}")
+    file = UNSAFE.sub("--", name.removeprefix(PREFIX)) + ".parquet"
+    path = cache_root() / "hub-datasets" / file
+    if path.exists():
+        return path
+    if not hub_reachable():
+        raise DatasetError(
+            f"{name}: the Hugging Face Hub can't be reached. Check the connection, or give a file of its rows."
+        )
+    from datasets import load_dataset
+
+    try:
+        rows = load_dataset(match["id"], match["config"], split=match["split"] or "train")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            rows.to_parquet(Path(folder) / path.name)
+            (Path(folder) / path.name).replace(path)
+    except Exception as error:  # datasets raises many kinds, for what is not there and for what can't be read
+        with suppress(OSError):
+            path.parent.rmdir()  # where it is empty
+        raise DatasetError(f"{name}: it can't be fetched from the Hub ({first_line(error)}). {WANTED}") from error
+    return path
