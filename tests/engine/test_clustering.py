@@ -1,7 +1,7 @@
-"""Components of a dataset, and how many there are."""
+"""Components of a dataset: features, k-means, what describes a component."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from sklearn.metrics import adjusted_rand_score
 
 from hydralora import ConfigError, DatasetError
 from hydralora.assets import demo_file
-from hydralora.clustering import Clusters, cluster, elbow, one_component
+from hydralora.clustering import Clusters, cluster, one_component, overlap
 from hydralora.data.dataset import Dataset, read_dataset
 from hydralora.data.examples import Example
 from hydralora.preparation import find_components, prepare
@@ -59,16 +59,47 @@ def test_new_texts_go_to_their_component(found: Clusters, demo: Dataset) -> None
 
 def test_components_are_described_by_their_own_rows(found: Clusters) -> None:
     for component in found.components:
-        assert component.size == found.sizes[component.id]
-        assert {found.labels[row] for row in component.nearest} == {component.id}
+        own = np.flatnonzero(found.labels == component.id)
+        assert (component.size, component.share) == (len(own), len(own) / 800)
+        assert component.nearest[0] == own[np.argmin(found.distances[own])]
+        assert component.outliers[0] == own[np.argmax(found.distances[own])]
+        assert set(component.nearest) | set(component.outliers) <= set(own.tolist())
         assert len(component.terms) >= 3
     assert len({component.name for component in found.components}) == 4
+
+
+def test_distances_are_to_the_rows_own_centre() -> None:
+    found = cluster(TEXTS, k=3)
+    for i in range(3):
+        own = found.vectors[found.labels == i]
+        assert found.distances[found.labels == i] == pytest.approx(np.linalg.norm(own - own.mean(0), axis=1), abs=1e-6)
+
+
+def test_terms_set_a_component_apart_from_the_others() -> None:
+    texts = [f"please do the following and say {TOPICS[i % 2]} now" for i in range(20)]
+    for component in cluster(texts, k=2).components:
+        own = TOPICS[component.nearest[0] % 2].split()
+        assert set(component.terms[:4]) == set(own)
+        assert component.name == ", ".join(component.terms[:3])
+
+
+def test_a_component_without_words_is_described_by_its_numbers() -> None:
+    texts = [*(f"please name {fruit}" for fruit in TOPICS[0].split() * 5), *(f"7 * {i} =" for i in range(20))]
+    found = cluster(texts, k=2)
+    assert "7" in found.components[found.labels[-1]].terms
+
+
+def test_stop_words_are_left_out_of_a_known_language() -> None:
+    texts = [f"what is the {TOPICS[i % 2]}" for i in range(20)]
+    assert not any({"what", "is", "the"} & set(c.terms) for c in cluster(texts, k=2, language="en").components)
+    with pytest.raises(ConfigError, match=r"stop words for language 'xx'.*en"):
+        cluster(texts, language="xx")
 
 
 def test_a_seed_gives_the_same_components() -> None:
     first, again = (cluster(TEXTS, seed=3) for _ in range(2))
     assert first.labels.tolist() == again.labels.tolist()
-    assert first.sse == again.sse
+    assert (first.sse, first.choice) == (again.sse, again.choice)
     assert np.array_equal(first.map("pca"), again.map("pca"))
 
 
@@ -92,16 +123,66 @@ def test_a_number_that_is_out_of_range_is_refused(k: int) -> None:
 
 
 def test_texts_of_the_same_words_are_one_point() -> None:
-    texts = ["red apple", "apple red", "Red Apple!", "blue sky", "sky, blue"]
+    texts = ["red apple", "apple red", "Red Apple", "blue sky", "sky blue"]
     assert cluster(texts).k <= 2
     with pytest.raises(ConfigError, match=r"k is 3.*from 1 to 2"):
         cluster(texts, k=3)
 
 
-@pytest.mark.parametrize("texts", [["", ""], ["1 + 2", "? !"]])
-def test_texts_without_words_are_refused(texts: list[str]) -> None:
-    with pytest.raises(DatasetError, match=r"None of the 2 texts holds a word.*num_heads.*router_init=random"):
-        cluster(texts)
+@pytest.mark.parametrize(
+    ("texts", "features", "said"),
+    [
+        (["", " "], "tfidf-svd", "holds a word, number or mark"),
+        (["1 + 2", "? !"], "tfidf", "holds a word of two letters.*tfidf-svd read numbers"),
+    ],
+)
+def test_texts_without_tokens_are_refused(texts: list[str], features: str, said: str) -> None:
+    with pytest.raises(DatasetError, match=rf"None of the 2 texts {said}.*num_heads.*router_init=random"):
+        cluster(texts, features=features)  # type: ignore[arg-type]
+
+
+def test_arithmetic_and_languages_without_spaces_are_told_apart() -> None:
+    sums = [f"{i} + {i + 1} =" for i in range(20)]
+    logic = [f"not ( True and {bool(i % 2)} )" for i in range(20)]
+    chinese = [f"请把下面的句子翻译成英文:今天是{i}号" for i in range(20)]
+    found = cluster([*sums, *logic, *chinese])
+    assert (found.k, found.labels.tolist()) == (3, found.labels[[0] * 20 + [20] * 20 + [40] * 20].tolist())
+
+
+def test_no_rows_and_rows_that_are_no_text_are_refused() -> None:
+    with pytest.raises(DatasetError, match="no rows to cluster"):
+        cluster([])
+    with pytest.raises(DatasetError, match="Row 2 is NoneType, not text"):
+        cluster(["a word", None])  # type: ignore[list-item]
+
+
+def encode(texts: Sequence[str]) -> np.ndarray:
+    """Vectors of a caller's own: which topic a text is about, and how long it is."""
+    return (
+        np.array([[text.startswith(topic.split()[0]) for topic in TOPICS] + [len(text) / 1e4] for text in texts]) * 5.0
+    )
+
+
+def test_a_caller_may_hand_in_vectors() -> None:
+    found = cluster(TEXTS, features=encode)
+    assert (found.k, found.features) == (3, "vectors")
+    assert adjusted_rand_score([i % 3 for i in range(30)], found.labels) == 1
+    assert found.assign(["hammer", "rain", "hammer and nail"]) == [found.labels[i] for i in (1, 2, 1)]
+    assert found.assign([]) == []
+
+
+@pytest.mark.parametrize(
+    ("vectors", "said"),
+    [
+        (np.zeros((29, 3)), r"shape \(29, 3\) for 30 texts.*\(30, dims\)"),
+        (np.zeros(30), r"shape \(30,\)"),
+        (np.full((30, 2), np.nan), r"30 vectors that are not finite, the first for row 1"),
+        (np.array([["x"]] * 30), r"<U1 vectors"),
+    ],
+)
+def test_vectors_that_cannot_be_used_are_refused(vectors: np.ndarray, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        cluster(TEXTS, features=lambda texts: vectors)
 
 
 @pytest.mark.parametrize("features", ["tfidf-svd", "tfidf"])
@@ -110,26 +191,6 @@ def test_rows_that_are_all_the_same_are_one_component(rows: int, features: str) 
     clusters = cluster(["only one row here"] * rows, features=features)  # type: ignore[arg-type]
     assert (clusters.k, clusters.sizes, clusters.labels.tolist()) == (1, [rows], [0] * rows)
     assert not clusters.map("pca").any()
-
-
-@pytest.mark.parametrize(
-    ("curve", "knee"),
-    [
-        (lambda k: 100 - 24 * (k - 1) if k <= 4 else 28 - 0.5 * (k - 4), 4),
-        (lambda k: 1000 / k**3, 3),
-        (lambda k: 100.0 - k, 1),
-        (lambda k: 0.0, 1),
-    ],
-    ids=["bent at 4", "smooth", "straight", "flat"],
-)
-def test_elbow(curve: Callable[[int], float], knee: int) -> None:
-    assert elbow([(k, curve(k)) for k in range(1, 21)]) == knee
-
-
-def test_progress_is_told() -> None:
-    told: list[tuple[int, int]] = []
-    cluster(TEXTS, max_k=5, on_progress=lambda done, total: told.append((done, total)))
-    assert told == [(i, 5) for i in range(1, 6)]
 
 
 def test_one_component_needs_no_words() -> None:
@@ -152,7 +213,7 @@ def test_the_silhouette_is_highest_at_the_true_number(features: str) -> None:
 
 
 def test_the_silhouette_reads_a_seeded_sample(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hydralora.clustering.SILHOUETTE_ROWS", 20)
+    monkeypatch.setattr("hydralora.clustering.clusters.SILHOUETTE_ROWS", 20)
     first, again, other = (cluster(TEXTS, max_k=4, seed=seed).silhouette for seed in (0, 0, 1))
     assert first == again != other
 
@@ -161,24 +222,52 @@ def test_a_row_on_its_own_has_no_silhouette() -> None:
     assert cluster(["red apple", "blue sky"]).silhouette == [(2, 0.0)]
 
 
-def sums(count: int) -> list[Example]:
-    """Rows without a word."""
-    turns = [
-        ({"role": "user", "content": f"{i} + 1"}, {"role": "assistant", "content": str(i + 1)}) for i in range(count)
-    ]
+def test_many_rows_are_fitted_on_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hydralora.clustering.features.FIT_ROWS", 60)
+    monkeypatch.setattr("hydralora.clustering.kmeans.FIT_ROWS", 60)
+    monkeypatch.setattr("hydralora.clustering.kmeans.TREE_ROWS", 40)
+    found = cluster(TEXTS * 10, k=3)
+    assert found.sizes == [100, 100, 100]
+    assert found.sse[2][1] == pytest.approx((found.distances**2).sum(), rel=1e-3)
+
+
+def test_rare_rows_can_still_have_components_of_their_own() -> None:
+    """Two different rows among thousands of like ones: the sample for Ward's tree holds neither."""
+    found = cluster(["red apple"] * 5000 + ["blue sky", "old stone"], k=3)
+    assert sorted(found.sizes) == [1, 1, 5000]
+
+
+def test_tasks_are_compared_with_components() -> None:
+    found = overlap([0, 0, 1, 1, -1, 2], ["b", "b", "a", "a", "a", None])
+    assert (found.tasks, found.components) == (["a", "b"], [-1, 0, 1])
+    assert found.table.tolist() == [[1, 0, 2], [0, 2, 0]]
+    assert overlap([1, 1, 0], ["x", "x", "y"]).ari == overlap([1, 1, 0], ["x", "x", "y"]).nmi == 1
+    assert overlap([0, 1, 0, 1], ["x", "x", "y", "y"]).nmi == pytest.approx(0)
+
+
+def test_tasks_that_cannot_be_compared_are_refused() -> None:
+    with pytest.raises(DatasetError, match="No row names its task"):
+        overlap([0, 1], [None, None])
+    with pytest.raises(DatasetError, match="2 labels, but 1 tasks"):
+        overlap([0, 1], ["x"])
+
+
+def blanks(count: int) -> list[Example]:
+    """Rows without a token."""
+    turns = [({"role": "user", "content": " " * i}, {"role": "assistant", "content": "x"}) for i in range(count)]
     return [Example(i, messages) for i, messages in enumerate(turns, 1)]
 
 
 @pytest.mark.parametrize(("method", "tuner"), [("lora", {}), ("hydralora", {"router_init": "random"})])
-def test_rows_without_words_are_one_component(make_recipe: Make, method: str, tuner: dict[str, Any]) -> None:
-    found = find_components(make_recipe(method=method, tuner=tuner), sums(5))
+def test_rows_without_tokens_are_one_component(make_recipe: Make, method: str, tuner: dict[str, Any]) -> None:
+    found = find_components(make_recipe(method=method, tuner=tuner), blanks(5))
     assert (found.k, found.sizes) == (1, [5])
 
 
 @pytest.mark.parametrize("tuner", [{}, {"num_heads": None, "router_init": "random"}])
-def test_heads_from_components_need_words(make_recipe: Make, tuner: dict[str, Any]) -> None:
+def test_heads_from_components_need_tokens(make_recipe: Make, tuner: dict[str, Any]) -> None:
     with pytest.raises(DatasetError, match=r"tuner\.num_heads together with tuner\.router_init=random"):
-        find_components(make_recipe(tuner=tuner), sums(5))
+        find_components(make_recipe(tuner=tuner), blanks(5))
 
 
 def test_a_component_of_long_rows_alone_names_max_length(make_recipe: Make, tmp_path: Path) -> None:

@@ -1,0 +1,30 @@
+"""Components of a dataset: text features, k-means or DBSCAN, and their number, which sets the number of heads.
+
+The clustering sets how many heads there are, and may start the router; it never assigns a row to a head.
+"""
+
+from hydralora.clustering.clusters import ClusterMethod, Clusters
+from hydralora.clustering.describe import Component
+from hydralora.clustering.features import Encoder, Features
+from hydralora.clustering.finding import MAX_K, cluster, one_component
+from hydralora.clustering.number import Choice, elbow, kneedle
+from hydralora.clustering.overlap import Overlap, overlap
+from hydralora.clustering.trials import TRIAL_METHODS, trials
+
+__all__ = [
+    "MAX_K",
+    "TRIAL_METHODS",
+    "Choice",
+    "ClusterMethod",
+    "Clusters",
+    "Component",
+    "Encoder",
+    "Features",
+    "Overlap",
+    "cluster",
+    "elbow",
+    "kneedle",
+    "one_component",
+    "overlap",
+    "trials",
+]

@@ -1,0 +1,143 @@
+"""Texts to vectors: TF-IDF, reduced or plain, or whatever a caller hands in."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, get_args
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from hydralora.errors import ConfigError, DatasetError
+
+Features = Literal["tfidf-svd", "tfidf"]
+Encoder = Callable[[Sequence[str]], Any]  # texts -> (rows, dims)
+Vectors = Any  # (rows, dims): a numpy array, or scipy's sparse matrix for plain TF-IDF
+
+SVD_DIMS = 50
+FIT_ROWS = 20_000  # at most; vocabulary, IDF and SVD of more rows cost time and change nothing that was measured
+VOCABULARY = 50_000  # tokens, the most frequent ones
+STOP_WORDS = {"en": "english"}
+# Chinese and Japanese write no spaces: there a character is a token. Without marks, arithmetic would be blank rows.
+_HAN_KANA = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
+TOKENS = rf"[{_HAN_KANA}]|[^\W{_HAN_KANA}]+|[^\w\s]"
+
+
+def fit_features(
+    texts: Sequence[str], features: Features | Encoder, seed: int, language: str | None
+) -> tuple[Encoder, Vectors]:
+    """An encoder for further texts, and the vectors of these: (rows, dims), of length 1.
+
+    "tfidf-svd" gives every token the square root of its IDF, so that the product of two rows has its IDF once (as
+    lnc.ltc in SMART's notation does), then takes 50 dimensions. With the whole IDF on both sides, rare words and
+    phrasings of one kind part further than kinds do.
+
+    Raises:
+        ConfigError: unknown features or language; the handed encoder's vectors can't be used.
+        DatasetError: no text holds a token.
+    """
+    if callable(features):
+        encoder = _checked(features)
+        return encoder, encoder(texts)
+    if features not in get_args(Features):
+        raise ConfigError(
+            f"Text features are {features!r}. Choose one of {', '.join(get_args(Features))}, or hand in a function."
+        )
+    if language is not None and language not in STOP_WORDS:
+        raise ConfigError(
+            f"There are no stop words for language {language!r}. Choose one of {', '.join(STOP_WORDS)}, or none."
+        )
+    seen = [texts[i] for i in sample_rows(len(texts), FIT_ROWS, seed)]
+    with threadpool_limits(1):
+        try:
+            encoder = _fit_tfidf(seen, language) if features == "tfidf" else _fit_tfidf_svd(seen, seed, language)
+        except ValueError as error:
+            raise DatasetError(_no_tokens(len(texts), features, language)) from error
+        return encoder, encoder(texts)
+
+
+def _no_tokens(rows: int, features: str, language: str | None) -> str:
+    what = "a word of two letters or more" if features == "tfidf" else "a word, number or mark"
+    beside = " beside stop words" if language else ""
+    other = " Features tfidf-svd read numbers and marks as well." if features == "tfidf" else ""
+    return (
+        f"None of the {rows} texts holds {what}{beside}, so they can't be clustered.{other} "
+        "To train on them, set tuner.num_heads together with tuner.router_init=random."
+    )
+
+
+def sample_rows(rows: int, most: int, seed: int) -> np.ndarray:
+    """At most `most` row numbers, drawn by seed, in order."""
+    if rows <= most:
+        return np.arange(rows)
+    return np.sort(np.random.default_rng(seed).choice(rows, most, replace=False))
+
+
+def dense(vectors: Vectors) -> np.ndarray:
+    """Sparse vectors in at most 50 dimensions; others as they are."""
+    if isinstance(vectors, np.ndarray):
+        return vectors
+    if vectors.shape[1] == 1:
+        return vectors.toarray()
+    from sklearn.decomposition import TruncatedSVD
+
+    with threadpool_limits(1), np.errstate(all="ignore"):
+        return TruncatedSVD(min(SVD_DIMS, *vectors.shape), random_state=0).fit_transform(vectors)
+
+
+def token_shares(texts: Sequence[str]) -> Any:
+    """Sublinear token counts of length 1, no IDF: sparse (rows, tokens). Their product says how much two rows share."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    counts = TfidfVectorizer(sublinear_tf=True, use_idf=False, token_pattern=TOKENS, max_features=VOCABULARY)
+    try:
+        return counts.fit_transform(texts)
+    except ValueError:  # not one token; a handed encoder may still tell such rows apart
+        from scipy.sparse import csr_matrix
+
+        return csr_matrix((len(texts), 1))
+
+
+def _fit_tfidf(texts: Sequence[str], language: str | None) -> Encoder:
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    return TfidfVectorizer(max_features=VOCABULARY, stop_words=STOP_WORDS.get(language or "")).fit(texts).transform
+
+
+def _fit_tfidf_svd(texts: Sequence[str], seed: int, language: str | None) -> Encoder:
+    from sklearn.decomposition import TruncatedSVD
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.preprocessing import normalize
+
+    stop_words = STOP_WORDS.get(language or "")
+    tfidf = TfidfVectorizer(sublinear_tf=True, token_pattern=TOKENS, max_features=VOCABULARY, stop_words=stop_words)
+    tfidf.fit(texts)
+    tfidf.idf_ = np.sqrt(tfidf.idf_)
+    weights = tfidf.transform(texts)
+    if weights.shape[1] == 1:  # one token: SVD refuses a single column
+        return lambda texts: tfidf.transform(texts).toarray()
+    svd = TruncatedSVD(min(SVD_DIMS, *weights.shape), random_state=seed)
+    with np.errstate(all="ignore"):  # it divides by the variance, which like rows don't have
+        svd.fit(weights)
+    return lambda texts: normalize(svd.transform(tfidf.transform(texts)))
+
+
+def _checked(encoder: Encoder) -> Encoder:
+    """A handed encoder whose vectors are checked, and scaled to length 1."""
+
+    def encode(texts: Sequence[str]) -> np.ndarray:
+        from sklearn.preprocessing import normalize
+
+        vectors = np.asarray(encoder(texts))
+        if vectors.ndim != 2 or len(vectors) != len(texts) or not vectors.shape[1] or vectors.dtype.kind not in "fiu":
+            raise ConfigError(
+                f"The encoder gave {vectors.dtype} vectors of shape {vectors.shape} for {len(texts)} texts. "
+                f"It must give numbers of shape ({len(texts)}, dims)."
+            )
+        bad = np.flatnonzero(~np.isfinite(vectors).all(1))
+        if len(bad):
+            raise ConfigError(
+                f"The encoder gave {len(bad)} vectors that are not finite, the first for row {bad[0] + 1}. "
+                "Check the texts there, or compute in float32."
+            )
+        return normalize(vectors.astype(np.float32))
+
+    return encode
