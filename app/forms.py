@@ -6,10 +6,11 @@ from typing import Any, Literal, get_args, get_origin
 import gradio as gr
 from pydantic.fields import FieldInfo
 
-from hydralora.recipe import ComponentSettings, Recipe, Section, TrainingSettings, TunerSettings
+from hydralora.recipe import ComponentSettings, DataSettings, Recipe, Section, TrainingSettings, TunerSettings
 
 SECTIONS: dict[str, type[Section]] = {
     "": Recipe,
+    "data": DataSettings,
     "components": ComponentSettings,
     "tuner": TunerSettings,
     "training": TrainingSettings,
@@ -62,6 +63,6 @@ def _options(info: FieldInfo) -> tuple[Any, ...]:
 def _range(info: FieldInfo) -> tuple[float | None, float | None]:
     low = high = None
     for limit in info.metadata:
-        low = getattr(limit, "ge", low)
-        high = getattr(limit, "le", high)
+        low = getattr(limit, "ge", getattr(limit, "gt", low))
+        high = getattr(limit, "le", getattr(limit, "lt", high))
     return low, high

@@ -16,11 +16,13 @@ from hydralora.data.examples import Example
 from hydralora.data.hub import PREFIX, fetch_dataset
 from hydralora.data.mapping import Mapping, UnknownColumns, parse_mapping, save_mapping
 from hydralora.data.problems import write_problems
+from hydralora.data.split import split_by_file
 from hydralora.data.statistics import TokenStatistics, token_statistics
+from hydralora.data.store import DEMO, StoredDataset
 from hydralora.data.templates import IGNORED, Encoded, encode_all
 from hydralora.errors import ModelError
 from hydralora.models import find_model, load_tokenizer
-from hydralora.recipe import TrainingSettings
+from hydralora.recipe import DataSettings, TrainingSettings
 
 SHOWN_ROWS = 100
 SHOWN_PROBLEMS = 200
@@ -106,24 +108,31 @@ def remap(services: Services, dataset_id: str, mapping: dict[str, str]) -> Itera
     return upload(services, [str(file) for file in services.datasets.get(dataset_id).files], mapping)
 
 
+def hold_out(services: Services, dataset_id: str, path: str) -> str:
+    """Give a dataset a file of held-out rows; returns the id of the dataset that has it.
+
+    Raises:
+        HydraError: the file can't be read, or all its rows are training rows.
+    """
+    stored = services.datasets.get(dataset_id)
+    heldout = read_dataset(path, stored.read().mapping)
+    split_by_file(stored.read(), heldout)
+    return services.datasets.add(stored.files, stored.mapping, Path(path)).id
+
+
 def remove(services: Services, dataset_id: str) -> None:
     services.datasets.remove(dataset_id)
 
 
 def choices(services: Services) -> list[tuple[str, str]]:
     """(label, id) of every dataset; one that was read by a mapping says which."""
-    return [(_label(dataset.name, dataset.mapping), dataset.id) for dataset in services.datasets.all()]
+    return [(_label(dataset), dataset.id) for dataset in services.datasets.all()]
 
 
 def view(services: Services, dataset_id: str) -> DataView:
     data = services.read_dataset(dataset_id)
     stored = services.datasets.get(dataset_id)
     tasks = sorted(set(data.tasks or []))
-    heldout = (
-        f"{len(read_dataset(stored.heldout).examples)} more are held out"
-        if stored.heldout
-        else "a tenth of them will be held out for evaluation"
-    )
     labels = (
         f" Task labels, used for evaluation only: {', '.join(tasks[:12])}{'…' * (len(tasks) > 12)}." if tasks else ""
     )
@@ -131,7 +140,8 @@ def view(services: Services, dataset_id: str) -> DataView:
     encodings = {name for name in data.encodings if name and not name.startswith("utf-8")}
     noticed = f" Its text is {', '.join(sorted(encodings))}, not UTF-8." if encodings else ""
     return DataView(
-        f"{stored.name}: {_usable(data)}, read as {data.shape}; {heldout}.{noticed}{labels}{shown}",
+        f"{stored.name}: {_usable(data)}, read as {data.shape}; {_heldout_text(services, stored)}."
+        f"{noticed}{labels}{shown}",
         _problem_sentence(data),
         _problem_table(data),
         [row_cells(example) for example in data.examples[:SHOWN_ROWS]],
@@ -200,15 +210,28 @@ def _mapping(chosen: dict[str, str]) -> Mapping:
     return parse_mapping({name: value for name, value in chosen.items() if value != NONE}, "Columns")
 
 
-def _label(name: str, mapping: Mapping | None) -> str:
-    if mapping is None:
-        return name
-    return f"{name} ({', '.join(mapping.columns)})"
+def _label(dataset: StoredDataset) -> str:
+    marks = [", ".join(dataset.mapping.columns)] if dataset.mapping else []
+    if dataset.heldout and dataset.id != DEMO:
+        marks.append(f"held out: {dataset.heldout.name}")
+    return f"{dataset.name} ({'; '.join(marks)})" if marks else dataset.name
 
 
 def _usable(data: Dataset) -> str:
     count, rows = len(data.examples), data.rows
     return f"all {rows} rows can be used" if count == rows else f"{count} of {rows} rows can be used"
+
+
+def _heldout_text(services: Services, stored: StoredDataset) -> str:
+    if stored.heldout is None:
+        share = DataSettings.model_fields["eval_fraction"].default
+        return f"a run holds out {share:.0%} of them, or the share set there"
+    heldout = stored.heldout
+    split = services.remember(
+        ("heldout", stored.id), lambda: split_by_file(stored.read(), read_dataset(heldout, stored.read().mapping))
+    )
+    shared = f" ({len(split.shared)} others are training rows too, and left out)" if split.shared else ""
+    return f"{len(split.heldout)} more are held out{shared}"
 
 
 def _problem_sentence(data: Dataset) -> str:

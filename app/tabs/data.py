@@ -97,6 +97,7 @@ def build(
             mapping_file = gr.DownloadButton(
                 "Download this mapping", elem_id="mapping-file", size="md", scale=0, min_width=240
             )
+    _held_out(services, dataset)
     table = gr.Dataframe(
         headers=actions.COLUMNS,
         column_widths=actions.WIDTHS,
@@ -178,6 +179,28 @@ def build(
     viewed.success(**as_read, api_visibility="private")
     gr.on([model.change, max_length.change], **as_read, trigger_mode="always_last", api_visibility="private")
     return DataTab(following)
+
+
+def _held_out(services: Services, dataset: gr.Dropdown) -> None:
+    """A button that gives the dataset a second file to measure on."""
+    with gr.Row():
+        heldout = gr.UploadButton(
+            "Upload held-out rows",
+            file_types=list(SUFFIXES),
+            type="filepath",
+            elem_id="upload-heldout",
+            size="sm",
+            scale=0,
+            min_width=220,
+        )
+        sentence("A second file to measure on, in place of a share of these rows.", elem_id="heldout-hint")
+
+    @shown
+    def hold_out(dataset_id: str, file: str) -> gr.Dropdown:
+        chosen = actions.hold_out(services, dataset_id, file)
+        return gr.Dropdown(choices=actions.choices(services), value=chosen)
+
+    heldout.upload(hold_out, [dataset, heldout], dataset, api_visibility="private")
 
 
 def _as_the_model_reads_it(

@@ -9,6 +9,8 @@ from hydralora.data.dataset import Dataset
 from hydralora.data.examples import Example
 from hydralora.errors import DatasetError
 
+IN_TRAINING = "in-training"  # the kind of problem that a held-out row has which is a training row too
+
 
 @dataclass(frozen=True)
 class Split:
@@ -80,14 +82,8 @@ def split_by_file(train: Dataset, heldout: Dataset) -> Split:
             f"{heldout.name}: each of its {len(shared)} rows is also in {train.name}, so it can't measure anything. "
             "Give other rows as data.eval, or none to split some off."
         )
-    return Split(list(train.examples), kept, _added(train.by_kind, heldout.by_kind), tuple(shared))
-
-
-def _added(*counts: dict[str, int]) -> dict[str, int]:
-    total: Counter[str] = Counter()
-    for each in counts:
-        total.update(each)
-    return dict(total)
+    by_kind = Counter(train.by_kind) + Counter(heldout.by_kind) + Counter({IN_TRAINING: len(shared)})
+    return Split(list(train.examples), kept, dict(by_kind), tuple(shared))
 
 
 def _normalised(example: Example) -> bytes:

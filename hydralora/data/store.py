@@ -46,19 +46,24 @@ class DatasetStore:
     def __init__(self, workspace: Path) -> None:
         self.folder = workspace / "datasets"
 
-    def add(self, files: Sequence[Path], mapping: Mapping | None = None) -> StoredDataset:
+    def add(self, files: Sequence[Path], mapping: Mapping | None = None, heldout: Path | None = None) -> StoredDataset:
         """Keep copies of files under their names; the same content with the same mapping is kept once.
 
         Whether their rows can be used is for `read` to say.
+
+        Args:
+            heldout: a file of rows to measure on, read by the same mapping.
 
         Raises:
             DatasetError: there is no such file, or its type can't be read.
         """
         sources = [open_source(path) for path in files]
         digest = hashlib.sha256(mapping.model_dump_json().encode() if mapping else b"")
-        for source in sources:
+        measured = [open_source(heldout)] if heldout else []
+        for source in sources + measured:
             with source.path.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
+        digest.update(bytes([len(measured)]))
         dataset_id = digest.hexdigest()[:16]
         target = self.folder / dataset_id
         if not target.exists():
@@ -67,7 +72,12 @@ class DatasetStore:
             names = [_copied(source.path, building / "files", i) for i, source in enumerate(sources)]
             if mapping:
                 save_mapping(mapping, building / MAPPING)
-            about = {"version": 1, "name": ", ".join(source.name for source in sources), "files": names}
+            about = {
+                "version": 1,
+                "name": ", ".join(source.name for source in sources),
+                "files": names,
+                "heldout": _copied(measured[0].path, building / "heldout", 0) if measured else None,
+            }
             (building / "dataset.json").write_text(json.dumps(about), encoding="utf-8")
             os.replace(building, target)
         return self.get(dataset_id)
@@ -90,7 +100,7 @@ class DatasetStore:
             name=about["name"],
             files=tuple(folder / "files" / name for name in about["files"]),
             mapping_file=mapping if mapping.exists() else None,
-            heldout=None,
+            heldout=folder / "heldout" / about["heldout"] if about["heldout"] else None,
         )
 
     def remove(self, dataset_id: str) -> None:

@@ -76,6 +76,22 @@ def test_unknown_columns_are_mapped_by_a_person(services: Services, tmp_path: Pa
         list(data.remap(services, first, dict.fromkeys(data.FIELDS, data.NONE)))
 
 
+def test_held_out_rows_can_be_uploaded(services: Services, data_file: Path, tmp_path: Path) -> None:
+    first = uploaded(services, data_file)
+    assert "a run holds out 10% of them" in data.view(services, first).summary
+    same = json.loads(data_file.read_text(encoding="utf-8").splitlines()[0])
+    held = tmp_path / "held.jsonl"
+    held.write_text("\n".join(map(json.dumps, [{"instruction": "new", "output": "x"}, same])), encoding="utf-8")
+    second = data.hold_out(services, first, str(held))
+    assert "1 more are held out (1 others are training rows too" in data.view(services, second).summary
+    assert (f"{data_file.name} (held out: held.jsonl)", second) in data.choices(services)
+    rows = read_split(recipes.recipe_from_form(services, second, "", {}))
+    assert [row.question for row in rows.heldout] == ["new"]
+    assert len(rows.train) == 48
+    with pytest.raises(DatasetError, match="each of its 48 rows is also in"):
+        data.hold_out(services, first, str(data_file))
+
+
 def test_what_the_model_reads_is_shown(services: Services, model_folder: Path) -> None:
     name = _own_model(services, model_folder)
     view = data.tokens(services, DEMO, name, 512)

@@ -51,5 +51,6 @@ def test_rows_of_both_files_are_left_out_of_the_held_out_ones(tmp_path: Path) ->
     found = split_by_file(train, read_dataset(path))
     assert [row.question for row in found.heldout] == ["new"]
     assert (found.shared, len(found.train)) == ((2,), 2)
+    assert found.by_kind == {"broken-row": 1, "in-training": 1}
     with pytest.raises(DatasetError, match=r"train\.jsonl: each of its 2 rows is also in train\.jsonl"):
         split_by_file(train, train)

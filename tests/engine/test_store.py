@@ -39,6 +39,17 @@ def test_another_mapping_is_another_dataset(store: DatasetStore, data_file: Path
     assert (first.read().examples[0].answer, second.read().examples[0].question) == ("plum", "plum")
 
 
+def test_held_out_rows_come_along(store: DatasetStore, data_file: Path, tmp_path: Path) -> None:
+    heldout = tmp_path / "held out.csv"
+    heldout.write_text("instruction,output\na,b\n", encoding="utf-8")
+    plain, both = store.add([data_file]), store.add([data_file], heldout=heldout)
+    assert plain.id != both.id != store.add([data_file, heldout]).id
+    assert plain.heldout is None
+    assert both.heldout is not None
+    assert both.heldout.read_bytes() == heldout.read_bytes()
+    assert both.heldout.name == "held out.csv"
+
+
 def test_files_keep_their_names_inside_the_workspace(store: DatasetStore, data_file: Path, tmp_path: Path) -> None:
     files = []
     for folder in ("a", "b"):
