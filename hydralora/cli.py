@@ -1,6 +1,5 @@
 """The `hydralora` command."""
 
-import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
@@ -13,6 +12,7 @@ from hydralora.console import answering, print_event, progress, run_line, say
 from hydralora.errors import ConfigError, HydraError, ModelError
 
 if TYPE_CHECKING:
+    from hydralora.clustering import Clusters
     from hydralora.data.dataset import Dataset
     from hydralora.data.problems import Problem
     from hydralora.data.statistics import TokenStatistics
@@ -181,45 +181,99 @@ def _data_text(data: "Dataset", problems: list["Problem"], tokens: "TokenStatist
 
 @_command
 def clusters(
-    file: Annotated[Path, typer.Argument(help="A data file.")],
-    k: Annotated[int | None, typer.Option(help="Number of components; by default the elbow's.")] = None,
-    method: Annotated[str, typer.Option(help="kmeans.")] = "kmeans",
-    features: Annotated[str, typer.Option(help="tfidf-svd, or tfidf (the paper's).")] = "tfidf-svd",
-    seed: Annotated[int, typer.Option(help="Seed of k-means and SVD.")] = 0,
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Data files; several are one dataset.")],
+    k: Annotated[int | None, typer.Option(help="Number of components; with it the method is fixed.")] = None,
+    method: Annotated[str, typer.Option(help="kmeans (finds the number), dbscan, or fixed (takes --k).")] = "kmeans",
+    features: Annotated[
+        str, typer.Option(help="tfidf-svd; tfidf (the paper's); model: mean-pooled states of the base model.")
+    ] = "tfidf-svd",
+    model: Annotated[str | None, typer.Option(help="Base model of --features model. Default: the default.")] = None,
+    text: Annotated[str, typer.Option(help="What is clustered: question, or everything.")] = "question",
+    language: Annotated[str | None, typer.Option(help="en leaves out English stop words.")] = None,
+    trials: Annotated[int, typer.Option(help="Also find the number this often, by several methods.")] = 0,
+    mapping: Annotated[Path | None, typer.Option(help="A mapping file: which column holds what.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write rows and labels here: .csv or .parquet.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of k-means, SVD and trials.")] = 0,
     as_json: Json = False,
     workspace: Workspace = None,
 ) -> dict[str, Any]:
     """Find a dataset's components, and with them the number of heads."""
-    from hydralora.clustering import cluster
+    from hydralora.clustering import cluster, overlap
+    from hydralora.clustering import trials as run_trials
+    from hydralora.clustering.export import write_rows
     from hydralora.data.dataset import read_dataset
+    from hydralora.data.mapping import load_mapping
 
-    if method != "kmeans":
-        raise ConfigError(f"--method is {method!r}. Choose kmeans, the only method so far.")
-    data = read_dataset(file)
-    found = cluster(
-        [example.question for example in data.examples],
-        k,
-        features,  # type: ignore[arg-type]
-        seed,
-        on_progress=lambda done, total: say(f"k-means, k = {done} of {total}") if sys.stderr.isatty() else None,
-    )
-    lines = [f"{found.k} components in {len(data.examples)} rows"]
-    lines += [f"{c.size:6} rows  {', '.join(c.terms)}" for c in found.components]
+    _check_clusters(method, k, features, text)
+    data = read_dataset(files, load_mapping(mapping) if mapping else None)
+    texts = [example.question if text == "question" else example.everything for example in data.examples]
+    encoder: Any = _state_encoder(model) if features == "model" else features
+    with progress("clustering") as on_progress:
+        found = cluster(
+            texts,
+            k,
+            encoder,
+            seed,
+            on_progress=on_progress,
+            method="dbscan" if method == "dbscan" else "kmeans",
+            language=language,
+        )
+    tried: list[tuple[Any, list[int]]] = []
+    if trials:
+        with progress("trials") as on_progress:
+            tried = run_trials(texts, trials, features=encoder, seed=seed, on_progress=on_progress, language=language)
     labels: list[int | None] = [None] * data.rows
     for example, label in zip(data.examples, found.labels.tolist(), strict=True):
         labels[example.row - 1] = label
+    if out:
+        write_rows(out, list(data.examples), found)
+    agreement = overlap(found.labels, data.tasks) if data.tasks else None
     return {
         "k": found.k,
-        "method": method,
-        "features": found.features,
+        "method": "fixed" if k else method,
+        "features": features,
         "labels": labels,
         "sizes": found.sizes,
+        "noise": found.noise,
         "sse": [list(pair) for pair in found.sse],
         "silhouette": [list(pair) for pair in found.silhouette],
-        "components": [{"id": c.id, "name": c.name, "size": c.size, "terms": c.terms} for c in found.components],
-        "trials": [],
-        "shown": "\n".join(lines),
+        "components": [asdict(component) for component in found.components],
+        "choice": found.choice and asdict(found.choice) | {"grade": found.choice.grade},
+        "overlap": agreement and {"ari": agreement.ari, "nmi": agreement.nmi},
+        "trials": [[name, numbers] for name, numbers in tried],
+        "shown": _clusters_text(found, tried),
     }
+
+
+def _check_clusters(method: str, k: int | None, features: str, text: str) -> None:
+    for name, value, allowed in (
+        ("--method", method, ("kmeans", "dbscan", "fixed")),
+        ("--features", features, ("tfidf-svd", "tfidf", "model")),
+        ("--text", text, ("question", "everything")),
+    ):
+        if value not in allowed:
+            raise ConfigError(f"{name} is {value!r}. Choose one of {', '.join(allowed)}.")
+    if method == "fixed" and k is None:
+        raise ConfigError("--method fixed takes the number from --k. Give it.")
+    if method == "dbscan" and k is not None:
+        raise ConfigError("--method dbscan finds the number itself. Leave out --k, or choose kmeans.")
+
+
+def _state_encoder(model: str | None) -> Any:
+    from hydralora.embedding import mean_pooled
+    from hydralora.models import DEFAULT_MODEL, find_model, load_base, load_tokenizer, pick_device
+
+    files = find_model(model or DEFAULT_MODEL)
+    return mean_pooled(load_base(files, pick_device()), load_tokenizer(files))
+
+
+def _clusters_text(found: "Clusters", tried: list[tuple[str, list[int]]]) -> str:
+    lines = [found.choice.sentence if found.choice else f"{found.k} components in {len(found.labels)} rows"]
+    lines += [f"{c.size:6} rows  {', '.join(c.terms)}" for c in found.components]
+    if found.noise:
+        lines.append(f"{found.noise:6} rows  noise, in no component")
+    lines += [f"trials, {name}: {', '.join(map(str, numbers))}" for name, numbers in tried]
+    return "\n".join(lines)
 
 
 @_command

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet
 import pytest
 import yaml
 from typer.testing import CliRunner, Result
@@ -132,7 +133,10 @@ def test_clusters() -> None:
     found = printed("clusters", demo_file("train"))
     rows = len(read_dataset(demo_file("train")).examples)
     assert (found["k"], found["method"], found["features"]) == (4, "kmeans", "tfidf-svd")
-    assert found["trials"] == []
+    assert (found["trials"], found["noise"]) == ([], 0)
+    assert found["choice"]["k"] == 4
+    assert found["choice"]["grade"] == "sure"
+    assert found["overlap"]["ari"] > 0.9
     assert len(found["labels"]) == rows
     assert set(found["labels"]) == {0, 1, 2, 3}
     assert found["sizes"] == [found["labels"].count(i) for i in range(4)]
@@ -141,11 +145,50 @@ def test_clusters() -> None:
     assert all({"id", "name", "size", "terms"} <= set(component) for component in found["components"])
 
 
-def test_clusters_of_a_given_number(data_file: Path) -> None:
-    found = printed("clusters", data_file, "--k", "2", "--features", "tfidf", "--seed", "3")
-    assert (found["k"], sorted(found["sizes"])) == (2, [24, 24])
+def test_clusters_of_a_given_number(data_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "rows.csv"
+    found = printed("clusters", data_file, "--k", "2", "--features", "tfidf", "--seed", "3", "--out", out)
+    assert (found["k"], found["method"], sorted(found["sizes"])) == (2, "fixed", [24, 24])
+    with out.open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["component"]) for row in rows] == found["labels"]
+    assert {row["task"] for row in rows} == {"fruit", "tool"}
+    printed("clusters", data_file, "--k", "2", "--out", tmp_path / "rows.parquet")
+    table = pyarrow.parquet.read_table(tmp_path / "rows.parquet")
+    assert table.column("row").to_pylist() == list(range(1, 49))
     shown = hydralora("clusters", data_file, "--k", "2").stdout
     assert shown.startswith("2 components in 48 rows")
+
+
+def test_clusters_by_density_by_a_models_states_and_in_trials(data_file: Path, model_folder: Path) -> None:
+    dense = printed("clusters", data_file, "--method", "dbscan")
+    assert dense["method"] == "dbscan"
+    assert dense["noise"] == dense["labels"].count(-1)
+    states = printed("clusters", data_file, "--features", "model", "--model", model_folder, "--k", "2")
+    assert sum(states["sizes"]) == 48
+    tried = dict(printed("clusters", data_file, "--k", "2", "--trials", "2")["trials"])
+    assert {"kmeans", "silhouette", "dbscan"} <= set(tried)
+    assert all(len(numbers) == 2 for numbers in tried.values())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--method", "magic"),
+        ("--features", "magic"),
+        ("--text", "magic"),
+        ("--method", "fixed"),
+        ("--method", "dbscan", "--k", "3"),
+        ("--language", "xx"),
+        ("--out", "rows.docx"),
+        ("--k", "1000"),
+    ],
+)
+def test_clusters_refuse_what_they_cannot_do(options: tuple[str, ...], data_file: Path) -> None:
+    result = hydralora("clusters", data_file, *options)
+    assert result.exit_code == 1
+    assert "error:" in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 def test_runs_show_and_stop(finished: FinishedRun) -> None:
@@ -223,7 +266,7 @@ def wrong_recipe(folder: Path) -> Path:
         (("clusters", "missing.jsonl"), "dataset", "no such file"),
         (("clusters", "DATA", "--k", "400"), "config", "k is 400"),
         (("clusters", "DATA", "--features", "words"), "config", "'words'"),
-        (("clusters", "DATA", "--method", "hdbscan"), "config", "Choose kmeans"),
+        (("clusters", "DATA", "--method", "hdbscan"), "config", "Choose one of kmeans"),
         (("params", "LLAMA", "--heads", "0"), "config", "num_heads is 0"),
         (("params", "LLAMA", "--targets", "query"), "config", "q_proj"),
         (("params", "LLAMA", "--router", "both"), "config", "router_input is 'both'"),

@@ -16,7 +16,7 @@ ENGINE = (
     {"fetching", "projection", "assets", "parallel"},
     {"recipe", "tuner", "models"},
     {"data"},
-    {"loss", "gates", "steering", "clustering"},
+    {"loss", "gates", "steering", "clustering", "embedding"},
     {"evaluation", "generation", "analysis", "preparation"},
     {"bake", "results", "trainer"},
     {"training", "runs"},

@@ -1,0 +1,40 @@
+"""Rows with their components, as a file to work on elsewhere."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydralora.clustering.clusters import Clusters
+from hydralora.data.examples import Example
+from hydralora.errors import ConfigError
+
+
+def write_rows(path: Path, examples: Sequence[Example], clusters: Clusters) -> None:
+    """Write row number, question, answer, task, component (from 0; -1 is noise) and its name, a line each.
+
+    Raises:
+        ConfigError: the path ends neither with .csv nor with .parquet, or can't be written.
+    """
+    import pyarrow as pa
+    import pyarrow.csv
+    import pyarrow.parquet
+
+    writers = {".csv": pyarrow.csv.write_csv, ".parquet": pyarrow.parquet.write_table}
+    write = writers.get(path.suffix.lower())
+    if write is None:
+        raise ConfigError(f"{path.name}: rows are written as .csv or .parquet. Choose one of these.")
+    names = {component.id: component.name for component in clusters.components}
+    labels = clusters.labels.tolist()
+    table = pa.table(
+        {
+            "row": [example.row for example in examples],
+            "question": [example.question for example in examples],
+            "answer": [example.answer for example in examples],
+            "task": pa.array([example.task for example in examples], pa.string()),
+            "component": labels,
+            "component_name": [names.get(label, "noise") for label in labels],
+        }
+    )
+    try:
+        write(table, path)
+    except OSError as error:
+        raise ConfigError(f"{path}: it can't be written ({error.strerror or error}).") from error

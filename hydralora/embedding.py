@@ -1,0 +1,50 @@
+"""Texts as a base model sees them: vectors to cluster."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from hydralora.tuner.model import model_body
+
+MAX_TOKENS = 256  # of a text; what comes behind them says little new about what it is
+BATCH = 16  # texts
+
+
+def mean_pooled(
+    model: Any, tokenizer: Any, on_progress: Callable[[int, int], None] = lambda done, total: None
+) -> Callable[[Sequence[str]], np.ndarray]:
+    """A function texts -> (texts, hidden size), float32: the mean of the last layer's states over a text's tokens.
+
+    Args:
+        model: a causal language model; an adapter on it, if active, takes part.
+        on_progress: called with the texts done, and all texts.
+    """
+    body = model_body(model)
+    device = next(model.parameters()).device
+
+    @torch.inference_mode()
+    def encode(texts: Sequence[str]) -> np.ndarray:
+        ids = [tokenizer(text, truncation=True, max_length=MAX_TOKENS)["input_ids"] or [0] for text in texts]
+        order = sorted(range(len(ids)), key=lambda i: len(ids[i]))  # of like length, so that little is padding
+        out = np.zeros((len(ids), model.config.get_text_config().hidden_size), dtype=np.float32)
+        for start in range(0, len(order), BATCH):
+            chosen = order[start : start + BATCH]
+            out[chosen] = _means(body, [ids[i] for i in chosen], device)
+            on_progress(start + len(chosen), len(ids))
+        return out
+
+    return encode
+
+
+def _means(body: torch.nn.Module, ids: list[list[int]], device: torch.device) -> np.ndarray:
+    width = max(map(len, ids))
+    tokens = torch.zeros(len(ids), width, dtype=torch.long)
+    mask = torch.zeros(len(ids), width, dtype=torch.long)
+    for i, row in enumerate(ids):
+        tokens[i, : len(row)] = torch.tensor(row)
+        mask[i, : len(row)] = 1
+    states = body(input_ids=tokens.to(device), attention_mask=mask.to(device), use_cache=False)[0].float()
+    weight = mask.to(device)[..., None]
+    return ((states * weight).sum(1) / weight.sum(1)).cpu().numpy()
