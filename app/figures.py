@@ -12,31 +12,79 @@ from app.palette import A_COLOUR, A_MARK, NEUTRAL, head_colour, head_mark, head_
 from hydralora.tuner.model import block_index
 
 METHOD_NAMES = {"pca": "PCA", "tsne": "t-SNE", "umap": "UMAP"}
+LABEL = 32  # characters
 MARGIN = {"l": 56, "r": 16, "t": 40, "b": 48}
 
 
-def elbow(sse: Sequence[tuple[int, float]], k: int) -> str:
-    """SSE over k, with the chosen k marked."""
+def component_number(sse: Sequence[tuple[int, float]], silhouette: Sequence[tuple[int, float]], k: int) -> str:
+    """SSE and silhouette over k, with the chosen k marked."""
     ks, values = zip(*sse, strict=True)
-    chosen = dict(sse)[k]
-    return _json(
-        [
-            go.Scatter(x=ks, y=values, mode="lines+markers", name="SSE", line={"color": "#0072B2"}),
+    traces: list[Any] = [
+        go.Scatter(x=ks, y=values, mode="lines+markers", name="SSE", line={"color": "#0072B2"}),
+        go.Scatter(
+            x=[k],
+            y=[dict(sse)[k]],
+            mode="markers+text",
+            text=[f"k = {k}"],
+            textposition="top right",
+            marker={"size": 14, "color": "#D55E00", "symbol": "diamond"},
+            name="chosen",
+        ),
+    ]
+    if silhouette:
+        ks, values = zip(*silhouette, strict=True)
+        traces.append(
             go.Scatter(
-                x=[k],
-                y=[chosen],
-                mode="markers+text",
-                text=[f"k = {k}"],
-                textposition="top right",
-                marker={"size": 14, "color": "#D55E00", "symbol": "diamond"},
-                name="chosen",
-            ),
-        ],
-        title="The elbow",
+                x=ks,
+                y=values,
+                yaxis="y2",
+                mode="lines+markers",
+                name="silhouette",
+                line={"color": "#CC79A7", "dash": "dot"},
+                marker={"symbol": "square"},
+            )
+        )
+    return _json(
+        traces,
+        title="How many components",
         xaxis={"title": {"text": "k, number of components"}, "dtick": 2},
         yaxis={"title": {"text": "sum of squared distances"}, "rangemode": "tozero"},
-        showlegend=False,
+        yaxis2={
+            "title": {"text": "mean silhouette"},
+            "overlaying": "y",
+            "side": "right",
+            "showgrid": False,
+            "rangemode": "tozero",
+            "tickformat": ".1f",
+        },
+        margin=MARGIN | {"r": 64},
     )
+
+
+def tasks_by_component(tasks: Sequence[str], components: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
+    """Rows of each task (rows) in each component (columns)."""
+    return _json(
+        [
+            go.Heatmap(
+                z=counts,
+                x=list(components),
+                y=[_short(task) for task in tasks],
+                colorscale="Cividis",
+                texttemplate="%{z}",
+                colorbar={"title": {"text": "rows"}, "thickness": 12},
+            )
+        ],
+        title="Rows of each task in each component",
+        yaxis={"autorange": "reversed", "automargin": True, "type": "category"},
+        xaxis={"automargin": True, "type": "category"},
+        height=140 + 26 * len(tasks),
+    )
+
+
+def _short(text: str) -> str:
+    """A label that leaves room for the picture, and in which Plotly finds no HTML."""
+    cut = text if len(text) <= LABEL else text[: LABEL - 1] + "…"
+    return cut.replace("&", "&amp;").replace("<", "&lt;")
 
 
 def sizes(names: Sequence[str], counts: Sequence[int]) -> str:
@@ -110,8 +158,10 @@ def component_map(
                 text=[hover[i] for i in rows],
                 hovertemplate="%{text}<extra></extra>",
                 mode="markers",
-                name=f"component {component + 1}",
-                marker={"color": head_colour(component), "symbol": head_mark(component), "size": 7},
+                name="noise" if component < 0 else f"component {component + 1}",
+                marker={"color": A_COLOUR, "symbol": A_MARK, "size": 6}
+                if component < 0
+                else {"color": head_colour(component), "symbol": head_mark(component), "size": 7},
             )
         )
     return _json(

@@ -7,9 +7,9 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from hydralora.clustering import Clusters, Features, cluster
+from hydralora.clustering import ClusterMethod, Clusters, Features, cluster
 from hydralora.data.dataset import Dataset
 from hydralora.data.store import DatasetStore
 from hydralora.errors import HydraError, RunError
@@ -19,8 +19,19 @@ from hydralora.runs import RUN_ID, Run, RunStore
 from hydralora.serving import Loaded, load_base_model, load_run
 
 MODEL_QUEUE = "model"  # handlers that use the loaded model wait in one queue
+OnProgress = Callable[[int, int], None]
 KEPT_ANSWERS = 64
 KEPT_RESULTS = 16
+
+
+@dataclass(frozen=True)
+class Clustering:
+    """How components are asked for; k None finds their number."""
+
+    k: int | None = None
+    features: Features = "tfidf-svd"
+    method: ClusterMethod = "kmeans"
+    text: Literal["question", "everything"] = "question"
 
 
 @dataclass
@@ -56,9 +67,16 @@ class Services:
         """Where a file that a page offers is written; all of them are gone when the app ends."""
         return Path(self._downloads.name) / name
 
-    def clusters(self, dataset_id: str, k: int | None, features: Features) -> Clusters:
-        texts = [example.question for example in self.read_dataset(dataset_id).examples]
-        return self.remember(("clusters", dataset_id, k, features), lambda: cluster(texts, k, features))
+    def clusters(self, dataset_id: str, asked: Clustering, on_progress: OnProgress | None = None) -> Clusters:
+        """A dataset's components, computed once for each way to ask for them."""
+
+        def compute() -> Clusters:
+            examples = self.read_dataset(dataset_id).examples
+            texts = [example.question if asked.text == "question" else example.everything for example in examples]
+            k = None if asked.method == "dbscan" else asked.k
+            return cluster(texts, k, asked.features, on_progress=on_progress, method=asked.method)
+
+        return self.remember(("clusters", dataset_id, asked), compute)
 
     def remember(self, key: Any, compute: Callable[[], Any]) -> Any:
         """A result computed once for all sessions; the last few are kept."""

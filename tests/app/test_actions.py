@@ -10,7 +10,7 @@ import pytest
 
 from app.actions import chat, clusters, data, parameters, recipes, train
 from app.actions.background import Done, in_background
-from app.services import Services
+from app.services import Clustering, Services
 from hydralora.data.store import DEMO
 from hydralora.errors import ConfigError, DatasetError, HydraError, RunError
 from hydralora.generation import Sampling, generate
@@ -125,14 +125,35 @@ def test_no_dataset_id_leads_out_of_the_workspace(services: Services, name: str)
 
 
 def test_clusters_of_the_demo(services: Services) -> None:
-    view = clusters.view(services, DEMO, "tfidf-svd", None)
+    *steps, done = clusters.find(services, DEMO, Clustering())
+    assert isinstance(done, Done)
+    assert all(isinstance(step, str) and step.startswith("Clustering") for step in steps)
+    view = done.value
     assert view.k == 4
-    assert [row[1] for row in view.table] == [200] * 4
-    assert clusters.view(services, DEMO, "tfidf-svd", 6).k == 6
-    figure, sentence = clusters.row_map(services, DEMO, "tfidf-svd", None, "pca")
+    assert view.sentence.startswith("4 components: ")
+    assert "halves of the rows" in view.sentence
+    assert [row[1] for row in view.table] == ["200 (25%)"] * 4
+    names = [trace["name"] for trace in json.loads(view.curve)["data"]]
+    assert names == ["SSE", "chosen", "silhouette"]
+    assert "adjusted Rand index 1.00" in view.agreement
+    assert sorted(map(sum, json.loads(view.tasks)["data"][0]["z"])) == [200] * 4
+    assert clusters.view(services, DEMO, Clustering(k=6)).k == 6
+    figure, sentence = clusters.row_map(services, DEMO, Clustering(), "pca")
     assert sum(len(trace["text"]) for trace in json.loads(figure)["data"]) == 800
     assert "lasso" in sentence
     assert clusters.rows(services, DEMO, [0, 5, 10_000])[1][0] == 6
+    lines = Path(clusters.rows_file(services, DEMO, Clustering())).read_text(encoding="utf-8").splitlines()
+    assert len(lines) > 800
+
+
+def test_noise_is_shown_as_noise(services: Services) -> None:
+    asked = Clustering(method="dbscan", k=3)  # k is k-means' alone
+    view = clusters.view(services, DEMO, asked)
+    figure = json.loads(clusters.row_map(services, DEMO, asked, "pca")[0])
+    noise = [len(trace["text"]) for trace in figure["data"] if trace["name"] == "noise"]
+    assert view.curve == ""
+    assert sum(int(str(row[1]).split()[0]) for row in view.table) + sum(noise) == 800
+    assert ("noise" in view.sentence) == bool(noise)
 
 
 def test_hover_text_of_a_row_is_not_html(services: Services, tmp_path: Path) -> None:
@@ -140,7 +161,7 @@ def test_hover_text_of_a_row_is_not_html(services: Services, tmp_path: Path) -> 
     rows = [{"instruction": f"<b>bold</b> {word}", "output": "x"} for word in "one two three four five six".split()]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     dataset = uploaded(services, path)
-    figure, _ = clusters.row_map(services, dataset, "tfidf-svd", 2, "pca")
+    figure, _ = clusters.row_map(services, dataset, Clustering(k=2), "pca")
     texts = [text for trace in json.loads(figure)["data"] for text in trace["text"]]
     assert all("<b>" not in text and "&lt;b>" in text for text in texts)
 

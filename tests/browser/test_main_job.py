@@ -92,6 +92,7 @@ def _inspect_clusters(page: Page) -> None:
     assert curve[0]["x"][:3] == [1, 2, 3]
     assert curve[0]["y"][2] < 0.6 * curve[0]["y"][0]
     assert curve[1]["x"] == [3]
+    assert curve[2]["name"] == "silhouette"
     assert _traces(page, "sizes")[0]["x"] == [40, 40, 40]
     points = _traces(page, "map")
     assert sum(len(trace["x"]) for trace in points) == 120
