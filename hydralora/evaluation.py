@@ -19,9 +19,13 @@ BATCH = 16  # rows; evaluation keeps nothing for a backward pass
 
 @torch.no_grad()
 def evaluate(
-    model: Any, rows: Sequence[Encoded], pad_token_id: int, on_progress: Callable[[int, int], None] | None = None
+    model: Any,
+    rows: Sequence[Encoded],
+    pad_token_id: int,
+    on_progress: Callable[[int, int], None] | None = None,
+    components: Sequence[int] | None = None,
 ) -> dict[str, Any]:
-    """Mean answer loss (nats a token), exact match (0-1), and both per task where rows have one.
+    """Mean answer loss (nats a token), exact match (0-1), and both per task, and per component, where rows have one.
 
     A row matches exactly where greedy decoding reproduces its answer token for token, up to the end-of-turn mark.
     Greedy decoding does that exactly where each answer token is the most likely one after the true tokens before it,
@@ -37,11 +41,11 @@ def evaluate(
             scores.append((index, float(loss.sum()), len(loss), bool(hit.all())))
         if on_progress:
             on_progress(len(scores), len(rows))
-    by_task: dict[str, list] = defaultdict(list)
-    for score in scores:
-        by_task[rows[score[0]].example.task or ""].append(score)
-    per_task = {task: _summary(group) for task, group in sorted(by_task.items()) if task}
-    return _summary(scores) | {"per_task": per_task}
+    tasks = [row.example.task for row in rows]
+    return _summary(scores) | {
+        "per_task": _by_group(scores, [task or None for task in tasks]),
+        "per_component": _by_group(scores, list(map(str, components or ()))),
+    }
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,15 @@ def _batches(
     for indices in batch_order([len(row.input_ids) for row in rows], BATCH, seed=0, epoch=0):
         batch = collate([rows[i] for i in indices], pad_token_id)
         yield indices, {key: value.to(device) for key, value in batch.items()}
+
+
+def _by_group(scores: Sequence[tuple[int, float, int, bool]], groups: Sequence[str | None]) -> dict[str, Any]:
+    """The summary of each group's rows; a row without a group is in none."""
+    members: dict[str, list] = defaultdict(list)
+    for score in scores:
+        if groups and (group := groups[score[0]]) is not None:
+            members[group].append(score)
+    return {group: _summary(found) for group, found in sorted(members.items())}
 
 
 def _summary(scores: Sequence[tuple[int, float, int, bool]]) -> dict[str, Any]:

@@ -144,7 +144,8 @@ class _Reporter:
 
 def _measure(prepared: Prepared, run: _Reporter, name: str, split: str) -> dict[str, Any]:
     run.stage(f"evaluating the {name} model")
-    scores = evaluate(prepared.model, prepared.heldout, prepared.tokenizer.pad_token_id, run.progress)
+    pad, components = prepared.tokenizer.pad_token_id, prepared.heldout_labels
+    scores = evaluate(prepared.model, prepared.heldout, pad, run.progress, components)
     run.event("eval", split=split, **scores)
     return scores
 

@@ -11,7 +11,7 @@ from hydralora.estimate import describe_duration, run_seconds
 from hydralora.models import describe_device
 from hydralora.runs import ACTIVE, Run
 
-COLUMNS = ["task", "loss before", "loss after", "exact match before", "exact match after"]
+COLUMNS = ["rows of", "loss before", "loss after", "exact match before", "exact match after"]
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def view(services: Services, run_id: str | None, seen: str = "") -> TrainView | 
         loss=figures.loss(events) if _has(events, "train", "eval") else "",
         load=figures.head_load(events) if _has(events, "gates") else "",
         use=figures.component_by_head(names, use) if use else "",
-        table=_table(events),
+        table=score_table(events),
     )
 
 
@@ -117,19 +117,20 @@ def _remaining(events: list[dict[str, Any]], step: int, total: int) -> str:
     return f", about {describe_duration((now - began) / max(last - first, 1) * (total - step))} of training left"
 
 
-def _table(events: list[dict[str, Any]]) -> list[list[str]]:
-    """Before and after, for each task and all rows."""
+def score_table(events: list[dict[str, Any]]) -> list[list[str]]:
+    """Before and after, for each task, or each component where rows name no task, and for all rows."""
     scores = {event["split"]: event for event in events if event["kind"] == "eval"}
     before, after = scores.get("before"), scores.get("after")
     if not before:
         return []
+    key = "per_task" if before["per_task"] else "per_component"
     rows = []
-    for task in [*before["per_task"], "all rows"]:
-        first = before["per_task"].get(task, before)
-        second = after["per_task"].get(task, after) if after else None
+    for group in [*before.get(key, ()), None]:
+        first = before if group is None else before[key][group]
+        second = after if after is None or group is None else after[key].get(group)
         rows.append(
             [
-                task,
+                "all rows" if group is None else group if key == "per_task" else f"component {int(group) + 1}",
                 _loss(first),
                 _loss(second) if second else "",
                 f"{first['exact_match']:.1%}",

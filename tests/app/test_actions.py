@@ -344,3 +344,12 @@ def test_a_hub_dataset_is_read_like_a_file(
     assert isinstance(done, Done)
     assert asked == ["hub:owner/name@test"]
     assert len(services.read_dataset(done.value).examples) == 48
+
+
+def test_rows_without_tasks_are_scored_by_component() -> None:
+    scores = {"loss": 1.0, "exact_match": 0.5, "rows": 4}
+    event = {"kind": "eval", "split": "before", **scores, "per_task": {}, "per_component": {"0": scores, "1": scores}}
+    rows = train.score_table([event, event | {"split": "after"}])
+    assert [row[0] for row in rows] == ["component 1", "component 2", "all rows"]
+    assert all(row[1:] == ["1.000", "1.000", "50.0%", "50.0%"] for row in rows)
+    assert [row[0] for row in train.score_table([event | {"per_task": {"sums": scores}}])] == ["sums", "all rows"]

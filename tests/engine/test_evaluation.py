@@ -85,6 +85,14 @@ def test_tasks_are_measured_apart(overfitted: Any, rows: list[Encoded], tokenize
     assert evaluate(overfitted, untold, tokenizer.pad_token_id)["per_task"] == {}
 
 
+def test_components_are_measured_apart(overfitted: Any, rows: list[Encoded], tokenizer: Any) -> None:
+    labels = [1 if row.example.task == "long" else 0 for row in rows]
+    scores = evaluate(overfitted, rows, tokenizer.pad_token_id, components=labels)
+    assert list(scores["per_component"]) == ["0", "1"]
+    assert scores["per_component"]["1"] == scores["per_task"]["long"]
+    assert evaluate(overfitted, rows, tokenizer.pad_token_id)["per_component"] == {}
+
+
 @torch.no_grad()
 def test_head_use_is_taken_where_answers_are_predicted(rows: list[Encoded], tokenizer: Any) -> None:
     model = shake(adapt(tiny_llama(), num_heads=4))
