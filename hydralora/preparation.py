@@ -69,12 +69,15 @@ def prepare(recipe: Recipe, on_stage: Callable[[str], None]) -> Prepared:
     train, heldout = rows.train, rows.heldout
     on_stage("clustering")
     clusters = find_components(recipe, train)
+    tasks, labels = [row.task for row in train], clusters.labels.tolist()
+    component = dict(zip((row.row for row in train), labels, strict=True))
+    if recipe.components.only:
+        train, heldout = _one_component(recipe, clusters, train, heldout)
     on_stage("loading the base model")
     files, device = find_model(recipe.model), pick_device()
     tokenizer, base = load_tokenizer(files), load_base(files, device, recipe.quantization)
     encoded = [encode_all(tokenizer, part, settings.max_length, settings.overlong) for part in (train, heldout)]
     train_rows, heldout_rows = (found.rows for found in encoded)
-    component = dict(zip((example.row for example in train), clusters.labels.tolist(), strict=True))
     train_labels = [component[row.example.row] for row in train_rows]
     on_stage("adding the adapter")
     torch.manual_seed(settings.seed)
@@ -93,7 +96,7 @@ def prepare(recipe: Recipe, on_stage: Callable[[str], None]) -> Prepared:
         heldout=heldout_rows,
         rows={"train": len(train), "heldout": len(heldout)},
         problems=dict(sum((Counter(found.by_kind) for found in encoded), Counter(rows.by_kind))),
-        train_tasks=[row.task for row in train],
+        train_tasks=tasks,
         train_labels=train_labels,
         clusters=clusters,
         heldout_labels=clusters.assign([row.example.question for row in heldout_rows]),
@@ -136,6 +139,31 @@ def find_components(recipe: Recipe, train: list[Example]) -> Clusters:
         if recipe.method == "lora" or (tuner.num_heads and tuner.router_init == "random"):
             return one_component(texts)
         raise
+
+
+def _one_component(
+    recipe: Recipe, clusters: Clusters, train: list[Example], heldout: list[Example]
+) -> tuple[list[Example], list[Example]]:
+    """The training and held-out rows of the component that the recipe names."""
+    number = recipe.components.only or 0
+    if number > clusters.k:
+        raise ConfigError(f"components.only is {number}, but there are {clusters.k} components. Choose one of them.")
+    if recipe.method == "hydralora" and recipe.tuner.router == "softmax" and recipe.tuner.router_init == "components":
+        raise ConfigError(
+            "components.only trains on one component, so the router can't start from several. "
+            "Set method=lora, or tuner.router_init=random."
+        )
+    held = clusters.assign([row.question for row in heldout])
+    kept = (
+        [row for row, label in zip(train, clusters.labels, strict=True) if label == number - 1],
+        [row for row, label in zip(heldout, held, strict=True) if label == number - 1],
+    )
+    if not all(kept):
+        raise DatasetError(
+            f"Component {number} has {len(kept[0])} training and {len(kept[1])} held-out rows. Choose a larger one, or "
+            "set data.stratify to component."
+        )
+    return kept
 
 
 def _adapt(base: Any, recipe: Recipe, k: int) -> Any:

@@ -40,6 +40,9 @@ class ComponentSettings(Section):
         "tfidf-svd", description="Text features: TF-IDF reduced and normalised, or the paper's plain TF-IDF."
     )
     k: int | None = Field(None, ge=1, le=64, description="Number of components. None takes the elbow.")
+    only: int | None = Field(
+        None, ge=1, description="Train on one component's rows alone: its number from 1, as the page counts. None: all."
+    )
 
 
 class TunerSettings(Section):

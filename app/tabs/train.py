@@ -29,6 +29,7 @@ MORE = (
     ("tuner.router_input", "Router reads"),
     ("training.learning_rate", "Learning rate"),
     ("training.eval_every", "Evaluate every"),
+    ("components.only", "One component alone"),
     ("data.eval_fraction", "Held-out share"),
     ("data.stratify", "Held out alike"),
     ("training.overlong", "Rows that are too long"),

@@ -10,7 +10,7 @@ from app.palette import HEAD_COLOURS, HEAD_MARKS
 from app.services import Services
 from app.tabs.train import MAIN, MORE
 from app.ui import build
-from hydralora.recipe import DataSettings, TrainingSettings, TunerSettings
+from hydralora.recipe import ComponentSettings, DataSettings, TrainingSettings, TunerSettings
 
 
 def test_the_page_builds_without_public_endpoints(services: Services) -> None:
@@ -40,5 +40,10 @@ def _default(key: str) -> object:
     section, _, name = key.rpartition(".")
     if not section:
         return "hydralora"
-    sections: dict[str, Any] = {"data": DataSettings, "tuner": TunerSettings, "training": TrainingSettings}
+    sections: dict[str, Any] = {
+        "data": DataSettings,
+        "components": ComponentSettings,
+        "tuner": TunerSettings,
+        "training": TrainingSettings,
+    }
     return sections[section].model_fields[name].default

@@ -16,7 +16,7 @@ from transformers import TrainingArguments
 
 import hydralora.trainer
 import hydralora.training
-from hydralora import ModelError, RunError, train
+from hydralora import ConfigError, ModelError, RunError, train
 from hydralora.data.batches import batch_order, collate
 from hydralora.loss import summed_answer_loss
 from hydralora.models import find_model, load_adapted
@@ -184,6 +184,22 @@ def test_a_plain_lora_is_trained_in_the_same_way(make_recipe: Make, model_folder
     assert done.of("gates") == []
     model = load_adapted(find_model(str(model_folder)), tmp_path)
     assert model.peft_config["default"].peft_type == "LORA"
+
+
+def test_one_component_can_be_trained_alone(make_recipe: Make, tmp_path: Path) -> None:
+    recipe = make_recipe(method="lora", max_steps=2)
+    recipe.tuner.num_heads, recipe.components.k, recipe.components.only = None, 2, 2
+    recipe.data.stratify = "component"
+    results = train(recipe, tmp_path)
+    assert len(results["tuned"]["per_task"]) == 1  # the tasks are the components here
+    assert list(results["tuned"]["per_component"]) == ["1"]
+    assert results["ari"] == 1
+    for change, message in (({"only": 3}, "there are 2 components"), ({"only": 1}, "the router can't start")):
+        wrong = recipe.model_copy(deep=True)
+        wrong.components.only = change["only"]
+        wrong.method = "lora" if change["only"] == 3 else "hydralora"
+        with pytest.raises(ConfigError, match=message):
+            train(wrong, tmp_path / "wrong")
 
 
 def test_it_stops_when_asked_and_keeps_what_it_learnt(make_recipe: Make, tmp_path: Path) -> None:
