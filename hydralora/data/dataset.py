@@ -40,6 +40,7 @@ class Dataset:
         file_rows: how many rows each file holds, the bad ones included.
         columns: of the first rows.
         by_kind: how many problems of each kind there are.
+        examples: the rows that can be used, in order.
     """
 
     files: tuple[str, ...]
@@ -48,7 +49,8 @@ class Dataset:
     file_rows: tuple[int, ...]
     columns: tuple[str, ...]
     by_kind: dict[str, int]
-    folder: Path
+    examples: "Examples"
+    _problems: Any  # a table; like the examples', it stays mapped when the cache forgets its file
 
     @property
     def name(self) -> str:
@@ -63,15 +65,10 @@ class Dataset:
     def shape(self) -> Shape:
         return self.mapping.shape
 
-    @cached_property
-    def examples(self) -> "Examples":
-        """The rows that can be used, in order."""
-        return Examples(_table(self.folder / "rows.arrow"))
-
     @property
     def problems(self) -> Iterator[Problem]:
         """Every row that was left out, in order."""
-        for batch in _table(self.folder / "problems.arrow").to_batches():
+        for batch in self._problems.to_batches():
             for values in batch.to_pylist():
                 yield self.problem(values.pop("row"), Flaw(**values))
 
@@ -249,7 +246,8 @@ def _opened(folder: Path, sources: Sequence[Source]) -> Dataset:
         file_rows=tuple(about["file_rows"]),
         columns=tuple(about["columns"]),
         by_kind=about["by_kind"],
-        folder=folder,
+        examples=Examples(_table(folder / "rows.arrow")),
+        _problems=_table(folder / "problems.arrow"),
     )
 
 

@@ -231,10 +231,11 @@ def test_what_was_read_is_kept_by_content_not_by_name(tmp_path: Path, monkeypatc
 def test_old_datasets_leave_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HYDRALORA_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("hydralora.data.dataset.KEPT", 3)
-    for i in range(5):
-        kept = read_dataset(write(tmp_path / "a.jsonl", lines(GOOD | {"output": str(i)})))
+    read = [read_dataset(write(tmp_path / "a.jsonl", lines(GOOD | {"output": str(i)}, "{"))) for i in range(5)]
     assert len(list((tmp_path / "cache" / "datasets").iterdir())) == 3
-    assert kept.examples[0].answer == "4"
+    for i, data in enumerate(read):  # whoever has one goes on using it
+        assert data.examples[0].answer == str(i)
+        assert [problem.row for problem in data.problems] == [2]
 
 
 def test_reading_can_be_stopped_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
