@@ -92,7 +92,8 @@ def records(source: Source, on_bytes: OnBytes = lambda done: None) -> Iterator[A
             rows = _parquet(source.name, stream)
         else:
             errors = "surrogateescape" if source.encoding.startswith("utf-8") else "strict"
-            text = io.TextIOWrapper(stream, source.encoding, errors, newline="" if source.type == ".csv" else None)
+            newline = "" if source.type in (".csv", ".tsv") else None  # csv wants to see them as they are
+            text = io.TextIOWrapper(stream, source.encoding, errors, newline=newline)
             rows = READERS[source.type](source.name, text)
         for number, row in enumerate(rows):
             if number % 256 == 0:

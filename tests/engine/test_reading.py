@@ -113,6 +113,12 @@ def test_a_csv_may_be_separated_otherwise(delimiter: str, tmp_path: Path) -> Non
     assert texts(read_dataset(write(tmp_path / "a.csv", text.getvalue().encode()))) == [("a, b; c", "d|e")]
 
 
+@pytest.mark.parametrize("kind", [".csv", ".tsv"])
+def test_line_breaks_in_cells_stay_as_they_are(kind: str, tmp_path: Path) -> None:
+    rows = [{"instruction": "one\r\ntwo", "output": "three\nfour"}]
+    assert texts(read_dataset(write(tmp_path / f"a{kind}", content(kind, rows)))) == [("one\r\ntwo", "three\nfour")]
+
+
 def test_an_object_may_hold_the_rows(tmp_path: Path) -> None:
     path = write(tmp_path / "a.json", json.dumps({"version": 2, "rows": ALPACA, "tags": ["x"]}).encode())
     assert len(read_dataset(path).examples) == 2
