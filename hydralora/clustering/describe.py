@@ -5,12 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hydralora.clustering.features import STOP_WORDS, TOKENS, VOCABULARY
+from hydralora.clustering.features import STOP_WORDS, TOKENS
 
 TERMS = 8
 NEAREST = 5
 OUTLIERS = 5
 DESCRIBED_ROWS = 2000  # of each component, at most, are read for its terms
+VOCABULARY = 10_000  # terms, the most frequent ones; a table of them is made for every component
 WORDS = r"[^\W\d_]{2,}"
 
 

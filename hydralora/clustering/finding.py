@@ -57,13 +57,14 @@ def cluster(
     named = "vectors" if callable(features) else features
     if method == "dbscan":
         density = dbscan(vectors, seed, eps, min_samples)
-        progress()
+        progress.reach(steps)
         count = int(density.core_labels.max()) + 1
         return Clusters(texts, encoder, vectors, [], count, named, seed, language, density=density)
     tried = partitions(vectors, highest, seed, progress)
     _check_k(k, len(tried) if len(tried) < highest else len(set(texts)))
-    progress.done = 1 + highest
+    progress.reach(1 + highest)  # fewer k's where there are fewer different vectors
     choice = None if k else choose_number(texts, vectors, tried, seed, progress)
+    progress.reach(steps)
     return Clusters(texts, encoder, vectors, tried, choice.k if choice else k or 1, named, seed, language, choice)
 
 
@@ -89,9 +90,14 @@ class _Steps:
         self.done, self.total, self._tell = 0, total, on_progress
 
     def __call__(self) -> None:
-        self.done += 1
-        if self._tell:
-            self._tell(self.done, self.total)
+        self.reach(self.done + 1)
+
+    def reach(self, done: int) -> None:
+        """Tell so many steps as done, unless they were told."""
+        if done > self.done:
+            self.done = done
+            if self._tell:
+                self._tell(done, self.total)
 
 
 def _check(

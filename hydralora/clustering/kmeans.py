@@ -29,7 +29,11 @@ class Partition:
 
 
 def partitions(
-    vectors: Vectors, highest: int, seed: int, on_done: Callable[[], None] = lambda: None
+    vectors: Vectors,
+    highest: int,
+    seed: int,
+    on_done: Callable[[], None] = lambda: None,
+    random_starts: int = RANDOM_STARTS,
 ) -> list[Partition]:
     """k-means for k = 1, 2, ... up to `highest`, or up to as many different vectors as there are.
 
@@ -41,7 +45,7 @@ def partitions(
     sample = vectors[sample_rows(vectors.shape[0], FIT_ROWS, seed)]
     with threadpool_limits(1):
         for k, start in enumerate(_starts(sample, highest, seed), 1):
-            partition = _fit(vectors, sample, k, start, seed)
+            partition = _fit(vectors, sample, k, start, seed, random_starts)
             if len(np.unique(partition.labels)) < k:
                 break
             found.append(partition)
@@ -78,15 +82,18 @@ def _starts(vectors: Vectors, highest: int, seed: int) -> Iterator[np.ndarray | 
         yield None
 
 
-def _fit(vectors: Vectors, sample: Vectors, k: int, start: np.ndarray | None, seed: int) -> Partition:
+def _fit(
+    vectors: Vectors, sample: Vectors, k: int, start: np.ndarray | None, seed: int, random_starts: int
+) -> Partition:
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
 
+    models = [KMeans(k, init=start, n_init=1)] if start is not None else []
+    if random_starts or start is None:
+        models.append(KMeans(k, n_init=max(random_starts, 1), random_state=seed))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # fewer different rows than k: the caller looks
-        model = KMeans(k, n_init=RANDOM_STARTS, random_state=seed).fit(sample)
-        if start is not None:
-            model = min(KMeans(k, init=start, n_init=1).fit(sample), model, key=lambda fitted: fitted.inertia_)
+        model = min((each.fit(sample) for each in models), key=lambda fitted: fitted.inertia_)
     centres = model.cluster_centers_
     if sample.shape[0] == vectors.shape[0]:
         return Partition(model.labels_, centres, float(model.inertia_))

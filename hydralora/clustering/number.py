@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from hydralora.clustering.features import Vectors, dense, sample_rows, token_shares
 from hydralora.clustering.kmeans import TREE_ROWS, Partition, nearest, partitions
@@ -51,8 +52,9 @@ class Choice:
         """One sentence for a user: the number, why, and how far to trust it."""
         if not self.votes:
             return f"{_components(self.k)}, but there are too few different rows to tell."
-        agree = sum(_near(vote, self.k) for vote in self.votes)
-        halves = f"{agree} of {len(self.votes)} random halves of the rows gave {self._about}"
+        others = [vote for vote in self.votes if not _near(vote, self.k)]
+        agree = len(self.votes) - len(others)
+        halves = f"{agree} of {len(self.votes)} random halves of the rows gave {self._about}{_spread(others)}"
         advice = {
             "sure": "so the number can be relied on",
             "fairly sure": "so it may be off by a few",
@@ -66,8 +68,10 @@ class Choice:
 
     @property
     def _why(self) -> str:
-        if self.k > 1 or self.elbow == 1:
+        if self.k > 1:
             return ""
+        if self.elbow == 1:
+            return ", since the curve has no elbow"
         if self.between > ALIKE:
             return f", since rows share most of their words even across the {self.elbow} groups at the curve's elbow"
         return (
@@ -145,7 +149,7 @@ class _Half:
         self._mine, self._others = order[: len(order) // 2], order[len(order) // 2 :]
 
     def cluster(self, highest: int, seed: int) -> None:
-        self._found = partitions(self._points[self._mine], highest, seed)
+        self._found = partitions(self._points[self._mine], highest, seed, random_starts=0)
 
     def vote(self) -> int:
         k = elbow([(partition.k, partition.sse) for partition in self._found])
@@ -173,7 +177,8 @@ def likeness(shares: Any, labels: np.ndarray) -> tuple[float, float]:
     members = [shares[labels == i] for i in np.unique(labels)]
     sums = np.stack([np.asarray(rows.sum(0)).ravel() for rows in members])  # (k, tokens)
     sizes = np.array([rows.shape[0] for rows in members], dtype=float)
-    products = sums @ sums.T
+    with threadpool_limits(1):
+        products = sums @ sums.T
     pairs = sizes.sum() ** 2 - (sizes**2).sum()
     between = (products.sum() - products.trace()) / max(pairs, 1)
     itself = np.array([rows.multiply(rows).sum() for rows in members])  # a row's cosine to itself counts for nothing
@@ -188,3 +193,10 @@ def _near(vote: int, k: int) -> bool:
 
 def _components(k: int) -> str:
     return "1 component" if k == 1 else f"{k} components"
+
+
+def _spread(votes: list[int]) -> str:
+    if not votes:
+        return ""
+    low, high = min(votes), max(votes)
+    return f", the other{'s' * (len(votes) > 1)} {low}" + (f" to {high}" if high > low else "")

@@ -97,7 +97,7 @@ def test_stop_words_are_left_out_of_a_known_language() -> None:
 
 
 def test_a_seed_gives_the_same_components() -> None:
-    first, again = (cluster(TEXTS, seed=3) for _ in range(2))
+    first, again = (cluster(TEXTS, seed=3, max_k=6) for _ in range(2))
     assert first.labels.tolist() == again.labels.tolist()
     assert (first.sse, first.choice) == (again.sse, again.choice)
     assert np.array_equal(first.map("pca"), again.map("pca"))
@@ -141,12 +141,14 @@ def test_texts_without_tokens_are_refused(texts: list[str], features: str, said:
         cluster(texts, features=features)  # type: ignore[arg-type]
 
 
-def test_arithmetic_and_languages_without_spaces_are_told_apart() -> None:
-    sums = [f"{i} + {i + 1} =" for i in range(20)]
-    logic = [f"not ( True and {bool(i % 2)} )" for i in range(20)]
-    chinese = [f"请把下面的句子翻译成英文:今天是{i}号" for i in range(20)]
-    found = cluster([*sums, *logic, *chinese])
-    assert (found.k, found.labels.tolist()) == (3, found.labels[[0] * 20 + [20] * 20 + [40] * 20].tolist())
+@pytest.mark.parametrize(
+    "kinds",
+    [("{} + {} =", "{} * {} ="), ("( [ ] {0} )", "< {{ }} {0} >"), ("请把{}翻译成英文", "计算{}等于几")],
+    ids=["arithmetic", "brackets", "Chinese"],
+)
+def test_rows_without_words_between_spaces_are_told_apart(kinds: tuple[str, str]) -> None:
+    texts = [kinds[i % 2].format(chr(0x4E8C + i), chr(0x4F8C + i)) for i in range(40)]
+    assert adjusted_rand_score([i % 2 for i in range(40)], cluster(texts, k=2).labels) == 1
 
 
 def test_no_rows_and_rows_that_are_no_text_are_refused() -> None:
@@ -163,12 +165,26 @@ def encode(texts: Sequence[str]) -> np.ndarray:
     )
 
 
+def test_the_product_of_two_rows_weighs_a_token_by_its_idf_once() -> None:
+    texts = ["red apple pie", "red apple cake", "green apple pie", "blue sky", "blue sky pie", "red sky"]
+    has = np.array([[word in text.split() for word in sorted(set(" ".join(texts).split()))] for text in texts], float)
+    products = has @ np.diag(np.log((1 + len(texts)) / (1 + has.sum(0))) + 1) @ has.T
+    lengths = np.sqrt(np.diag(products))
+    vectors = cluster(texts).vectors
+    assert vectors @ vectors.T == pytest.approx(products / np.outer(lengths, lengths), abs=1e-6)
+
+
+def test_every_row_may_be_a_component() -> None:
+    assert cluster([f"row {'abcdefghijkl'[i] * 2}" for i in range(12)], k=12).sizes == [1] * 12
+
+
 def test_a_caller_may_hand_in_vectors() -> None:
     found = cluster(TEXTS, features=encode)
     assert (found.k, found.features) == (3, "vectors")
     assert adjusted_rand_score([i % 3 for i in range(30)], found.labels) == 1
     assert found.assign(["hammer", "rain", "hammer and nail"]) == [found.labels[i] for i in (1, 2, 1)]
     assert found.assign([]) == []
+    assert np.linalg.norm(found.vectors, axis=1) == pytest.approx(1)
 
 
 @pytest.mark.parametrize(
@@ -231,10 +247,11 @@ def test_many_rows_are_fitted_on_a_sample(monkeypatch: pytest.MonkeyPatch) -> No
     assert found.sse[2][1] == pytest.approx((found.distances**2).sum(), rel=1e-3)
 
 
-def test_rare_rows_can_still_have_components_of_their_own() -> None:
-    """Two different rows among thousands of like ones: the sample for Ward's tree holds neither."""
-    found = cluster(["red apple"] * 5000 + ["blue sky", "old stone"], k=3)
-    assert sorted(found.sizes) == [1, 1, 5000]
+def test_rare_rows_can_still_have_components_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two different rows among many like ones: the sample for Ward's tree holds neither."""
+    monkeypatch.setattr("hydralora.clustering.kmeans.TREE_ROWS", 10)
+    found = cluster(["red apple"] * 500 + ["blue sky", "old stone"], k=3)
+    assert sorted(found.sizes) == [1, 1, 500]
 
 
 def test_tasks_are_compared_with_components() -> None:

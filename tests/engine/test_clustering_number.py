@@ -2,13 +2,14 @@
 
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import pytest
 
 from hydralora import ConfigError
 from hydralora.assets import demo_file
-from hydralora.clustering import Clusters, cluster, elbow, kneedle, trials
+from hydralora.clustering import Choice, Clusters, cluster, elbow, kneedle, trials
 
 SKILLS = ("arithmetic", "classify", "extract", "reverse")
 
@@ -117,7 +118,21 @@ def test_clear_kinds_are_surer_than_blurred_ones() -> None:
     assert blurred is not None
     assert clear.grade == "sure"
     assert blurred.sureness < clear.sureness - 0.2
+    agreeing = sum(abs(vote - blurred.k) <= 1 for vote in blurred.votes) / len(blurred.votes)
+    assert 0 < blurred.sureness < agreeing  # even halves that agree on the number draw other lines
     assert blurred.grade in blurred.sentence or "yourself" in blurred.sentence or "off by a few" in blurred.sentence
+
+
+def test_the_sentence_counts_the_halves_that_agree() -> None:
+    votes = (6, 6, 7, 5, 6, 8, 6, 1, 6, 6)
+    assert Choice(6, 6, 0.7, votes, 0.1, 0.6).sentence == (
+        "6 components: 8 of 10 random halves of the rows gave about as many, the others 1 to 8, "
+        "so it may be off by a few."
+    )
+    assert "9 of 10" in Choice(20, 20, 0.9, (22, *[20] * 8, 17), 0.1, 0.6).sentence
+    assert "4 of 5 random halves of the rows gave one as well, the other 2" in (
+        Choice(1, 3, 0.8, (1, 1, 1, 1, 2), 0.6, 0.8).sentence
+    )
 
 
 def test_more_kinds_than_were_tried_are_not_sure() -> None:
@@ -170,14 +185,32 @@ def test_what_progress_raises_stops_the_work(at: int) -> None:
 def test_trials_show_what_each_method_finds() -> None:
     told: list[tuple[int, int]] = []
     texts = kinds(4, 160, own=0.8)
-    found = trials(texts, 3, seed=5, on_progress=lambda done, total: told.append((done, total)))
+    found = trials(texts, 3, seed=5, max_k=7, on_progress=lambda done, total: told.append((done, total)))
     assert [method for method, _ in found] == ["kmeans", "kneedle", "silhouette", "dbscan"]
     assert all(len(numbers) == 3 for _, numbers in found)
     assert dict(found)["kmeans"] == [4, 4, 4]
     assert told == [(1, 3), (2, 3), (3, 3)]
-    assert trials(texts, 2, ["kmeans", "dbscan"], seed=5) == [
-        (method, numbers[:2]) for method, numbers in found if method in ("kmeans", "dbscan")
+    assert trials(texts, 1, ["kmeans", "dbscan"], seed=6, max_k=7) == [
+        (method, numbers[1:2]) for method, numbers in found if method in ("kmeans", "dbscan")
     ]
+
+
+def test_trials_ask_for_handed_in_vectors_once() -> None:
+    asked: list[int] = []
+
+    def encode(texts: Sequence[str]) -> np.ndarray:
+        asked.append(len(texts))
+        return np.eye(3)[[int(text[-1]) % 3 for text in texts]] + 0.01
+
+    assert trials([f"row {i}" for i in range(40)], 2, ["kmeans", "kneedle"], encode)[1][0] == "kneedle"
+    assert asked == [40]
+
+
+def test_progress_reaches_its_end_where_rows_are_alike() -> None:
+    told: list[tuple[int, int]] = []
+    cluster(["red apple", "apple red", "Red Apple"], on_progress=lambda done, total: told.append((done, total)))
+    assert told[-1] == (14, 14)
+    assert told == sorted(set(told))
 
 
 def test_unusable_trials_are_refused() -> None:
