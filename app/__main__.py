@@ -10,6 +10,7 @@ import typer
 from hydralora.errors import HydraError
 from hydralora.runs import RunStore
 
+SESSIONS = 8  # that one handler serves at a time: Gradio's default of 1 would make a class wait for an upload
 LOOPBACK = ("127.0.0.1", "localhost")
 SECURITY = {
     # The page may load from, and talk to, this server alone.
@@ -50,7 +51,7 @@ def serve(
         typer.echo(f"{error.kind} error: {error} The app starts without it.", err=True)
     services = Services(store.workspace)
     gr.set_static_paths([PLOTLY_JS])
-    build(services).queue().launch(
+    build(services).queue(default_concurrency_limit=SESSIONS).launch(
         server_name=host,
         server_port=port,
         max_file_size=max_upload,

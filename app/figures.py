@@ -3,8 +3,9 @@
 Colours of text, paper and grid are left to the panel, which follows the page's theme.
 """
 
+from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import plotly.graph_objects as go
 
@@ -12,6 +13,8 @@ from app.palette import A_COLOUR, A_MARK, NEUTRAL, head_colour, head_mark, head_
 from hydralora.tuner.model import block_index
 
 METHOD_NAMES = {"pca": "PCA", "tsne": "t-SNE", "umap": "UMAP"}
+TRIAL_NAMES = {"kmeans": "this page", "kneedle": "Kneedle", "silhouette": "best silhouette", "dbscan": "DBSCAN"}
+ColourBy = Literal["component", "task", "length"]
 LABEL = 32  # characters
 MARGIN = {"l": 56, "r": 16, "t": 40, "b": 48}
 
@@ -93,7 +96,7 @@ def sizes(names: Sequence[str], counts: Sequence[int]) -> str:
     return _json(
         [
             go.Bar(
-                y=[f"{i + 1}: {names[i]}" for i in order],
+                y=[f"{i + 1}: {_short(names[i])}" for i in order],
                 x=list(counts),
                 orientation="h",
                 text=list(counts),
@@ -143,13 +146,29 @@ def _span(low: int, below: int) -> str:
     return str(low) if below == low + 1 else f"{low} to {below - 1}"
 
 
-def component_map(
-    points: Sequence[Sequence[float]], labels: Sequence[int], hover: Sequence[str], method: str, ids: Sequence[int]
+def row_map(
+    points: Sequence[Sequence[float]],
+    values: Sequence[Any],
+    colour_by: ColourBy,
+    hover: Sequence[str],
+    ids: Sequence[int],
+    method: str,
+    names: Sequence[str],
+    axes: str,
+    of: str,
+    selected: Sequence[int] | None = None,
 ) -> str:
-    """Rows as points, coloured and marked by component; customdata is the row's id."""
+    """Rows as points; customdata is a row's id.
+
+    Args:
+        values: of each row: its component, its task, or its length.
+        names: of the components.
+        axes: what the points' places depend on; the zoom outlives a new figure with the same.
+        of: what the ids count in; the selection outlives a new figure of the same.
+        selected: ids to select; None leaves the reader's selection.
+    """
     traces = []
-    for component in sorted(set(labels)):
-        rows = [i for i, label in enumerate(labels) if label == component]
+    for name, rows, style in _row_traces(values, colour_by, names):
         traces.append(
             go.Scattergl(
                 x=[points[i][0] for i in rows],
@@ -158,20 +177,71 @@ def component_map(
                 text=[hover[i] for i in rows],
                 hovertemplate="%{text}<extra></extra>",
                 mode="markers",
-                name="noise" if component < 0 else f"component {component + 1}",
-                marker={"color": A_COLOUR, "symbol": A_MARK, "size": 6}
-                if component < 0
-                else {"color": head_colour(component), "symbol": head_mark(component), "size": 7},
+                name=name,
+                marker=style,
+                unselected={"marker": {"color": A_COLOUR, "opacity": 0.25}},
             )
         )
     return _json(
         traces,
         title=f"Map of the rows ({METHOD_NAMES[method]})",
         dragmode="lasso",
-        height=480,
-        meta=f"map {method}",
+        height=520,
+        meta={"axes": axes, "points": of} | ({} if selected is None else {"selected": list(selected)}),
         xaxis={"showticklabels": False},
         yaxis={"showticklabels": False},
+    )
+
+
+def _row_traces(
+    values: Sequence[Any], colour_by: ColourBy, names: Sequence[str]
+) -> list[tuple[str, Sequence[int], dict[str, Any]]]:
+    """(name, indices, marker) of every trace."""
+    if colour_by == "length":
+        bar = {"title": {"text": "characters"}, "thickness": 12}
+        scale = {"color": list(values), "colorscale": "Cividis", "showscale": True, "colorbar": bar, "size": 7}
+        return [("rows", range(len(values)), scale)]
+    out: list[tuple[str, Sequence[int], dict[str, Any]]] = []
+    for place, value in enumerate(sorted(set(values))):
+        rows = [i for i, of in enumerate(values) if of == value]
+        if colour_by == "task":
+            style = {"color": NEUTRAL[place % len(NEUTRAL)], "symbol": head_mark(place), "size": 7}
+            out.append((_short(value) or "no task", rows, style))
+        elif value < 0:
+            out.append(("noise", rows, {"color": A_COLOUR, "symbol": A_MARK, "size": 6}))
+        else:
+            style = {"color": head_colour(value), "symbol": head_mark(value), "size": 7}
+            out.append((f"{value + 1}: {_short(names[value])}", rows, style))
+    return out
+
+
+def number_trials(found: Sequence[tuple[str, Sequence[int]]]) -> str:
+    """How often each method found each number of components."""
+    counts = [
+        (TRIAL_NAMES[method], number, times)
+        for method, numbers in found
+        for number, times in sorted(Counter(numbers).items())
+    ]
+    most = max((times for _, _, times in counts), default=1)
+    return _json(
+        [
+            go.Scatter(
+                x=[number for _, number, _ in counts],
+                y=[name for name, _, _ in counts],
+                text=[str(times) for _, _, times in counts],
+                mode="markers+text",
+                textfont={"color": "#ffffff"},
+                hovertemplate="%{y} found %{x} components in %{text} trials<extra></extra>",
+                marker={
+                    "size": [18 + 22 * times / most for _, _, times in counts],
+                    "color": NEUTRAL[0],
+                    "opacity": 1,
+                },
+            )
+        ],
+        title="Number of components that each method finds, and in how many trials",
+        xaxis={"title": {"text": "number of components"}, "rangemode": "tozero"},
+        yaxis={"automargin": True, "type": "category", "autorange": "reversed"},
     )
 
 
@@ -267,7 +337,7 @@ def matrices(group: dict[str, Any], colour_by: str, first_id: int) -> str:
         title=f"{len(points)} matrices of {r} x {width} ({METHOD_NAMES[group['method']]})",
         dragmode="lasso",
         height=440,
-        meta=f"{group['shape']} {group['method']}",
+        meta={"axes": f"{group['shape']} {group['method']}", "points": str(group["shape"])},
         xaxis={"showticklabels": False},
         yaxis={"showticklabels": False},
     )

@@ -1,12 +1,20 @@
 """Recipe fields as widgets: label, help, range and default come from the field itself."""
 
-from collections.abc import Iterable
-from typing import Any, Literal, get_args, get_origin
+from collections.abc import Iterable, Mapping
+from typing import Any, get_args
 
 import gradio as gr
 from pydantic.fields import FieldInfo
 
-from hydralora.recipe import ComponentSettings, DataSettings, Recipe, Section, TrainingSettings, TunerSettings
+from hydralora.recipe import (
+    ComponentSettings,
+    DataSettings,
+    Recipe,
+    Section,
+    TrainingSettings,
+    TunerSettings,
+    choices,
+)
 
 SECTIONS: dict[str, type[Section]] = {
     "": Recipe,
@@ -15,30 +23,39 @@ SECTIONS: dict[str, type[Section]] = {
     "tuner": TunerSettings,
     "training": TrainingSettings,
 }
+Widget = gr.Dropdown | gr.Number | gr.Textbox
 
 
-def widget(key: str, label: str, render: bool = True) -> gr.Dropdown | gr.Number:
-    """The widget for "section.name"; an optional number shows None as 0."""
+def widget(key: str, label: str, names: Mapping[str, str] | None = None, **more: Any) -> Widget:
+    """The widget for "section.name"; an optional number shows None as 0.
+
+    Args:
+        names: what the values of a choice are called, and which of them are offered; all as they are by default.
+        more: goes to the widget, such as `info`, help that says less than the setting's own.
+    """
     section, _, name = key.rpartition(".")
-    info = SECTIONS[section].model_fields[name]
-    value = info.default
-    elem_id = key.replace(".", "-")
-    options = _options(info)
+    field = SECTIONS[section].model_fields[name]
+    value = field.default
+    shared: dict[str, Any] = {
+        "label": label,
+        "info": field.description,
+        "elem_id": key.replace(".", "-"),
+        **more,
+    }
+    options = choices(SECTIONS[section], name)
     if options:
-        return gr.Dropdown(
-            list(options), value=value, label=label, info=info.description, elem_id=elem_id, render=render
-        )
-    low, high = _range(info)
-    precision = 0 if int in (info.annotation, *get_args(info.annotation)) else None
+        offered = [(shown, value) for value, shown in names.items()] if names else list(options)
+        return gr.Dropdown(offered, value=value, **shared)
+    if field.annotation is str:
+        return gr.Textbox(value, max_lines=1, **shared)
+    low, high = _range(field)
+    precision = 0 if int in (field.annotation, *get_args(field.annotation)) else None
     return gr.Number(
         0 if value is None else value,
-        label=label,
-        info=info.description,
-        minimum=0 if _is_optional(info) else low,
+        minimum=0 if _is_optional(field) else low,
         maximum=high,
         precision=precision,
-        elem_id=elem_id,
-        render=render,
+        **shared,
     )
 
 
@@ -54,10 +71,6 @@ def values(keys: Iterable[str], shown: Iterable[Any]) -> dict[str, Any]:
 
 def _is_optional(info: FieldInfo) -> bool:
     return type(None) in get_args(info.annotation)
-
-
-def _options(info: FieldInfo) -> tuple[Any, ...]:
-    return get_args(info.annotation) if get_origin(info.annotation) is Literal else ()
 
 
 def _range(info: FieldInfo) -> tuple[float | None, float | None]:

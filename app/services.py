@@ -1,5 +1,6 @@
 """What the app's sessions share: stores, jobs, computed components, the loaded model, and recent answers."""
 
+import json
 import tempfile
 import threading
 import uuid
@@ -7,14 +8,16 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from hydralora.clustering import ClusterMethod, Clusters, Features, cluster
+from hydralora.clustering import Clusters, Component, renamed
+from hydralora.components import find_components
 from hydralora.data.dataset import Dataset
 from hydralora.data.store import DatasetStore
 from hydralora.errors import HydraError, RunError
 from hydralora.generation import Token
 from hydralora.jobs import JobManager
+from hydralora.recipe import ComponentSettings
 from hydralora.runs import RUN_ID, Run, RunStore
 from hydralora.serving import Loaded, load_base_model, load_run
 
@@ -25,13 +28,17 @@ KEPT_RESULTS = 16
 
 
 @dataclass(frozen=True)
-class Clustering:
-    """How components are asked for; k None finds their number."""
+class Asked:
+    """How components are asked for: settings, and the base model whose states may be the features."""
 
-    k: int | None = None
-    features: Features = "tfidf-svd"
-    method: ClusterMethod = "kmeans"
-    text: Literal["question", "everything"] = "question"
+    settings: ComponentSettings
+    model: str
+
+    @property
+    def key(self) -> str:
+        """Equal for what gives equal components."""
+        settings = self.settings.model_dump(exclude={"names", "only"})
+        return json.dumps(settings | {"model": self.model if self.settings.features == "model" else None})
 
 
 @dataclass
@@ -63,20 +70,31 @@ class Services:
         """A dataset of the workspace; what was read once lies in the cache, so this takes no memory to keep."""
         return self.remember(("data", dataset_id), lambda: self.datasets.get(dataset_id).read())
 
+    def close(self) -> None:
+        """Remove the files that were offered for download."""
+        self._downloads.cleanup()
+
     def download(self, name: str) -> Path:
         """Where a file that a page offers is written; all of them are gone when the app ends."""
         return Path(self._downloads.name) / name
 
-    def clusters(self, dataset_id: str, asked: Clustering, on_progress: OnProgress | None = None) -> Clusters:
+    def clusters(self, dataset_id: str, asked: Asked, on_progress: OnProgress = lambda done, total: None) -> Clusters:
         """A dataset's components, computed once for each way to ask for them."""
+        return self.remember(
+            ("clusters", dataset_id, asked.key),
+            lambda: find_components(self.read_dataset(dataset_id).examples, asked.settings, asked.model, on_progress),
+        )
 
-        def compute() -> Clusters:
-            examples = self.read_dataset(dataset_id).examples
-            texts = [example.question if asked.text == "question" else example.everything for example in examples]
-            k = None if asked.method == "dbscan" else asked.k
-            return cluster(texts, k, asked.features, on_progress=on_progress, method=asked.method)
+    def components(self, dataset_id: str, asked: Asked) -> list[Component]:
+        """A dataset's components by the names that they were given, else by their terms."""
+        components = self.clusters(dataset_id, asked).components
+        names = self.datasets.names(dataset_id, asked.key)
+        return renamed(components, names if names and len(names) == len(components) else None)
 
-        return self.remember(("clusters", dataset_id, asked), compute)
+    def remembers(self, key: Any) -> bool:
+        """Whether a result is at hand."""
+        with self._shelf:
+            return key in self._results
 
     def remember(self, key: Any, compute: Callable[[], Any]) -> Any:
         """A result computed once for all sessions; the last few are kept."""

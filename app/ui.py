@@ -39,9 +39,11 @@ def build(services: Services) -> gr.Blocks:
             with gr.Tab("1 Data", id="data") as data_tab:
                 data_view = data.build(services, dataset, page, model, max_length)
             with gr.Tab("2 Clusters", id="clusters") as clusters_tab:
-                clusters_view = clusters.build(services, dataset, clusters_tab)
+                clusters_view = clusters.build(services, dataset, clusters_tab, model, max_length)
             with gr.Tab("3 Train", id="train") as train_tab:
-                train_view = train.build(services, dataset, run, train_tab, page, form, model, max_length)
+                train_view = train.build(
+                    services, dataset, run, train_tab, page, form, model, max_length, clusters_view.fields
+                )
             with gr.Tab("4 Parameters", id="parameters") as parameters_tab:
                 parameters_view = parameters.build(services, run, parameters_tab)
             with gr.Tab("5 Chat", id="chat") as chat_tab:
@@ -76,8 +78,16 @@ def build(services: Services) -> gr.Blocks:
                 api_visibility="private",
             )
         data_view.next.click(lambda: go("clusters"), None, tabs, api_visibility="private")
+        fields = train_view.fields
+        planned = [fields[key] for key in ("tuner.num_heads", "components.only", "method")] + [tabs]
         clusters_view.use.click(
-            lambda k: (k, go("train")), clusters_view.k, [train_view.heads, tabs], api_visibility="private"
+            lambda k: (k, 0, "hydralora", go("train")), clusters_view.k, planned, api_visibility="private"
+        )
+        clusters_view.alone.click(
+            lambda k, number: (k, number, "lora", go("train")),
+            [clusters_view.k, clusters_view.number],
+            planned,
+            api_visibility="private",
         )
         train_view.next.click(lambda: go("parameters"), None, tabs, api_visibility="private")
         parameters_view.next.click(lambda: go("chat"), None, tabs, api_visibility="private")

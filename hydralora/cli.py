@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from hydralora.data.dataset import Dataset
     from hydralora.data.problems import Problem
     from hydralora.data.statistics import TokenStatistics
+    from hydralora.recipe import ComponentSettings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
@@ -185,9 +186,11 @@ def clusters(
     k: Annotated[int | None, typer.Option(help="Number of components; with it the method is fixed.")] = None,
     method: Annotated[str, typer.Option(help="kmeans (finds the number), dbscan, or fixed (takes --k).")] = "kmeans",
     features: Annotated[
-        str, typer.Option(help="tfidf-svd; tfidf (the paper's); model: mean-pooled states of the base model.")
+        str, typer.Option(help="tfidf-svd; tfidf (the paper's); model: a base model's states; sentence: embeddings.")
     ] = "tfidf-svd",
-    model: Annotated[str | None, typer.Option(help="Base model of --features model. Default: the default.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Base model, or sentence-transformers model, of --features.")
+    ] = None,
     text: Annotated[str, typer.Option(help="What is clustered: question, or everything.")] = "question",
     language: Annotated[str | None, typer.Option(help="en leaves out English stop words.")] = None,
     trials: Annotated[int, typer.Option(help="Also find the number this often, by several methods.")] = 0,
@@ -198,30 +201,24 @@ def clusters(
     workspace: Workspace = None,
 ) -> dict[str, Any]:
     """Find a dataset's components, and with them the number of heads."""
-    from hydralora.clustering import cluster, overlap
-    from hydralora.clustering import trials as run_trials
+    from hydralora.clustering import overlap
     from hydralora.clustering.export import write_rows
+    from hydralora.components import find_components, number_trials
     from hydralora.data.dataset import read_dataset
     from hydralora.data.mapping import load_mapping
+    from hydralora.models import DEFAULT_MODEL
 
-    _check_clusters(method, k, features, text)
+    values: dict[str, Any] = {"features": features, "text": text, "language": language, "seed": seed}
+    if model and features == "sentence":
+        values["sentence_model"] = model
+    settings = _component_settings(method, k, values)
     data = read_dataset(files, load_mapping(mapping) if mapping else None)
-    texts = [example.question if text == "question" else example.everything for example in data.examples]
-    encoder: Any = _state_encoder(model) if features == "model" else features
     with progress("clustering") as on_progress:
-        found = cluster(
-            texts,
-            k,
-            encoder,
-            seed,
-            on_progress=on_progress,
-            method="dbscan" if method == "dbscan" else "kmeans",
-            language=language,
-        )
+        found = find_components(data.examples, settings, model or DEFAULT_MODEL, on_progress)
     tried: list[tuple[Any, list[int]]] = []
     if trials:
         with progress("trials") as on_progress:
-            tried = run_trials(texts, trials, features=encoder, seed=seed, on_progress=on_progress, language=language)
+            tried = number_trials(data.examples, settings, found, trials, on_progress)
     labels: list[int | None] = [None] * data.rows
     for example, label in zip(data.examples, found.labels.tolist(), strict=True):
         labels[example.row - 1] = label
@@ -245,26 +242,18 @@ def clusters(
     }
 
 
-def _check_clusters(method: str, k: int | None, features: str, text: str) -> None:
-    for name, value, allowed in (
-        ("--method", method, ("kmeans", "dbscan", "fixed")),
-        ("--features", features, ("tfidf-svd", "tfidf", "model")),
-        ("--text", text, ("question", "everything")),
-    ):
-        if value not in allowed:
-            raise ConfigError(f"{name} is {value!r}. Choose one of {', '.join(allowed)}.")
+def _component_settings(method: str, k: int | None, values: dict[str, Any]) -> "ComponentSettings":
+    from hydralora.recipe import parse_components
+
+    if method not in ("kmeans", "dbscan", "fixed"):
+        raise ConfigError(f"--method is {method!r}. Choose one of kmeans, dbscan, fixed.")
     if method == "fixed" and k is None:
         raise ConfigError("--method fixed takes the number from --k. Give it.")
     if method == "dbscan" and k is not None:
         raise ConfigError("--method dbscan finds the number itself. Leave out --k, or choose kmeans.")
-
-
-def _state_encoder(model: str | None) -> Any:
-    from hydralora.embedding import mean_pooled
-    from hydralora.models import DEFAULT_MODEL, find_model, load_base, load_tokenizer, pick_device
-
-    files = find_model(model or DEFAULT_MODEL)
-    return mean_pooled(load_base(files, pick_device()), load_tokenizer(files))
+    return parse_components(
+        values | {"k": k, "method": "dbscan" if method == "dbscan" else "kmeans"}, "hydralora clusters"
+    )
 
 
 def _clusters_text(found: "Clusters", tried: list[tuple[str, list[int]]]) -> str:

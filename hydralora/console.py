@@ -12,7 +12,7 @@ from typing import Any
 import typer
 
 from hydralora.errors import HydraError
-from hydralora.runs import to_json
+from hydralora.files import to_json
 
 
 def answering(function: Callable[..., dict[str, Any]]) -> Callable[..., None]:

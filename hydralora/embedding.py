@@ -1,4 +1,4 @@
-"""Texts as a base model sees them: vectors to cluster."""
+"""Texts as a model sees them, a base model or a sentence-transformers model: vectors to cluster."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -6,10 +6,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from hydralora.errors import ConfigError, ModelError
+from hydralora.fetching import first_line
+from hydralora.models import pick_device
 from hydralora.tuner.model import model_body
 
 MAX_TOKENS = 256  # of a text; what comes behind them says little new about what it is
 BATCH = 16  # texts
+SENTENCES = 256  # texts that a sentence-transformers model gets at once
 
 
 def mean_pooled(
@@ -48,3 +52,44 @@ def _means(body: torch.nn.Module, ids: list[list[int]], device: torch.device) ->
     states = body(input_ids=tokens.to(device), attention_mask=mask.to(device), use_cache=False)[0].float()
     weight = mask.to(device)[..., None]
     return ((states * weight).sum(1) / weight.sum(1)).cpu().numpy()
+
+
+def sentence_vectors(
+    name: str, on_progress: Callable[[int, int], None] = lambda done, total: None
+) -> Callable[[Sequence[str]], np.ndarray]:
+    """A function texts -> (texts, dims), float32, of length 1, by a sentence-transformers model.
+
+    The model is in memory only while it reads; its weights are safetensors, and no code of its own is run.
+
+    Args:
+        name: a Hub id, or a folder.
+        on_progress: called with the texts done, and all texts.
+
+    Raises:
+        ConfigError: sentence-transformers is not installed.
+        ModelError: the function raises it where the model can't be found or read.
+    """
+    try:
+        from sentence_transformers import SentenceTransformer
+    except ImportError as error:
+        raise ConfigError(
+            "Features by a sentence model need sentence-transformers. Install it: pip install '.[embeddings]'."
+        ) from error
+
+    def encode(texts: Sequence[str]) -> np.ndarray:
+        try:
+            model = SentenceTransformer(
+                name, device=pick_device(), trust_remote_code=False, model_kwargs={"use_safetensors": True}
+            )
+        except Exception as error:  # whatever transformers, the Hub's client and torch raise
+            raise ModelError(
+                f"{name}: it can't be loaded as a sentence-transformers model. {first_line(error)}"
+            ) from error
+        parts = []
+        for start in range(0, len(texts), SENTENCES):
+            some = list(texts[start : start + SENTENCES])
+            parts.append(model.encode(some, normalize_embeddings=True, show_progress_bar=False))
+            on_progress(start + len(some), len(texts))
+        return np.concatenate(parts).astype(np.float32)
+
+    return encode

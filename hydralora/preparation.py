@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from peft import LoraConfig, get_peft_model
 
-from hydralora.clustering import Clusters, cluster, one_component
-from hydralora.data.dataset import read_dataset
+from hydralora.clustering import Clusters, Component, one_component, renamed
+from hydralora.components import component_texts, find_components
+from hydralora.data.dataset import Dataset, read_dataset
 from hydralora.data.examples import Example
 from hydralora.data.mapping import load_mapping
 from hydralora.data.split import Split, split, split_by_file
@@ -36,10 +37,11 @@ class Prepared:
     heldout: list[Encoded]
     rows: dict[str, int]  # rows read: train, heldout
     problems: dict[str, int]  # rows of both that were left out, or cut, by kind
-    train_tasks: list[str | None]  # of every training row that was read
-    train_labels: list[int]  # component of each row of `train`
-    clusters: Clusters
-    heldout_labels: list[int]  # component of each row of `heldout`
+    tasks: list[str] | None  # of each row that was clustered
+    train_labels: list[int]  # component of each row of `train`, -1 for noise
+    clusters: Clusters  # of all rows of the training file, those held out of it too
+    components: list[Component]
+    heldout_labels: list[int]  # component of each row of `heldout`; noise counts to the nearest
     router_entropy: float | None  # normalised gate entropy at the start, where the components set it
 
     @property
@@ -65,14 +67,15 @@ def prepare(recipe: Recipe, on_stage: Callable[[str], None]) -> Prepared:
     settings = recipe.training
     _set_threads(settings.threads, recipe.launch.processes)
     on_stage("reading the data")
-    rows = read_split(recipe)
-    train, heldout = rows.train, rows.heldout
+    data = _read(recipe)
     on_stage("clustering")
-    clusters = find_components(recipe, train)
-    tasks, labels = [row.task for row in train], clusters.labels.tolist()
-    component = dict(zip((row.row for row in train), labels, strict=True))
+    clusters = components_of(recipe, data.examples)
+    components = renamed(clusters.components, recipe.components.names)
+    rows = _split(recipe, data, clusters)
+    train, heldout = rows.train, rows.heldout
+    component = dict(zip((row.row for row in data.examples), clusters.labels.tolist(), strict=True))
     if recipe.components.only:
-        train, heldout = _one_component(recipe, clusters, train, heldout)
+        train, heldout = _one_component(recipe, clusters, component, train, heldout)
     on_stage("loading the base model")
     files, device = find_model(recipe.model), pick_device()
     tokenizer, base = load_tokenizer(files), load_base(files, device, recipe.quantization)
@@ -85,7 +88,7 @@ def prepare(recipe: Recipe, on_stage: Callable[[str], None]) -> Prepared:
     entropy = None
     if recipe.method == "hydralora" and model.peft_config["default"].router_init == "components":
         on_stage("starting the router from the components")
-        entropy = _start_router(model, recipe, train_rows, train_labels, clusters)
+        entropy = _start_router(model, recipe, train_rows, train_labels, components)
     model.eval()
     return Prepared(
         files=files,
@@ -96,10 +99,11 @@ def prepare(recipe: Recipe, on_stage: Callable[[str], None]) -> Prepared:
         heldout=heldout_rows,
         rows={"train": len(train), "heldout": len(heldout)},
         problems=dict(sum((Counter(found.by_kind) for found in encoded), Counter(rows.by_kind))),
-        train_tasks=tasks,
+        tasks=data.tasks,
         train_labels=train_labels,
         clusters=clusters,
-        heldout_labels=clusters.assign([row.example.question for row in heldout_rows]),
+        components=components,
+        heldout_labels=_nearest(recipe, clusters, [row.example for row in heldout_rows]),
         router_entropy=entropy,
     )
 
@@ -110,11 +114,47 @@ def read_split(recipe: Recipe) -> Split:
     Raises:
         HydraError: a file can't be used, or there are too few rows.
     """
-    data, seed = recipe.data, recipe.training.seed
+    data = _read(recipe)
+    by_component = recipe.data.stratify == "component" and not recipe.data.eval
+    return _split(recipe, data, components_of(recipe, data.examples) if by_component else None)
+
+
+def components_of(recipe: Recipe, examples: Sequence[Example]) -> Clusters:
+    """The components of a training file's rows; where the number of heads is given, as many as heads.
+
+    Rows that can't be clustered are one component, unless the adapter's heads come from the components.
+
+    Raises:
+        HydraError: they can't be clustered; or DBSCAN finds more or fewer components than there are heads.
+    """
+    tuner, settings = recipe.tuner, recipe.components
+    on_components = recipe.method == "hydralora" and not (tuner.num_heads and tuner.router_init == "random")
+    try:
+        found = find_components(examples, settings, recipe.model, k=tuner.num_heads)
+    except (ConfigError, DatasetError):
+        if on_components:
+            raise
+        return one_component(component_texts(examples, settings))
+    if on_components and tuner.num_heads not in (None, found.k):
+        raise ConfigError(
+            f"DBSCAN finds {found.k} components, but tuner.num_heads is {tuner.num_heads}. Leave num_heads out, choose "
+            "components.method=kmeans, or set tuner.router_init=random."
+        )
+    return found
+
+
+def _read(recipe: Recipe, file: str | None = None) -> Dataset:
+    """The training file, or another one that is read in the same way."""
+    data = recipe.data
     mapping = load_mapping(Path(data.mapping)) if data.mapping else None
-    dataset = read_dataset(data.train, mapping, data.task_column)
+    return read_dataset(file or data.train, mapping, data.task_column)
+
+
+def _split(recipe: Recipe, dataset: Dataset, clusters: Clusters | None) -> Split:
+    """Training and held-out rows of a dataset that was read; its clusters are needed to stratify by component."""
+    data, seed = recipe.data, recipe.training.seed
     if data.eval:
-        return split_by_file(dataset, read_dataset(data.eval, mapping, data.task_column))
+        return split_by_file(dataset, _read(recipe, data.eval))
     groups: Sequence[object] | None = None
     if data.stratify == "task":
         groups = dataset.tasks
@@ -122,29 +162,19 @@ def read_split(recipe: Recipe) -> Split:
             raise DatasetError(
                 f"{dataset.name}: no row has a task. Name data.task_column, or set data.stratify to none."
             )
-    elif data.stratify == "component":
-        groups = find_components(recipe, list(dataset.examples)).labels.tolist()
+    elif data.stratify == "component" and clusters:
+        groups = clusters.labels.tolist()
     return split(dataset, data.eval_fraction, seed, groups)
 
 
-def find_components(recipe: Recipe, train: list[Example]) -> Clusters:
-    """The components of the training rows; where the number of heads is given, as many as heads.
-
-    Rows that can't be clustered are one component, unless the adapter's heads come from the components.
-    """
-    tuner, texts = recipe.tuner, [row.question for row in train]
-    try:
-        return cluster(texts, tuner.num_heads or recipe.components.k, recipe.components.features, recipe.training.seed)
-    except (ConfigError, DatasetError):
-        if recipe.method == "lora" or (tuner.num_heads and tuner.router_init == "random"):
-            return one_component(texts)
-        raise
+def _nearest(recipe: Recipe, clusters: Clusters, rows: Sequence[Example]) -> list[int]:
+    return clusters.assign(component_texts(rows, recipe.components))
 
 
 def _one_component(
-    recipe: Recipe, clusters: Clusters, train: list[Example], heldout: list[Example]
+    recipe: Recipe, clusters: Clusters, component: dict[int, int], train: list[Example], heldout: list[Example]
 ) -> tuple[list[Example], list[Example]]:
-    """The training and held-out rows of the component that the recipe names."""
+    """The training and held-out rows of the component that the recipe names; `component` is that of each row."""
     number = recipe.components.only or 0
     if number > clusters.k:
         raise ConfigError(f"components.only is {number}, but there are {clusters.k} components. Choose one of them.")
@@ -153,9 +183,9 @@ def _one_component(
             "components.only trains on one component, so the router can't start from several. "
             "Set method=lora, or tuner.router_init=random."
         )
-    held = clusters.assign([row.question for row in heldout])
+    held = _nearest(recipe, clusters, heldout)
     kept = (
-        [row for row, label in zip(train, clusters.labels, strict=True) if label == number - 1],
+        [row for row in train if component[row.row] == number - 1],
         [row for row, label in zip(heldout, held, strict=True) if label == number - 1],
     )
     if not all(kept):
@@ -199,13 +229,16 @@ def _adapt(base: Any, recipe: Recipe, k: int) -> Any:
     return get_peft_model(base, config)
 
 
-def _start_router(model: Any, recipe: Recipe, rows: list[Encoded], labels: list[int], clusters: Clusters) -> float:
-    for i in sorted(set(range(clusters.k)) - set(labels)):
-        raise DatasetError(
-            f"Every row of component {i} ({clusters.components[i].name}) is longer than "
-            f"training.max_length={recipe.training.max_length} tokens, so no head can start from it. "
-            "Raise max_length, shorten the rows, or set tuner.num_heads together with tuner.router_init=random."
-        )
+def _start_router(
+    model: Any, recipe: Recipe, rows: list[Encoded], labels: list[int], components: list[Component]
+) -> float:
+    for component in components:
+        if component.id not in labels:
+            raise DatasetError(
+                f"Every training row of component {component.id + 1} ({component.name}) is held out, or longer than "
+                f"training.max_length={recipe.training.max_length} tokens, so no head can start from it. Raise "
+                "max_length, shorten the rows, or set tuner.num_heads together with tuner.router_init=random."
+            )
     reached = init_router(model, [{"input_ids": row.input_ids} for row in rows], labels, recipe.tuner.router_entropy)
     return sum(reached.values()) / len(reached)
 

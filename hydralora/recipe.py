@@ -1,7 +1,8 @@
 """Every setting of a run, declared once: the YAML file, the CLI's --set and the app's form all come from here."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -15,6 +16,14 @@ class Section(BaseModel):
     """A group of settings; unknown keys are refused, so that a misspelt one can't be ignored."""
 
     model_config = ConfigDict(extra="forbid", validate_assignment=True)
+
+
+def choices(section: type[Section], name: str) -> tuple[Any, ...]:
+    """The values that a setting with a fixed choice takes, None among them if it may be unset; others: none."""
+    annotation = section.model_fields[name].annotation
+    kinds = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    values = tuple(value for kind in kinds if get_origin(kind) is Literal for value in get_args(kind))
+    return (*values, None) if values and NoneType in kinds else values
 
 
 class DataSettings(Section):
@@ -36,10 +45,28 @@ class DataSettings(Section):
 
 
 class ComponentSettings(Section):
-    features: Literal["tfidf-svd", "tfidf"] = Field(
-        "tfidf-svd", description="Text features: TF-IDF reduced and normalised, or the paper's plain TF-IDF."
+    method: Literal["kmeans", "dbscan"] = Field(
+        "kmeans", description="k-means, or DBSCAN, which finds their number itself and leaves rows in no component."
     )
-    k: int | None = Field(None, ge=1, le=64, description="Number of components. None takes the elbow.")
+    features: Literal["tfidf-svd", "tfidf", "model", "sentence"] = Field(
+        "tfidf-svd",
+        description="What tells rows apart: their words, by TF-IDF reduced and normalised or by the paper's plain "
+        "TF-IDF; the base model's states; or a sentence model.",
+    )
+    sentence_model: str = Field(
+        "sentence-transformers/all-MiniLM-L6-v2",
+        min_length=1,
+        description="A sentence-transformers model for features sentence: a Hub id, or a folder.",
+    )
+    text: Literal["question", "everything"] = Field(
+        "question", description="What is compared of a row: its question, or question and answer."
+    )
+    language: Literal["en"] | None = Field(
+        None, description="Language whose stop words are left out. None: no word is."
+    )
+    k: int | None = Field(None, ge=1, le=64, description="Number of components. None finds it.")
+    seed: int = Field(0, ge=0, description="Seed of the clustering.")
+    names: list[str] | None = Field(None, description="What the components are called, in order. None: by their terms.")
     only: int | None = Field(
         None, ge=1, description="Train on one component's rows alone: its number from 1, as the page counts. None: all."
     )
@@ -116,7 +143,7 @@ class TrainingSettings(Section):
     gradient_checkpointing: bool = Field(
         False, description="Compute every block twice instead of keeping what it computed: less memory, more time."
     )
-    seed: int = Field(0, ge=0, description="Seed of the split, the clusters, the adapter's start and the row order.")
+    seed: int = Field(0, ge=0, description="Seed of the split, the adapter's start and the row order.")
     threads: int = Field(0, ge=0, description="CPU threads of a process. 0: all cores but one, or both of two, shared.")
 
     @model_validator(mode="before")
@@ -184,6 +211,18 @@ def parse_recipe(values: Any, where: str = "recipe") -> Recipe:
         raise ConfigError(f"{where}: version is {version!r}, this program reads {VERSION}. Update hydralora.")
     try:
         return Recipe.model_validate({key: value for key, value in values.items() if key != "version"})
+    except ValidationError as error:
+        raise ConfigError(f"{where}: {validation_message(error)}") from error
+
+
+def parse_components(values: dict[str, Any], where: str = "components") -> ComponentSettings:
+    """The section `components` alone, from plain values.
+
+    Raises:
+        ConfigError: naming every wrong key, what was found, and what is allowed.
+    """
+    try:
+        return ComponentSettings.model_validate(values)
     except ValidationError as error:
         raise ConfigError(f"{where}: {validation_message(error)}") from error
 

@@ -1,14 +1,12 @@
 """What a run leaves behind: its adapter with a model card, and its measurements."""
 
 import hashlib
-import os
-import secrets
-import shutil
 from pathlib import Path
 from typing import Any
 
 from hydralora.analysis import head_similarity
 from hydralora.evaluation import head_use
+from hydralora.files import folder_written_whole
 from hydralora.models import BaseModelFiles
 from hydralora.preparation import Prepared
 from hydralora.recipe import Recipe
@@ -40,26 +38,10 @@ Recipe:
 
 def save_adapter(model: Any, recipe: Recipe, prepared: Prepared, folder: Path) -> str:
     """Save the adapter as safetensors with its config and card, whole or not at all; returns the weights' sha256."""
-    folder = folder.resolve()
-    building = folder.with_name(f".{folder.name}-{secrets.token_hex(4)}")
-    try:
+    with folder_written_whole(folder.resolve()) as building:
         model.save_pretrained(building, safe_serialization=True)
         (building / "README.md").write_text(_card(recipe, prepared), encoding="utf-8")
-        _move(building, folder)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
     return hash_adapter(folder)
-
-
-def _move(building: Path, folder: Path) -> None:
-    """Put a finished folder in its place; where files lie already, it replaces its own and leaves others alone."""
-    if folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()  # Trainer makes it when it starts
-    if not folder.exists():
-        os.replace(building, folder)
-        return
-    for file in sorted(building.iterdir(), key=lambda file: file.suffix == ".safetensors"):  # the weights last
-        os.replace(file, folder / file.name)
 
 
 def _card(recipe: Recipe, prepared: Prepared) -> str:
@@ -112,13 +94,13 @@ def describe_run(
     from sklearn.metrics import adjusted_rand_score
 
     clusters = prepared.clusters
-    tasks = prepared.train_tasks
-    ari = adjusted_rand_score(tasks, clusters.labels) if any(tasks) else None
+    tasks = prepared.tasks
+    ari = adjusted_rand_score(tasks, clusters.labels) if tasks else None
     return {
         "rows": prepared.counts,
         "k": clusters.k,
         "sizes": clusters.sizes,
-        "components": [{"id": c.id, "name": c.name, "size": c.size, "terms": c.terms} for c in clusters.components],
+        "components": [{"id": c.id, "name": c.name, "size": c.size, "terms": c.terms} for c in prepared.components],
         "ari": ari,
         "base": base,
         "tuned": tuned,

@@ -1,31 +1,28 @@
 """Run folders: the only code that knows their layout."""
 
 import json
-import math
 import os
 import re
 import secrets
 import shutil
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import platformdirs
 from filelock import FileLock
 
 from hydralora.errors import RunError
+from hydralora.files import patiently, to_json, write_json
 from hydralora.recipe import Recipe, load_recipe
 
 VERSION = 1
 RUN_ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{4}")
 ACTIVE = ("queued", "preparing", "training", "evaluating", "stopping")
 NEEDED = {"id", "state", "step", "max_steps", "pid", "started", "heartbeat", "message"}  # in every state
-
-T = TypeVar("T")
 
 
 def default_workspace() -> Path:
@@ -66,7 +63,7 @@ class Run:
         """
         path = self.folder / "state.json"
         try:
-            state = json.loads(_patiently(lambda: path.read_text(encoding="utf-8")))
+            state = json.loads(patiently(lambda: path.read_text(encoding="utf-8")))
         except (OSError, ValueError) as error:
             raise RunError(f"Run {self.id}: {path} can't be read ({error}). Delete the folder.") from error
         if not isinstance(state, dict) or NEEDED - set(state):
@@ -176,39 +173,3 @@ class RunStore:
 
     def delete(self, run: Run) -> None:
         shutil.rmtree(run.folder)
-
-
-def to_json(value: Any) -> str:
-    """JSON that any reader takes: NaN and infinities, for which it has no numbers, become null."""
-    return json.dumps(_finite(value), allow_nan=False)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON so that a reader sees the old file or the new one, never half of one, even after a power cut."""
-    temporary = path.with_name(f".{path.name}-{secrets.token_hex(4)}")  # each writer has its own
-    try:
-        with temporary.open("x", encoding="utf-8") as file:
-            file.write(to_json(value))
-            file.flush()
-            os.fsync(file.fileno())
-        _patiently(lambda: os.replace(temporary, path))
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _patiently(action: Callable[[], T]) -> T:
-    """Windows refuses a file while another process replaces or reads it; that lasts milliseconds."""
-    for _ in range(8 if sys.platform == "win32" else 0):
-        try:
-            return action()
-        except PermissionError:
-            time.sleep(0.05)
-    return action()

@@ -1,25 +1,31 @@
-"""The Clusters tab: components, their number and how sure it is, and the map of the rows."""
+"""The Clusters tab: components, their number and how sure it is, and each of them looked at."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, Literal
 
 from app import figures
 from app.actions.background import Done, in_background
-from app.actions.data import row_cells
-from app.services import Clustering, Services
+from app.actions.data import row_cells, tokenizer_of
+from app.services import Asked, Services
 from hydralora.clustering import Clusters, overlap
 from hydralora.clustering.export import write_rows
-from hydralora.projection import Method
+from hydralora.components import number_trials
+from hydralora.data.statistics import token_statistics
+from hydralora.recipe import TrainingSettings
 
-COLUMNS = ["#", "rows", "terms", "a typical row", "an outlier"]
-MAP_ROWS = 20_000  # beyond it the map draws an even sample, and says so
-HOVER = 90  # characters
+COLUMNS = ["#", "rows", "name and terms", "a typical row", "an outlier"]
+DETAIL_COLUMNS = ["", "row", "question", "answer", "task"]
 NOISE = -1
+TRIALS = 15
 
 
 @dataclass(frozen=True)
 class ClusterView:
-    """What the page shows of a dataset's components; `tasks` is the table of tasks by components, if rows have any."""
+    """What the page shows of a dataset's components; `tasks` is the table of tasks by components, if rows have any.
+
+    `components` are (label, number from 1) of each, to choose one.
+    """
 
     sentence: str
     k: int
@@ -28,77 +34,122 @@ class ClusterView:
     table: list[list[str | int]]
     agreement: str
     tasks: str
+    components: list[tuple[str, int]]
 
 
-def find(services: Services, dataset_id: str, asked: Clustering) -> Iterator[str | Done[ClusterView]]:
+@dataclass(frozen=True)
+class ComponentView:
+    """What the page shows of one component; `given` is the name that a person gave it, if any."""
+
+    given: str
+    terms: str
+    sentence: str
+    rows: list[list[str | int]]
+    lengths: str
+
+
+def find(services: Services, dataset_id: str, asked: Asked) -> Iterator[str | Done[ClusterView]]:
     """Cluster a dataset: yields how far it is, then what to show."""
-    for step in in_background(lambda on_progress: services.clusters(dataset_id, asked, on_progress)):
+
+    def work(on_progress: Any) -> ClusterView:
+        services.clusters(dataset_id, asked, on_progress)
+        return view(services, dataset_id, asked)
+
+    for step in in_background(work):
         if isinstance(step, Done):
-            yield Done(view(services, dataset_id, asked))
+            yield step
         elif step[1] > 1:
             yield f"Clustering: {step[0] / step[1]:.0%}"
         else:
             yield "Clustering …"
 
 
-def view(services: Services, dataset_id: str, asked: Clustering) -> ClusterView:
+def view(services: Services, dataset_id: str, asked: Asked) -> ClusterView:
     found = services.clusters(dataset_id, asked)
+    components = services.components(dataset_id, asked)
     examples = services.read_dataset(dataset_id).examples
     rows: list[list[str | int]] = [
         [
             component.id + 1,
             f"{component.size} ({component.share:.0%})",
-            ", ".join(component.terms),
+            _named(component.name, component.terms),
             examples[component.nearest[0]].question,
             examples[component.outliers[0]].question,
         ]
-        for component in found.components
+        for component in components
     ]
     agreement, tasks = _agreement(services, dataset_id, found)
     return ClusterView(
         _sentence(found),
         found.k,
         figures.component_number(found.sse, found.silhouette, found.k) if found.sse else "",
-        figures.sizes([component.name for component in found.components], found.sizes),
+        figures.sizes([component.name for component in components], found.sizes),
         rows,
         agreement,
         tasks,
+        [(f"{component.id + 1}: {component.name}", component.id + 1) for component in components],
     )
 
 
-def row_map(services: Services, dataset_id: str, asked: Clustering, method: Method) -> tuple[str, str]:
-    """The 2-D map as a figure, and a sentence on what it shows."""
+def component(
+    services: Services, dataset_id: str, asked: Asked, number: int, model: str, max_length: int
+) -> ComponentView:
+    """One component: its middle, its edge, and how long its rows are to a base model.
+
+    Raises:
+        HydraError: the base model's name is wrong.
+    """
     found = services.clusters(dataset_id, asked)
+    one = found.components[number - 1]
+    names = services.datasets.names(dataset_id, asked.key) or []
     examples = services.read_dataset(dataset_id).examples
-    step = -(-len(examples) // MAP_ROWS)
-    shown = list(range(0, len(examples), step))
-    points = services.remember(("map", dataset_id, asked, method), lambda: found.map(method, rows=shown))
-    figure = figures.component_map(
-        points.tolist(),
-        [int(found.labels[i]) for i in shown],
-        [_escaped(example.question) for example in examples[::step]],
-        method,
-        shown,
-    )
-    sample = f" Every {step}th row is drawn, {len(shown):,} of {len(examples):,}." if step > 1 else ""
-    return figure, (
-        "Rows that use the same words lie close together; lasso some, or click one, to read them below. "
-        "Distances between far groups and the axes mean nothing." + sample
+    chosen = [("typical", i) for i in one.nearest] + [("outlier", i) for i in one.outliers if i not in one.nearest]
+    sentence, lengths = _lengths(services, dataset_id, asked, number, model, max_length)
+    return ComponentView(
+        given=names[number - 1] if len(names) == found.k else "",
+        terms=", ".join(one.terms),
+        sentence=f"{one.size:,} rows, {one.share:.0%} of all. {sentence}",
+        rows=[[kind, *row_cells(examples[i])] for kind, i in chosen],
+        lengths=lengths,
     )
 
 
-def rows(services: Services, dataset_id: str, indices: list[int]) -> list[list[str | int]]:
-    """The table rows of selected points."""
-    examples = services.read_dataset(dataset_id).examples
-    return [row_cells(examples[i]) for i in indices if 0 <= i < len(examples)]
+def rename(services: Services, dataset_id: str, asked: Asked, number: int, name: str) -> ClusterView:
+    """Give a component a name, kept with the dataset; an empty one gives it back its terms."""
+    k = services.clusters(dataset_id, asked).k
+    names = services.datasets.names(dataset_id, asked.key) or []
+    names = names if len(names) == k else [""] * k
+    names[number - 1] = " ".join(name.split())
+    services.datasets.rename(dataset_id, asked.key, names)
+    return view(services, dataset_id, asked)
 
 
-def rows_file(services: Services, dataset_id: str, asked: Clustering) -> str:
-    """Every row with its component, as a CSV file to download."""
-    path = services.download(f"components {dataset_id}.csv")
+def trials(services: Services, dataset_id: str, asked: Asked) -> Iterator[str | Done[str]]:
+    """How sure a number is, seen in trials: yields how far they are, then the figure."""
     examples = services.read_dataset(dataset_id).examples
-    write_rows(path, list(examples), services.clusters(dataset_id, asked))
+
+    def work(on_progress: Any) -> str:
+        found = services.clusters(dataset_id, asked)
+        return services.remember(
+            ("trials", dataset_id, asked.key),
+            lambda: figures.number_trials(number_trials(examples, asked.settings, found, TRIALS, on_progress)),
+        )
+
+    for step in in_background(work):
+        yield step if isinstance(step, Done) else f"Trial {step[0] + 1} of {TRIALS} …"
+
+
+def rows_file(services: Services, dataset_id: str, asked: Asked, kind: Literal["csv", "parquet"]) -> str:
+    """Every row with its component, as a file to download."""
+    path = services.download(f"components {dataset_id}.{kind}")
+    examples = services.read_dataset(dataset_id).examples
+    write_rows(path, list(examples), services.clusters(dataset_id, asked), services.components(dataset_id, asked))
     return str(path)
+
+
+def _named(name: str, terms: list[str]) -> str:
+    listed = ", ".join(terms)
+    return listed if listed.startswith(name) else f"{name}: {listed}"
 
 
 def _sentence(found: Clusters) -> str:
@@ -123,7 +174,23 @@ def _agreement(services: Services, dataset_id: str, found: Clusters) -> tuple[st
     )
 
 
-def _escaped(text: str) -> str:
-    """Plotly reads a few HTML tags in hover text; a dataset's text must show as it is."""
-    short = text if len(text) <= HOVER else text[:HOVER] + "…"
-    return short.replace("&", "&amp;").replace("<", "&lt;").replace("\n", " ")
+def _lengths(
+    services: Services, dataset_id: str, asked: Asked, number: int, model: str, max_length: int
+) -> tuple[str, str]:
+    """A sentence on the tokens of a component's rows, and their histogram; "" while the base model is elsewhere."""
+    tokenizer, name = tokenizer_of(services, model)
+    if tokenizer is None:
+        return "Their lengths in tokens are shown once the base model is on this machine.", ""
+    examples = services.read_dataset(dataset_id).examples
+
+    def measure() -> Any:
+        labels = services.clusters(dataset_id, asked).labels
+        rows = [examples[i] for i in (labels == number - 1).nonzero()[0].tolist()]
+        return token_statistics(tokenizer, rows, max_length, TrainingSettings().batch_size)
+
+    found = services.remember(("component", dataset_id, asked.key, number, name, max_length), measure)
+    share = f"{found.answer_share:.0%} of their tokens are answers"
+    return (
+        f"A row has {found.median:.0f} tokens (median) and at most {found.longest}; {share}.",
+        figures.token_lengths(found.histogram, max_length),
+    )

@@ -20,9 +20,9 @@ from hydralora.data.split import split_by_file
 from hydralora.data.statistics import TokenStatistics, token_statistics
 from hydralora.data.store import DEMO, StoredDataset
 from hydralora.data.templates import IGNORED, Encoded, encode_all
-from hydralora.errors import ModelError
+from hydralora.errors import DatasetError, ModelError
 from hydralora.models import find_model, load_tokenizer
-from hydralora.recipe import DataSettings, TrainingSettings
+from hydralora.recipe import DataSettings, Recipe, TrainingSettings
 
 SHOWN_ROWS = 100
 SHOWN_PROBLEMS = 200
@@ -121,7 +121,20 @@ def hold_out(services: Services, dataset_id: str, path: str) -> str:
 
 
 def remove(services: Services, dataset_id: str) -> None:
+    """Delete a dataset's files.
+
+    Raises:
+        HydraError: there is none, or a run is at work on it.
+    """
+    active = services.jobs.active()
+    if active and _reads(active.recipe(), services.datasets.get(dataset_id)):
+        raise DatasetError(f"Run {active.id} is at work on this dataset. Stop it first, or wait for its end.")
     services.datasets.remove(dataset_id)
+
+
+def _reads(recipe: Recipe, dataset: StoredDataset) -> bool:
+    read = recipe.data.train if isinstance(recipe.data.train, list) else [recipe.data.train]
+    return any(str(file) in read for file in dataset.files)
 
 
 def choices(services: Services) -> list[tuple[str, str]]:
@@ -178,12 +191,9 @@ def tokens(services: Services, dataset_id: str, model: str, max_length: int) -> 
     Raises:
         HydraError: the base model's name is wrong, or its template refuses every row.
     """
-    name = resolve_model(services, model)
-    try:
-        files = find_model(name, download=False)
-    except ModelError:
+    tokenizer, name = tokenizer_of(services, model)
+    if tokenizer is None:
         return TokenView(f"{model_name(name)} is not on this machine yet; a run fetches it.", "", EMPTY_BATCH, "")
-    tokenizer = services.remember(("tokenizer", name), lambda: load_tokenizer(files))
     examples = services.read_dataset(dataset_id).examples
     batch_size = TrainingSettings().batch_size
     found = services.remember(
@@ -204,6 +214,20 @@ def tokens(services: Services, dataset_id: str, model: str, max_length: int) -> 
 
 
 EMPTY_BATCH: dict[str, Any] = {"rows": []}
+
+
+def tokenizer_of(services: Services, model: str) -> tuple[Any, str]:
+    """A base model's tokenizer, None while it is not on this machine; and the model's name, or folder.
+
+    Raises:
+        HydraError: the base model's name is wrong.
+    """
+    name = resolve_model(services, model)
+    try:
+        files = find_model(name, download=False)
+    except ModelError:
+        return None, name
+    return services.remember(("tokenizer", name), lambda: load_tokenizer(files)), name
 
 
 def _mapping(chosen: dict[str, str]) -> Mapping:

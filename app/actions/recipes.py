@@ -6,10 +6,10 @@ from typing import Any
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
-from app.services import Services
+from app.services import Asked, Services
 from hydralora.errors import ConfigError
 from hydralora.models import CATALOGUE, DEFAULT_MODEL
-from hydralora.recipe import Recipe, parse_recipe
+from hydralora.recipe import Recipe, parse_components, parse_recipe
 
 
 def model_choices(services: Services) -> list[tuple[str, str]]:
@@ -59,10 +59,35 @@ def recipe_from_form(services: Services, dataset_id: str, model: str, values: di
             "mapping": str(dataset.mapping_file) if dataset.mapping_file else None,
         },
     }
+    if values.get("components.features") == "sentence":
+        values = values | {"components.sentence_model": resolve_model(services, values["components.sentence_model"])}
     for key, value in values.items():
         section, _, name = key.rpartition(".")
         (settings.setdefault(section, {}) if section else settings)[name] = value
-    return parse_recipe(settings, "Settings")
+    recipe = parse_recipe(settings, "Settings")
+    _name_components(services, dataset_id, recipe)
+    return recipe
+
+
+def component_settings(services: Services, model: str, values: dict[str, Any]) -> Asked:
+    """How components are asked for, from the same `values`; other sections are left alone.
+
+    Raises:
+        ConfigError: a value is out of its range, or a model's name is wrong.
+    """
+    section = "components."
+    settings = {key.removeprefix(section): value for key, value in values.items() if key.startswith(section)}
+    if settings.get("features") == "sentence":
+        settings["sentence_model"] = resolve_model(services, settings["sentence_model"])
+    checked = parse_components(settings, "Components")
+    return Asked(checked, resolve_model(services, model) if checked.features == "model" else DEFAULT_MODEL)
+
+
+def _name_components(services: Services, dataset_id: str, recipe: Recipe) -> None:
+    """Give a run the names that a person gave to the components that it will find."""
+    names = services.datasets.names(dataset_id, Asked(recipe.components, recipe.model).key)
+    if names and recipe.tuner.num_heads in (None, len(names)):
+        recipe.components.names = names
 
 
 def _own_models(services: Services) -> dict[str, Path]:

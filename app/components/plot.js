@@ -24,29 +24,50 @@ const keepView = (layout) => {
   return layout;
 };
 
+// The points with these customdata are selected; null is no selection.
+let selected = null;
+const select = (data) => {
+  for (const trace of data)
+    if (selected && Array.isArray(trace.customdata))
+      trace.selectedpoints = trace.customdata.flatMap((id, i) => (selected.has(id) ? [i] : []));
+};
+
 let wired = false;
-let shown = null;
+let shown = null; // the figure's axes and points, as its meta names them
+let drawn = null; // the value that was drawn last: a change of theme draws it again
 const draw = async () => {
   if (!window.Plotly) return setTimeout(draw, 50);
   if (!props.value) {
     if (shown !== null) window.Plotly.purge(target);
     target.style.height = '';
-    shown = null;
+    shown = selected = null;
     wired = false;
     return;
   }
   const figure = JSON.parse(props.value);
-  const sameAxes = shown === (figure.layout.meta || '');
+  const {axes = '', points = '', selected: wanted} = figure.layout.meta || {};
   const layout = themed(figure.layout);
+  if (shown?.points !== points) selected = null;
+  if (wanted && drawn !== props.value) selected = wanted.length ? new Set(wanted) : null;
+  else if (shown?.axes === axes && target.layout?.selections) layout.selections = target.layout.selections;
+  select(figure.data);
   target.style.height = `${figure.layout.height}px`; // a resize takes its height from the element, not the layout
-  await window.Plotly.react(target, figure.data, sameAxes ? keepView(layout) : layout,
+  await window.Plotly.react(target, figure.data, shown?.axes === axes ? keepView(layout) : layout,
     {responsive: true, displaylogo: false, modeBarButtonsToRemove: ['autoScale2d']});
-  shown = figure.layout.meta || '';
+  shown = {axes, points};
+  drawn = props.value;
   if (wired) return;
   wired = true;
-  target.on('plotly_selected', (e) =>
-    e && trigger('lasso', {ids: e.points.map((p) => p.customdata).filter((id) => id !== undefined)}));
-  target.on('plotly_deselect', () => trigger('lasso', {ids: []}));
+  target.on('plotly_selected', (e) => {
+    if (!e) return;
+    const ids = e.points.map((p) => p.customdata).filter((id) => id !== undefined);
+    selected = ids.length ? new Set(ids) : null;
+    trigger('lasso', {ids});
+  });
+  target.on('plotly_deselect', () => {
+    selected = null;
+    trigger('lasso', {ids: []});
+  });
   target.on('plotly_click', (e) => {
     if (e.points[0].customdata !== undefined) trigger('pick', {id: e.points[0].customdata});
   });

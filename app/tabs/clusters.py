@@ -2,64 +2,56 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import gradio as gr
 
 from app.actions import clusters as actions
 from app.actions.background import Done
-from app.actions.data import COLUMNS as ROW_COLUMNS
-from app.actions.data import WIDTHS as ROW_WIDTHS
-from app.components.plot import plot_panel, selected_ids
-from app.services import Clustering, Services
+from app.actions.recipes import component_settings
+from app.components.plot import plot_panel
+from app.forms import Widget, values, widget
+from app.services import Asked, Services
+from app.tabs import row_map
 from app.tabs.messages import say, sentence, shown, shown_stream
-from hydralora.projection import Method
+
+FEATURES = {
+    "tfidf-svd": "words (TF-IDF, reduced)",
+    "tfidf": "words (plain TF-IDF, the paper's)",
+    "model": "the base model's states",
+    "sentence": "a sentence model",
+}
+QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
 
 @dataclass(frozen=True)
 class ClustersTab:
+    """`fields` are the settings of a run's components; `k` how many were found; `number` the one looked at."""
+
+    fields: dict[str, Widget]
     use: gr.Button
     k: gr.State
+    alone: gr.Button
+    number: gr.Dropdown
 
 
-def build(services: Services, dataset: gr.Dropdown, tab: gr.Tab) -> ClustersTab:
+def build(services: Services, dataset: gr.Dropdown, tab: gr.Tab, model: gr.Dropdown, max_length: Widget) -> ClustersTab:
     found = gr.State(None)
     answer = sentence("", elem_id="clusters-sentence")
-    with gr.Row():
-        wanted = gr.Number(
-            0,
-            label="Components",
-            info="0 finds their number.",
-            minimum=0,
-            maximum=64,
-            precision=0,
-            min_width=120,
-            elem_id="k",
-        )
-        how = gr.Radio(
-            [("k-means", "kmeans"), ("DBSCAN", "dbscan")],
-            value="kmeans",
-            label="Method",
-            info="DBSCAN leaves rows in no dense part as noise.",
-            elem_id="cluster-method",
-        )
-        features = gr.Radio(
-            [("TF-IDF, reduced", "tfidf-svd"), ("plain TF-IDF (the paper's)", "tfidf")],
-            value="tfidf-svd",
-            label="Text features",
-            elem_id="features",
-        )
-        text = gr.Radio(
-            [("the question", "question"), ("question and answer", "everything")],
-            value="question",
-            label="Text compared",
-            elem_id="text",
-        )
+    fields = _settings()
     with gr.Row():
         use = gr.Button("Use these heads", variant="primary", elem_id="use-heads", scale=0, min_width=220)
-        export = gr.DownloadButton(
-            "Download rows with components (CSV)", elem_id="components-csv", size="md", scale=0, min_width=320
-        )
+        files = [
+            gr.DownloadButton(
+                f"Rows with components ({kind})",
+                elem_id=f"components-{kind.lower()}",
+                size="md",
+                scale=0,
+                min_width=250,
+            )
+            for kind in ("CSV", "Parquet")
+        ]
         stop = gr.Button("Stop clustering", visible=False, elem_id="stop-clustering", scale=0, min_width=160)
     with gr.Row():
         curve = plot_panel(
@@ -78,89 +70,191 @@ def build(services: Services, dataset: gr.Dropdown, tab: gr.Tab) -> ClustersTab:
         wrap=True,
         interactive=False,
         elem_id="components",
-        label="Components",
+        label="Components; click a row to look into one",
     )
+    asked = [model, *fields.values()]
+
+    def reading(model: str, *held: Any) -> Asked:
+        return component_settings(services, model, values(fields, held))
+
+    number, alone, look, named = _one_component(services, dataset, model, max_length, asked, reading)
     agreement = sentence("", elem_id="agreement")
     tasks = plot_panel("tasks", "Rows of each task in each component", empty="The rows name no task to compare with.")
-    asked = [wanted, features, how, text]
-    view = _map(services, dataset, asked)
+    forget = _trials(services, dataset, asked, reading)
+    draw = row_map.build(services, dataset, asked, reading)
+
+    def overview(seen: actions.ClusterView) -> tuple:
+        return seen.sizes, seen.table
 
     @shown_stream
-    def show(dataset_id: str, *asked: Any) -> Iterator[tuple]:
-        way = _clustering(*asked)
-        for step in actions.find(services, dataset_id, way):
+    def show(dataset_id: str, chosen: int | None, *held: Any) -> Iterator[tuple]:
+        wanted = reading(*held)
+        for step in actions.find(services, dataset_id, wanted):
             if isinstance(step, Done):
                 seen = step.value
                 label = f"Use {seen.k} head{'s' if seen.k > 1 else ''}"
-                file = actions.rows_file(services, dataset_id, way)
+                csv, parquet = (actions.rows_file(services, dataset_id, wanted, kind) for kind in ("csv", "parquet"))
                 yield (
                     seen.k,
                     say(seen.sentence),
                     gr.Button(label, interactive=True),
-                    gr.DownloadButton(value=file),
+                    gr.DownloadButton(value=csv),
+                    gr.DownloadButton(value=parquet),
                     gr.Button(visible=False),
                     seen.curve,
-                    seen.sizes,
-                    seen.table,
+                    *overview(seen),
                     say(seen.agreement),
                     seen.tasks,
+                    gr.Dropdown(choices=seen.components, value=chosen if chosen and chosen <= seen.k else 1),
                 )
             else:
-                busy = gr.skip(), say(step), gr.Button(interactive=False), gr.skip(), gr.Button(visible=True)
-                yield (*busy, *(gr.skip() for _ in range(5)))
+                kept = (gr.skip(), gr.skip())
+                busy = gr.skip(), say(step), gr.Button(interactive=False), *kept, gr.Button(visible=True)
+                yield (*busy, *(gr.skip() for _ in range(6)))
 
+    outputs = [found, answer, use, *files, stop, curve, bars, table, agreement, tasks, number]
     changed = gr.on(
-        [tab.select, dataset.change, features.change, how.change, text.change, wanted.submit, wanted.blur],
+        [tab.select, dataset.change, model.change, *(event for field in fields.values() for event in _settled(field))],
         show,
-        [dataset, *asked],
-        [found, answer, use, export, stop, curve, bars, table, agreement, tasks],
-        show_progress="hidden",
+        [dataset, number, *asked],
+        outputs,
+        **QUIET,
         trigger_mode="always_last",
-        api_visibility="private",
     )
     stop.click(
-        lambda: (say("Stopped. Choose again to start anew."), gr.Button(visible=False)),
+        lambda: (say("Stopped. Change a setting, or open this tab again, to start anew."), gr.Button(visible=False)),
         None,
         [answer, stop],
         cancels=[changed],
-        api_visibility="private",
+        **QUIET,
     )
-    changed.success(**view, api_visibility="private")
-    return ClustersTab(use, found)
-
-
-def _map(services: Services, dataset: gr.Dropdown, asked: list[Any]) -> dict[str, Any]:
-    """Draw the map and the table of selected rows; returns the listener that fills them."""
-    method = gr.Radio(
-        [("PCA", "pca"), ("t-SNE", "tsne"), ("UMAP", "umap")], value="pca", label="Map drawn by", elem_id="map-method"
-    )
-    chart = plot_panel("map", "Map of the rows")
-    caption = sentence("", elem_id="map-caption")
-    rows = gr.Dataframe(
-        headers=ROW_COLUMNS,
-        column_widths=ROW_WIDTHS,
-        wrap=True,
-        interactive=False,
-        elem_id="map-rows",
-        label="Lasso points, or click one, to list their rows here",
-    )
+    changed.success(**look, **QUIET)
+    changed.success(**forget, **QUIET)
+    changed.success(**draw, **QUIET)
 
     @shown
-    def draw(dataset_id: str, method: Method, *asked: Any) -> tuple:
-        figure, text = actions.row_map(services, dataset_id, _clustering(*asked), method)
-        return figure, say(text), []
+    def rename(dataset_id: str, chosen: int, name: str, *held: Any) -> tuple:
+        seen = actions.rename(services, dataset_id, reading(*held), chosen, name)
+        return *overview(seen), gr.Dropdown(choices=seen.components, value=chosen)
+
+    named.submit(rename, [dataset, number, named, *asked], [bars, table, number], **QUIET).success(**draw, **QUIET)
+
+    def choose(event: gr.SelectData) -> int:
+        return int(event.row_value[0])
+
+    table.select(choose, None, number, **QUIET).success(**look, **QUIET)
+    return ClustersTab(fields, use, found, alone, number)
+
+
+def _settled(field: Widget) -> list[Any]:
+    """The events at which a person has said what a field shall hold."""
+    return [field.submit, field.blur] if isinstance(field, gr.Textbox) else [field.change]
+
+
+def _settings() -> dict[str, Widget]:
+    """The widgets of how components are asked for."""
+    offered = {key: name for key, name in FEATURES.items() if key != "sentence" or find_spec("sentence_transformers")}
+    with gr.Row():
+        fields = {
+            "components.k": widget("components.k", "Components", info="0 finds their number."),
+            "components.method": widget(
+                "components.method",
+                "Method",
+                names={"kmeans": "k-means", "dbscan": "DBSCAN"},
+                info="DBSCAN leaves rows in no dense part as noise.",
+            ),
+            "components.features": widget(
+                "components.features", "Rows are alike in", names=offered, info="A model reads every row first."
+            ),
+            "components.text": widget(
+                "components.text",
+                "Text compared",
+                names={"question": "the question", "everything": "question and answer"},
+                info="A run's held-out rows are compared by it, too.",
+            ),
+        }
+    sentence_model = "components.sentence_model"
+    fields[sentence_model] = widget(sentence_model, "Sentence model", visible=False)
+    fields["components.features"].change(
+        lambda features: gr.Textbox(visible=features == "sentence"),
+        fields["components.features"],
+        fields[sentence_model],
+        **QUIET,
+    )
+    return fields
+
+
+def _one_component(
+    services: Services, dataset: gr.Dropdown, model: gr.Dropdown, max_length: Widget, asked: list[Any], reading: Any
+) -> tuple[gr.Dropdown, gr.Button, dict[str, Any], gr.Textbox]:
+    """One component's name, rows and lengths: its dropdown, the button to train on it alone, the listener that fills
+    the rest, and the name's box."""
+    with gr.Accordion("One component", open=True, elem_id="one-component"):
+        with gr.Row():
+            number = gr.Dropdown([1], value=1, label="Component", elem_id="component", min_width=260)
+            named = gr.Textbox(
+                label="Its name",
+                info="Enter keeps it, for this page and for runs.",
+                max_lines=1,
+                max_length=60,
+                submit_btn="Keep",
+                elem_id="component-name",
+                min_width=260,
+            )
+            alone = gr.Button(
+                "Train a LoRA on this component alone", elem_id="train-alone", scale=0, min_width=320, size="md"
+            )
+        told = sentence("", elem_id="component-sentence")
+        rows = gr.Dataframe(
+            headers=actions.DETAIL_COLUMNS,
+            column_widths=["12%", "9%", "42%", "22%", "15%"],
+            wrap=True,
+            interactive=False,
+            max_height=320,
+            elem_id="component-rows",
+            label="Rows in its middle and at its edge",
+        )
+        lengths = plot_panel(
+            "component-lengths",
+            "Rows of the component by their length in tokens",
+            empty="Lengths are drawn once the base model is on this machine.",
+        )
 
     @shown
-    def select(dataset_id: str, event: gr.EventData) -> dict:
-        chosen = actions.rows(services, dataset_id, selected_ids(event))
-        return gr.update(value=chosen, label=f"{len(chosen)} selected rows")
+    def look(dataset_id: str, number: int | None, max_length: float, *held: Any) -> tuple:
+        seen = actions.component(services, dataset_id, reading(*held), number or 1, held[0], int(max_length))
+        return gr.Textbox(value=seen.given, placeholder=seen.terms), say(seen.sentence), seen.rows, seen.lengths
 
-    drawing: dict[str, Any] = {"fn": draw, "inputs": [dataset, method, *asked], "outputs": [chart, caption, rows]}
-    method.change(**drawing, api_visibility="private")
-    for selected in (chart.lasso, chart.pick):  # gr.on takes no custom events
-        selected(select, dataset, rows, api_visibility="private")
-    return drawing
+    listener: dict[str, Any] = {
+        "fn": look,
+        "inputs": [dataset, number, max_length, *asked],
+        "outputs": [named, told, rows, lengths],
+    }
+    number.input(**listener, **QUIET)
+    return number, alone, listener, named
 
 
-def _clustering(wanted: float | None, features: Any, method: Any, text: Any) -> Clustering:
-    return Clustering(int(wanted or 0) or None, features, method, text)
+def _trials(services: Services, dataset: gr.Dropdown, asked: list[Any], reading: Any) -> dict[str, Any]:
+    """The numbers that other methods find, on request; returns the listener that clears them."""
+    with gr.Accordion("How many, by other methods", open=False, elem_id="trials"):
+        sentence(
+            f"Each of {actions.TRIALS} trials draws four fifths of the rows, 2,000 at most, and asks every method for "
+            "the number of components. A method that you can rely on finds one number again and again."
+        )
+        with gr.Row():
+            run = gr.Button(f"Run {actions.TRIALS} trials", elem_id="run-trials", scale=0, min_width=200)
+            stop = gr.Button("Stop the trials", visible=False, elem_id="stop-trials", scale=0, min_width=160)
+        status = sentence("", elem_id="trials-sentence")
+        figure = plot_panel("trials-figure", "Number of components by method", empty="No trials yet.")
+
+    @shown_stream
+    def go(dataset_id: str, *held: Any) -> Iterator[tuple]:
+        for step in actions.trials(services, dataset_id, reading(*held)):
+            if isinstance(step, Done):
+                yield "", gr.Button(visible=False), step.value
+            else:
+                yield say(step), gr.Button(visible=True), gr.skip()
+
+    going = run.click(go, [dataset, *asked], [status, stop, figure], **QUIET)
+    stop.click(lambda: (say("Stopped."), gr.Button(visible=False)), None, [status, stop], cancels=[going], **QUIET)
+    return {"fn": lambda: ("", ""), "inputs": None, "outputs": [status, figure]}

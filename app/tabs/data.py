@@ -10,10 +10,12 @@ from app.actions import data as actions
 from app.actions.background import Done
 from app.components.batch import batch_view
 from app.components.plot import plot_panel
+from app.forms import Widget
 from app.services import Services
 from app.tabs.messages import say, sentence, shown, shown_stream
 from hydralora.data.mapping import Mapping
 from hydralora.data.sources import SUFFIXES
+from hydralora.data.store import DEMO
 
 LABELS = {
     "question": "Question",
@@ -34,7 +36,7 @@ def build(
     dataset: gr.Dropdown,
     page: gr.Blocks,
     model: gr.Dropdown,
-    max_length: gr.Dropdown | gr.Number,
+    max_length: Widget,
 ) -> DataTab:
     with gr.Row():
         upload = gr.UploadButton(
@@ -98,6 +100,7 @@ def build(
                 "Download this mapping", elem_id="mapping-file", size="md", scale=0, min_width=240
             )
     _held_out(services, dataset)
+    _removal(services, dataset)
     table = gr.Dataframe(
         headers=actions.COLUMNS,
         column_widths=actions.WIDTHS,
@@ -203,8 +206,33 @@ def _held_out(services: Services, dataset: gr.Dropdown) -> None:
     heldout.upload(hold_out, [dataset, heldout], dataset, api_visibility="private")
 
 
+def _removal(services: Services, dataset: gr.Dropdown) -> None:
+    """A button that removes the dataset, once it has asked."""
+    quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+    remove = gr.Button("Remove this dataset", elem_id="remove", size="sm", scale=0, min_width=220)
+    with gr.Row(visible=False, elem_id="really-remove") as asking:
+        sentence("Remove the dataset's files from this workspace? Runs that were trained on it keep their results.")
+        yes = gr.Button("Remove", variant="stop", elem_id="remove-yes", size="sm", scale=0, min_width=120)
+        no = gr.Button("Keep", elem_id="remove-no", size="sm", scale=0, min_width=120)
+
+    @shown
+    def go(dataset_id: str) -> tuple:
+        actions.remove(services, dataset_id)
+        return gr.Dropdown(choices=actions.choices(services), value=DEMO), gr.Row(visible=False)
+
+    remove.click(lambda: gr.Row(visible=True), None, asking, **quiet)
+    no.click(lambda: gr.Row(visible=False), None, asking, **quiet)
+    yes.click(go, dataset, [dataset, asking], **quiet)
+    dataset.change(
+        lambda dataset_id: (gr.Button(interactive=dataset_id != DEMO), gr.Row(visible=False)),
+        dataset,
+        [remove, asking],
+        **quiet,
+    )
+
+
 def _as_the_model_reads_it(
-    services: Services, dataset: gr.Dropdown, model: gr.Dropdown, max_length: gr.Dropdown | gr.Number
+    services: Services, dataset: gr.Dropdown, model: gr.Dropdown, max_length: Widget
 ) -> dict[str, Any]:
     """Draw lengths and a first batch; returns the listener that fills them."""
     with gr.Accordion("As the model reads it", open=True):

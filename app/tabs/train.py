@@ -8,7 +8,7 @@ import gradio as gr
 from app.actions import recipes
 from app.actions import train as actions
 from app.components.plot import plot_panel
-from app.forms import values, widget
+from app.forms import Widget, values, widget
 from app.services import Services
 from app.tabs.messages import say, sentence, shown
 from hydralora.errors import HydraError
@@ -39,7 +39,7 @@ MORE = (
 
 @dataclass(frozen=True)
 class TrainTab:
-    heads: gr.Dropdown | gr.Number
+    fields: dict[str, Widget]
     next: gr.Button
 
 
@@ -56,7 +56,7 @@ def model_choice(services: Services) -> gr.Dropdown:
     )
 
 
-def longest_row() -> gr.Dropdown | gr.Number:
+def longest_row() -> Widget:
     """The widget of max_length, not drawn yet."""
     return widget(*LONGEST, render=False)
 
@@ -69,14 +69,15 @@ def build(
     page: gr.Blocks,
     kept: gr.BrowserState,
     model: gr.Dropdown,
-    max_length: gr.Dropdown | gr.Number,
+    max_length: Widget,
+    components: dict[str, Widget],
 ) -> TrainTab:
     with gr.Row():
         model.render()
         fields = {key: widget(key, label) for key, label in MAIN}
     with gr.Accordion("More settings", open=False), gr.Row(elem_classes=["settings"]):
         max_length.render()
-        fields |= {LONGEST[0]: max_length} | {key: widget(key, label) for key, label in MORE}
+        fields |= {LONGEST[0]: max_length} | {key: widget(key, label) for key, label in MORE} | components
     with gr.Row():
         start = gr.Button("Start training", variant="primary", elem_id="start")
         stop = gr.Button("Stop and keep what was learnt", elem_id="stop", interactive=False)
@@ -166,4 +167,4 @@ def build(
         trigger_mode="always_last",
         api_visibility="private",
     )
-    return TrainTab(fields["tuner.num_heads"], following)
+    return TrainTab(fields, following)

@@ -4,12 +4,12 @@ The clustering sets how many heads there are, and may start the router; it never
 """
 
 from hydralora.clustering.clusters import ClusterMethod, Clusters
-from hydralora.clustering.describe import Component
-from hydralora.clustering.features import Encoder, Features
+from hydralora.clustering.describe import Component, renamed
+from hydralora.clustering.features import Encoder, Features, remembered
 from hydralora.clustering.finding import MAX_K, cluster, one_component
 from hydralora.clustering.number import Choice, elbow, kneedle
 from hydralora.clustering.overlap import Overlap, overlap
-from hydralora.clustering.trials import TRIAL_METHODS, trials
+from hydralora.clustering.trials import TRIAL_METHODS, TrialMethod, trials
 
 __all__ = [
     "MAX_K",
@@ -21,10 +21,13 @@ __all__ = [
     "Encoder",
     "Features",
     "Overlap",
+    "TrialMethod",
     "cluster",
     "elbow",
     "kneedle",
     "one_component",
     "overlap",
+    "remembered",
+    "renamed",
     "trials",
 ]

@@ -9,7 +9,7 @@ from threadpoolctl import threadpool_limits
 
 from hydralora.clustering.dbscan import Density
 from hydralora.clustering.describe import Component, describe
-from hydralora.clustering.features import Encoder, Vectors, dense, sample_rows
+from hydralora.clustering.features import Encoder, Features, Vectors, dense, sample_rows
 from hydralora.clustering.kmeans import Partition, nearest
 from hydralora.clustering.number import Choice
 from hydralora.projection import Method, project
@@ -29,6 +29,7 @@ class Clusters:
         choice: how k was found and how sure it is; None where it was given, and for DBSCAN.
         density: DBSCAN's eps, min_samples and cores; None for k-means.
         features: "tfidf-svd", "tfidf", or "vectors" where a caller handed in an encoder.
+        encoder: texts -> (rows, dims), what made the vectors.
     """
 
     def __init__(
@@ -38,14 +39,14 @@ class Clusters:
         vectors: Vectors,
         tried: Sequence[Partition],
         k: int,
-        features: str,
+        features: Features | Literal["vectors"],
         seed: int = 0,
         language: str | None = None,
         choice: Choice | None = None,
         density: Density | None = None,
     ) -> None:
         self._texts = texts
-        self._encoder = encoder
+        self.encoder = encoder
         self._tried = tried
         self._seed = seed
         self._language = language
@@ -75,7 +76,7 @@ class Clusters:
         """The nearest component of each new text: by its centre, or by its nearest core row for DBSCAN."""
         if not len(texts):
             return []
-        vectors = self._encoder(texts)
+        vectors = self.encoder(texts)
         if self.density:
             return self.density.assign(vectors).tolist()
         return nearest(vectors, self._centres)[0].tolist()

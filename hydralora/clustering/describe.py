@@ -1,11 +1,12 @@
 """Components in words: the terms that set each apart, the rows in its middle, the rows at its edge."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from hydralora.clustering.features import STOP_WORDS, TOKENS
+from hydralora.errors import ConfigError
 
 TERMS = 8
 NEAREST = 5
@@ -51,6 +52,20 @@ def describe(
         name = (", ".join(terms[i][:3]) if len(members) > 1 else "all rows") or f"component {i + 1}"
         out.append(Component(i, name, len(rows), len(rows) / len(labels), terms[i], middle, edge))
     return out
+
+
+def renamed(components: Sequence[Component], names: Sequence[str] | None) -> list[Component]:
+    """Components by names that a person gave; an empty name leaves the terms.
+
+    Raises:
+        ConfigError: there are not as many names as components.
+    """
+    if names is None:
+        return list(components)
+    if len(names) != len(components):
+        raise ConfigError(f"There are {len(names)} names for {len(components)} components. Give one for each, or none.")
+    pairs = zip(components, names, strict=True)
+    return [replace(component, name=name.strip() or component.name) for component, name in pairs]
 
 
 def class_terms(

@@ -4,12 +4,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hydralora.clustering.clusters import Clusters
+from hydralora.clustering.describe import Component
 from hydralora.data.examples import Example
 from hydralora.errors import ConfigError
 
 
-def write_rows(path: Path, examples: Sequence[Example], clusters: Clusters) -> None:
+def write_rows(
+    path: Path, examples: Sequence[Example], clusters: Clusters, components: Sequence[Component] | None = None
+) -> None:
     """Write row number, question, answer, task, component (from 0; -1 is noise) and its name, a line each.
+
+    Args:
+        components: whose names are written, in place of those of `clusters`.
 
     Raises:
         ConfigError: the path ends neither with .csv nor with .parquet, or can't be written.
@@ -22,7 +28,7 @@ def write_rows(path: Path, examples: Sequence[Example], clusters: Clusters) -> N
     write = writers.get(path.suffix.lower())
     if write is None:
         raise ConfigError(f"{path.name}: rows are written as .csv or .parquet. Choose one of these.")
-    names = {component.id: component.name for component in clusters.components}
+    names = {component.id: component.name for component in components or clusters.components}
     labels = clusters.labels.tolist()
     table = pa.table(
         {

@@ -64,6 +64,20 @@ def _no_tokens(rows: int, features: str, language: str | None) -> str:
     )
 
 
+def remembered(texts: Sequence[str], vectors: Vectors, encode: Encoder) -> Encoder:
+    """An encoder that has the vectors of these texts at hand, and asks `encode` for those of others.
+
+    A model that reads texts costs more than all clustering after it.
+    """
+    place = {text: i for i, text in enumerate(texts)}
+
+    def look_up(wanted: Sequence[str]) -> Vectors:
+        places = [place.get(text) for text in wanted]
+        return encode(wanted) if None in places else vectors[places]
+
+    return look_up
+
+
 def sample_rows(rows: int, most: int, seed: int) -> np.ndarray:
     """At most `most` row numbers, drawn by seed, in order."""
     if rows <= most:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Literal, get_args
 
-from hydralora.clustering.features import Encoder, Features, Vectors, fit_features, sample_rows
+from hydralora.clustering.features import Encoder, Features, fit_features, remembered, sample_rows
 from hydralora.clustering.finding import MAX_K, Progress, cluster
 from hydralora.clustering.number import kneedle
 from hydralora.errors import ConfigError, DatasetError
@@ -39,7 +39,7 @@ def trials(
     if count < 1:
         raise ConfigError(f"The number of trials is {count}. Choose 1 or more.")
     if callable(features):
-        features = _remembered(texts, fit_features(texts, features, seed, language)[1])
+        features = remembered(texts, fit_features(texts, features, seed, language)[1], features)
     found: dict[TrialMethod, list[int]] = {method: [] for method in methods}
     for trial in range(count):
         rows = sample_rows(len(texts), min(TRIAL_ROWS, max(1, round(TRIAL_SHARE * len(texts)))), seed + trial)
@@ -49,12 +49,6 @@ def trials(
         if on_progress:
             on_progress(trial + 1, count)
     return list(found.items())
-
-
-def _remembered(texts: Sequence[str], vectors: Vectors) -> Encoder:
-    """These texts' vectors, made once for all trials: a model's hidden states cost more than every one of them."""
-    place = {text: i for i, text in enumerate(texts)}
-    return lambda drawn: vectors[[place[text] for text in drawn]]
 
 
 def _numbers(

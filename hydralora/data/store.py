@@ -14,6 +14,7 @@ from hydralora.data.dataset import Dataset, OnProgress, read_dataset
 from hydralora.data.mapping import Mapping, load_mapping, save_mapping
 from hydralora.data.sources import open_source
 from hydralora.errors import DatasetError
+from hydralora.files import write_json
 
 DATASET_ID = re.compile(r"[0-9a-f]{16}")
 DEMO = "demo"
@@ -111,8 +112,28 @@ class DatasetStore:
         """
         if dataset_id == DEMO:
             raise DatasetError("The demo dataset can't be removed; it is part of the program.")
-        self.get(dataset_id)
+        names = self._names_file(dataset_id)
         shutil.rmtree(self.folder / dataset_id)
+        names.unlink(missing_ok=True)
+
+    def names(self, dataset_id: str, key: str) -> list[str] | None:
+        """The names that a person gave to the components which `key` stands for; None where nobody did."""
+        return self._names(dataset_id).get(key)
+
+    def rename(self, dataset_id: str, key: str, names: list[str]) -> None:
+        """Keep names of components; an empty one leaves a component's terms."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        kept = self._names(dataset_id) | {key: names}
+        write_json(self._names_file(dataset_id), {"version": 1, "names": kept})
+
+    def _names(self, dataset_id: str) -> dict[str, list[str]]:
+        try:
+            return dict(json.loads(self._names_file(dataset_id).read_text(encoding="utf-8"))["names"])
+        except (OSError, ValueError, KeyError):  # never written, or damaged: names are no reason to show nothing
+            return {}
+
+    def _names_file(self, dataset_id: str) -> Path:
+        return self.folder / f"{self.get(dataset_id).id}.names.json"
 
     def all(self) -> list[StoredDataset]:
         """The demo first, then the uploaded ones by name."""

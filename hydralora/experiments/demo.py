@@ -6,10 +6,11 @@ from typing import Any
 
 from hydralora.assets import demo_file
 from hydralora.errors import RunError
+from hydralora.files import write_json
 from hydralora.jobs import JobManager
 from hydralora.models import DEFAULT_MODEL
 from hydralora.recipe import Recipe, parse_recipe
-from hydralora.runs import RunStore, write_json
+from hydralora.runs import RunStore
 
 
 def demo_recipe(model: str = DEFAULT_MODEL) -> Recipe:

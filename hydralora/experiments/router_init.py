@@ -14,10 +14,10 @@ from typing import Any
 from hydralora.data.templates import IGNORED, Encoded
 from hydralora.errors import ConfigError
 from hydralora.evaluation import head_use
+from hydralora.files import write_json
 from hydralora.models import DEFAULT_MODEL
 from hydralora.preparation import Prepared, prepare
 from hydralora.recipe import Recipe, parse_recipe
-from hydralora.runs import write_json
 from hydralora.training import train
 from hydralora.tuner.init import ROWS_PER_COMPONENT, SHRINKAGE, init_router
 
@@ -131,6 +131,7 @@ def _recipe(data: Path, model: str, seed: int, steps: int, training: dict[str, A
         {
             "model": model,
             "data": {"train": str(data), "eval_fraction": min(0.1, HELDOUT / rows)},
+            "components": {"seed": seed},
             "training": {"max_steps": steps, "seed": seed, "eval_every": 0} | training,
         }
     )

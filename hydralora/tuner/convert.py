@@ -1,10 +1,7 @@
 """Published checkpoints (github.com/Clin0212/HydraLoRA) into this tuner, and back."""
 
 import json
-import os
 import re
-import secrets
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from hydralora.errors import ConfigError, ModelError
+from hydralora.files import folder_written_whole
 from hydralora.tuner.config import HydraLoraConfig, HydraPeftType
 from hydralora.tuner.layer import HydraLoraLayer
 from hydralora.tuner.model import active_adapter, active_router, head_matrices, hydra_layers
@@ -126,10 +124,7 @@ def active_config(model: nn.Module, caller: str) -> tuple[HydraLoraConfig, dict[
 
 @contextmanager
 def written_whole(folder: str | Path) -> Iterator[Path]:
-    """A folder to write an adapter into, which takes the place of `folder` at the end of the block.
-
-    An error leaves `folder` as it was. Where files lie there already, those of the same name are replaced one by one,
-    the weights last, and others are left alone.
+    """A folder to write an adapter into, which takes the place of `folder` at the end, whole or not at all.
 
     Raises:
         ConfigError: `folder` holds a HydraLoRA adapter, from which the new one could not be told later.
@@ -137,21 +132,11 @@ def written_whole(folder: str | Path) -> Iterator[Path]:
     """
     folder = Path(folder).resolve()
     _refuse_to_replace_the_adapter(folder)
-    building = folder.with_name(f".{folder.name}-{secrets.token_hex(4)}")
     try:
-        building.mkdir(parents=True)
-        yield building
-        if folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()
-        if not folder.exists():
-            os.replace(building, folder)
-            return
-        for file in sorted(building.iterdir(), key=lambda file: file.suffix in (".bin", ".safetensors")):
-            os.replace(file, folder / file.name)
+        with folder_written_whole(folder) as building:
+            yield building
     except OSError as error:
         raise ModelError(f"{folder}: can't be written ({error.strerror or error}). Give another folder.") from error
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
 
 
 def _refuse_to_replace_the_adapter(folder: Path) -> None:

@@ -1,5 +1,7 @@
 """The app's services on a workspace that has a finished run of a tiny model."""
 
+from collections.abc import Iterator
+
 import pytest
 
 from app.services import Services
@@ -7,5 +9,7 @@ from tests.conftest import FinishedRun
 
 
 @pytest.fixture(scope="session")
-def services(finished: FinishedRun) -> Services:
-    return Services(finished.store.workspace)
+def services(finished: FinishedRun) -> Iterator[Services]:
+    services = Services(finished.store.workspace)
+    yield services
+    services.close()

@@ -5,16 +5,20 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pyarrow.csv import ParseOptions, read_csv
+from pyarrow.parquet import read_table
 
-from app.actions import chat, clusters, data, parameters, recipes, train
+from app.actions import chat, clusters, data, parameters, recipes, row_map, train
 from app.actions.background import Done, in_background
-from app.services import Clustering, Services
+from app.services import Asked, Services
 from hydralora.data.store import DEMO
 from hydralora.errors import ConfigError, DatasetError, HydraError, RunError
 from hydralora.generation import Sampling, generate
-from hydralora.preparation import read_split
+from hydralora.preparation import prepare, read_split
+from hydralora.projection import Method
 from hydralora.serving import load_base_model
 from tests.conftest import FinishedRun
 
@@ -124,8 +128,19 @@ def test_no_dataset_id_leads_out_of_the_workspace(services: Services, name: str)
         services.datasets.get(name)
 
 
+def asked(services: Services, **settings: object) -> Asked:
+    """How components are asked for, as the form says it."""
+    return recipes.component_settings(services, "", {f"components.{key}": value for key, value in settings.items()})
+
+
+def drawn(services: Services, dataset: str, way: Asked, method: Method = "pca", **more: Any) -> dict[str, Any]:
+    """The map as a figure."""
+    *_, view = row_map.draw(services, dataset, way, method, **({"colour_by": "component"} | more))
+    return json.loads(view.figure)
+
+
 def test_clusters_of_the_demo(services: Services) -> None:
-    *steps, done = clusters.find(services, DEMO, Clustering())
+    *steps, done = clusters.find(services, DEMO, asked(services))
     assert isinstance(done, Done)
     assert all(isinstance(step, str) and step.startswith("Clustering") for step in steps)
     view = done.value
@@ -133,23 +148,112 @@ def test_clusters_of_the_demo(services: Services) -> None:
     assert view.sentence.startswith("4 components: ")
     assert "halves of the rows" in view.sentence
     assert [row[1] for row in view.table] == ["200 (25%)"] * 4
+    assert [number for _, number in view.components] == [1, 2, 3, 4]
     names = [trace["name"] for trace in json.loads(view.curve)["data"]]
     assert names == ["SSE", "chosen", "silhouette"]
     assert "adjusted Rand index 1.00" in view.agreement
     assert sorted(map(sum, json.loads(view.tasks)["data"][0]["z"])) == [200] * 4
-    assert clusters.view(services, DEMO, Clustering(k=6)).k == 6
-    figure, sentence = clusters.row_map(services, DEMO, Clustering(), "pca")
-    assert sum(len(trace["text"]) for trace in json.loads(figure)["data"]) == 800
-    assert "lasso" in sentence
-    assert clusters.rows(services, DEMO, [0, 5, 10_000])[1][0] == 6
-    lines = Path(clusters.rows_file(services, DEMO, Clustering())).read_text(encoding="utf-8").splitlines()
-    assert len(lines) > 800
+    assert clusters.view(services, DEMO, asked(services, k=6)).k == 6
+    lines = ParseOptions(newlines_in_values=True)
+    files = [clusters.rows_file(services, DEMO, asked(services), kind) for kind in ("csv", "parquet")]
+    for table in (read_csv(files[0], parse_options=lines), read_table(files[1])):
+        assert len(table) == 800
+        assert set(table["component"].to_pylist()) == {0, 1, 2, 3}
+
+
+def test_a_run_finds_the_components_that_the_page_shows(services: Services, model_folder: Path) -> None:
+    values = {"components.k": 3, "components.text": "everything", "components.method": "kmeans"}
+    way = recipes.component_settings(services, "", values)
+    labels = services.clusters(DEMO, way).labels
+    clusters.rename(services, DEMO, way, 2, "  the\nsecond ")
+    recipe = recipes.recipe_from_form(services, DEMO, _own_model(services, model_folder), values)
+    assert recipe.components.names == ["", "the second", ""]
+    recipe.training.max_length = 200
+    recipe.tuner.router_init, recipe.tuner.num_heads = "random", 3
+    prepared = prepare(recipe, lambda stage: None)
+    assert prepared.clusters.labels.tolist() == labels.tolist()
+    assert [component.name for component in prepared.components] == [
+        component.name for component in services.components(DEMO, way)
+    ]
+    of_row = dict(zip((row.row for row in services.read_dataset(DEMO).examples), labels.tolist(), strict=True))
+    assert prepared.train_labels == [of_row[row.example.row] for row in prepared.train]
+    other = recipes.recipe_from_form(services, DEMO, "", values | {"tuner.num_heads": 5})
+    assert other.components.names is None  # five components would be found
+
+
+def test_a_component_is_looked_at_and_named(services: Services, model_folder: Path) -> None:
+    way, model = asked(services), _own_model(services, model_folder)
+    view = clusters.component(services, DEMO, way, 2, model, 512)
+    found = services.clusters(DEMO, way).components[1]
+    assert view.given == ""
+    assert view.terms == ", ".join(found.terms)
+    assert view.sentence.startswith("200 rows, 25% of all.")
+    assert [row[0] for row in view.rows] == ["typical"] * 5 + ["outlier"] * 5
+    assert [row[1] for row in view.rows] == [i + 1 for i in found.nearest + found.outliers]
+    assert sum(json.loads(view.lengths)["data"][0]["y"]) == 200
+    named = clusters.rename(services, DEMO, way, 2, "<b>mine</b>")
+    assert named.table[1][2] == f"<b>mine</b>: {', '.join(found.terms)}"
+    assert named.components[1] == ("2: <b>mine</b>", 2)
+    assert "&lt;b>mine" in json.loads(named.sizes)["data"][0]["y"][1]
+    assert [trace["name"] for trace in drawn(services, DEMO, way)["data"]][1] == "2: &lt;b>mine&lt;/b>"
+    assert clusters.component(services, DEMO, way, 2, model, 512).given == "<b>mine</b>"
+    assert clusters.view(services, DEMO, asked(services, k=6)).table[1][2] != named.table[1][2]  # others keep theirs
+    again = clusters.rename(services, DEMO, way, 2, "")
+    assert again.components[1][1] == 2
+    assert "mine" not in again.components[1][0]
+
+
+def test_trials_are_shown_as_they_go(services: Services) -> None:
+    *steps, done = clusters.trials(services, DEMO, asked(services, k=2))
+    assert isinstance(done, Done)
+    assert steps[0].startswith("Trial 1 of 15")  # type: ignore[union-attr]
+    figure = json.loads(done.value)["data"][0]
+    assert set(figure["y"]) == {"this page", "Kneedle", "best silhouette", "DBSCAN"}
+    assert sum(int(times) for times in figure["text"]) == 15 * 4
+    mine = [number for name, number in zip(figure["y"], figure["x"], strict=True) if name == "this page"]
+    assert mine == [4]
+
+
+def test_the_map_is_coloured_searched_and_sampled(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
+    way = asked(services)
+    figure = drawn(services, DEMO, way)
+    assert [len(trace["x"]) for trace in figure["data"]] == [200] * 4
+    assert "selected" not in figure["layout"]["meta"]
+    by_task = drawn(services, DEMO, way, colour_by="task")
+    assert {trace["name"] for trace in by_task["data"]} == {"arithmetic", "classify", "extract", "reverse"}
+    by_length = drawn(services, DEMO, way, colour_by="length")["data"]
+    examples = services.read_dataset(DEMO).examples
+    assert by_length[0]["marker"]["color"] == [len(example.everything) for example in examples]
+    for other in (by_task, drawn(services, DEMO, way, colour_by="length")):
+        assert other["layout"]["meta"] == figure["layout"]["meta"]  # so that zoom and selection stay
+    found, told = row_map.search(services, DEMO, "  REVERSE ")
+    assert found == [i for i, example in enumerate(examples) if "reverse" in example.everything.lower()]
+    assert told == f"{len(found)} of 800 rows hold “REVERSE”."
+    assert drawn(services, DEMO, way, selected=found)["layout"]["meta"]["selected"] == found
+    assert row_map.search(services, DEMO, " ") == ([], "")
+    assert row_map.rows(services, DEMO, [0, 5, 10_000])[1][0] == 6
+    assert len(row_map.rows(services, DEMO, range(800))) == 200
+    assert row_map.listed(800) == "800 selected rows, the first 200 of them"
+    monkeypatch.setitem(row_map.DRAWN, "pca", 300)
+    services._results.clear()
+    *_, sampled = row_map.draw(services, DEMO, way, "pca", "component")
+    assert "One row in 3 is drawn, 267 of 800" in sampled.caption
+    ids = [i for trace in json.loads(sampled.figure)["data"] for i in trace["customdata"]]
+    assert sorted(ids) == list(range(0, 800, 3))
+
+
+def test_a_slow_map_starts_as_a_quick_one(services: Services) -> None:
+    views = list(row_map.draw(services, DEMO, asked(services, k=5), "tsne", "component"))
+    assert "t-SNE is being computed; meanwhile this is PCA" in views[0].caption
+    assert "PCA" in json.loads(views[0].figure)["layout"]["title"]["text"]
+    assert "t-SNE" in json.loads(views[-1].figure)["layout"]["title"]["text"]
+    assert len(list(row_map.draw(services, DEMO, asked(services, k=5), "tsne", "task"))) == 1  # it was kept
 
 
 def test_noise_is_shown_as_noise(services: Services) -> None:
-    asked = Clustering(method="dbscan", k=3)  # k is k-means' alone
-    view = clusters.view(services, DEMO, asked)
-    figure = json.loads(clusters.row_map(services, DEMO, asked, "pca")[0])
+    way = asked(services, method="dbscan", k=3)  # k is k-means' alone
+    view = clusters.view(services, DEMO, way)
+    figure = drawn(services, DEMO, way)
     noise = [len(trace["text"]) for trace in figure["data"] if trace["name"] == "noise"]
     assert view.curve == ""
     assert sum(int(str(row[1]).split()[0]) for row in view.table) + sum(noise) == 800
@@ -160,10 +264,22 @@ def test_hover_text_of_a_row_is_not_html(services: Services, tmp_path: Path) -> 
     path = tmp_path / "rows.jsonl"
     rows = [{"instruction": f"<b>bold</b> {word}", "output": "x"} for word in "one two three four five six".split()]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    dataset = uploaded(services, path)
-    figure, _ = clusters.row_map(services, dataset, Clustering(k=2), "pca")
-    texts = [text for trace in json.loads(figure)["data"] for text in trace["text"]]
+    figure = drawn(services, uploaded(services, path), asked(services, k=2))
+    texts = [text for trace in figure["data"] for text in trace["text"]]
     assert all("<b>" not in text and "&lt;b>" in text for text in texts)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"features": "magic"}, r"Components: features"),
+        ({"k": 100}, r"Components: k"),
+        ({"features": "sentence", "sentence_model": "/etc"}, "is not a Hugging Face id"),
+    ],
+)
+def test_wrong_ways_to_cluster_are_refused(services: Services, values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        asked(services, **values)
 
 
 def test_the_form_becomes_a_recipe(services: Services) -> None:

@@ -2,7 +2,6 @@
 
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 from playwright.sync_api import Locator, Page, expect
@@ -12,12 +11,13 @@ from hydralora.generation import Sampling, generate
 from hydralora.runs import RunStore
 from hydralora.serving import load_base_model
 from tests.browser.conftest import SCREENSHOTS, App, Seen
+from tests.browser.steps import UPLOAD, choose, lasso, open_tab, traces
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 expect.set_options(timeout=30_000)
 STEPS = 300
-UPLOAD = "input[data-testid='Upload a dataset-upload-button']"
+
 ANSWER_TOKENS = 24
 
 
@@ -49,7 +49,7 @@ def test_bad_rows_are_listed_and_unknown_columns_mapped(page: Page, tmp_path: Pa
     page.locator(UPLOAD).set_input_files([one, two])
     expect(page.locator("#reading")).to_contain_text("one.csv: found 'Frage', 'Antwort', 'Art'")
     for field, column in (("question", "Frage"), ("answer", "Antwort"), ("task", "Art")):
-        _choose(page, f"column-{field}", column)
+        choose(page, f"column-{field}", column)
     page.locator("#apply-columns").click()
     expect(page.locator("#data-summary")).to_contain_text("one.csv, two.csv: 2 of 4 rows can be used")
     expect(page.locator("#data-summary")).to_contain_text("x, y")
@@ -76,7 +76,7 @@ def test_the_first_batch_shows_what_is_learnt(page: Page) -> None:
     number = int(re.search(r"row (\d+)", rows.first.text_content() or "").group(1))  # type: ignore[union-attr]
     answer = DatasetStore(Path("unused")).get("demo").read().examples[number - 1].answer
     assert learnt == f"{answer}<|im_end|>"
-    assert len(_traces(page, "lengths")[0]["x"]) > 10
+    assert len(traces(page, "lengths")[0]["x"]) > 10
 
 
 def _upload(page: Page, file: Path) -> None:
@@ -88,22 +88,25 @@ def _upload(page: Page, file: Path) -> None:
 
 def _inspect_clusters(page: Page) -> None:
     expect(page.locator("#clusters-sentence")).to_contain_text("3 components")
-    curve = _traces(page, "elbow")
+    curve = traces(page, "elbow")
     assert curve[0]["x"][:3] == [1, 2, 3]
     assert curve[0]["y"][2] < 0.6 * curve[0]["y"][0]
     assert curve[1]["x"] == [3]
     assert curve[2]["name"] == "silhouette"
-    assert _traces(page, "sizes")[0]["x"] == [40, 40, 40]
-    points = _traces(page, "map")
+    assert traces(page, "sizes")[0]["x"] == [40, 40, 40]
+    page.locator("#map-method").get_by_text("PCA").click()
+    page.wait_for_function("document.querySelector('#map .plot')?.layout?.title.text.includes('PCA')")
+    expect(page.locator("#map-caption")).not_to_contain_text("is being computed")
+    points = traces(page, "map")
     assert sum(len(trace["x"]) for trace in points) == 120
-    _lasso(page, page.locator("#map .plot"))
+    lasso(page, page.locator("#map .plot"))
     expect(page.locator("#map-rows")).to_contain_text(re.compile("fruit|tool|city"))
     page.locator("#use-heads").click()
     expect(page.locator("#tuner-num_heads input")).to_have_value("3")
 
 
 def _train_and_reload(page: Page) -> str:
-    _choose(page, "model", "tiny (workspace)")
+    choose(page, "model", "tiny (workspace)")
     page.locator("#training-max_steps input").fill(str(STEPS))
     page.get_by_text("More settings").click()
     page.locator("#training-learning_rate input").fill("0.01")
@@ -111,7 +114,7 @@ def _train_and_reload(page: Page) -> str:
     status = page.locator("#status")
     expect(status).to_contain_text(re.compile(rf"Training: step \d+ of {STEPS}"), timeout=120_000)
     page.wait_for_function("document.querySelector('#loss .plot')?.data?.[0].y.length >= 3")
-    before = _traces(page, "loss")[0]["y"]
+    before = traces(page, "loss")[0]["y"]
     run = page.locator("#run input").input_value()
     run_id = run.partition(":")[0]
     page.reload()
@@ -122,17 +125,17 @@ def _train_and_reload(page: Page) -> str:
     page.wait_for_function(
         "count => document.querySelector('#loss .plot')?.data?.[0].y.length >= count", arg=len(before)
     )
-    after = _traces(page, "loss")[0]["y"]
+    after = traces(page, "loss")[0]["y"]
     assert after[: len(before)] == before
     expect(status).to_contain_text(f"Finished: after {STEPS} steps", timeout=180_000)
-    losses = _traces(page, "loss")[0]["y"]
+    losses = traces(page, "loss")[0]["y"]
     assert losses[-1] < losses[0] / 2
-    loads = [trace for trace in _traces(page, "load") if trace["name"].startswith("head")]
+    loads = [trace for trace in traces(page, "load") if trace["name"].startswith("head")]
     assert len(loads) == 3
     for gates in zip(*(trace["y"] for trace in loads), strict=True):
         assert sum(gates) == pytest.approx(1, abs=1e-4)
     expect(page.locator("#results")).to_contain_text("all rows")
-    use = _traces(page, "use")[0]["z"]
+    use = traces(page, "use")[0]["z"]
     assert len(use) == 3
     assert all(sum(row) == pytest.approx(1, abs=1e-3) for row in use)
     return run_id
@@ -141,13 +144,13 @@ def _train_and_reload(page: Page) -> str:
 def _lasso_matrices(page: Page) -> None:
     page.locator("#to-parameters").click()
     page.wait_for_function("document.querySelector('#ab-0 .plot')?.data?.length > 0")
-    groups = [_traces(page, f"ab-{i}") for i in range(2)]
+    groups = [traces(page, f"ab-{i}") for i in range(2)]
     points = sum(len(trace["x"]) for group in groups for trace in group)
     assert points == 2 * 3 * (1 + 3)  # 2 layers, 3 modules, an A and 3 heads each
     assert {trace["name"] for trace in groups[0]} == {"A", "head 1", "head 2", "head 3"}
     page.locator("#ab-method").get_by_text("t-SNE").click()
     page.wait_for_function("document.querySelector('#ab-0 .plot')?.layout?.title.text.includes('t-SNE')")
-    _lasso(page, page.locator("#ab-0 .plot"))
+    lasso(page, page.locator("#ab-0 .plot"))
     table = page.locator("#ab-points")
     expect(table).to_contain_text("model.layers.")
     selected = page.evaluate(
@@ -179,11 +182,11 @@ def _read_gates(page: Page, tokens: Locator) -> None:
     reading = page.locator("#gate-reading")
     expect(reading).to_contain_text("Token 2 of 3, 'a'")
     expect(tokens.nth(1)).to_have_attribute("aria-selected", "true")
-    bars = _traces(page, "bars")[0]["y"]
+    bars = traces(page, "bars")[0]["y"]
     told = [float(value) for value in re.findall(r"head \d+ (\d\.\d+)", reading.inner_text())]
     assert told == pytest.approx(bars, abs=0.006)
     assert int(tokens.nth(1).get_attribute("data-head") or -1) == bars.index(max(bars))
-    rows = _traces(page, "heatmap")[0]["z"]  # (heads x kinds of module, layers)
+    rows = traces(page, "heatmap")[0]["z"]  # (heads x kinds of module, layers)
     assert len(rows) == 3 * 3
     assert all(sum(column) == pytest.approx(3, abs=1e-3) for column in zip(*rows, strict=True))  # 3 kinds of module
     page.locator("#strip .tokens").press("ArrowRight")
@@ -209,52 +212,9 @@ def _screenshots(page: Page, app: App) -> None:
         page.set_viewport_size({"width": width, "height": 900})
         page.evaluate("dark => document.body.classList.toggle('dark', dark)", theme == "dark")
         for name in ("1 Data", "2 Clusters", "3 Train", "4 Parameters", "5 Chat"):
-            _open(page, name)
+            open_tab(page, name)
             page.wait_for_timeout(700)
             if name == "5 Chat":
                 assert page.locator("#bars .plot").evaluate("plot => plot.offsetHeight") > 200  # a resize keeps it
             page.screenshot(path=SCREENSHOTS / f"{name[2:].lower()}-{width}-{theme}.png", full_page=True)
             assert page.evaluate("document.documentElement.scrollWidth") <= width, f"{name} is wider than {width}"
-
-
-def _open(page: Page, tab: str) -> None:
-    page.get_by_role("tab", name=tab).click()
-    expect(page.get_by_role("tab", name=tab)).to_have_attribute("aria-selected", "true")
-
-
-def _choose(page: Page, elem_id: str, option: str) -> None:
-    page.locator(f"#{elem_id} input").click()
-    page.get_by_role("option", name=option).click()
-    expect(page.get_by_role("option")).to_have_count(0)  # the list fades away
-
-
-def _traces(page: Page, elem_id: str) -> list[dict[str, Any]]:
-    """A figure's traces as drawn, with typed arrays as lists."""
-    page.wait_for_function(f"document.querySelector('#{elem_id} .plot')?.data?.length > 0")
-    return page.evaluate(
-        """id => {
-          const plain = (value) => ArrayBuffer.isView(value) ? Array.from(value)
-            : Array.isArray(value) ? value.map(plain) : value;
-          const graph = document.querySelector(`#${id} .plot`);
-          return graph.data.map((trace, i) => {
-            const full = graph.calcdata[i][0].trace;
-            const z = full._input.z === undefined ? undefined : plain(full.z ?? trace.z);
-            return {name: full.name, x: plain(full.x ?? trace.x), y: plain(full.y ?? trace.y), z};
-          });
-        }""",
-        elem_id,
-    )
-
-
-def _lasso(page: Page, plot: Locator) -> None:
-    """Draw a lasso around the whole plotting area."""
-    plot.scroll_into_view_if_needed()
-    page.wait_for_timeout(500)
-    box = plot.locator(".nsewdrag").first.bounding_box()
-    assert box
-    left, top, right, bottom = box["x"] + 3, box["y"] + 3, box["x"] + box["width"] - 3, box["y"] + box["height"] - 3
-    page.mouse.move(left, top)
-    page.mouse.down()
-    for x, y in ((right, top), (right, bottom), (left, bottom), (left, top + 4)):
-        page.mouse.move(x, y, steps=6)
-    page.mouse.up()

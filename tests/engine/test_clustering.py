@@ -15,7 +15,7 @@ from hydralora.assets import demo_file
 from hydralora.clustering import Clusters, cluster, one_component, overlap
 from hydralora.data.dataset import Dataset, read_dataset
 from hydralora.data.examples import Example
-from hydralora.preparation import find_components, prepare
+from hydralora.preparation import components_of, prepare
 from hydralora.recipe import Recipe
 
 Make = Callable[..., Recipe]
@@ -277,14 +277,14 @@ def blanks(count: int) -> list[Example]:
 
 @pytest.mark.parametrize(("method", "tuner"), [("lora", {}), ("hydralora", {"router_init": "random"})])
 def test_rows_without_tokens_are_one_component(make_recipe: Make, method: str, tuner: dict[str, Any]) -> None:
-    found = find_components(make_recipe(method=method, tuner=tuner), blanks(5))
+    found = components_of(make_recipe(method=method, tuner=tuner), blanks(5))
     assert (found.k, found.sizes) == (1, [5])
 
 
 @pytest.mark.parametrize("tuner", [{}, {"num_heads": None, "router_init": "random"}])
 def test_heads_from_components_need_tokens(make_recipe: Make, tuner: dict[str, Any]) -> None:
     with pytest.raises(DatasetError, match=r"tuner\.num_heads together with tuner\.router_init=random"):
-        find_components(make_recipe(tuner=tuner), blanks(5))
+        components_of(make_recipe(tuner=tuner), blanks(5))
 
 
 def test_a_component_of_long_rows_alone_names_max_length(make_recipe: Make, tmp_path: Path) -> None:

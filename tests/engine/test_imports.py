@@ -13,11 +13,12 @@ import hydralora
 ROOT = Path(__file__).parents[2]
 ENGINE = (
     {"errors"},
-    {"fetching", "projection", "assets", "parallel"},
+    {"fetching", "files", "projection", "assets", "parallel"},
     {"recipe", "tuner", "models"},
     {"data"},
     {"loss", "gates", "steering", "clustering", "embedding"},
-    {"evaluation", "generation", "analysis", "preparation"},
+    {"evaluation", "generation", "analysis", "components"},
+    {"preparation"},
     {"bake", "results", "trainer"},
     {"training", "runs"},
     {"jobs", "serving", "worker"},

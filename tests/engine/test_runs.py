@@ -17,10 +17,11 @@ import pytest
 
 from hydralora import ConfigError, RunError, RunStore, worker
 from hydralora import jobs as jobs_module
+from hydralora.files import write_json
 from hydralora.jobs import JobManager
 from hydralora.models import find_model, load_adapted
 from hydralora.recipe import Recipe
-from hydralora.runs import Run, default_workspace, write_json
+from hydralora.runs import Run, default_workspace
 from tests.conftest import FinishedRun
 
 Make = Callable[..., Recipe]

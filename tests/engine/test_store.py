@@ -75,3 +75,23 @@ def test_a_dataset_can_be_removed_but_not_the_demo(store: DatasetStore, data_fil
 def test_what_is_no_dataset_is_refused(name: str, store: DatasetStore) -> None:
     with pytest.raises(DatasetError, match="no dataset"):
         store.get(name)
+
+
+def test_names_of_components_are_kept_with_the_dataset(store: DatasetStore, data_file: Path) -> None:
+    dataset = store.add([data_file])
+    assert store.names(dataset.id, "a way") is None
+    store.rename(dataset.id, "a way", ["fruit", ""])
+    store.rename(dataset.id, "another", ["tool"])
+    store.rename("demo", "a way", ["demo"])
+    kept = DatasetStore(store.folder.parent)
+    assert kept.names(dataset.id, "a way") == ["fruit", ""]
+    assert kept.names(dataset.id, "another") == ["tool"]
+    assert [found.id for found in kept.all()] == ["demo", dataset.id]
+    kept.remove(dataset.id)
+    assert store.add([data_file]).id == dataset.id
+    assert store.names(dataset.id, "a way") is None
+    assert store.names("demo", "a way") == ["demo"]
+    (store.folder / "demo.names.json").write_text("{", encoding="utf-8")
+    assert store.names("demo", "a way") is None
+    with pytest.raises(DatasetError, match="no dataset"):
+        store.rename("../demo", "a way", [])

@@ -81,8 +81,8 @@ def test_results_are_whole(trained: Trained) -> None:
     results = trained.results
     assert (results["step"], results["max_steps"], results["stopped"]) == (60, 60, False)
     assert results["k"] == 3
-    assert sum(results["sizes"]) == results["rows"]["train"] == 38
-    assert results["rows"]["heldout"] == 10
+    assert sum(results["sizes"]) == 38 + 10
+    assert (results["rows"]["train"], results["rows"]["heldout"]) == (38, 10)
     for gates in results["component_by_head"]:
         assert gates == [] or sum(gates) == pytest.approx(1, abs=1e-5)
     assert results["router_entropy_at_start"] == pytest.approx(0.6, abs=0.01)

@@ -1,0 +1,83 @@
+"""The map of the rows, in the Clusters tab."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import gradio as gr
+
+from app.actions import row_map as actions
+from app.actions.data import COLUMNS, WIDTHS
+from app.components.plot import plot_panel, selected_ids
+from app.figures import ColourBy
+from app.services import Services
+from app.tabs.messages import say, sentence, shown, shown_stream
+from hydralora.projection import Method
+
+QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+NOTHING = "Lasso points, click one, or search, to list their rows here"
+
+
+def build(services: Services, dataset: gr.Dropdown, asked: list[Any], reading: Any) -> dict[str, Any]:
+    """Draw the map and the table of selected rows; returns the listener that draws it anew."""
+    with gr.Row():
+        method = gr.Radio(
+            [("UMAP", "umap"), ("t-SNE", "tsne"), ("PCA", "pca")],
+            value="umap",
+            label="Map drawn by",
+            elem_id="map-method",
+            min_width=260,
+        )
+        colour_by = gr.Radio(
+            [("component", "component"), ("task", "task"), ("length", "length")],
+            value="component",
+            label="Colour by",
+            elem_id="map-colour",
+            min_width=280,
+        )
+        wanted = gr.Textbox(
+            label="Search the rows",
+            placeholder="a word or more of a question or an answer",
+            submit_btn="Search",
+            max_lines=1,
+            elem_id="map-search",
+            min_width=260,
+        )
+    chart = plot_panel("map", "Map of the rows")
+    caption = sentence("", elem_id="map-caption")
+    hits = sentence("", elem_id="map-hits")
+    rows = gr.Dataframe(
+        headers=COLUMNS,
+        column_widths=WIDTHS,
+        wrap=True,
+        interactive=False,
+        max_height=400,
+        elem_id="map-rows",
+        label=NOTHING,
+    )
+
+    @shown_stream
+    def draw(dataset_id: str, method: Method, colour_by: ColourBy, *held: Any) -> Iterator[tuple]:
+        for view in actions.draw(services, dataset_id, reading(*held), method, colour_by):
+            yield view.figure, say(view.caption)
+
+    @shown
+    def select(dataset_id: str, event: gr.EventData) -> tuple:
+        return table(dataset_id, selected_ids(event)), ""
+
+    @shown_stream
+    def search(dataset_id: str, text: str, method: Method, colour_by: ColourBy, *held: Any) -> Iterator[tuple]:
+        found, told = actions.search(services, dataset_id, text)
+        for view in actions.draw(services, dataset_id, reading(*held), method, colour_by, found):
+            yield view.figure, say(view.caption), say(told), table(dataset_id, found)
+
+    def table(dataset_id: str, chosen: list[int]) -> Any:
+        label = actions.listed(len(chosen)) if chosen else NOTHING
+        return gr.Dataframe(value=actions.rows(services, dataset_id, chosen), label=label)
+
+    listener: dict[str, Any] = {"fn": draw, "inputs": [dataset, method, colour_by, *asked], "outputs": [chart, caption]}
+    gr.on([method.change, colour_by.change], **listener, **QUIET, trigger_mode="always_last")
+    wanted.submit(search, [dataset, wanted, method, colour_by, *asked], [chart, caption, hits, rows], **QUIET)
+    for selected in (chart.lasso, chart.pick):  # gr.on takes no custom events
+        selected(select, dataset, [rows, hits], api_visibility="private")
+    dataset.change(lambda: (gr.Dataframe(value=[], label=NOTHING), ""), None, [rows, hits], **QUIET)
+    return listener

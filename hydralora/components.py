@@ -1,0 +1,90 @@
+"""A dataset's components as the section `components` of a recipe asks for them: for runs, page and terminal."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from hydralora.clustering import Clusters, Encoder, Features, TrialMethod, cluster, remembered, trials
+from hydralora.data.examples import Example
+from hydralora.embedding import mean_pooled, sentence_vectors
+from hydralora.models import find_model, load_base, load_tokenizer, pick_device
+from hydralora.recipe import ComponentSettings
+
+OnProgress = Callable[[int, int], None]
+STEPS = 1000
+EMBEDDING_STEPS = 900  # of them, where a model reads the texts first
+
+
+def component_texts(examples: Sequence[Example], settings: ComponentSettings) -> list[str]:
+    """What is compared of each row."""
+    return [example.question if settings.text == "question" else example.everything for example in examples]
+
+
+def find_components(
+    examples: Sequence[Example],
+    settings: ComponentSettings,
+    model: str,
+    on_progress: OnProgress = lambda done, total: None,
+    k: int | None = None,
+) -> Clusters:
+    """The components of these rows; equal rows and settings give equal components.
+
+    Args:
+        model: the base model whose states are the features, where settings.features is "model".
+        k: how many, in place of settings.k; by DBSCAN their number follows from the rows.
+
+    Raises:
+        HydraError: the rows can't be clustered so, or a model that reads them can't be loaded.
+    """
+    texts = component_texts(examples, settings)
+    features: Features | Encoder
+    if settings.features == "tfidf-svd" or settings.features == "tfidf":
+        features, clustered = settings.features, on_progress
+    else:
+        read = _part(on_progress, 0, EMBEDDING_STEPS)
+        clustered = _part(on_progress, EMBEDDING_STEPS, STEPS)
+        by_sentences = settings.features == "sentence"
+        encode = sentence_vectors(settings.sentence_model, read) if by_sentences else _states(model, read)
+        features = remembered(texts, encode(texts), encode)
+    return cluster(
+        texts,
+        None if settings.method == "dbscan" else k or settings.k,
+        features,
+        settings.seed,
+        on_progress=clustered,
+        method=settings.method,
+        language=settings.language,
+    )
+
+
+def number_trials(
+    examples: Sequence[Example],
+    settings: ComponentSettings,
+    found: Clusters,
+    count: int,
+    on_progress: OnProgress = lambda done, total: None,
+) -> list[tuple[TrialMethod, list[int]]]:
+    """The number of components that each method finds again and again, by the features of `found` (`trials`)."""
+    return trials(
+        component_texts(examples, settings),
+        count,
+        features=found.encoder if found.features == "vectors" else found.features,
+        seed=settings.seed,
+        on_progress=on_progress,
+        language=settings.language,
+    )
+
+
+def _states(model: str, on_progress: OnProgress) -> Encoder:
+    """Texts to a base model's states; the model is in memory only while it reads."""
+
+    def encode(texts: Sequence[str]) -> np.ndarray:
+        files = find_model(model)
+        return mean_pooled(load_base(files, pick_device()), load_tokenizer(files), on_progress)(texts)
+
+    return encode
+
+
+def _part(on_progress: OnProgress, first: int, last: int) -> OnProgress:
+    """Progress of one part of the work, told as progress of all of it."""
+    return lambda done, total: on_progress(first + round((last - first) * done / max(total, 1)), STEPS)

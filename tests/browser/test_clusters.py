@@ -1,0 +1,145 @@
+"""The Clusters tab in a real browser: names, search, selection and zoom, trials, and what it hands to a run."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from hydralora.data.store import DatasetStore
+from tests.browser.conftest import App, Seen
+from tests.browser.steps import UPLOAD, choose, lasso, open_tab, traces
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+expect.set_options(timeout=30_000)
+
+
+@pytest.fixture
+def clusters(page: Page, upload: Path) -> Page:
+    """The Clusters tab on the uploaded rows, with their map by PCA."""
+    page.locator(UPLOAD).set_input_files(upload)
+    expect(page.locator("#data-summary")).to_contain_text("three skills.jsonl")
+    page.locator("#to-clusters").click()
+    page.locator("#map-method").get_by_text("PCA").click()
+    expect(page.locator("#clusters-sentence")).to_contain_text("3 components")
+    page.wait_for_function("document.querySelector('#map .plot')?.layout?.title.text.includes('PCA')")
+    return page
+
+
+def test_a_component_is_named_and_trained_alone(clusters: Page, app: App, seen: Seen) -> None:
+    page = clusters
+    page.locator("#components").get_by_text("tool", exact=False).first.click()
+    chosen = page.locator("#component input")
+    expect(chosen).to_have_value(re.compile("tool|engine"))
+    expect(page.locator("#component-rows")).to_contain_text("outlier")
+    expect(page.locator("#component-sentence")).to_contain_text("40 rows, 33% of all")
+    number = int(re.search(r"(\d)", chosen.input_value()).group(1))  # type: ignore[union-attr]
+    page.locator("#component-name textarea, #component-name input").fill("repairs & <b>tools</b>")
+    page.locator("#component-name button").click()
+    expect(page.locator("#components")).to_contain_text("repairs & <b>tools</b>")
+    page.wait_for_function("document.querySelector('#map .plot').data.some((t) => t.name.includes('repairs'))")
+    page.reload()
+    expect(page.locator("#components")).to_contain_text("repairs & <b>tools</b>")
+    choose(page, "component", "repairs")
+    expect(page.locator("#component-name textarea, #component-name input")).to_have_value("repairs & <b>tools</b>")
+    page.locator("#train-alone").click()
+    expect(page.get_by_role("tab", name="3 Train")).to_have_attribute("aria-selected", "true")
+    expect(page.locator("#method input")).to_have_value("lora")
+    page.get_by_text("More settings").click()
+    expect(page.locator("#components-only input")).to_have_value(str(number))
+    open_tab(page, "2 Clusters")
+    page.locator("#use-heads").click()
+    expect(page.locator("#method input")).to_have_value("hydralora")
+    expect(page.locator("#components-only input")).to_have_value("0")
+    assert seen.errors == []
+
+
+def test_selection_and_zoom_outlive_a_change_of_colour(clusters: Page, seen: Seen) -> None:
+    page = clusters
+    plot = page.locator("#map .plot")
+    page.evaluate("Plotly.relayout(document.querySelector('#map .plot'), {'xaxis.range': [-0.5, 0.5]})")
+    lasso(page, plot)
+    expect(page.locator("#map-rows")).to_contain_text("selected rows")
+    before = _selected(page)
+    assert before
+    page.locator("#map-colour").get_by_text("task").click()
+    page.wait_for_function("document.querySelector('#map .plot').data.some((trace) => trace.name === 'fruit')")
+    assert _selected(page) == before
+    assert page.evaluate("document.querySelector('#map .plot').layout.xaxis.range") == [-0.5, 0.5]
+    page.locator("#map-method").get_by_text("t-SNE").click()
+    page.wait_for_function("document.querySelector('#map .plot').layout.title.text.includes('t-SNE')")
+    assert _selected(page) == before  # the same rows, in other places
+    assert seen.errors == []
+
+
+def test_search_selects_rows_and_leaves_the_others_grey(clusters: Page, seen: Seen) -> None:
+    page = clusters
+    page.locator("#map-search textarea, #map-search input").fill("Engine")
+    page.locator("#map-search").get_by_role("button").click()
+    expect(page.locator("#map-hits")).to_contain_text("40 of 120 rows hold “Engine”.")
+    expect(page.locator("#map-rows")).to_contain_text("40 selected rows")
+    assert len(_selected(page)) == 40
+    assert all(trace["unselected"]["marker"]["opacity"] < 0.5 for trace in _data(page))
+    page.evaluate("document.body.classList.toggle('dark')")
+    page.wait_for_timeout(300)
+    assert len(_selected(page)) == 40
+    page.locator("#map-search textarea, #map-search input").fill("no such words")
+    page.locator("#map-search").get_by_role("button").click()
+    expect(page.locator("#map-hits")).to_contain_text("0 of 120 rows hold")
+    assert seen.errors == []
+
+
+def test_trials_are_run_and_other_settings_forget_them(clusters: Page) -> None:
+    page = clusters
+    page.get_by_text("How many, by other methods").click()
+    page.locator("#run-trials").click()
+    expect(page.locator("#trials-sentence")).to_contain_text("Trial")
+    page.wait_for_function("document.querySelector('#trials-figure .plot')?.data?.length > 0", timeout=120_000)
+    assert sum(int(times) for times in _data(page, "trials-figure")[0]["text"]) == 15 * 4
+    choose(page, "components-method", "DBSCAN")
+    expect(page.locator("#clusters-sentence")).to_contain_text("by density")
+    page.wait_for_function("!document.querySelector('#trials-figure .plot')?.data?.length")
+    choose(page, "components-method", "k-means")
+    expect(page.locator("#clusters-sentence")).to_contain_text("3 components: ")
+
+
+def test_the_base_models_states_can_tell_rows_apart(clusters: Page) -> None:
+    page = clusters
+    open_tab(page, "3 Train")
+    choose(page, "model", "tiny (workspace)")
+    open_tab(page, "2 Clusters")
+    choose(page, "components-features", "the base model's states")
+    expect(page.locator("#map-caption")).to_contain_text("the model takes for alike", timeout=60_000)
+    assert len(traces(page, "sizes")[0]["x"]) >= 1
+
+
+def test_a_dataset_is_given_held_out_rows_and_removed(clusters: Page, app: App, tmp_path: Path) -> None:
+    page = clusters
+    open_tab(page, "1 Data")
+    held = tmp_path / "held.jsonl"
+    held.write_text('{"instruction": "name a fruit, new", "output": "plum"}\n', encoding="utf-8")
+    page.locator("input[data-testid='Upload held-out rows-upload-button']").set_input_files(held)
+    expect(page.locator("#data-summary")).to_contain_text("1 more are held out")
+    expect(page.locator("#dataset input")).to_have_value(re.compile("held out: held.jsonl"))
+    before = len(DatasetStore(app.workspace).all())
+    page.locator("#remove").click()
+    expect(page.locator("#really-remove")).to_contain_text("Remove the dataset's files")
+    page.locator("#remove-no").click()
+    expect(page.locator("#really-remove")).to_have_count(0)
+    assert len(DatasetStore(app.workspace).all()) == before
+    page.locator("#remove").click()
+    page.locator("#remove-yes").click()
+    expect(page.locator("#data-summary")).to_contain_text("Demo: four skills")
+    assert len(DatasetStore(app.workspace).all()) == before - 1
+    expect(page.locator("#remove")).to_be_disabled()
+
+
+def _data(page: Page, elem_id: str = "map") -> list[dict[str, Any]]:
+    return page.evaluate(f"JSON.parse(JSON.stringify(document.querySelector('#{elem_id} .plot').data))")
+
+
+def _selected(page: Page) -> set[int]:
+    """The customdata of the selected points."""
+    return {trace["customdata"][i] for trace in _data(page) for i in trace.get("selectedpoints") or []}
