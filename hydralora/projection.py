@@ -71,4 +71,4 @@ def _umap(vectors: np.ndarray, dims: int, seed: int) -> np.ndarray:
         from umap import UMAP
 
         neighbours = min(15, len(vectors) - 1)
-        return UMAP(dims, n_neighbors=neighbours, init="random", random_state=seed).fit_transform(vectors)
+        return UMAP(neighbours, dims, init="random", random_state=seed).fit_transform(vectors)

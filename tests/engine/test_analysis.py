@@ -12,6 +12,8 @@ from hydralora.projection import project
 from hydralora.tuner.model import block_index, hydra_layers
 from tests.tiny_model import adapt, shake, tiny_llama
 
+METHODS = ["pca", "tsne", pytest.param("umap", marks=pytest.mark.slow)]  # umap compiles its loops for half a minute
+
 
 @pytest.fixture(scope="module")
 def model() -> Any:
@@ -46,7 +48,7 @@ def test_vectors_hold_the_matrices_numbers(model: Any) -> None:
         assert np.array_equal(own[1 + i].vector, layer.hydra_B["default"][i].detach().numpy().ravel())
 
 
-@pytest.mark.parametrize("method", ["pca", "tsne"])
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("dims", [2, 3])
 def test_a_projection_is_deterministic(method: Any, dims: int) -> None:
     vectors = np.random.default_rng(0).normal(size=(12, 30))
@@ -56,7 +58,7 @@ def test_a_projection_is_deterministic(method: Any, dims: int) -> None:
     assert np.array_equal(first, again)
 
 
-@pytest.mark.parametrize("method", ["pca", "tsne"])
+@pytest.mark.parametrize("method", METHODS)
 def test_near_vectors_are_near_points(method: Any) -> None:
     rng = np.random.default_rng(0)
     vectors = np.concatenate([rng.normal(10 * i, 0.1, size=(10, 40)) for i in range(2)])
@@ -78,7 +80,7 @@ def test_a_group_says_which_method_drew_it() -> None:
     assert {group["method"] for group in project_matrices(matrices(small), "tsne")} == {"pca"}
 
 
-@pytest.mark.parametrize("method", ["pca", "tsne"])
+@pytest.mark.parametrize("method", METHODS)
 def test_points_that_are_all_the_same_are_projected(method: Any) -> None:
     points = project(np.ones((8, 20)), method)
     assert points.shape == (8, 2)
