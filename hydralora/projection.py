@@ -62,7 +62,8 @@ def _tsne(vectors: np.ndarray, dims: int, seed: int) -> np.ndarray:
     from sklearn.manifold import TSNE
 
     perplexity = min(30.0, (len(vectors) - 1) / 3)
-    return TSNE(dims, perplexity=perplexity, init="random", random_state=seed).fit_transform(vectors)
+    # Of a standard deviation of .0001, as scikit-learn scales its own.
+    return TSNE(dims, perplexity=perplexity, init=_start(vectors, dims, 1e-4), random_state=seed).fit_transform(vectors)
 
 
 def _umap(vectors: np.ndarray, dims: int, seed: int) -> np.ndarray:
@@ -71,4 +72,14 @@ def _umap(vectors: np.ndarray, dims: int, seed: int) -> np.ndarray:
         from umap import UMAP
 
         neighbours = min(15, len(vectors) - 1)
-        return UMAP(neighbours, dims, init="random", random_state=seed).fit_transform(vectors)
+        return UMAP(neighbours, dims, init=_start(vectors, dims, 1.0), random_state=seed).fit_transform(vectors)
+
+
+def _start(vectors: np.ndarray, dims: int, deviation: float) -> np.ndarray | str:
+    """The first principal components, so that far groups lie as they do there (Kobak and Linderman, 2021).
+
+    Random where all points are the same.
+    """
+    first = _widened(vectors, dims)
+    spread = first[:, 0].std()
+    return (first * (deviation / spread)).astype(np.float32) if spread > 0 else "random"

@@ -157,7 +157,7 @@ def _sentence(found: Clusters) -> str:
     if found.choice:
         return found.choice.sentence + heads
     if found.noise:
-        return f"{found.k} components, and {found.noise} rows that are noise: they lie in no dense part.{heads}"
+        return f"{found.k} components; {found.noise} of {len(found.labels)} rows are noise, in no dense part.{heads}"
     return f"{found.k} components, {'by density' if found.method == 'dbscan' else 'as you asked'}.{heads}"
 
 

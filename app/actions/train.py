@@ -38,6 +38,23 @@ def device_line(services: Services, dataset_id: str, model: str, values: dict[st
     return f"{device['name']}, {free}: {about}."
 
 
+def plan(services: Services, dataset_id: str, model: str, values: dict[str, Any]) -> str:
+    """What would be trained, in a sentence.
+
+    Raises:
+        HydraError: a value is out of its range.
+    """
+    recipe = recipe_from_form(services, dataset_id, model, values)
+    tuner, only = recipe.tuner, recipe.components.only
+    if recipe.method == "lora":
+        what = f"A plain LoRA of rank {tuner.r}"
+    elif tuner.num_heads:
+        what = f"HydraLoRA: {tuner.num_heads} head{'s' if tuner.num_heads > 1 else ''} of rank {tuner.r}"
+    else:
+        what = f"HydraLoRA: a head of rank {tuner.r} for each component"
+    return f"{what}, on {f'component {only} alone' if only else 'all rows'}."
+
+
 def start(services: Services, dataset_id: str, model: str, values: dict[str, Any]) -> str:
     """Start a run; returns its id."""
     return services.jobs.start(recipe_from_form(services, dataset_id, model, values)).id

@@ -105,7 +105,7 @@ def build(services: Services, dataset: gr.Dropdown, tab: gr.Tab, model: gr.Dropd
                     *overview(seen),
                     say(seen.agreement),
                     seen.tasks,
-                    gr.Dropdown(choices=seen.components, value=chosen if chosen and chosen <= seen.k else 1),
+                    _chosen(seen, chosen),
                 )
             else:
                 kept = (gr.skip(), gr.skip())
@@ -135,7 +135,7 @@ def build(services: Services, dataset: gr.Dropdown, tab: gr.Tab, model: gr.Dropd
     @shown
     def rename(dataset_id: str, chosen: int, name: str, *held: Any) -> tuple:
         seen = actions.rename(services, dataset_id, reading(*held), chosen, name)
-        return *overview(seen), gr.Dropdown(choices=seen.components, value=chosen)
+        return *overview(seen), _chosen(seen, chosen)
 
     named.submit(rename, [dataset, number, named, *asked], [bars, table, number], **QUIET).success(**draw, **QUIET)
 
@@ -144,6 +144,12 @@ def build(services: Services, dataset: gr.Dropdown, tab: gr.Tab, model: gr.Dropd
 
     table.select(choose, None, number, **QUIET).success(**look, **QUIET)
     return ClustersTab(fields, use, found, alone, number)
+
+
+def _chosen(seen: actions.ClusterView, number: int | None) -> gr.Dropdown:
+    """The dropdown of components; the one that is chosen stays, even if it was while they were found."""
+    gone: dict[str, Any] = {} if number and number <= seen.k else {"value": 1}
+    return gr.Dropdown(choices=seen.components, **gone)
 
 
 def _settled(field: Widget) -> list[Any]:
@@ -220,15 +226,21 @@ def _one_component(
             empty="Lengths are drawn once the base model is on this machine.",
         )
 
+    boxed = gr.State("")  # whose name the box holds
+
     @shown
-    def look(dataset_id: str, number: int | None, max_length: float, *held: Any) -> tuple:
-        seen = actions.component(services, dataset_id, reading(*held), number or 1, held[0], int(max_length))
-        return gr.Textbox(value=seen.given, placeholder=seen.terms), say(seen.sentence), seen.rows, seen.lengths
+    def look(boxed: str, dataset_id: str, number: int | None, max_length: float, *held: Any) -> tuple:
+        way = reading(*held)
+        seen = actions.component(services, dataset_id, way, number or 1, held[0], int(max_length))
+        whose = f"{dataset_id} {way.key} {number}"
+        typed_in = boxed == whose
+        box = gr.skip() if typed_in else gr.Textbox(value=seen.given, placeholder=seen.terms)
+        return whose, box, say(seen.sentence), seen.rows, seen.lengths
 
     listener: dict[str, Any] = {
         "fn": look,
-        "inputs": [dataset, number, max_length, *asked],
-        "outputs": [named, told, rows, lengths],
+        "inputs": [boxed, dataset, number, max_length, *asked],
+        "outputs": [boxed, named, told, rows, lengths],
     }
     number.input(**listener, **QUIET)
     return number, alone, listener, named

@@ -78,6 +78,7 @@ def build(
     with gr.Accordion("More settings", open=False), gr.Row(elem_classes=["settings"]):
         max_length.render()
         fields |= {LONGEST[0]: max_length} | {key: widget(key, label) for key, label in MORE} | components
+    planned = sentence("", elem_id="plan")
     with gr.Row():
         start = gr.Button("Start training", variant="primary", elem_id="start")
         stop = gr.Button("Stop and keep what was learnt", elem_id="stop", interactive=False)
@@ -119,6 +120,10 @@ def build(
     @shown
     def describe(dataset_id: str, model: str, *held: object) -> str:
         return say(actions.device_line(services, dataset_id, model, values(fields, held)))
+
+    @shown
+    def outline(dataset_id: str, model: str, *held: object) -> str:
+        return say(actions.plan(services, dataset_id, model, values(fields, held)))
 
     @shown
     def begin(dataset_id: str, model: str, *held: object) -> tuple:
@@ -163,6 +168,16 @@ def build(
         describe,
         form,
         device,
+        show_progress="hidden",
+        trigger_mode="always_last",
+        api_visibility="private",
+    )
+    outlined = [fields[key] for key in ("tuner.num_heads", "tuner.r", "method", "components.only")]
+    gr.on(
+        [tab.select, *(item.change for item in outlined)],
+        outline,
+        form,
+        planned,
         show_progress="hidden",
         trigger_mode="always_last",
         api_visibility="private",

@@ -282,6 +282,18 @@ def test_wrong_ways_to_cluster_are_refused(services: Services, values: dict[str,
         asked(services, **values)
 
 
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({}, "HydraLoRA: a head of rank 8 for each component, on all rows."),
+        ({"tuner.num_heads": 3, "tuner.r": 4}, "HydraLoRA: 3 heads of rank 4, on all rows."),
+        ({"method": "lora", "components.only": 2}, "A plain LoRA of rank 8, on component 2 alone."),
+    ],
+)
+def test_the_plan_says_what_would_be_trained(services: Services, values: dict[str, Any], told: str) -> None:
+    assert train.plan(services, DEMO, "", values) == told
+
+
 def test_the_form_becomes_a_recipe(services: Services) -> None:
     values = {"tuner.num_heads": None, "training.max_steps": 7, "method": "lora"}
     recipe = recipes.recipe_from_form(services, DEMO, "", values)
