@@ -417,13 +417,19 @@ def bench(
     data: Annotated[
         list[Path] | None, typer.Option(help="A dataset for a whole training loop, beside the demo's; may be repeated.")
     ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="train_step, memory, decode or throughput alone; may be repeated.")
+    ] = None,
     as_json: Json = False,
     workspace: Workspace = None,
 ) -> dict[str, Any]:
     """Speed and memory as ratios to the published loop, PEFT's LoRA and the bare base model. Minutes, on idle cores."""
-    from hydralora.bench.report import bench_table, run_bench
+    from hydralora.bench.report import PARTS, bench_table, run_bench
 
-    report = run_bench(quick, data or [], lambda what, done, total: say(f"{what}, round {done} of {total}"))
+    def on_round(what: str, done: int, total: int) -> None:
+        say(f"{what}, round {done} of {total}")
+
+    report = run_bench(quick, data or [], on_round, only or PARTS)
     return report | {"shown": bench_table(report)}
 
 

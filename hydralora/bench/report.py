@@ -2,7 +2,7 @@
 
 import os
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,13 +16,14 @@ from hydralora.bench.decode import generated, streamed
 from hydralora.bench.measure import Rounds, take_turns
 from hydralora.bench.memory import kept_bytes
 from hydralora.bench.throughput import loops_on
-from hydralora.errors import ModelError
+from hydralora.errors import ConfigError, ModelError
 from hydralora.models import DEFAULT_MODEL, describe_device, find_model, pick_device
 
 CURVE = (1, 2, 3, 4, 8, 16, 32)  # numbers of heads
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2}  # of contestants that do the same work: rounding alone
 OnProgress = Callable[[str, int, int], None]
 Turn = Callable[[int], None]
+PARTS = ("train_step", "memory", "decode", "throughput")
 
 
 @dataclass(frozen=True)
@@ -32,10 +33,10 @@ class Size:
     blocks: int | None = None
     batch: int = 4
     tokens: int = 128
-    rounds: int = 15
+    rounds: int = 21
     curve_rounds: int = 7
     curve: tuple[int, ...] = CURVE
-    decode_rounds: int = 9
+    decode_rounds: int = 21
     decode_tokens: int = 64
     loop_rounds: int = 4
     loop_steps: int = 10
@@ -56,7 +57,10 @@ QUICK = Size(
 
 
 def run_bench(
-    quick: bool = False, files: Sequence[Path] = (), on_progress: OnProgress = lambda what, done, total: None
+    quick: bool = False,
+    files: Sequence[Path] = (),
+    on_progress: OnProgress = lambda what, done, total: None,
+    only: Collection[str] = PARTS,
 ) -> dict[str, Any]:
     """Measure training step, memory, decoding and whole training loops, as ratios between contestants.
 
@@ -64,27 +68,34 @@ def run_bench(
         quick: a model of 3 blocks and few rounds: it shows that everything runs, its ratios mean little.
         files: datasets for whole training loops, beside the demo's.
         on_progress: called with what is measured, the round, and the number of rounds.
+        only: the parts to measure, of train_step, memory, decode and throughput.
 
     Returns:
         The ratios as {median, p10, p90, n}, ours / rival's: of seconds (lower is better) for train_step, of bytes for
         memory, of tokens/s (higher is better) for decode and throughput.
 
     Raises:
-        HydraError: the base model or a file can't be used, or contestants disagree.
+        HydraError: the base model or a file can't be used, `only` names no part, or contestants disagree.
     """
+    strange = sorted(set(only) - set(PARTS))
+    if strange:
+        raise ConfigError(f"There is no part {strange[0]!r} of the bench. Choose among {', '.join(PARTS)}.")
     size, device = QUICK if quick else FULL, pick_device()
     field = Field(size.blocks, device)
     agreed = agreement(field, field.ids(2, 32))
     if max(agreed.values()) > TOLERANCE[field.base.dtype]:
         raise ModelError(f"The contestants' logits differ: {agreed}. Their times can't be compared.")
-    return {
-        "train_step": _train_steps(field, size, on_progress),
-        "memory": _memory(field, size),
-        "decode": _decode(field, size, on_progress),
-        "throughput": {
+    parts: dict[str, Callable[[], dict[str, Any]]] = {
+        "train_step": lambda: _train_steps(field, size, on_progress),
+        "memory": lambda: _memory(field, size),
+        "decode": lambda: _decode(field, size, on_progress),
+        "throughput": lambda: {
             name: _throughput(field, path, size, partial(on_progress, f"training loop on {name}"))
             for name, path in _files(files)
         },
+    }
+    measured = {name: measure() for name, measure in parts.items() if name in only}
+    return measured | {
         "agreement": agreed,
         "conditions": _conditions(field, size, device, quick),
     }
@@ -177,8 +188,8 @@ def _conditions(field: Field, size: Size, device: str, quick: bool) -> dict[str,
 def bench_table(report: dict[str, Any]) -> str:
     """The ratios as text, a line each: median, and the 10th and 90th percentiles of the rounds."""
     lines = [f"{'ours / rival':40}{'median':>8}{'p10':>8}{'p90':>8}{'rounds':>8}"]
-    for part in ("train_step", "memory", "decode", "throughput"):
-        for name, value in report[part].items():
+    for part in PARTS:
+        for name, value in report.get(part, {}).items():
             pairs = [(f"{name}, N = {n}", ratio) for n, ratio in value] if name == "curve" else [(name, value)]
             lines += [_line(f"{part} {label}", ratio) for label, ratio in pairs if "median" in ratio]
     conditions = report["conditions"]

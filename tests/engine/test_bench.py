@@ -11,9 +11,11 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
+from hydralora import ConfigError
 from hydralora.bench.loop import LoopLayer, loop_over_heads
 from hydralora.bench.measure import Rounds, take_turns
 from hydralora.bench.memory import kept_bytes, kept_tensors
+from hydralora.bench.report import bench_table, run_bench
 from hydralora.tuner.model import hydra_layers
 from tests.tiny_model import MLP, adapt, shake, tiny_llama
 
@@ -104,3 +106,17 @@ def test_the_quick_bench_runs_and_its_contestants_agree(user_environment: dict[s
     assert set(report["agreement"]) == wanted
     assert report["agreement"]["ours_zero_heads_vs_base"] == 0
     assert max(report["agreement"].values()) < 1e-4
+
+
+def test_an_unknown_part_is_refused_before_anything_is_measured() -> None:
+    with pytest.raises(ConfigError, match=r"no part .speed. of the bench\. Choose among train_step"):
+        run_bench(only=["memory", "speed"])
+
+
+@pytest.mark.slow
+def test_a_part_can_be_measured_alone() -> None:
+    report = run_bench(quick=True, only=["memory"])
+    assert set(report) == {"memory", "agreement", "conditions"}
+    table = bench_table(report)
+    assert "memory vs_lora" in table
+    assert "decode" not in table.splitlines()[1]
