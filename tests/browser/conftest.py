@@ -53,7 +53,7 @@ def app(tmp_path_factory: pytest.TempPathFactory, user_environment: dict[str, st
         )
     try:
         url = f"http://127.0.0.1:{port}"
-        _wait_for(url, process, log)
+        wait_for(url, process, log)
         yield App(url, workspace, log, process)
     finally:
         process.terminate()
@@ -111,7 +111,7 @@ def upload(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def _wait_for(url: str, process: subprocess.Popen, log: Path) -> None:
+def wait_for(url: str, process: subprocess.Popen, log: Path) -> None:
     until = time.monotonic() + 120
     while time.monotonic() < until:
         assert process.poll() is None, log.read_text(encoding="utf-8")

@@ -1,0 +1,83 @@
+"""How soon the page answers a click while it clusters: python -m tests.benchmarks.answering FILE [--rows 100000].
+
+Rows are made from those of FILE, as tests.benchmarks.clusters_tab does. In a real browser the Clusters tab is opened,
+and until its number shows the Data tab is opened and a button pressed that only the server can answer.
+"""
+
+import argparse
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from playwright.sync_api import Page, sync_playwright
+
+from tests.benchmarks.clusters_tab import write_rows
+from tests.browser.conftest import ARGUMENTS, wait_for
+from tests.browser.steps import UPLOAD, open_tab
+
+BROWSER = os.environ.get("HYDRALORA_BROWSER") or "/usr/bin/chromium"
+CLICK = """async ([button, shows]) => {
+  const start = performance.now();
+  document.querySelector(button).click();
+  const seen = () => { const node = document.querySelector(shows); return node && node.offsetParent !== null; };
+  while (!seen()) await new Promise((next) => requestAnimationFrame(next));
+  return performance.now() - start;
+}"""
+
+
+def measure(page: Page, path: Path) -> None:
+    """Upload, cluster, and click meanwhile."""
+    page.locator(UPLOAD).set_input_files(path)
+    page.wait_for_function(
+        "name => document.querySelector('#data-summary').textContent.includes(name)", arg=path.name, timeout=300_000
+    )
+    page.wait_for_function("document.querySelector('#lengths .plot')?.data?.length > 0", timeout=120_000)
+    open_tab(page, "2 Clusters")
+    page.wait_for_selector("#stop-clustering", state="visible", timeout=60_000)
+    start = time.monotonic()
+    tabs, answers = [], []
+    while page.locator("#stop-clustering").count():
+        tabs.append(page.evaluate(CLICK, ["button[role=tab][data-tab-id=data]", "#remove"]))
+        answers.append(page.evaluate(CLICK, ["#remove", "#remove-no"]))
+        page.locator("#remove-no").click()
+        page.wait_for_selector("#remove-no", state="hidden")
+        page.evaluate("document.querySelector('button[role=tab][data-tab-id=clusters]').click()")
+        page.wait_for_timeout(300)
+    print(f"clustering took {time.monotonic() - start:.0f} s, {len(answers)} clicks meanwhile")
+    for name, values in (("another tab shows", tabs), ("the server answers", answers)):
+        if values:
+            print(f"{name:20} median {statistics.median(values):5.0f} ms, most {max(values):5.0f} ms")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--rows", type=int, default=100_000)
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder, socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+        free.close()
+        path, log = Path(folder) / "rows.jsonl", Path(folder) / "log"
+        write_rows(chosen.file, path, chosen.rows)
+        command = [sys.executable, "-m", "app", "--port", str(port), "--workspace", folder, "--max-upload", "1gb"]
+        with log.open("wb") as file:
+            process = subprocess.Popen(command, stdout=file, stderr=file, env=os.environ | {"HF_HUB_OFFLINE": "1"})
+        try:
+            wait_for(f"http://127.0.0.1:{port}", process, log)
+            with sync_playwright() as playwright:
+                page = playwright.chromium.launch(executable_path=BROWSER, args=ARGUMENTS).new_page()
+                page.goto(f"http://127.0.0.1:{port}")
+                measure(page, path)
+        finally:
+            process.terminate()
+            process.wait(20)
+
+
+if __name__ == "__main__":
+    main()
