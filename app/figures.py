@@ -16,6 +16,7 @@ METHOD_NAMES = {"pca": "PCA", "tsne": "t-SNE", "umap": "UMAP"}
 TRIAL_NAMES = {"kmeans": "this page", "kneedle": "Kneedle", "silhouette": "best silhouette", "dbscan": "DBSCAN"}
 ColourBy = Literal["component", "task", "length"]
 LABEL = 32  # characters
+CURVE_POINTS = 500
 MARGIN = {"l": 56, "r": 16, "t": 40, "b": 48}
 
 
@@ -61,6 +62,31 @@ def component_number(sse: Sequence[tuple[int, float]], silhouette: Sequence[tupl
             "tickformat": ".1f",
         },
         margin=MARGIN | {"r": 64},
+    )
+
+
+def neighbour_distances(distances: Sequence[float], eps: float, min_samples: int) -> str:
+    """DBSCAN's k-distance curve, and the eps at its knee."""
+    step = max(1, len(distances) // CURVE_POINTS)
+    places = list(range(0, len(distances), step))
+    return _json(
+        [
+            go.Scatter(
+                x=places, y=[distances[i] for i in places], mode="lines", name="distance", line={"color": "#0072B2"}
+            ),
+            go.Scatter(
+                x=[0, len(distances)],
+                y=[eps, eps],
+                mode="lines+text",
+                text=[f"eps = {eps:.2f}", ""],
+                textposition="top right",
+                line={"color": "#D55E00", "dash": "dash"},
+                name="eps, at the knee",
+            ),
+        ],
+        title="How dense the rows lie",
+        xaxis={"title": {"text": "rows, sorted"}},
+        yaxis={"title": {"text": f"distance to neighbour {min_samples}"}, "rangemode": "tozero"},
     )
 
 
@@ -464,7 +490,7 @@ def _json(traces: Sequence[Any], **layout: Any) -> str:
     defaults: dict[str, Any] = {
         "margin": MARGIN,
         "height": 320,
-        "legend": {"orientation": "h", "y": -0.2},
+        "legend": {"orientation": "h", "yref": "container", "y": 0.01, "yanchor": "bottom"},
         "template": None,
     }
     title = layout.pop("title", "")

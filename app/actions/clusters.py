@@ -18,6 +18,15 @@ COLUMNS = ["#", "rows", "name and terms", "a typical row", "an outlier"]
 DETAIL_COLUMNS = ["", "row", "question", "answer", "task"]
 NOISE = -1
 TRIALS = 15
+NEVER_ASSIGNED = (
+    " The components set how many heads there are and may start the router; no row is ever assigned to a head."
+)
+HELP = {
+    "kmeans": "The curve falls steeply while each new component explains something, then bends: that is the elbow."
+    + NEVER_ASSIGNED,
+    "dbscan": "Rows in dense parts have near neighbours; where the curve bends upwards, they begin to lie apart. A row "
+    "with too few others within eps, and not beside one with enough, is noise." + NEVER_ASSIGNED,
+}
 
 
 @dataclass(frozen=True)
@@ -30,6 +39,7 @@ class ClusterView:
     sentence: str
     k: int
     curve: str
+    help: str
     sizes: str
     table: list[list[str | int]]
     agreement: str
@@ -82,7 +92,8 @@ def view(services: Services, dataset_id: str, asked: Asked) -> ClusterView:
     return ClusterView(
         _sentence(found),
         found.k,
-        figures.component_number(found.sse, found.silhouette, found.k) if found.sse else "",
+        _curve(found),
+        HELP[found.method],
         figures.sizes([component.name for component in components], found.sizes),
         rows,
         agreement,
@@ -145,6 +156,12 @@ def rows_file(services: Services, dataset_id: str, asked: Asked, kind: Literal["
     examples = services.read_dataset(dataset_id).examples
     write_rows(path, list(examples), services.clusters(dataset_id, asked), services.components(dataset_id, asked))
     return str(path)
+
+
+def _curve(found: Clusters) -> str:
+    if found.density:
+        return figures.neighbour_distances(found.density.reach.tolist(), found.density.eps, found.density.min_samples)
+    return figures.component_number(found.sse, found.silhouette, found.k)
 
 
 def _named(name: str, terms: list[str]) -> str:

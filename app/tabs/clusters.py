@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, Literal
 
 import gradio as gr
 
@@ -22,6 +22,7 @@ FEATURES = {
     "model": "the base model's states",
     "sentence": "a sentence model",
 }
+FILES: dict[Literal["csv", "parquet"], str] = {"csv": "CSV", "parquet": "Parquet"}
 QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
 
@@ -54,16 +55,9 @@ def build(services: Services, dataset: gr.Dropdown, tab: gr.Tab, model: gr.Dropd
         ]
         stop = gr.Button("Stop clustering", visible=False, elem_id="stop-clustering", scale=0, min_width=160)
     with gr.Row():
-        curve = plot_panel(
-            "elbow",
-            "Sum of squared distances over the number of components",
-            empty="DBSCAN has no such curve: its number follows from how dense the rows lie.",
-        )
+        curve = plot_panel("elbow", "How the number of components was found")
         bars = plot_panel("sizes", "Rows in each component")
-    sentence(
-        "The curve falls steeply while each new component explains something, then bends: that is the elbow. The "
-        "components set how many heads there are and may start the router; no row is ever assigned to a head."
-    )
+    curve_help = sentence(actions.HELP["kmeans"], elem_id="curve-help")
     table = gr.Dataframe(
         headers=actions.COLUMNS,
         column_widths=["7%", "12%", "27%", "27%", "27%"],
@@ -83,36 +77,39 @@ def build(services: Services, dataset: gr.Dropdown, tab: gr.Tab, model: gr.Dropd
     forget = _trials(services, dataset, asked, reading)
     draw = row_map.build(services, dataset, asked, reading)
 
-    def overview(seen: actions.ClusterView) -> tuple:
-        return seen.sizes, seen.table
-
     @shown_stream
-    def show(dataset_id: str, chosen: int | None, *held: Any) -> Iterator[tuple]:
-        wanted = reading(*held)
-        for step in actions.find(services, dataset_id, wanted):
-            if isinstance(step, Done):
-                seen = step.value
-                label = f"Use {seen.k} head{'s' if seen.k > 1 else ''}"
-                csv, parquet = (actions.rows_file(services, dataset_id, wanted, kind) for kind in ("csv", "parquet"))
-                yield (
-                    seen.k,
-                    say(seen.sentence),
-                    gr.Button(label, interactive=True),
-                    gr.DownloadButton(value=csv),
-                    gr.DownloadButton(value=parquet),
-                    gr.Button(visible=False),
-                    seen.curve,
-                    *overview(seen),
-                    say(seen.agreement),
-                    seen.tasks,
-                    _chosen(seen, chosen),
-                )
-            else:
-                kept = (gr.skip(), gr.skip())
-                busy = gr.skip(), say(step), gr.Button(interactive=False), *kept, gr.Button(visible=True)
-                yield (*busy, *(gr.skip() for _ in range(6)))
+    def show(dataset_id: str, chosen: int | None, *held: Any) -> Iterator[dict]:
+        try:
+            for step in actions.find(services, dataset_id, reading(*held)):
+                if isinstance(step, Done):
+                    yield overview(step.value, chosen)
+                else:
+                    yield {answer: say(step), use: gr.Button(interactive=False), stop: gr.Button(visible=True)}
+        except Exception:
+            yield {answer: "", stop: gr.Button(visible=False)}
+            raise
 
-    outputs = [found, answer, use, *files, stop, curve, bars, table, agreement, tasks, number]
+    def overview(seen: actions.ClusterView, chosen: int | None) -> dict[Any, Any]:
+        return {
+            found: seen.k,
+            answer: say(seen.sentence),
+            use: gr.Button(f"Use {seen.k} head{'s' if seen.k > 1 else ''}", interactive=True),
+            stop: gr.Button(visible=False),
+            curve: seen.curve,
+            curve_help: say(seen.help),
+            bars: seen.sizes,
+            table: seen.table,
+            agreement: say(seen.agreement),
+            tasks: seen.tasks,
+            number: _chosen(seen, chosen),
+        }
+
+    @shown
+    def write(dataset_id: str, *held: Any) -> list[gr.DownloadButton]:
+        way = reading(*held)
+        return [gr.DownloadButton(value=actions.rows_file(services, dataset_id, way, kind)) for kind in FILES]
+
+    outputs = [found, answer, use, stop, curve, curve_help, bars, table, agreement, tasks, number]
     changed = gr.on(
         [tab.select, dataset.change, model.change, *(event for field in fields.values() for event in _settled(field))],
         show,
@@ -132,12 +129,15 @@ def build(services: Services, dataset: gr.Dropdown, tab: gr.Tab, model: gr.Dropd
     changed.success(**forget, **QUIET)
     changed.success(**draw, **QUIET)
 
-    @shown
-    def rename(dataset_id: str, chosen: int, name: str, *held: Any) -> tuple:
-        seen = actions.rename(services, dataset_id, reading(*held), chosen, name)
-        return *overview(seen), _chosen(seen, chosen)
+    changed.success(write, [dataset, *asked], files, **QUIET)
 
-    named.submit(rename, [dataset, number, named, *asked], [bars, table, number], **QUIET).success(**draw, **QUIET)
+    @shown
+    def rename(dataset_id: str, chosen: int, name: str, *held: Any) -> dict:
+        return overview(actions.rename(services, dataset_id, reading(*held), chosen, name), chosen)
+
+    renamed = named.submit(rename, [dataset, number, named, *asked], outputs, **QUIET)
+    renamed.success(**draw, **QUIET)
+    renamed.success(write, [dataset, *asked], files, **QUIET)
 
     def choose(event: gr.SelectData) -> int:
         return int(event.row_value[0])

@@ -99,8 +99,7 @@ def build(
             mapping_file = gr.DownloadButton(
                 "Download this mapping", elem_id="mapping-file", size="md", scale=0, min_width=240
             )
-    _held_out(services, dataset)
-    _removal(services, dataset)
+    _files(services, dataset)
     table = gr.Dataframe(
         headers=actions.COLUMNS,
         column_widths=actions.WIDTHS,
@@ -184,8 +183,8 @@ def build(
     return DataTab(following)
 
 
-def _held_out(services: Services, dataset: gr.Dropdown) -> None:
-    """A button that gives the dataset a second file to measure on."""
+def _files(services: Services, dataset: gr.Dropdown) -> None:
+    """Buttons that give the dataset a second file to measure on, and that remove it."""
     with gr.Row():
         heldout = gr.UploadButton(
             "Upload held-out rows",
@@ -196,7 +195,10 @@ def _held_out(services: Services, dataset: gr.Dropdown) -> None:
             scale=0,
             min_width=220,
         )
-        sentence("A second file to measure on, in place of a share of these rows.", elem_id="heldout-hint")
+        remove = gr.Button(
+            "Remove this dataset", interactive=False, elem_id="remove", size="sm", scale=0, min_width=220
+        )
+        sentence("Held-out rows: a second file to measure on, in place of a share of these rows.")
 
     @shown
     def hold_out(dataset_id: str, file: str) -> gr.Dropdown:
@@ -204,12 +206,12 @@ def _held_out(services: Services, dataset: gr.Dropdown) -> None:
         return gr.Dropdown(choices=actions.choices(services), value=chosen)
 
     heldout.upload(hold_out, [dataset, heldout], dataset, api_visibility="private")
+    _removal(services, dataset, remove)
 
 
-def _removal(services: Services, dataset: gr.Dropdown) -> None:
-    """A button that removes the dataset, once it has asked."""
+def _removal(services: Services, dataset: gr.Dropdown, remove: gr.Button) -> None:
+    """Removes the dataset, once a person was asked."""
     quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-    remove = gr.Button("Remove this dataset", elem_id="remove", size="sm", scale=0, min_width=220)
     with gr.Row(visible=False, elem_id="really-remove") as asking:
         sentence("Remove the dataset's files from this workspace? Runs that were trained on it keep their results.")
         yes = gr.Button("Remove", variant="stop", elem_id="remove-yes", size="sm", scale=0, min_width=120)

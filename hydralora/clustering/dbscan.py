@@ -23,6 +23,8 @@ class Density:
         cores: the core rows' vectors, (cores, dims), and `core_labels` their components, (cores,).
         eps: distance within which rows are neighbours, 0 to 2 (vectors have length 1).
         min_samples: neighbours, itself included, that make a row a core.
+        reach: of each clustered row the distance to its min_samples-th neighbour, sorted; the knee of this curve is
+            eps where nobody gave it.
     """
 
     labels: np.ndarray
@@ -30,6 +32,7 @@ class Density:
     core_labels: np.ndarray
     eps: float
     min_samples: int
+    reach: np.ndarray
 
     def assign(self, vectors: Vectors) -> np.ndarray:
         """The component of the nearest core: (rows,)."""
@@ -56,11 +59,12 @@ def dbscan(vectors: Vectors, seed: int, eps: float | None = None, min_samples: i
     points = vectors[rows]
     least = min(min_samples or MIN_SAMPLES, len(rows))
     with threadpool_limits(1):
-        reach = eps or knee_distance(points, least)
-        model = DBSCAN(eps=reach, min_samples=least).fit(points)
+        reach = neighbour_distances(points, least)
+        eps = eps or knee(reach)
+        model = DBSCAN(eps=eps, min_samples=least).fit(points)
     if model.labels_.max() < 0:
         raise DatasetError(
-            f"DBSCAN finds no component in {len(rows)} rows: none has {least} rows within a distance of {reach:.3f}. "
+            f"DBSCAN finds no component in {len(rows)} rows: none has {least} rows within a distance of {eps:.3f}. "
             "Give a larger eps or a smaller min_samples, or use k-means."
         )
     order = np.argsort(-np.bincount(model.labels_[model.labels_ >= 0]), kind="stable")
@@ -71,22 +75,26 @@ def dbscan(vectors: Vectors, seed: int, eps: float | None = None, min_samples: i
         labels = renumbered[model.labels_]
     else:
         closest, distances = nearest(vectors, cores)
-        labels = np.where(distances <= reach, core_labels[closest], NOISE)
-    return Density(labels, cores, core_labels, float(reach), least)
+        labels = np.where(distances <= eps, core_labels[closest], NOISE)
+    return Density(labels, cores, core_labels, eps, least, reach)
 
 
-def knee_distance(points: Vectors, min_samples: int) -> float:
-    """The knee (Kneedle) of the rows' sorted distances to their min_samples-th neighbour, themselves included."""
-    from kneed import KneeLocator
+def neighbour_distances(points: Vectors, min_samples: int) -> np.ndarray:
+    """The rows' distances to their min_samples-th neighbour, themselves included, sorted: (rows,)."""
     from sklearn.neighbors import NearestNeighbors
 
-    distances = NearestNeighbors(n_neighbors=min_samples).fit(points).kneighbors(points)[0][:, -1]
-    distances = np.sort(distances)
+    return np.sort(NearestNeighbors(n_neighbors=min_samples).fit(points).kneighbors(points)[0][:, -1])
+
+
+def knee(distances: np.ndarray) -> float:
+    """The knee (Kneedle) of sorted distances."""
+    from kneed import KneeLocator
+
     if distances[-1] <= 1e-6:  # every row has its likes: any small distance parts them
         return 1e-3
     places = np.arange(len(distances))
-    knee = KneeLocator(places, distances, curve="convex", direction="increasing").knee
-    if knee is None or knee == places[-1]:  # far-off rows make a step at the end, and Kneedle stops on top of it
+    found = KneeLocator(places, distances, curve="convex", direction="increasing").knee
+    if found is None or found == places[-1]:  # far-off rows make a step at the end, and Kneedle stops on top of it
         heights = (distances - distances[0]) / (distances[-1] - distances[0] or 1)
-        knee = np.argmax(places / places[-1] - heights) if len(places) > 1 else 0
-    return float(max(distances[knee], 1e-3))
+        found = np.argmax(places / places[-1] - heights) if len(places) > 1 else 0
+    return float(max(distances[found], 1e-3))

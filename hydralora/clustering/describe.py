@@ -1,5 +1,6 @@
 """Components in words: the terms that set each apart, the rows in its middle, the rows at its edge."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -14,6 +15,8 @@ OUTLIERS = 5
 DESCRIBED_ROWS = 2000  # of each component, at most, are read for its terms
 VOCABULARY = 10_000  # terms, the most frequent ones; a table of them is made for every component
 WORDS = r"[^\W\d_]{2,}"
+ENGLISH_SHARE = 0.25  # of stop words among all words
+READ_FOR_LANGUAGE = 20_000  # characters of each component
 
 
 @dataclass(frozen=True)
@@ -75,19 +78,30 @@ def class_terms(
 
     A term's weight is tf · log(1 + (A - f + .5) / (f + .5)): its share of the component's words, how often it occurs
     in all, and the mean number of words A in a component. That is BERTopic's BM25 weighting, which keeps frequent
-    words down better than its plain log(1 + A / f). Numbers and marks are terms only in a component without words.
+    words down better than its plain log(1 + A / f). Numbers and marks are terms only in a component without words;
+    English stop words are none where the texts look English.
     """
     rng = np.random.default_rng(seed)
     read = [
         rows if len(rows) <= DESCRIBED_ROWS else rng.choice(rows, DESCRIBED_ROWS, replace=False) for rows in members
     ]
     documents = ["\n".join(texts[row] for row in rows) for rows in read]
+    language = language or likely_language(documents)
     words = _weighted(documents, WORDS, language)
     return (
         words
         if all(words)
         else [found or more for found, more in zip(words, _weighted(documents, TOKENS), strict=True)]
     )
+
+
+def likely_language(texts: Sequence[str]) -> str | None:
+    """ "en" where a quarter of the words are English stop words (running English has half), None elsewhere."""
+    from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
+
+    words = [word for text in texts for word in re.findall(WORDS, text[:READ_FOR_LANGUAGE].lower())]
+    stop_words = sum(word in ENGLISH_STOP_WORDS for word in words)
+    return "en" if words and stop_words / len(words) >= ENGLISH_SHARE else None
 
 
 def _weighted(documents: Sequence[str], pattern: str, language: str | None = None) -> list[list[str]]:

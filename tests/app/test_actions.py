@@ -255,7 +255,10 @@ def test_noise_is_shown_as_noise(services: Services) -> None:
     view = clusters.view(services, DEMO, way)
     figure = drawn(services, DEMO, way)
     noise = [len(trace["text"]) for trace in figure["data"] if trace["name"] == "noise"]
-    assert view.curve == ""
+    curve, knee = json.loads(view.curve)["data"]
+    assert curve["y"] == sorted(curve["y"])
+    assert knee["y"][0] == knee["y"][1] == pytest.approx(services.clusters(DEMO, way).density.eps)  # type: ignore[union-attr]
+    assert "noise" in view.help
     assert sum(int(str(row[1]).split()[0]) for row in view.table) + sum(noise) == 800
     assert ("noise" in view.sentence) == bool(noise)
 

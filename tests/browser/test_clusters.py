@@ -40,6 +40,10 @@ def test_a_component_is_named_and_trained_alone(clusters: Page, app: App, seen: 
     page.locator("#component-name button").click()
     expect(page.locator("#components")).to_contain_text("repairs & <b>tools</b>")
     page.wait_for_function("document.querySelector('#map .plot').data.some((t) => t.name.includes('repairs'))")
+    page.wait_for_timeout(1000)  # the files follow the figures
+    with page.expect_download() as download:
+        page.locator("#components-csv").click()
+    assert download.value.path().read_text(encoding="utf-8").count("repairs & <b>tools</b>") == 40
     page.reload()
     expect(page.locator("#components")).to_contain_text("repairs & <b>tools</b>")
     choose(page, "component", "repairs")

@@ -13,6 +13,7 @@ from sklearn.metrics import adjusted_rand_score
 from hydralora import ConfigError, DatasetError
 from hydralora.assets import demo_file
 from hydralora.clustering import Clusters, cluster, one_component, overlap
+from hydralora.clustering.describe import likely_language
 from hydralora.data.dataset import Dataset, read_dataset
 from hydralora.data.examples import Example
 from hydralora.preparation import components_of, prepare
@@ -87,6 +88,16 @@ def test_a_component_without_words_is_described_by_its_numbers() -> None:
     texts = [*(f"please name {fruit}" for fruit in TOPICS[0].split() * 5), *(f"7 * {i} =" for i in range(20))]
     found = cluster(texts, k=2)
     assert "7" in found.components[found.labels[-1]].terms
+
+
+def test_english_is_told_by_its_stop_words() -> None:
+    english = ["Write the name of the city that is in the text.", "What is the sum of these two numbers?"]
+    german = ["Schreibe den Namen der Stadt, die in dem Text steht.", "Was ist die Summe von diesen zwei Zahlen?"]
+    french = ["Quel est le nom de la ville dans ce texte ?", "On a un nombre et il est plus grand que les autres."]
+    assert likely_language(english) == "en"
+    assert likely_language(german) is likely_language(french) is likely_language(["1 + 2", ""]) is None
+    texts = [f"what is the {word} of the {i}" for i in range(10) for word in ("river", "number")]
+    assert not any({"what", "is", "the", "of"} & set(c.terms) for c in cluster(texts, k=2).components)
 
 
 def test_stop_words_are_left_out_of_a_known_language() -> None:

@@ -34,6 +34,19 @@ def test_dense_rows_are_components_and_the_rest_is_noise(found: Clusters) -> Non
     assert adjusted_rand_score([i % 3 for i in range(180)], found.labels[:180]) == 1
 
 
+def test_eps_is_the_knee_of_the_distances_to_a_neighbour(found: Clusters) -> None:
+    density = found.density
+    assert density is not None
+    assert density.reach.shape == (186,)
+    assert (np.diff(density.reach) >= 0).all()
+    assert density.eps in density.reach
+    assert (density.reach > density.eps).sum() >= 6  # the rows that are like no other lie beyond it
+    given = cluster(texts(), method="dbscan", eps=0.95).density
+    assert given is not None
+    assert given.eps == 0.95
+    np.testing.assert_array_equal(given.reach, density.reach)
+
+
 def test_noise_is_in_no_component(found: Clusters) -> None:
     shown = {row for c in found.components for row in (*c.nearest, *c.outliers)}
     assert len(found.components) == 3
