@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from hydralora.data.dataset import Dataset
     from hydralora.data.problems import Problem
     from hydralora.data.statistics import TokenStatistics
+    from hydralora.jobs import JobManager
     from hydralora.recipe import ComponentSettings
+    from hydralora.runs import Run
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
@@ -274,7 +276,6 @@ def train(
     workspace: Workspace = None,
 ) -> dict[str, Any]:
     """Start a training run in a process of its own. Ctrl-C while following asks it to stop and keep what it learnt."""
-    from hydralora.errors import RunError
     from hydralora.jobs import JobManager
     from hydralora.recipe import load_recipe
     from hydralora.runs import RunStore
@@ -282,17 +283,27 @@ def train(
     jobs = JobManager(RunStore(workspace))
     run = jobs.start(load_recipe(recipe, set_))
     say(f"Run {run.id} started; `hydralora show {run.id}` tells how it is, `hydralora stop {run.id}` ends it.")
-    state = jobs.refresh(run)
-    if follow:
-        try:
-            state = jobs.follow(run, print_event)
-        except KeyboardInterrupt:
-            jobs.stop(run)
-            say("Stopping after this step; Ctrl-C again to leave it to itself.")
-            state = jobs.follow(run)
-        if state["state"] not in ("finished", "stopped"):
-            raise RunError(f"Run {run.id} {state['state']}: {state['message']}. Its log is {run.log}.")
+    state = _followed(jobs, run) if follow else jobs.refresh(run)
     return {"run": run.id, "folder": str(run.folder), "state": state["state"], "shown": f"{run.id}  {state['state']}"}
+
+
+def _followed(jobs: "JobManager", run: "Run", seen: int = 0) -> dict[str, Any]:
+    """The state in which a run ends, its events told meanwhile, but for the first `seen`.
+
+    Raises:
+        RunError: it failed, or its process died.
+    """
+    from hydralora.errors import RunError
+
+    try:
+        state = jobs.follow(run, print_event, seen=seen)
+    except KeyboardInterrupt:
+        jobs.stop(run)
+        say("Stopping after this step; Ctrl-C again to leave it to itself.")
+        state = jobs.follow(run)
+    if state["state"] not in ("finished", "stopped"):
+        raise RunError(f"Run {run.id} {state['state']}: {state['message']}. Its log is {run.log}.")
+    return state
 
 
 @_command
@@ -331,6 +342,27 @@ def stop(run: RunName, as_json: Json = False, workspace: Workspace = None) -> di
     jobs.stop(found)
     state = jobs.refresh(found)
     return state | {"run": found.id, "folder": str(found.folder), "shown": f"{found.id}  {state['state']}"}
+
+
+@_command
+def resume(
+    run: RunName,
+    follow: Annotated[bool, typer.Option(help="Wait until the run ends, showing its progress.")] = False,
+    as_json: Json = False,
+    workspace: Workspace = None,
+) -> dict[str, Any]:
+    """Go on with a run that was stopped, interrupted or failed, from its newest checkpoint."""
+    from hydralora.jobs import JobManager
+    from hydralora.runs import RunStore
+
+    jobs = JobManager(RunStore(workspace))
+    found = jobs.store.get(run)
+    step = jobs.resume(found)
+    seen = len(found.events())
+    say(f"Run {found.id} goes on from step {step}.")
+    state = _followed(jobs, found, seen) if follow else jobs.refresh(found)
+    told = {"run": found.id, "folder": str(found.folder), "state": state["state"], "step": step}
+    return told | {"shown": f"{found.id}  {state['state']}"}
 
 
 @_command

@@ -22,11 +22,16 @@ def to_json(value: Any) -> str:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON so that a reader sees the old file or the new one, never half of one, even after a power cut."""
+    """Write JSON as `write_text` writes text."""
+    write_text(path, to_json(value))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write text so that a reader sees the old file or the new one, never half of one, even after a power cut."""
     temporary = path.with_name(f".{path.name}-{secrets.token_hex(4)}")  # each writer has its own
     try:
         with temporary.open("x", encoding="utf-8") as file:
-            file.write(to_json(value))
+            file.write(text)
             file.flush()
             os.fsync(file.fileno())
         patiently(lambda: os.replace(temporary, path))

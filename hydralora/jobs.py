@@ -4,7 +4,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import psutil
@@ -14,6 +15,7 @@ from hydralora.errors import RunError
 from hydralora.recipe import Recipe
 from hydralora.runs import ACTIVE, Run, RunStore
 
+RESUMABLE = ("stopped", "interrupted", "failed")
 START_GRACE = 60.0  # seconds in which a queued run may have no process yet
 
 
@@ -29,23 +31,38 @@ class JobManager:
         Raises:
             RunError: another run is active.
         """
+        with self._one_at_a_time():
+            run = self.store.create(recipe)
+            _spawn(run, recipe)
+        return run
+
+    def resume(self, run: Run) -> int:
+        """Go on with a run that was stopped, interrupted or failed; returns the step of the checkpoint it goes on from.
+
+        What it did after that step is forgotten; without a checkpoint it starts anew.
+
+        Raises:
+            RunError: it is active or finished, or another run is active.
+        """
+        with self._one_at_a_time():
+            found = self.refresh(run)["state"]
+            if found not in RESUMABLE:
+                raise RunError(f"Run {run.id} is {found}, so there is nothing to resume.")
+            recipe = run.recipe()
+            step = run.rewind()
+            run.update(state="queued", pid=None, step=step, message=f"resuming from step {step}", progress=None)
+            _spawn(run, recipe)
+        return step
+
+    @contextmanager
+    def _one_at_a_time(self) -> Iterator[None]:
+        """While a run is started no other one is, by whatever process; none may be active."""
         self.store.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(self.store.folder / ".start.lock"):
             busy = self.active()
             if busy:
                 raise RunError(f"Run {busy.id} is {busy.state()['state']}. Wait until it ends, or stop it first.")
-            run = self.store.create(recipe)
-            with run.log.open("ab") as log:
-                process = subprocess.Popen(
-                    _command(run, recipe.launch.processes),
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    **_detached(),
-                )
-            _children.append(process)
-            run.update(pid=process.pid)  # the worker itself may take minutes to import what it needs
-        return run
+            yield
 
     def stop(self, run: Run) -> None:
         """Ask a run to stop after its step and keep what it learnt.
@@ -68,14 +85,20 @@ class JobManager:
         if state["state"] in ACTIVE and not _alive(state):
             state = run.state()  # it may have ended properly in between
             if state["state"] in ACTIVE:
-                return run.update(state="interrupted", message=f"its process ended at step {state['step']}")
+                newest = run.newest_checkpoint()
+                kept = f"checkpoint at {newest[0]}" if newest else "no checkpoint yet"
+                total = f" of {state['max_steps']}" if state["max_steps"] else ""
+                return run.update(
+                    state="interrupted", message=f"its process ended at step {state['step']}{total}; {kept}"
+                )
         if state["state"] in ACTIVE and run.stop_requested:
             return state | {"state": "stopping", "message": "stopping after this step"}
         return state
 
-    def follow(self, run: Run, on_event: Callable[[dict], None] = lambda event: None, poll: float = 0.5) -> dict:
-        """Block until the run ends, passing its events on; returns its last state."""
-        seen = 0
+    def follow(
+        self, run: Run, on_event: Callable[[dict], None] = lambda event: None, poll: float = 0.5, seen: int = 0
+    ) -> dict:
+        """Block until the run ends, passing its events on, but for the first `seen`; returns its last state."""
         while True:
             state = self.refresh(run)
             events = run.events()
@@ -85,6 +108,19 @@ class JobManager:
             if state["state"] not in ACTIVE:
                 return state
             time.sleep(poll)
+
+
+def _spawn(run: Run, recipe: Recipe) -> None:
+    with run.log.open("ab") as log:
+        process = subprocess.Popen(
+            _command(run, recipe.launch.processes),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            **_detached(),
+        )
+    _children.append(process)
+    run.update(pid=process.pid)  # the worker itself may take minutes to import what it needs
 
 
 def _command(run: Run, processes: int) -> list[str]:
@@ -109,7 +145,7 @@ _children: list[subprocess.Popen] = []  # kept so that an ended worker doesn't s
 def _alive(state: dict) -> bool:
     _children[:] = [child for child in _children if child.poll() is None]
     if state["pid"] is None:
-        return time.time() - state["started"] < START_GRACE
+        return time.time() - state["heartbeat"] < START_GRACE
     try:
         process = psutil.Process(state["pid"])
         return process.status() != psutil.STATUS_ZOMBIE and process.create_time() < state["heartbeat"] + 1

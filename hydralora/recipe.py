@@ -139,6 +139,10 @@ class TrainingSettings(Section):
     eval_every: int = Field(
         25, ge=0, description="Steps between evaluations on a sample of the held-out rows; 0: none."
     )
+    save_every: int = Field(
+        50, ge=0, description="Steps between checkpoints, from which a run goes on after a stop or a crash; 0: none."
+    )
+    keep_checkpoints: int = Field(2, ge=1, description="How many of the newest checkpoints stay.")
     log_every: int = Field(5, ge=1, description="Steps between events with loss and gates.")
     gradient_checkpointing: bool = Field(
         False, description="Compute every block twice instead of keeping what it computed: less memory, more time."

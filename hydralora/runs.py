@@ -15,8 +15,9 @@ from typing import Any
 import platformdirs
 from filelock import FileLock
 
+from hydralora.checkpoints import saved_checkpoints
 from hydralora.errors import RunError
-from hydralora.files import patiently, to_json, write_json
+from hydralora.files import patiently, to_json, write_json, write_text
 from hydralora.recipe import Recipe, load_recipe
 
 VERSION = 1
@@ -43,6 +44,14 @@ class Run:
     @property
     def adapter(self) -> Path:
         return self.folder / "adapter"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.folder / "checkpoints"
+
+    def newest_checkpoint(self) -> tuple[int, Path] | None:
+        """The newest checkpoint with its step; None where there is none."""
+        return next(reversed(saved_checkpoints(self.checkpoints).items()), None)
 
     @property
     def log(self) -> Path:
@@ -84,6 +93,21 @@ class Run:
     def events(self) -> list[dict[str, Any]]:
         """All events so far; a last line that is still being written is left out."""
         return list(self._read_events())
+
+    def before(self) -> dict[str, Any] | None:
+        """The base model's scores on the held-out rows; None where they were not measured yet."""
+        own = ("step", "time", "kind", "split")
+        found = (event for event in self._read_events() if event["kind"] == "eval" and event["split"] == "before")
+        return next(({key: value for key, value in event.items() if key not in own} for event in found), None)
+
+    def rewind(self) -> int:
+        """Forget what happened after the newest checkpoint, which is gone on from; returns its step, 0 without one."""
+        newest = self.newest_checkpoint()
+        step = newest[0] if newest else 0
+        kept = [event for event in self._read_events() if event["step"] <= step and event.get("split") != "after"]
+        write_text(self.folder / "events.jsonl", "".join(to_json(event) + "\n" for event in kept))
+        (self.folder / "stop").unlink(missing_ok=True)
+        return step
 
     def _read_events(self) -> Iterator[dict[str, Any]]:
         path = self.folder / "events.jsonl"

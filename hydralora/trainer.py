@@ -8,8 +8,10 @@ from typing import Any, cast
 
 import torch
 from torch.utils.data import DataLoader
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerState, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
 
+from hydralora.checkpoints import building_place, put_in_place
 from hydralora.data.batches import LengthGroupedBatches, collate
 from hydralora.data.templates import Encoded
 from hydralora.gates import live_gates, load_balance, mean_gates, normalised_entropy
@@ -28,9 +30,11 @@ class AnswerTrainer(Trainer):
         batches: LengthGroupedBatches,
         processes: Processes,
         balance_weight: float = 0.0,
+        keep_checkpoints: int = 1,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
+        self.keep_checkpoints = keep_checkpoints
         self.model_accepts_loss_kwargs = True  # the loss below is already divided by the step's answer tokens
         self.batches = batches
         self.processes = processes
@@ -71,6 +75,26 @@ class AnswerTrainer(Trainer):
         self.balance += float(loss.detach())
         return loss
 
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Write a checkpoint elsewhere first: a process may be killed, or the disk be full, at any moment."""
+        folder, step = Path(str(self.args.output_dir)), self.state.global_step
+        super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()  # each process writes the state of its random numbers
+        if self.args.should_save:
+            put_in_place(folder, step, self.keep_checkpoints)
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(building_place(Path(str(self.args.output_dir)), self.state.global_step))
+
+    def go_on_from(self, checkpoint: Path) -> None:
+        """Take up a checkpoint, and train on if any step is left."""
+        state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+        if state.global_step < state.max_steps:
+            self.train(resume_from_checkpoint=str(checkpoint))
+        else:
+            self._load_from_checkpoint(str(checkpoint))
+            self.state = state
+
     def take_counts(self) -> tuple[int, float]:
         """Tokens seen, and the sum of the load-balance losses, by all processes since the last call."""
         mine = torch.tensor([self.tokens_seen, self.balance], dtype=torch.float64)
@@ -108,6 +132,7 @@ def answer_trainer(
     processes: Processes,
     balance_weight: float,
     *callbacks: TrainerCallback,
+    keep_checkpoints: int = 1,
 ) -> AnswerTrainer:
     """A trainer that prints nothing; this process takes its share of every batch."""
     trainer = AnswerTrainer(
@@ -124,6 +149,7 @@ def answer_trainer(
         ),
         processes=processes,
         balance_weight=balance_weight,
+        keep_checkpoints=keep_checkpoints,
         callbacks=list(callbacks),
     )
     trainer.remove_callback(PrinterCallback)
@@ -131,9 +157,13 @@ def answer_trainer(
 
 
 def training_arguments(
-    settings: TrainingSettings, output: Path, device: str, launch: LaunchSettings | None = None
+    settings: TrainingSettings, output: Path, device: str, launch: LaunchSettings | None = None, save_every: int = 0
 ) -> TrainingArguments:
-    """A recipe's settings as transformers' own; FSDP's and DeepSpeed's go through untouched."""
+    """A recipe's settings as transformers' own; FSDP's and DeepSpeed's go through untouched.
+
+    Args:
+        output: folder of the checkpoints, of which one is saved after so many steps; 0: none.
+    """
     sharding = launch.model_dump(include={"fsdp", "fsdp_config", "deepspeed"}, exclude_none=True) if launch else {}
     arguments = TrainingArguments(
         output_dir=str(output),
@@ -149,7 +179,8 @@ def training_arguments(
         logging_steps=settings.log_every,
         logging_first_step=True,
         logging_nan_inf_filter=False,  # it would report a mean of earlier losses in place of a NaN
-        save_strategy="no",
+        save_strategy="steps" if save_every else "no",
+        save_steps=save_every or 1,
         report_to=[],
         disable_tqdm=True,
         use_cpu=device == "cpu",

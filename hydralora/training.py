@@ -2,8 +2,10 @@
 
 import math
 import random
+import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,17 @@ from hydralora.trainer import AnswerTrainer, answer_trainer, training_arguments
 
 LIVE_ROWS = 32  # held-out rows in the evaluations while training; the full set is measured before and after
 
+TRAINING_STARTS = "training starts"  # the note of a process that begins, or goes on, with its steps
 OnEvent = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Resume:
+    """Where an earlier process left a run: its newest checkpoint with its step, and the base model's scores, if any."""
+
+    step: int
+    checkpoint: Path | None
+    before: dict[str, Any] | None
 
 
 class _StopAsked(Exception):
@@ -33,6 +45,8 @@ def train(
     output: str | Path,
     on_event: OnEvent = lambda event: None,
     should_stop: Callable[[], bool] = lambda: False,
+    checkpoints: Path | None = None,
+    resume: "Resume | None" = None,
 ) -> dict[str, Any]:
     """Run a recipe: read, cluster, adapt, measure, train, save, measure again.
 
@@ -42,10 +56,12 @@ def train(
         on_event: called with {step, time, kind: "train" | "eval" | "gates" | "note", ...}; time in seconds since 1970.
         should_stop: asked at every stage, step and evaluated batch; when true, what was learnt so far is saved and
             nothing more is measured.
+        checkpoints: folder for checkpoints, as often as the recipe says; none are saved without it.
+        resume: where an earlier process left this run.
 
     Returns:
         The results: rows, components, base and tuned (None when stopped) measurements, parameters, seconds by stage.
-        When stopped before the first step, no adapter is saved: step is 0, and base and adapter_hash are None too.
+        When stopped before this process's first step, no adapter is saved: base and adapter_hash are None too.
 
         Of several processes the first evaluates, reports and saves; the results of the others are empty.
 
@@ -55,25 +71,32 @@ def train(
     processes = this_process()
     processes.connect(recipe.launch.processes, pick_device())
     run = _Reporter(on_event, should_stop) if processes.is_first else _Reporter()
+    run.step = resume.step if resume else 0
     set_seed(recipe.training.seed)
-    begun = _begin(recipe, run, processes)
+    begun = _begin(recipe, run, processes, resume)
     if processes.agree(begun is None) or begun is None:
         processes.leave()
         return _nothing_learnt(recipe, run)
     prepared, base = begun
-    trainer = _trainer(prepared, recipe, Path(output), run, processes)
-    trainer.train()
+    trainer = _trainer(prepared, recipe, checkpoints, run, processes)
+    if resume and resume.checkpoint:
+        trainer.go_on_from(resume.checkpoint)
+        run.step = trainer.state.global_step
+    else:
+        trainer.train()
     processes.leave()
     return _end(prepared, base, recipe, Path(output), run, trainer.state.max_steps) if processes.is_first else {}
 
 
-def _begin(recipe: Recipe, run: "_Reporter", processes: Processes) -> tuple[Prepared, dict[str, Any]] | None:
+def _begin(
+    recipe: Recipe, run: "_Reporter", processes: Processes, resume: Resume | None
+) -> tuple[Prepared, dict[str, Any]] | None:
     """What training starts from and, in the first process, the base model's scores; None when stopped before."""
-    base: dict[str, Any] = {}
+    base: dict[str, Any] = (resume.before if resume else None) or {}
     try:
         prepared = prepare(recipe, run.stage)
         run.note("prepared", rows=prepared.counts, k=prepared.k, sizes=prepared.sizes, base=prepared.files.describe())
-        if processes.is_first:
+        if processes.is_first and not base:
             with prepared.model.disable_adapter():  # heads that start at random behind a started router have an effect
                 base = _measure(prepared, run, "base", "before")
         run.stage("training")
@@ -163,7 +186,7 @@ def _nothing_learnt(recipe: Recipe, run: _Reporter) -> dict[str, Any]:
         "base": None,
         "tuned": None,
         "seconds": run.seconds,
-        "step": 0,
+        "step": run.step,
         "max_steps": recipe.training.max_steps,
         "stopped": True,
         "adapter_hash": None,
@@ -173,11 +196,13 @@ def _nothing_learnt(recipe: Recipe, run: _Reporter) -> dict[str, Any]:
 class _Events(TrainerCallback):
     """Trainer's progress as events; stops on request."""
 
-    def __init__(self, run: _Reporter, prepared: Prepared, settings: TrainingSettings, processes: Processes) -> None:
+    def __init__(
+        self, run: _Reporter, prepared: Prepared, settings: TrainingSettings, processes: Processes, saves: bool
+    ) -> None:
         self.run = run
         self.processes = processes
         self.prepared = prepared
-        self.eval_every = settings.eval_every
+        self.eval_every, self.saves = settings.eval_every, saves
         count = min(LIVE_ROWS, len(prepared.heldout))  # at random: files are often sorted by task
         self.live_rows = random.Random(settings.seed).sample(prepared.heldout, count)
         self.trainer: AnswerTrainer | None = None
@@ -186,12 +211,14 @@ class _Events(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._since = time.monotonic()
-        self.run.note("training starts", max_steps=state.max_steps)
+        self._logged = self.run.step = state.global_step
+        self.run.note(TRAINING_STARTS, max_steps=state.max_steps)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.run.step = state.global_step
         if self.processes.agree(self.run.should_stop()):
             control.should_training_stop = True
+            control.should_save = self.saves
             return
         due = self.eval_every and state.global_step % self.eval_every == 0 and state.global_step < state.max_steps
         if due and self.processes.is_first:  # the others wait for it in the next step
@@ -231,16 +258,22 @@ def _diverged(step: int) -> RunError:
     return RunError(f"At step {step} the loss is no longer a number. Lower training.learning_rate, and run again.")
 
 
-def _trainer(prepared: Prepared, recipe: Recipe, output: Path, run: _Reporter, processes: Processes) -> AnswerTrainer:
-    callback = _Events(run, prepared, recipe.training, processes)
+def _trainer(
+    prepared: Prepared, recipe: Recipe, checkpoints: Path | None, run: _Reporter, processes: Processes
+) -> AnswerTrainer:
+    settings = recipe.training
+    save_every = settings.save_every if checkpoints else 0
+    callback = _Events(run, prepared, settings, processes, bool(save_every))
+    folder = checkpoints or Path(tempfile.gettempdir())  # nothing is written there, but Trainer wants one
     trainer = answer_trainer(
         prepared.model,
         prepared.train,
         prepared.tokenizer.pad_token_id,
-        training_arguments(recipe.training, output, prepared.device, recipe.launch),
+        training_arguments(settings, folder, prepared.device, recipe.launch, save_every),
         processes,
         recipe.tuner.balance_weight if recipe.method != "lora" else 0.0,
         callback,
+        keep_checkpoints=settings.keep_checkpoints,
     )
     callback.trainer = trainer
     if not processes.is_first:

@@ -13,7 +13,7 @@ import psutil
 from hydralora.errors import HydraError
 from hydralora.parallel import Processes, this_process
 from hydralora.runs import ACTIVE, Run
-from hydralora.training import train
+from hydralora.training import Resume, train
 
 NICENESS = 5  # below the app and whatever else the user does
 GRACE = 5.0  # seconds in which the launcher ends this process, where another one of the run has died
@@ -35,7 +35,15 @@ def main() -> int:
             return 1
         run.update(state="preparing", pid=pid, message="starting")
     try:
-        results = train(run.recipe(), run.adapter, lambda event: _record(run, event), lambda: run.stop_requested)
+        step, checkpoint = run.newest_checkpoint() or (0, None)
+        results = train(
+            run.recipe(),
+            run.adapter,
+            lambda event: _record(run, event),
+            lambda: run.stop_requested,
+            run.checkpoints,
+            Resume(step, checkpoint, run.before()),
+        )
     except Exception as error:  # the run's state must tell what happened, whatever it was
         traceback.print_exc()
         _fail(run, error, processes)
@@ -46,15 +54,15 @@ def main() -> int:
 
 
 def _finish(run: Run, results: dict[str, Any]) -> None:
-    step = results["step"]
-    run.update(
-        state="stopped" if results["stopped"] else "finished",
-        step=step,
-        adapter_hash=results["adapter_hash"],
-        message=f"after {step} steps" if step else "before its first step, so nothing was learnt yet",
-        ended=time.time(),
-        results=results,
-    )
+    step, changes = results["step"], {}
+    if results["adapter_hash"]:
+        message, changes = f"after {step} steps", {"adapter_hash": results["adapter_hash"], "results": results}
+    elif step:
+        message = f"before it went on from step {step}"
+    else:
+        message, changes = "before its first step, so nothing was learnt yet", {"results": results}
+    state = "stopped" if results["stopped"] else "finished"
+    run.update(state=state, step=step, message=message, ended=time.time(), **changes)
 
 
 def _fail(run: Run, error: Exception, processes: Processes) -> None:

@@ -8,8 +8,10 @@ from app.actions.recipes import model_name, recipe_from_form
 from app.services import Services
 from hydralora.errors import HydraError
 from hydralora.estimate import describe_duration, run_seconds
+from hydralora.jobs import RESUMABLE
 from hydralora.models import describe_device
 from hydralora.runs import ACTIVE, Run
+from hydralora.training import TRAINING_STARTS
 
 COLUMNS = ["rows of", "loss before", "loss after", "exact match before", "exact match after"]
 
@@ -21,6 +23,7 @@ class TrainView:
     signature: str
     status: str
     active: bool
+    resumable: bool
     loss: str
     load: str
     use: str
@@ -64,6 +67,11 @@ def stop(services: Services, run_id: str) -> None:
     services.jobs.stop(services.run(run_id))
 
 
+def resume(services: Services, run_id: str) -> None:
+    """Go on with a run from its newest checkpoint."""
+    services.jobs.resume(services.run(run_id))
+
+
 def run_choices(services: Services) -> list[tuple[str, str]]:
     """(label, id) of every run, newest first."""
     return [(_run_label(run), run.id) for run in services.store.all()]
@@ -80,7 +88,7 @@ def view(services: Services, run_id: str | None, seen: str = "") -> TrainView | 
     """What to show of a run; None where nothing changed since the view with the signature `seen`."""
     if not run_id:
         hint = "No run yet. Check the settings and press Start training."
-        return None if seen == "none" else TrainView("none", hint, False, "", "", "", [])
+        return None if seen == "none" else TrainView("none", hint, False, False, "", "", "", [])
     run = services.run(run_id)
     state = services.jobs.refresh(run)
     signature = f"{run_id} {state['state']} {state['step']} {state['heartbeat']}"
@@ -94,6 +102,7 @@ def view(services: Services, run_id: str | None, seen: str = "") -> TrainView | 
         signature=signature,
         status=_status(state, events),
         active=state["state"] in ACTIVE,
+        resumable=state["state"] in RESUMABLE,
         loss=figures.loss(events) if _has(events, "train", "eval") else "",
         load=figures.head_load(events) if _has(events, "gates") else "",
         use=figures.component_by_head(names, use) if use else "",
@@ -117,7 +126,8 @@ def _run_label(run: Run) -> str:
 def _status(state: dict[str, Any], events: list[dict[str, Any]]) -> str:
     name = state["state"].capitalize()
     if state["state"] not in ACTIVE:
-        return f"{name}: {state['message']}."
+        more = " Resume goes on from its newest checkpoint." if state["state"] in RESUMABLE else ""
+        return f"{name}: {state['message'].rstrip('.')}.{more}"
     step, total = state["step"], state["max_steps"]
     if state["state"] == "training" and step and total:
         return f"{name}: step {step} of {total}{_remaining(events, step, total)}."
@@ -127,7 +137,8 @@ def _status(state: dict[str, Any], events: list[dict[str, Any]]) -> str:
 
 
 def _remaining(events: list[dict[str, Any]], step: int, total: int) -> str:
-    times = [(event["step"], event["time"]) for event in events if event["kind"] == "train"]
+    begun = max((i for i, event in enumerate(events) if event.get("message") == TRAINING_STARTS), default=0)
+    times = [(event["step"], event["time"]) for event in events[begun:] if event["kind"] == "train"]
     if len(times) < 2:
         return ""
     (first, began), (last, now) = times[0], times[-1]

@@ -82,6 +82,7 @@ def build(
     with gr.Row():
         start = gr.Button("Start training", variant="primary", elem_id="start")
         stop = gr.Button("Stop and keep what was learnt", elem_id="stop", interactive=False)
+        resume = gr.Button("Resume", elem_id="resume", visible=False)
     device = sentence("", elem_id="device")
     status = sentence("", elem_id="status")
     with gr.Row():
@@ -105,7 +106,7 @@ def build(
     )
     following = gr.Button("Next: look inside A and B", elem_id="to-parameters")
     seen = gr.State("")
-    outputs = [seen, status, start, stop, loss, load, table, use]
+    outputs = [seen, status, start, stop, resume, loss, load, table, use]
 
     def show(run_id: str | None, signature: str) -> tuple:
         try:
@@ -114,7 +115,11 @@ def build(
             return (gr.skip(), say(str(error)), *(gr.skip() for _ in outputs[2:]))
         if view is None:
             return tuple(gr.skip() for _ in outputs)
-        buttons = gr.Button(interactive=not view.active), gr.Button(interactive=view.active)
+        buttons = (
+            gr.Button(interactive=not view.active),
+            gr.Button(interactive=view.active),
+            gr.Button(visible=view.resumable),
+        )
         return (view.signature, say(view.status), *buttons, view.loss, view.load, view.table, view.use)
 
     @shown
@@ -129,6 +134,11 @@ def build(
     def begin(dataset_id: str, model: str, *held: object) -> tuple:
         run_id = actions.start(services, dataset_id, model, values(fields, held))
         return gr.Dropdown(choices=actions.run_choices(services), value=run_id), gr.Button(interactive=False)
+
+    @shown
+    def go_on(run_id: str) -> gr.Button:
+        actions.resume(services, run_id)
+        return gr.Button(visible=False)
 
     @shown
     def end(run_id: str) -> gr.Button:
@@ -154,6 +164,7 @@ def build(
     form = [dataset, *settings]
     start.click(begin, form, [run, start], api_visibility="private")
     stop.click(end, run, stop, api_visibility="private")
+    resume.click(go_on, run, resume, api_visibility="private")
     refreshing: dict[str, Any] = {
         "fn": show,
         "inputs": [run, seen],

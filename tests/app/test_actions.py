@@ -1,6 +1,8 @@
 """What each tab computes, without a browser."""
 
 import json
+import os
+import signal
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -283,6 +285,38 @@ def test_hover_text_of_a_row_is_not_html(services: Services, tmp_path: Path) -> 
 def test_wrong_ways_to_cluster_are_refused(services: Services, values: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         asked(services, **values)
+
+
+@pytest.mark.slow
+def test_a_run_that_died_can_be_resumed_from_the_page(services: Services, model_folder: Path) -> None:
+    model = _own_model(services, model_folder)
+    values = {"training.max_steps": 3000, "training.batch_size": 1, "training.eval_every": 0, "tuner.num_heads": 2}
+    run = services.run(train.start(services, DEMO, model, values | {"tuner.router_init": "random"}))
+    try:
+        _wait_for(lambda: run.newest_checkpoint() is not None)
+        view = train.view(services, run.id)
+        assert view is not None
+        assert (view.active, view.resumable) == (True, False)
+        os.kill(run.state()["pid"], signal.SIGKILL)
+        _wait_for(lambda: services.jobs.refresh(run)["state"] == "interrupted")
+        view = train.view(services, run.id)
+        assert view is not None
+        assert (view.active, view.resumable) == (False, True)
+        step, _ = run.newest_checkpoint() or (0, None)
+        assert f"of 3000; checkpoint at {step}. Resume goes on from its newest checkpoint." in view.status
+        train.resume(services, run.id)
+        _wait_for(lambda: run.state()["state"] == "training" and run.state()["step"] > step)
+        train.stop(services, run.id)
+        assert services.jobs.follow(run)["state"] == "stopped"
+    finally:
+        services.store.delete(run)
+
+
+def _wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it took too long"
+        time.sleep(0.05)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 import csv
 import json
 import math
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,8 @@ from hydralora import RunStore
 from hydralora.assets import demo_file
 from hydralora.cli import app
 from hydralora.data.dataset import read_dataset
+from hydralora.jobs import JobManager
+from hydralora.recipe import Recipe
 from tests.conftest import FinishedRun
 
 LLAMA2_7B = {
@@ -191,6 +195,28 @@ def test_clusters_refuse_what_they_cannot_do(options: tuple[str, ...], data_file
     assert "Traceback" not in result.stderr
 
 
+def test_a_finished_run_cannot_be_resumed(finished: FinishedRun) -> None:
+    result = hydralora("resume", finished.run.id, "--workspace", finished.store.workspace)
+    assert result.exit_code == 1
+    assert f"run error: Run {finished.run.id} is finished, so there is nothing to resume." in result.stderr
+
+
+@pytest.mark.slow
+def test_a_stopped_run_is_resumed_in_the_terminal(make_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
+    store = RunStore(tmp_path)
+    run = JobManager(store).start(make_recipe(max_steps=400, save_every=2))
+    while not run.newest_checkpoint():
+        time.sleep(0.05)
+    run.request_stop()
+    assert JobManager(store).follow(run)["state"] == "stopped"
+    stopped = run.state()["step"]
+    assert 2 <= stopped < 400
+    told = printed("resume", run.id, "--workspace", tmp_path)
+    assert (told["run"], told["step"]) == (run.id, stopped)
+    printed("stop", run.id, "--workspace", tmp_path)
+    assert JobManager(store).follow(run)["step"] >= stopped
+
+
 def test_runs_show_and_stop(finished: FinishedRun) -> None:
     where = ("--workspace", finished.store.workspace)
     assert printed("runs", *where)["runs"] == [finished.run.state()]
@@ -338,6 +364,6 @@ def test_an_error_of_our_own_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_help_names_every_command() -> None:
     shown = hydralora("--help").stdout
-    names = ("models", "params", "clusters", "train", "runs", "show", "stop", "analyze", "chat", "demo")
+    names = ("models", "params", "clusters", "train", "runs", "show", "stop", "resume", "analyze", "chat", "demo")
     assert all(name in shown for name in names)
     assert all("--json" in hydralora(name, "--help").stdout for name in names)

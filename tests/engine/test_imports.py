@@ -13,7 +13,7 @@ import hydralora
 ROOT = Path(__file__).parents[2]
 ENGINE = (
     {"errors"},
-    {"fetching", "files", "projection", "assets", "parallel"},
+    {"checkpoints", "fetching", "files", "projection", "assets", "parallel"},
     {"recipe", "tuner", "models"},
     {"data"},
     {"loss", "gates", "steering", "clustering", "embedding"},

@@ -228,11 +228,13 @@ def test_a_damaged_recipe_says_so(store: RunStore, make_recipe: Make, monkeypatc
         run.recipe()
 
 
-def test_a_queued_run_whose_worker_never_came_reads_interrupted(store: RunStore, make_recipe: Make) -> None:
+def test_a_queued_run_whose_worker_never_came_reads_interrupted(
+    store: RunStore, make_recipe: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = store.create(make_recipe())
     jobs = JobManager(store)
     assert jobs.refresh(run)["state"] == "queued"
-    run.update(started=time.time() - 3600)
+    monkeypatch.setattr(jobs_module, "START_GRACE", -1.0)
     assert jobs.refresh(run)["state"] == "interrupted"
 
 
@@ -337,7 +339,7 @@ def test_a_worker_that_starts_slowly_is_waited_for(
     monkeypatch.setattr(jobs_module.subprocess, "Popen", slow)
     run = jobs.start(make_recipe())
     assert psutil.pid_exists(run.state()["pid"])
-    run.update(started=time.time() - 3600)
+    monkeypatch.setattr(jobs_module, "START_GRACE", -1.0)
     assert jobs.refresh(run)["state"] == "queued"
     os.kill(run.state()["pid"], signal.SIGKILL)
     wait_until(lambda: jobs.refresh(run)["state"] == "interrupted", 10)
