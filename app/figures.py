@@ -3,6 +3,7 @@
 Colours of text, paper and grid are left to the panel, which follows the page's theme.
 """
 
+import secrets
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -17,11 +18,15 @@ TRIAL_NAMES = {"kmeans": "this page", "kneedle": "Kneedle", "silhouette": "best 
 ColourBy = Literal["component", "task", "length"]
 LABEL = 32  # characters
 CURVE_POINTS = 500
+MOST_TASKS = 20  # that have a colour and mark of their own in the map
+OTHER = "other tasks"
 MARGIN = {"l": 56, "r": 16, "t": 40, "b": 48}
 
 
-def component_number(sse: Sequence[tuple[int, float]], silhouette: Sequence[tuple[int, float]], k: int) -> str:
-    """SSE and silhouette over k, with the chosen k marked."""
+def component_number(
+    sse: Sequence[tuple[int, float]], silhouette: Sequence[tuple[int, float]], k: int, of: str = ""
+) -> str:
+    """SSE and silhouette over k, with the chosen k marked; the zoom is of a dataset, `of`."""
     ks, values = zip(*sse, strict=True)
     traces: list[Any] = [
         go.Scatter(x=ks, y=values, mode="lines+markers", name="SSE", line={"color": "#0072B2"}),
@@ -51,6 +56,7 @@ def component_number(sse: Sequence[tuple[int, float]], silhouette: Sequence[tupl
     return _json(
         traces,
         title="How many components",
+        meta={"axes": f"SSE {of}"},
         xaxis={"title": {"text": "k, number of components"}, "dtick": 2},
         yaxis={"title": {"text": "sum of squared distances"}, "rangemode": "tozero"},
         yaxis2={
@@ -65,8 +71,8 @@ def component_number(sse: Sequence[tuple[int, float]], silhouette: Sequence[tupl
     )
 
 
-def neighbour_distances(distances: Sequence[float], eps: float, min_samples: int) -> str:
-    """DBSCAN's k-distance curve, and the eps at its knee."""
+def neighbour_distances(distances: Sequence[float], eps: float, min_samples: int, of: str = "") -> str:
+    """DBSCAN's k-distance curve, and the eps at its knee; the zoom is of a dataset, `of`."""
     step = max(1, len(distances) // CURVE_POINTS)
     places = list(range(0, len(distances), step))
     return _json(
@@ -85,6 +91,7 @@ def neighbour_distances(distances: Sequence[float], eps: float, min_samples: int
             ),
         ],
         title="How dense the rows lie",
+        meta={"axes": f"density {of}"},
         xaxis={"title": {"text": "rows, sorted"}},
         yaxis={"title": {"text": f"distance to neighbour {min_samples}"}, "rangemode": "tozero"},
     )
@@ -96,7 +103,7 @@ def tasks_by_component(tasks: Sequence[str], components: Sequence[str], counts: 
         [
             go.Heatmap(
                 z=counts,
-                x=list(components),
+                x=[_short(component) for component in components],
                 y=[_short(task) for task in tasks],
                 colorscale="Cividis",
                 texttemplate="%{z}",
@@ -106,6 +113,7 @@ def tasks_by_component(tasks: Sequence[str], components: Sequence[str], counts: 
         title="Rows of each task in each component",
         yaxis={"autorange": "reversed", "automargin": True, "type": "category"},
         xaxis={"automargin": True, "type": "category"},
+        meta={"axes": f"{tasks} {components}"},
         height=140 + 26 * len(tasks),
     )
 
@@ -191,7 +199,7 @@ def row_map(
         names: of the components.
         axes: what the points' places depend on; the zoom outlives a new figure with the same.
         of: what the ids count in; the selection outlives a new figure of the same.
-        selected: ids to select; None leaves the reader's selection.
+        selected: ids to select, anew at every call; None leaves the reader's selection.
     """
     traces = []
     for name, rows, style in _row_traces(values, colour_by, names):
@@ -208,12 +216,13 @@ def row_map(
                 unselected={"marker": {"color": A_COLOUR, "opacity": 0.25}},
             )
         )
+    wanted = {} if selected is None else {"selected": list(selected), "turn": secrets.token_hex(4)}
     return _json(
         traces,
         title=f"Map of the rows ({METHOD_NAMES[method]})",
         dragmode="lasso",
         height=520,
-        meta={"axes": axes, "points": of} | ({} if selected is None else {"selected": list(selected)}),
+        meta={"axes": axes, "points": of} | wanted,
         xaxis={"showticklabels": False},
         yaxis={"showticklabels": False},
     )
@@ -228,6 +237,9 @@ def _row_traces(
         scale = {"color": list(values), "colorscale": "Cividis", "showscale": True, "colorbar": bar, "size": 7}
         return [("rows", range(len(values)), scale)]
     out: list[tuple[str, Sequence[int], dict[str, Any]]] = []
+    if colour_by == "task":
+        largest = {task for task, _ in Counter(values).most_common(MOST_TASKS)}
+        values = [task if task in largest else OTHER for task in values]
     for place, value in enumerate(sorted(set(values))):
         rows = [i for i, of in enumerate(values) if of == value]
         if colour_by == "task":

@@ -1,5 +1,6 @@
 """What the app's sessions share: stores, jobs, computed components, the loaded model, and recent answers."""
 
+import hashlib
 import json
 import tempfile
 import threading
@@ -11,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from hydralora.clustering import Clusters, Component, renamed
-from hydralora.components import find_components
+from hydralora.components import find_components, read_by_model
 from hydralora.data.dataset import Dataset
 from hydralora.data.store import DatasetStore
-from hydralora.errors import HydraError, RunError
+from hydralora.errors import DatasetError, HydraError, RunError
 from hydralora.generation import Token
 from hydralora.jobs import JobManager
 from hydralora.recipe import ComponentSettings
@@ -24,7 +25,9 @@ from hydralora.serving import Loaded, load_base_model, load_run
 MODEL_QUEUE = "model"  # handlers that use the loaded model wait in one queue
 OnProgress = Callable[[int, int], None]
 KEPT_ANSWERS = 64
-KEPT_RESULTS = 16
+KEPT_TURNS = 1000
+KEPT = 32  # results of a kind
+KEPT_RESULTS = {"clusters": 12, "features": 4, "map": 12}  # of those that may take many megabytes
 
 
 @dataclass(frozen=True)
@@ -35,10 +38,22 @@ class Asked:
     model: str
 
     @property
+    def features_key(self) -> str:
+        """Equal for what gives equal features; a hash, so that no path reaches the page."""
+        asked = self.settings
+        by = {"model": self.model, "sentence": asked.sentence_model}.get(asked.features, "")
+        name = Path(by).name if Path(by).is_absolute() else by  # the workspace may move
+        return _digest(asked.features, name, asked.text, asked.language, asked.seed)
+
+    @property
     def key(self) -> str:
         """Equal for what gives equal components."""
-        settings = self.settings.model_dump(exclude={"names", "only"})
-        return json.dumps(settings | {"model": self.model if self.settings.features == "model" else None})
+        k = self.settings.k if self.settings.method == "kmeans" else None
+        return _digest(self.features_key, self.settings.method, k)
+
+
+def _digest(*values: Any) -> str:
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:16]
 
 
 @dataclass
@@ -62,7 +77,8 @@ class Services:
         self._loading = threading.Lock()
         self._loaded: tuple[Any, Loaded] | None = None
         self._answers: OrderedDict[str, Answer] = OrderedDict()
-        self._results: OrderedDict[Any, Any] = OrderedDict()
+        self._results: OrderedDict[tuple, Any] = OrderedDict()
+        self._turns: OrderedDict[tuple[str, str], int] = OrderedDict()
         self._locks: dict[Any, threading.Lock] = {}
         self._shelf = threading.Lock()  # guards the three tables above, never held while computing
 
@@ -74,30 +90,55 @@ class Services:
         """Remove the files that were offered for download."""
         self._downloads.cleanup()
 
-    def download(self, name: str) -> Path:
-        """Where a file that a page offers is written; all of them are gone when the app ends."""
-        return Path(self._downloads.name) / name
+    def download(self, name: str, of: str = "") -> Path:
+        """Where a file that a page offers is written; all of them are gone when the app ends.
+
+        Args:
+            of: what it depends on beside its name; another one is another file.
+        """
+        folder = Path(self._downloads.name) / _digest(of)
+        folder.mkdir(exist_ok=True)
+        return folder / name
 
     def clusters(self, dataset_id: str, asked: Asked, on_progress: OnProgress = lambda done, total: None) -> Clusters:
-        """A dataset's components, computed once for each way to ask for them."""
-        return self.remember(
-            ("clusters", dataset_id, asked.key),
-            lambda: find_components(self.read_dataset(dataset_id).examples, asked.settings, asked.model, on_progress),
-        )
+        """A dataset's components, computed once for each way to ask for them; a model reads the rows once for all."""
+        settings, model = asked.settings, asked.model
+
+        def compute() -> Clusters:
+            examples = self.read_dataset(dataset_id).examples
+            read = self.remember(
+                ("features", dataset_id, asked.features_key),
+                lambda: read_by_model(examples, settings, model, on_progress),
+            )
+            return find_components(examples, settings, model, on_progress, read=read)
+
+        return self.remember(("clusters", dataset_id, asked.key), compute)
+
+    def found_clusters(self, dataset_id: str, asked: Asked) -> Clusters:
+        """A dataset's components that are at hand.
+
+        Raises:
+            DatasetError: they are not, since nobody asked for them, or their search was stopped.
+        """
+        if not self.remembers(("clusters", dataset_id, asked.key)):
+            raise DatasetError(
+                "The components are not found yet. Open the tab again, or change a setting, to find them."
+            )
+        return self.clusters(dataset_id, asked)
 
     def components(self, dataset_id: str, asked: Asked) -> list[Component]:
         """A dataset's components by the names that they were given, else by their terms."""
-        components = self.clusters(dataset_id, asked).components
+        components = self.found_clusters(dataset_id, asked).components
         names = self.datasets.names(dataset_id, asked.key)
         return renamed(components, names if names and len(names) == len(components) else None)
 
-    def remembers(self, key: Any) -> bool:
+    def remembers(self, key: tuple) -> bool:
         """Whether a result is at hand."""
         with self._shelf:
             return key in self._results
 
-    def remember(self, key: Any, compute: Callable[[], Any]) -> Any:
-        """A result computed once for all sessions; the last few are kept."""
+    def remember(self, key: tuple, compute: Callable[[], Any]) -> Any:
+        """A result computed once for all sessions; the last few of a kind, the key's first part, are kept."""
         with self._shelf:
             lock = self._locks.setdefault(key, threading.Lock())
         with lock:
@@ -108,9 +149,20 @@ class Services:
             result = compute()
             with self._shelf:
                 self._results[key] = result
-                while len(self._results) > KEPT_RESULTS:
-                    self._locks.pop(self._results.popitem(last=False)[0], None)
+                alike = [other for other in self._results if other[0] == key[0]]
+                for old in alike[: -KEPT_RESULTS.get(key[0], KEPT)]:
+                    del self._results[old]
+                    self._locks.pop(old, None)
             return result
+
+    def newest(self, session: str, what: str) -> Callable[[], bool]:
+        """Begin something anew in a session; the function says whether nothing newer of the kind has begun there."""
+        with self._shelf:
+            turn = self._turns.pop((session, what), 0) + 1
+            self._turns[session, what] = turn
+            while len(self._turns) > KEPT_TURNS:
+                self._turns.popitem(last=False)
+        return lambda: self._turns.get((session, what), turn) == turn
 
     def run(self, run_id: str) -> Run:
         """A run of this workspace by id; unlike the command line, the page names no folders.

@@ -79,12 +79,12 @@ def build(services: Services) -> gr.Blocks:
             )
         data_view.next.click(lambda: go("clusters"), None, tabs, api_visibility="private")
         fields = train_view.fields
-        planned = [fields[key] for key in ("tuner.num_heads", "components.only", "method")] + [tabs]
+        planned = [fields[key] for key in ("tuner.num_heads", "components.only", "method", "data.stratify")] + [tabs]
         clusters_view.use.click(
-            lambda k: (k, 0, "hydralora", go("train")), clusters_view.k, planned, api_visibility="private"
+            lambda k: (k, 0, "hydralora", gr.skip(), go("train")), clusters_view.k, planned, api_visibility="private"
         )
-        clusters_view.alone.click(
-            lambda k, number: (k, number, "lora", go("train")),
+        clusters_view.alone.click(  # some of a small component must be held out
+            lambda k, number: (k, number, "lora", "component", go("train")),
             [clusters_view.k, clusters_view.number],
             planned,
             api_visibility="private",

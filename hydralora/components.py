@@ -1,6 +1,7 @@
 """A dataset's components as the section `components` of a recipe asks for them: for runs, page and terminal."""
 
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import numpy as np
 
@@ -20,18 +21,41 @@ def component_texts(examples: Sequence[Example], settings: ComponentSettings) ->
     return [example.question if settings.text == "question" else example.everything for example in examples]
 
 
+def read_by_model(
+    examples: Sequence[Example],
+    settings: ComponentSettings,
+    model: str,
+    on_progress: OnProgress = lambda done, total: None,
+) -> Encoder | None:
+    """What a model makes of these rows, whatever their components are to be; None where words alone are compared.
+
+    Raises:
+        HydraError: the model can't be loaded.
+    """
+    texts, reading = component_texts(examples, settings), _part(on_progress, 0, EMBEDDING_STEPS)
+    if settings.features == "model":
+        encode = _states(model, reading)
+    elif settings.features == "sentence":
+        encode = sentence_vectors(settings.sentence_model, reading)
+    else:
+        return None
+    return remembered(texts, encode(texts), encode)
+
+
 def find_components(
     examples: Sequence[Example],
     settings: ComponentSettings,
     model: str,
     on_progress: OnProgress = lambda done, total: None,
     k: int | None = None,
+    read: Encoder | None = None,
 ) -> Clusters:
     """The components of these rows; equal rows and settings give equal components.
 
     Args:
         model: the base model whose states are the features, where settings.features is "model".
         k: how many, in place of settings.k; by DBSCAN their number follows from the rows.
+        read: what `read_by_model` gave for these rows, which else is done first.
 
     Raises:
         HydraError: the rows can't be clustered so, or a model that reads them can't be loaded.
@@ -39,19 +63,16 @@ def find_components(
     texts = component_texts(examples, settings)
     features: Features | Encoder
     if settings.features == "tfidf-svd" or settings.features == "tfidf":
-        features, clustered = settings.features, on_progress
+        features = settings.features
     else:
-        read = _part(on_progress, 0, EMBEDDING_STEPS)
-        clustered = _part(on_progress, EMBEDDING_STEPS, STEPS)
-        by_sentences = settings.features == "sentence"
-        encode = sentence_vectors(settings.sentence_model, read) if by_sentences else _states(model, read)
-        features = remembered(texts, encode(texts), encode)
+        features = read or cast(Encoder, read_by_model(examples, settings, model, on_progress))
+        on_progress = _part(on_progress, EMBEDDING_STEPS, STEPS)
     return cluster(
         texts,
         None if settings.method == "dbscan" else k or settings.k,
         features,
         settings.seed,
-        on_progress=clustered,
+        on_progress=on_progress,
         method=settings.method,
         language=settings.language,
     )

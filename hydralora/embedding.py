@@ -1,19 +1,20 @@
 """Texts as a model sees them, a base model or a sentence-transformers model: vectors to cluster."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from hydralora.errors import ConfigError, ModelError
-from hydralora.fetching import first_line
+from hydralora.fetching import first_line, hub_reachable
 from hydralora.models import pick_device
 from hydralora.tuner.model import model_body
 
 MAX_TOKENS = 256  # of a text; what comes behind them says little new about what it is
 BATCH = 16  # texts
-SENTENCES = 256  # texts that a sentence-transformers model gets at once
+SENTENCES = 32  # texts that a sentence-transformers model gets at once
 
 
 def mean_pooled(
@@ -40,6 +41,23 @@ def mean_pooled(
         return out
 
     return encode
+
+
+def _sentence_model(load: Any, name: str) -> Any:
+    here = Path(name).is_dir()
+    try:
+        return load(
+            name,
+            device=pick_device(),
+            trust_remote_code=False,
+            model_kwargs={"use_safetensors": True},
+            local_files_only=here or not hub_reachable(),
+        )
+    except Exception as error:  # whatever transformers, the Hub's client and torch raise
+        shown = Path(name).name if here else name
+        raise ModelError(
+            f"{shown}: it can't be loaded as a sentence-transformers model. {first_line(error)}"
+        ) from error
 
 
 def _means(body: torch.nn.Module, ids: list[list[int]], device: torch.device) -> np.ndarray:
@@ -77,14 +95,7 @@ def sentence_vectors(
         ) from error
 
     def encode(texts: Sequence[str]) -> np.ndarray:
-        try:
-            model = SentenceTransformer(
-                name, device=pick_device(), trust_remote_code=False, model_kwargs={"use_safetensors": True}
-            )
-        except Exception as error:  # whatever transformers, the Hub's client and torch raise
-            raise ModelError(
-                f"{name}: it can't be loaded as a sentence-transformers model. {first_line(error)}"
-            ) from error
+        model = _sentence_model(SentenceTransformer, name)
         parts = []
         for start in range(0, len(texts), SENTENCES):
             some = list(texts[start : start + SENTENCES])

@@ -74,8 +74,9 @@ def prepare(recipe: Recipe, on_stage: Callable[[str], None]) -> Prepared:
     rows = _split(recipe, data, clusters)
     train, heldout = rows.train, rows.heldout
     component = dict(zip((row.row for row in data.examples), clusters.labels.tolist(), strict=True))
+    held = dict(zip((row.row for row in heldout), _nearest(recipe, clusters, heldout), strict=True))
     if recipe.components.only:
-        train, heldout = _one_component(recipe, clusters, component, train, heldout)
+        train, heldout = _one_component(recipe.components.only, clusters.k, (train, component), (heldout, held))
     on_stage("loading the base model")
     files, device = find_model(recipe.model), pick_device()
     tokenizer, base = load_tokenizer(files), load_base(files, device, recipe.quantization)
@@ -103,7 +104,7 @@ def prepare(recipe: Recipe, on_stage: Callable[[str], None]) -> Prepared:
         train_labels=train_labels,
         clusters=clusters,
         components=components,
-        heldout_labels=_nearest(recipe, clusters, [row.example for row in heldout_rows]),
+        heldout_labels=[held[row.example.row] for row in heldout_rows],
         router_entropy=entropy,
     )
 
@@ -120,19 +121,21 @@ def read_split(recipe: Recipe) -> Split:
 
 
 def components_of(recipe: Recipe, examples: Sequence[Example]) -> Clusters:
-    """The components of a training file's rows; where the number of heads is given, as many as heads.
+    """The components of a training file's rows; where heads start from them and their number is given, as many.
 
-    Rows that can't be clustered are one component, unless the adapter's heads come from the components.
+    Rows that can't be clustered are one component, unless something follows from the components.
 
     Raises:
         HydraError: they can't be clustered; or DBSCAN finds more or fewer components than there are heads.
     """
     tuner, settings = recipe.tuner, recipe.components
     on_components = recipe.method == "hydralora" and not (tuner.num_heads and tuner.router_init == "random")
+    asked_for = settings.only or settings.names or recipe.data.stratify == "component"
+    heads = None if settings.only or recipe.method == "lora" else tuner.num_heads
     try:
-        found = find_components(examples, settings, recipe.model, k=tuner.num_heads)
+        found = find_components(examples, settings, recipe.model, k=heads)
     except (ConfigError, DatasetError):
-        if on_components:
+        if on_components or asked_for:
             raise
         return one_component(component_texts(examples, settings))
     if on_components and tuner.num_heads not in (None, found.k):
@@ -172,28 +175,18 @@ def _nearest(recipe: Recipe, clusters: Clusters, rows: Sequence[Example]) -> lis
 
 
 def _one_component(
-    recipe: Recipe, clusters: Clusters, component: dict[int, int], train: list[Example], heldout: list[Example]
+    number: int, k: int, *parts: tuple[list[Example], dict[int, int]]
 ) -> tuple[list[Example], list[Example]]:
-    """The training and held-out rows of the component that the recipe names; `component` is that of each row."""
-    number = recipe.components.only or 0
-    if number > clusters.k:
-        raise ConfigError(f"components.only is {number}, but there are {clusters.k} components. Choose one of them.")
-    if recipe.method == "hydralora" and recipe.tuner.router == "softmax" and recipe.tuner.router_init == "components":
-        raise ConfigError(
-            "components.only trains on one component, so the router can't start from several. "
-            "Set method=lora, or tuner.router_init=random."
-        )
-    held = _nearest(recipe, clusters, heldout)
-    kept = (
-        [row for row in train if component[row.row] == number - 1],
-        [row for row, label in zip(heldout, held, strict=True) if label == number - 1],
-    )
-    if not all(kept):
+    """Of the training and of the held-out rows, with the component of each by row number, those of one component."""
+    if number > k:
+        raise ConfigError(f"components.only is {number}, but there are {k} components. Choose one of them.")
+    train, heldout = ([row for row in rows if component[row.row] == number - 1] for rows, component in parts)
+    if not train or not heldout:
         raise DatasetError(
-            f"Component {number} has {len(kept[0])} training and {len(kept[1])} held-out rows. Choose a larger one, or "
-            "set data.stratify to component."
+            f"Component {number} has {len(train)} training and {len(heldout)} held-out rows. Choose a larger one, or, "
+            "where no file of held-out rows is given, set data.stratify to component."
         )
-    return kept
+    return train, heldout
 
 
 def _adapt(base: Any, recipe: Recipe, k: int) -> Any:
@@ -235,9 +228,9 @@ def _start_router(
     for component in components:
         if component.id not in labels:
             raise DatasetError(
-                f"Every training row of component {component.id + 1} ({component.name}) is held out, or longer than "
+                f"Every row of component {component.id + 1} ({component.name}) is held out, or longer than "
                 f"training.max_length={recipe.training.max_length} tokens, so no head can start from it. Raise "
-                "max_length, shorten the rows, or set tuner.num_heads together with tuner.router_init=random."
+                "max_length, set data.stratify=component, or tuner.num_heads together with tuner.router_init=random."
             )
     reached = init_router(model, [{"input_ids": row.input_ids} for row in rows], labels, recipe.tuner.router_entropy)
     return sum(reached.values()) / len(reached)

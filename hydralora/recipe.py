@@ -198,6 +198,17 @@ class Recipe(Section):
     training: TrainingSettings = Field(default_factory=TrainingSettings)
     launch: LaunchSettings = Field(default_factory=LaunchSettings)
 
+    @model_validator(mode="after")
+    def _one_component_or_several(self) -> "Recipe":
+        tuner = self.tuner
+        routed = self.method == "hydralora" and tuner.router == "softmax" and tuner.router_init == "components"
+        if self.components.only and routed:
+            raise ValueError(
+                "components.only trains on one component, so the router can't start from several. "
+                "Set method=lora, or tuner.router_init=random"
+            )
+        return self
+
     def to_yaml(self) -> str:
         return yaml.safe_dump({"version": VERSION} | self.model_dump(), sort_keys=False, allow_unicode=True)
 
@@ -255,8 +266,10 @@ def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
         file = getattr(recipe.launch, name)
         if isinstance(file, str):
             setattr(recipe.launch, name, str((path.parent / file).resolve()))
-    if (path.parent / recipe.model).is_dir():  # else it is a model's id
-        recipe.model = str((path.parent / recipe.model).resolve())
+    for section, key in ((recipe, "model"), (recipe.components, "sentence_model")):
+        folder = path.parent / getattr(section, key)
+        if folder.is_dir():  # else it is a model's id
+            setattr(section, key, str(folder.resolve()))
     return recipe
 
 

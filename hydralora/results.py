@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from hydralora.analysis import head_similarity
+from hydralora.clustering import overlap
 from hydralora.evaluation import head_use
 from hydralora.files import folder_written_whole
 from hydralora.models import BaseModelFiles
@@ -91,11 +92,8 @@ def describe_run(
 ) -> dict[str, Any]:
     """A run's measurements as plain values; ari is the components' adjusted Rand index against the
     tasks, None where rows have no task."""
-    from sklearn.metrics import adjusted_rand_score
-
-    clusters = prepared.clusters
-    tasks = prepared.tasks
-    ari = adjusted_rand_score(tasks, clusters.labels) if tasks else None
+    clusters, tasks = prepared.clusters, prepared.tasks
+    ari = overlap(clusters.labels, [task or None for task in tasks]).ari if tasks else None
     return {
         "rows": prepared.counts,
         "k": clusters.k,

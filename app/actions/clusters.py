@@ -1,6 +1,8 @@
 """The Clusters tab: components, their number and how sure it is, and each of them looked at."""
 
-from collections.abc import Iterator
+import os
+import secrets
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -8,15 +10,16 @@ from app import figures
 from app.actions.background import Done, in_background
 from app.actions.data import row_cells, tokenizer_of
 from app.services import Asked, Services
-from hydralora.clustering import Clusters, overlap
+from hydralora.clustering import Clusters, Component, overlap
+from hydralora.clustering.dbscan import NOISE
 from hydralora.clustering.export import write_rows
 from hydralora.components import number_trials
 from hydralora.data.statistics import token_statistics
+from hydralora.errors import DatasetError
 from hydralora.recipe import TrainingSettings
 
 COLUMNS = ["#", "rows", "name and terms", "a typical row", "an outlier"]
 DETAIL_COLUMNS = ["", "row", "question", "answer", "task"]
-NOISE = -1
 TRIALS = 15
 NEVER_ASSIGNED = (
     " The components set how many heads there are and may start the router; no row is ever assigned to a head."
@@ -65,17 +68,17 @@ def find(services: Services, dataset_id: str, asked: Asked) -> Iterator[str | Do
         services.clusters(dataset_id, asked, on_progress)
         return view(services, dataset_id, asked)
 
+    by_model = asked.settings.features in ("model", "sentence")
+    what = "Clustering; a model reads every row first" if by_model else "Clustering"
     for step in in_background(work):
         if isinstance(step, Done):
             yield step
-        elif step[1] > 1:
-            yield f"Clustering: {step[0] / step[1]:.0%}"
         else:
-            yield "Clustering …"
+            yield f"{what}: {step[0] / step[1]:.0%}" if step[1] > 1 else f"{what} …"
 
 
 def view(services: Services, dataset_id: str, asked: Asked) -> ClusterView:
-    found = services.clusters(dataset_id, asked)
+    found = services.found_clusters(dataset_id, asked)
     components = services.components(dataset_id, asked)
     examples = services.read_dataset(dataset_id).examples
     rows: list[list[str | int]] = [
@@ -88,11 +91,11 @@ def view(services: Services, dataset_id: str, asked: Asked) -> ClusterView:
         ]
         for component in components
     ]
-    agreement, tasks = _agreement(services, dataset_id, found)
+    agreement, tasks = _agreement(services, dataset_id, found, components)
     return ClusterView(
         _sentence(found),
         found.k,
-        _curve(found),
+        _curve(found, dataset_id),
         HELP[found.method],
         figures.sizes([component.name for component in components], found.sizes),
         rows,
@@ -110,8 +113,8 @@ def component(
     Raises:
         HydraError: the base model's name is wrong.
     """
-    found = services.clusters(dataset_id, asked)
-    one = found.components[number - 1]
+    found = services.found_clusters(dataset_id, asked)
+    one = _component(found, number)
     names = services.datasets.names(dataset_id, asked.key) or []
     examples = services.read_dataset(dataset_id).examples
     chosen = [("typical", i) for i in one.nearest] + [("outlier", i) for i in one.outliers if i not in one.nearest]
@@ -127,11 +130,8 @@ def component(
 
 def rename(services: Services, dataset_id: str, asked: Asked, number: int, name: str) -> ClusterView:
     """Give a component a name, kept with the dataset; an empty one gives it back its terms."""
-    k = services.clusters(dataset_id, asked).k
-    names = services.datasets.names(dataset_id, asked.key) or []
-    names = names if len(names) == k else [""] * k
-    names[number - 1] = " ".join(name.split())
-    services.datasets.rename(dataset_id, asked.key, names)
+    found = services.found_clusters(dataset_id, asked)
+    services.datasets.rename(dataset_id, asked.key, found.k, _component(found, number).id + 1, name)
     return view(services, dataset_id, asked)
 
 
@@ -140,28 +140,39 @@ def trials(services: Services, dataset_id: str, asked: Asked) -> Iterator[str | 
     examples = services.read_dataset(dataset_id).examples
 
     def work(on_progress: Any) -> str:
-        found = services.clusters(dataset_id, asked)
+        found = services.found_clusters(dataset_id, asked)
         return services.remember(
             ("trials", dataset_id, asked.key),
             lambda: figures.number_trials(number_trials(examples, asked.settings, found, TRIALS, on_progress)),
         )
 
     for step in in_background(work):
-        yield step if isinstance(step, Done) else f"Trial {step[0] + 1} of {TRIALS} …"
+        yield step if isinstance(step, Done) else f"Trial {min(step[0] + 1, TRIALS)} of {TRIALS} …"
 
 
 def rows_file(services: Services, dataset_id: str, asked: Asked, kind: Literal["csv", "parquet"]) -> str:
     """Every row with its component, as a file to download."""
-    path = services.download(f"components {dataset_id}.{kind}")
-    examples = services.read_dataset(dataset_id).examples
-    write_rows(path, list(examples), services.clusters(dataset_id, asked), services.components(dataset_id, asked))
+    components = services.components(dataset_id, asked)
+    path = services.download(f"components {dataset_id}.{kind}", f"{asked.key} {[one.name for one in components]}")
+    if not path.exists():
+        examples = services.read_dataset(dataset_id).examples
+        building = path.with_stem(f".{secrets.token_hex(4)}")
+        write_rows(building, list(examples), services.found_clusters(dataset_id, asked), components)
+        os.replace(building, path)
     return str(path)
 
 
-def _curve(found: Clusters) -> str:
-    if found.density:
-        return figures.neighbour_distances(found.density.reach.tolist(), found.density.eps, found.density.min_samples)
-    return figures.component_number(found.sse, found.silhouette, found.k)
+def _component(found: Clusters, number: int) -> Component:
+    if not 1 <= number <= found.k:
+        raise DatasetError(f"There is no component {number} any more: there are {found.k}. Choose one of them.")
+    return found.components[number - 1]
+
+
+def _curve(found: Clusters, dataset_id: str) -> str:
+    dense = found.density
+    if dense:
+        return figures.neighbour_distances(dense.reach.tolist(), dense.eps, dense.min_samples, dataset_id)
+    return figures.component_number(found.sse, found.silhouette, found.k, dataset_id)
 
 
 def _named(name: str, terms: list[str]) -> str:
@@ -178,12 +189,14 @@ def _sentence(found: Clusters) -> str:
     return f"{found.k} components, {'by density' if found.method == 'dbscan' else 'as you asked'}.{heads}"
 
 
-def _agreement(services: Services, dataset_id: str, found: Clusters) -> tuple[str, str]:
+def _agreement(
+    services: Services, dataset_id: str, found: Clusters, components: Sequence[Component]
+) -> tuple[str, str]:
     tasks = services.read_dataset(dataset_id).tasks
     if not tasks:
         return "", ""
     agreed = overlap(found.labels, [task or None for task in tasks])
-    names = ["noise" if i == NOISE else f"component {i + 1}" for i in agreed.components]
+    names = ["noise" if i == NOISE else f"{i + 1}: {components[i].name}" for i in agreed.components]
     return (
         f"Against the task labels: adjusted Rand index {agreed.ari:.2f} (1: the same groups, 0: chance), normalised "
         f"mutual information {agreed.nmi:.2f}. The clustering never saw the labels.",
@@ -201,7 +214,7 @@ def _lengths(
     examples = services.read_dataset(dataset_id).examples
 
     def measure() -> Any:
-        labels = services.clusters(dataset_id, asked).labels
+        labels = services.found_clusters(dataset_id, asked).labels
         rows = [examples[i] for i in (labels == number - 1).nonzero()[0].tolist()]
         return token_statistics(tokenizer, rows, max_length, TrainingSettings().batch_size)
 

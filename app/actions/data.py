@@ -117,7 +117,9 @@ def hold_out(services: Services, dataset_id: str, path: str) -> str:
     stored = services.datasets.get(dataset_id)
     heldout = read_dataset(path, stored.read().mapping)
     split_by_file(stored.read(), heldout)
-    return services.datasets.add(stored.files, stored.mapping, Path(path)).id
+    added = services.datasets.add(stored.files, stored.mapping, Path(path))
+    services.datasets.copy_names(dataset_id, added.id)  # the components are those of the training rows
+    return added.id
 
 
 def remove(services: Services, dataset_id: str) -> None:

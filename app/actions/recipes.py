@@ -59,9 +59,7 @@ def recipe_from_form(services: Services, dataset_id: str, model: str, values: di
             "mapping": str(dataset.mapping_file) if dataset.mapping_file else None,
         },
     }
-    if values.get("components.features") == "sentence":
-        values = values | {"components.sentence_model": resolve_model(services, values["components.sentence_model"])}
-    for key, value in values.items():
+    for key, value in _with_sentence_model(services, values).items():
         section, _, name = key.rpartition(".")
         (settings.setdefault(section, {}) if section else settings)[name] = value
     recipe = parse_recipe(settings, "Settings")
@@ -76,17 +74,29 @@ def component_settings(services: Services, model: str, values: dict[str, Any]) -
         ConfigError: a value is out of its range, or a model's name is wrong.
     """
     section = "components."
+    values = _with_sentence_model(services, values)
     settings = {key.removeprefix(section): value for key, value in values.items() if key.startswith(section)}
-    if settings.get("features") == "sentence":
-        settings["sentence_model"] = resolve_model(services, settings["sentence_model"])
     checked = parse_components(settings, "Components")
     return Asked(checked, resolve_model(services, model) if checked.features == "model" else DEFAULT_MODEL)
+
+
+def _with_sentence_model(services: Services, values: dict[str, Any]) -> dict[str, Any]:
+    """The values with the sentence model's folder, or id; without it where no such model is asked for."""
+    key = "components.sentence_model"
+    if values.get("components.features") != "sentence":
+        return {name: value for name, value in values.items() if name != key}
+    if not (values.get(key) or "").strip():
+        raise ConfigError("No sentence model is named. Give the Hugging Face id of one.")
+    return values | {key: resolve_model(services, values[key].strip())}
 
 
 def _name_components(services: Services, dataset_id: str, recipe: Recipe) -> None:
     """Give a run the names that a person gave to the components that it will find."""
     names = services.datasets.names(dataset_id, Asked(recipe.components, recipe.model).key)
-    if names and recipe.tuner.num_heads in (None, len(names)):
+    same_number = (
+        recipe.method == "lora" or recipe.components.only or recipe.tuner.num_heads in (None, len(names or ()))
+    )
+    if names and same_number:
         recipe.components.names = names
 
 

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from app import figures
-from app.actions.background import Done, in_background
+from app.actions.background import EVERY, Done, in_background
 from app.actions.data import row_cells
 from app.services import Asked, Services
+from hydralora.clustering.features import sample_rows
 from hydralora.data.examples import Example
 from hydralora.projection import Method
 
@@ -15,11 +16,14 @@ DRAWN: dict[Method, int] = {"pca": 20_000, "umap": 20_000, "tsne": 5_000}  # row
 AT_ONCE = {"pca"}  # what takes less than a second
 HOVER = 90  # characters
 LISTED = 200  # rows
+TOLD = 5  # looks between two tellings of how long it has taken
 
 
 @dataclass(frozen=True)
 class MapView:
-    figure: str
+    """What the page shows; no figure leaves the one that is there."""
+
+    figure: str | None
     caption: str
 
 
@@ -31,17 +35,23 @@ def draw(
     colour_by: figures.ColourBy,
     selected: Sequence[int] | None = None,
 ) -> Iterator[MapView]:
-    """The map; where it takes longer, PCA's first, and then how long it has been computed.
+    """The map; where it takes longer, PCA's first, then how long it has been computed.
 
     Args:
         selected: rows to select; None leaves the reader's selection.
+
+    Raises:
+        DatasetError: the components are not found yet.
     """
+    services.found_clusters(dataset_id, asked)
     if method not in AT_ONCE and not services.remembers(_key(dataset_id, asked, method)):
         first = _view(services, dataset_id, asked, "pca", colour_by, selected)
-        name = figures.METHOD_NAMES[method]
+        name, figure = figures.METHOD_NAMES[method], first.figure
         for ticks, step in enumerate(in_background(lambda on_progress: _points(services, dataset_id, asked, method))):
-            if not isinstance(step, Done) and ticks % 5 == 0:
-                yield MapView(first.figure, f"{name} is being computed; meanwhile this is PCA. {first.caption}")
+            if not isinstance(step, Done) and ticks % TOLD == 0:
+                told = f"{name} is being computed ({ticks * EVERY:.0f} s); meanwhile this is PCA. {first.caption}"
+                yield MapView(figure, told)
+                figure = None
     yield _view(services, dataset_id, asked, method, colour_by, selected)
 
 
@@ -64,21 +74,22 @@ def rows(services: Services, dataset_id: str, indices: Sequence[int]) -> list[li
 
 def listed(count: int) -> str:
     """The table's title for so many selected rows."""
-    return f"{count:,} selected rows" + (f", the first {LISTED} of them" if count > LISTED else "")
+    return f"{count:,} selected row{'s' if count != 1 else ''}" + (
+        f", the first {LISTED} of them" if count > LISTED else ""
+    )
 
 
 def _key(dataset_id: str, asked: Asked, method: Method) -> tuple:
-    return "map", dataset_id, asked.key, method
+    return "map", dataset_id, asked.features_key, method
 
 
-def _drawn(services: Services, dataset_id: str, method: Method) -> range:
-    count = len(services.read_dataset(dataset_id).examples)
-    return range(0, count, -(-count // DRAWN[method]))
+def _drawn(services: Services, dataset_id: str, method: Method) -> list[int]:
+    return sample_rows(len(services.read_dataset(dataset_id).examples), DRAWN[method], seed=0).tolist()
 
 
 def _points(services: Services, dataset_id: str, asked: Asked, method: Method) -> Any:
-    found = services.clusters(dataset_id, asked)
-    chosen = list(_drawn(services, dataset_id, method))
+    found = services.found_clusters(dataset_id, asked)
+    chosen = _drawn(services, dataset_id, method)
     return services.remember(_key(dataset_id, asked, method), lambda: found.map(method, rows=chosen))
 
 
@@ -101,16 +112,18 @@ def _view(
         drawn,
         method,
         [component.name for component in services.components(dataset_id, asked)],
-        f"{dataset_id} {asked.key} {method}",
+        f"{dataset_id} {asked.features_key} {method}",
         dataset_id,
-        None if selected is None else [i for i in selected if i in drawn],
+        None if selected is None else sorted(set(selected) & set(drawn)),
     )
-    every = f" One row in {drawn.step} is drawn, {len(drawn):,} of {len(data.examples):,}." if drawn.step > 1 else ""
-    near = "use the same words" if asked.settings.features.startswith("tfidf") else "the model takes for alike"
+    whole = len(drawn) == len(data.examples)
+    sample = "" if whole else f" A random sample is drawn, {len(drawn):,} of {len(data.examples):,} rows."
+    by_model = asked.settings.features in ("model", "sentence")
+    near = "the model takes for alike" if by_model else "use the same words"
     return MapView(
         figure,
         f"Rows that {near} lie close together; lasso some, click one, or search, to read them below. "
-        f"Distances between far groups and the axes mean nothing.{every}",
+        f"Distances between far groups and the axes mean nothing.{sample}",
     )
 
 
@@ -119,14 +132,14 @@ def _values(
     dataset_id: str,
     asked: Asked,
     colour_by: figures.ColourBy,
-    drawn: range,
+    drawn: Sequence[int],
     examples: Sequence[Example],
 ) -> list[Any]:
     if colour_by == "task":
         return [example.task or "" for example in examples]
     if colour_by == "length":
         return [len(example.everything) for example in examples]
-    return services.clusters(dataset_id, asked).labels[drawn.start : drawn.stop : drawn.step].tolist()
+    return services.found_clusters(dataset_id, asked).labels[list(drawn)].tolist()
 
 
 def _escaped(text: str) -> str:

@@ -5,11 +5,12 @@ from typing import Any
 
 from app import figures
 from app.actions.recipes import model_name, recipe_from_form
-from app.services import Services
+from app.services import Asked, Services
 from hydralora.errors import HydraError
 from hydralora.estimate import describe_duration, run_seconds
 from hydralora.jobs import RESUMABLE
 from hydralora.models import describe_device
+from hydralora.recipe import Recipe
 from hydralora.runs import ACTIVE, Run
 from hydralora.training import TRAINING_STARTS
 
@@ -55,7 +56,16 @@ def plan(services: Services, dataset_id: str, model: str, values: dict[str, Any]
         what = f"HydraLoRA: {tuner.num_heads} head{'s' if tuner.num_heads > 1 else ''} of rank {tuner.r}"
     else:
         what = f"HydraLoRA: a head of rank {tuner.r} for each component"
-    return f"{what}, on {f'component {only} alone' if only else 'all rows'}."
+    return f"{what}, on {f'component {only} alone' if only else 'all rows'}{_name(services, dataset_id, recipe)}."
+
+
+def _name(services: Services, dataset_id: str, recipe: Recipe) -> str:
+    """What the one component is called, where it is known."""
+    asked, only = Asked(recipe.components, recipe.model), recipe.components.only
+    if not only or not services.remembers(("clusters", dataset_id, asked.key)):
+        return ""
+    names = [component.name for component in services.components(dataset_id, asked)]
+    return f" ({names[only - 1]})" if only <= len(names) else ""
 
 
 def start(services: Services, dataset_id: str, model: str, values: dict[str, Any]) -> str:

@@ -14,7 +14,9 @@ from app.components.plot import plot_panel
 from app.forms import Widget, values, widget
 from app.services import Asked, Services
 from app.tabs import row_map
-from app.tabs.messages import say, sentence, shown, shown_stream
+from app.tabs.messages import QUIET, say, sentence, shown, shown_stream
+from hydralora.errors import HydraError
+from hydralora.recipe import TrainingSettings
 
 FEATURES = {
     "tfidf-svd": "words (TF-IDF, reduced)",
@@ -22,8 +24,8 @@ FEATURES = {
     "model": "the base model's states",
     "sentence": "a sentence model",
 }
+LONGEST = TrainingSettings.model_fields["max_length"].default
 FILES: dict[Literal["csv", "parquet"], str] = {"csv": "CSV", "parquet": "Parquet"}
-QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
 
 @dataclass(frozen=True)
@@ -77,16 +79,29 @@ def build(services: Services, dataset: gr.Dropdown, tab: gr.Tab, model: gr.Dropd
     forget = _trials(services, dataset, asked, reading)
     draw = row_map.build(services, dataset, asked, reading)
 
+    nothing: dict[Any, Any] = {  # no component of another dataset, or of other settings, is offered
+        found: None,
+        use: gr.Button("Use these heads", interactive=False),
+        alone: gr.Button(interactive=False),
+        stop: gr.Button(visible=False),
+        curve: "",
+        bars: "",
+        table: [],
+        agreement: "",
+        tasks: "",
+    }
+
     @shown_stream
     def show(dataset_id: str, chosen: int | None, *held: Any) -> Iterator[dict]:
+        off = gr.Button(interactive=False)
         try:
             for step in actions.find(services, dataset_id, reading(*held)):
                 if isinstance(step, Done):
                     yield overview(step.value, chosen)
                 else:
-                    yield {answer: say(step), use: gr.Button(interactive=False), stop: gr.Button(visible=True)}
-        except Exception:
-            yield {answer: "", stop: gr.Button(visible=False)}
+                    yield {answer: say(step), use: off, alone: off, stop: gr.Button(visible=True)}
+        except HydraError as error:
+            yield nothing | {answer: say(str(error))}
             raise
 
     def overview(seen: actions.ClusterView, chosen: int | None) -> dict[Any, Any]:
@@ -94,6 +109,7 @@ def build(services: Services, dataset: gr.Dropdown, tab: gr.Tab, model: gr.Dropd
             found: seen.k,
             answer: say(seen.sentence),
             use: gr.Button(f"Use {seen.k} head{'s' if seen.k > 1 else ''}", interactive=True),
+            alone: gr.Button(interactive=True),
             stop: gr.Button(visible=False),
             curve: seen.curve,
             curve_help: say(seen.help),
@@ -109,7 +125,7 @@ def build(services: Services, dataset: gr.Dropdown, tab: gr.Tab, model: gr.Dropd
         way = reading(*held)
         return [gr.DownloadButton(value=actions.rows_file(services, dataset_id, way, kind)) for kind in FILES]
 
-    outputs = [found, answer, use, stop, curve, curve_help, bars, table, agreement, tasks, number]
+    outputs = [found, answer, use, alone, stop, curve, curve_help, bars, table, agreement, tasks, number]
     changed = gr.on(
         [tab.select, dataset.change, model.change, *(event for field in fields.values() for event in _settled(field))],
         show,
@@ -118,13 +134,8 @@ def build(services: Services, dataset: gr.Dropdown, tab: gr.Tab, model: gr.Dropd
         **QUIET,
         trigger_mode="always_last",
     )
-    stop.click(
-        lambda: (say("Stopped. Change a setting, or open this tab again, to start anew."), gr.Button(visible=False)),
-        None,
-        [answer, stop],
-        cancels=[changed],
-        **QUIET,
-    )
+    stopped = say("Stopped. Change a setting, or open this tab again, to start anew.")
+    stop.click(lambda: nothing | {answer: stopped}, None, outputs, cancels=[changed], **QUIET)
     changed.success(**look, **QUIET)
     changed.success(**forget, **QUIET)
     changed.success(**draw, **QUIET)
@@ -154,7 +165,7 @@ def _chosen(seen: actions.ClusterView, number: int | None) -> gr.Dropdown:
 
 def _settled(field: Widget) -> list[Any]:
     """The events at which a person has said what a field shall hold."""
-    return [field.submit, field.blur] if isinstance(field, gr.Textbox) else [field.change]
+    return [field.change] if isinstance(field, gr.Dropdown) else [field.submit, field.blur]
 
 
 def _settings() -> dict[str, Widget]:
@@ -185,6 +196,12 @@ def _settings() -> dict[str, Widget]:
         lambda features: gr.Textbox(visible=features == "sentence"),
         fields["components.features"],
         fields[sentence_model],
+        **QUIET,
+    )
+    fields["components.method"].change(  # DBSCAN finds their number itself
+        lambda method: gr.Number(visible=method == "kmeans"),
+        fields["components.method"],
+        fields["components.k"],
         **QUIET,
     )
     return fields
@@ -229,9 +246,9 @@ def _one_component(
     boxed = gr.State("")  # whose name the box holds
 
     @shown
-    def look(boxed: str, dataset_id: str, number: int | None, max_length: float, *held: Any) -> tuple:
+    def look(boxed: str, dataset_id: str, number: int | None, max_length: float | None, *held: Any) -> tuple:
         way = reading(*held)
-        seen = actions.component(services, dataset_id, way, number or 1, held[0], int(max_length))
+        seen = actions.component(services, dataset_id, way, number or 1, held[0], int(max_length or LONGEST))
         whose = f"{dataset_id} {way.key} {number}"
         typed_in = boxed == whose
         box = gr.skip() if typed_in else gr.Textbox(value=seen.given, placeholder=seen.terms)
@@ -259,14 +276,30 @@ def _trials(services: Services, dataset: gr.Dropdown, asked: list[Any], reading:
         status = sentence("", elem_id="trials-sentence")
         figure = plot_panel("trials-figure", "Number of components by method", empty="No trials yet.")
 
+    shown_for = gr.State("")  # what the figure is of
+
     @shown_stream
-    def go(dataset_id: str, *held: Any) -> Iterator[tuple]:
-        for step in actions.trials(services, dataset_id, reading(*held)):
-            if isinstance(step, Done):
-                yield "", gr.Button(visible=False), step.value
-            else:
-                yield say(step), gr.Button(visible=True), gr.skip()
+    def go(request: gr.Request, dataset_id: str, *held: Any) -> Iterator[tuple]:
+        is_newest = services.newest(request.session_hash or "", "trials")
+        try:
+            for step in actions.trials(services, dataset_id, reading(*held)):
+                if not is_newest():
+                    return
+                if isinstance(step, Done):
+                    yield "", gr.Button(visible=False), step.value
+                else:
+                    yield say(step), gr.Button(visible=True), gr.skip()
+        except HydraError:
+            yield "", gr.Button(visible=False), gr.skip()
+            raise
+
+    def forget(request: gr.Request, of: str, dataset_id: str, *held: Any) -> tuple:
+        now = f"{dataset_id} {reading(*held).key}"
+        if now == of:
+            return tuple(gr.skip() for _ in range(4))
+        services.newest(request.session_hash or "", "trials")  # those that run are of something else
+        return now, "", gr.Button(visible=False), ""
 
     going = run.click(go, [dataset, *asked], [status, stop, figure], **QUIET)
     stop.click(lambda: (say("Stopped."), gr.Button(visible=False)), None, [status, stop], cancels=[going], **QUIET)
-    return {"fn": lambda: ("", ""), "inputs": None, "outputs": [status, figure]}
+    return {"fn": forget, "inputs": [shown_for, dataset, *asked], "outputs": [shown_for, status, stop, figure]}

@@ -12,7 +12,7 @@ from app.components.batch import batch_view
 from app.components.plot import plot_panel
 from app.forms import Widget
 from app.services import Services
-from app.tabs.messages import say, sentence, shown, shown_stream
+from app.tabs.messages import QUIET, say, sentence, shown, shown_stream
 from hydralora.data.mapping import Mapping
 from hydralora.data.sources import SUFFIXES
 from hydralora.data.store import DEMO
@@ -160,16 +160,15 @@ def build(
         yield from follow(steps)
 
     outputs = [status, stop, dataset, pending, columns, *fields]
-    quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-    uploading = upload.upload(keep, upload, outputs, **quiet)
-    fetching = named.submit(fetch, named, outputs, **quiet)
-    mapping = apply.click(remap, [dataset, pending, *fields], outputs, **quiet)
+    uploading = upload.upload(keep, upload, outputs, **QUIET)
+    fetching = named.submit(fetch, named, outputs, **QUIET)
+    mapping = apply.click(remap, [dataset, pending, *fields], outputs, **QUIET)
     stop.click(
         lambda: (say("Stopped; nothing was kept."), gr.Button(visible=False)),
         None,
         [status, stop],
         cancels=[uploading, fetching, mapping],
-        **quiet,
+        **QUIET,
     )
     viewed = gr.on(
         [dataset.change, page.load],
@@ -211,7 +210,6 @@ def _files(services: Services, dataset: gr.Dropdown) -> None:
 
 def _removal(services: Services, dataset: gr.Dropdown, remove: gr.Button) -> None:
     """Removes the dataset, once a person was asked."""
-    quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
     with gr.Row(visible=False, elem_id="really-remove") as asking:
         sentence("Remove the dataset's files from this workspace? Runs that were trained on it keep their results.")
         yes = gr.Button("Remove", variant="stop", elem_id="remove-yes", size="sm", scale=0, min_width=120)
@@ -222,14 +220,14 @@ def _removal(services: Services, dataset: gr.Dropdown, remove: gr.Button) -> Non
         actions.remove(services, dataset_id)
         return gr.Dropdown(choices=actions.choices(services), value=DEMO), gr.Row(visible=False)
 
-    remove.click(lambda: gr.Row(visible=True), None, asking, **quiet)
-    no.click(lambda: gr.Row(visible=False), None, asking, **quiet)
-    yes.click(go, dataset, [dataset, asking], **quiet)
+    remove.click(lambda: gr.Row(visible=True), None, asking, **QUIET)
+    no.click(lambda: gr.Row(visible=False), None, asking, **QUIET)
+    yes.click(go, dataset, [dataset, asking], **QUIET)
     dataset.change(
         lambda dataset_id: (gr.Button(interactive=dataset_id != DEMO), gr.Row(visible=False)),
         dataset,
         [remove, asking],
-        **quiet,
+        **QUIET,
     )
 
 

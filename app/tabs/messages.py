@@ -10,6 +10,7 @@ import gradio as gr
 
 from hydralora.errors import HydraError
 
+QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}  # listeners that tell in words
 P = ParamSpec("P")
 R = TypeVar("R")
 

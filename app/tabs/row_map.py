@@ -8,20 +8,76 @@ import gradio as gr
 from app.actions import row_map as actions
 from app.actions.data import COLUMNS, WIDTHS
 from app.components.plot import plot_panel, selected_ids
-from app.figures import ColourBy
+from app.figures import METHOD_NAMES, ColourBy
 from app.services import Services
-from app.tabs.messages import say, sentence, shown, shown_stream
+from app.tabs.messages import QUIET, say, sentence, shown, shown_stream
 from hydralora.projection import Method
 
-QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 NOTHING = "Lasso points, click one, or search, to list their rows here"
 
 
 def build(services: Services, dataset: gr.Dropdown, asked: list[Any], reading: Any) -> dict[str, Any]:
     """Draw the map and the table of selected rows; returns the listener that draws it anew."""
+    method, colour_by, wanted = _choices()
+    chart = plot_panel("map", "Map of the rows")
+    caption = sentence("", elem_id="map-caption")
+    hits = sentence("", elem_id="map-hits")
+    rows = gr.Dataframe(
+        headers=COLUMNS,
+        column_widths=WIDTHS,
+        wrap=True,
+        interactive=False,
+        max_height=400,
+        elem_id="map-rows",
+        label=NOTHING,
+    )
+
+    @shown_stream
+    def draw(request: gr.Request, dataset_id: str, method: Method, colour_by: ColourBy, *held: Any) -> Iterator[tuple]:
+        for view in _views(services, request, dataset_id, reading(*held), method, colour_by):
+            yield view.figure or gr.skip(), say(view.caption)
+
+    @shown
+    def select(dataset_id: str, event: gr.EventData) -> tuple:
+        return table(dataset_id, selected_ids(event)), ""
+
+    @shown_stream
+    def search(
+        request: gr.Request, dataset_id: str, text: str, method: Method, colour_by: ColourBy, *held: Any
+    ) -> Iterator[tuple]:
+        found, told = actions.search(services, dataset_id, text)
+        listed = say(told), table(dataset_id, found)
+        for view in _views(services, request, dataset_id, reading(*held), method, colour_by, found):
+            yield view.figure or gr.skip(), say(view.caption), *listed
+            listed = gr.skip(), gr.skip()
+
+    def table(dataset_id: str, chosen: list[int]) -> Any:
+        label = actions.listed(len(chosen)) if chosen else NOTHING
+        return gr.Dataframe(value=actions.rows(services, dataset_id, chosen), label=label)
+
+    listener: dict[str, Any] = {"fn": draw, "inputs": [dataset, method, colour_by, *asked], "outputs": [chart, caption]}
+    gr.on([method.change, colour_by.change], **listener, **QUIET, trigger_mode="multiple")
+    wanted.submit(search, [dataset, wanted, method, colour_by, *asked], [chart, caption, hits, rows], **QUIET)
+    for selected in (chart.lasso, chart.pick):  # gr.on takes no custom events
+        selected(select, dataset, [rows, hits], api_visibility="private")
+    dataset.change(lambda: (gr.Dataframe(value=[], label=NOTHING), ""), None, [rows, hits], **QUIET)
+    return listener
+
+
+def _views(services: Services, request: gr.Request, *drawn: Any) -> Iterator[actions.MapView]:
+    """The map's views, until this session asks for another: of two, the older one must not come last."""
+    is_newest = services.newest(request.session_hash or "", "map")
+    for view in actions.draw(services, *drawn):
+        if not is_newest():
+            return
+        yield view
+
+
+def _choices() -> tuple[gr.Radio, gr.Radio, gr.Textbox]:
+    """How the map is drawn, by what it is coloured, and what is searched for."""
     with gr.Row():
         method = gr.Radio(
-            [("UMAP", "umap"), ("t-SNE", "tsne"), ("PCA", "pca")],
+            [(METHOD_NAMES[method], method) for method in ("umap", "tsne", "pca")],
             value="umap",
             label="Map drawn by",
             elem_id="map-method",
@@ -42,42 +98,4 @@ def build(services: Services, dataset: gr.Dropdown, asked: list[Any], reading: A
             elem_id="map-search",
             min_width=260,
         )
-    chart = plot_panel("map", "Map of the rows")
-    caption = sentence("", elem_id="map-caption")
-    hits = sentence("", elem_id="map-hits")
-    rows = gr.Dataframe(
-        headers=COLUMNS,
-        column_widths=WIDTHS,
-        wrap=True,
-        interactive=False,
-        max_height=400,
-        elem_id="map-rows",
-        label=NOTHING,
-    )
-
-    @shown_stream
-    def draw(dataset_id: str, method: Method, colour_by: ColourBy, *held: Any) -> Iterator[tuple]:
-        for view in actions.draw(services, dataset_id, reading(*held), method, colour_by):
-            yield view.figure, say(view.caption)
-
-    @shown
-    def select(dataset_id: str, event: gr.EventData) -> tuple:
-        return table(dataset_id, selected_ids(event)), ""
-
-    @shown_stream
-    def search(dataset_id: str, text: str, method: Method, colour_by: ColourBy, *held: Any) -> Iterator[tuple]:
-        found, told = actions.search(services, dataset_id, text)
-        for view in actions.draw(services, dataset_id, reading(*held), method, colour_by, found):
-            yield view.figure, say(view.caption), say(told), table(dataset_id, found)
-
-    def table(dataset_id: str, chosen: list[int]) -> Any:
-        label = actions.listed(len(chosen)) if chosen else NOTHING
-        return gr.Dataframe(value=actions.rows(services, dataset_id, chosen), label=label)
-
-    listener: dict[str, Any] = {"fn": draw, "inputs": [dataset, method, colour_by, *asked], "outputs": [chart, caption]}
-    gr.on([method.change, colour_by.change], **listener, **QUIET, trigger_mode="always_last")
-    wanted.submit(search, [dataset, wanted, method, colour_by, *asked], [chart, caption, hits, rows], **QUIET)
-    for selected in (chart.lasso, chart.pick):  # gr.on takes no custom events
-        selected(select, dataset, [rows, hits], api_visibility="private")
-    dataset.change(lambda: (gr.Dataframe(value=[], label=NOTHING), ""), None, [rows, hits], **QUIET)
-    return listener
+    return method, colour_by, wanted

@@ -185,7 +185,7 @@ def build(
     )
     outlined = [fields[key] for key in ("tuner.num_heads", "tuner.r", "method", "components.only")]
     gr.on(
-        [tab.select, *(item.change for item in outlined)],
+        [tab.select, dataset.change, *(item.change for item in outlined)],
         outline,
         form,
         planned,

@@ -12,7 +12,7 @@ from hydralora.errors import ConfigError
 def write_rows(
     path: Path, examples: Sequence[Example], clusters: Clusters, components: Sequence[Component] | None = None
 ) -> None:
-    """Write row number, question, answer, task, component (from 0; -1 is noise) and its name, a line each.
+    """Write row number, question, answer, task, component (from 1; none for noise) and its name, a line each.
 
     Args:
         components: whose names are written, in place of those of `clusters`.
@@ -36,7 +36,7 @@ def write_rows(
             "question": [example.question for example in examples],
             "answer": [example.answer for example in examples],
             "task": pa.array([example.task for example in examples], pa.string()),
-            "component": labels,
+            "component": pa.array([label + 1 if label >= 0 else None for label in labels], pa.int64()),
             "component_name": [names.get(label, "noise") for label in labels],
         }
     )

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from filelock import FileLock
+
 from hydralora.assets import demo_file
 from hydralora.data.dataset import Dataset, OnProgress, read_dataset
 from hydralora.data.mapping import Mapping, load_mapping, save_mapping
@@ -120,16 +122,30 @@ class DatasetStore:
         """The names that a person gave to the components which `key` stands for; None where nobody did."""
         return self._names(dataset_id).get(key)
 
-    def rename(self, dataset_id: str, key: str, names: list[str]) -> None:
-        """Keep names of components; an empty one leaves a component's terms."""
+    def rename(self, dataset_id: str, key: str, count: int, number: int, name: str) -> None:
+        """Keep the name of one of `count` components, counted from 1; an empty one leaves its terms."""
+        file = self._names_file(dataset_id)
         self.folder.mkdir(parents=True, exist_ok=True)
-        kept = self._names(dataset_id) | {key: names}
-        write_json(self._names_file(dataset_id), {"version": 1, "names": kept})
+        with FileLock(self.folder / ".names.lock"):
+            kept = self._names(dataset_id)
+            names = kept.get(key, [])
+            kept[key] = names if len(names) == count else [""] * count
+            kept[key][number - 1] = " ".join(name.split())
+            write_json(file, {"version": 1, "names": kept})
+
+    def copy_names(self, source: str, target: str) -> None:
+        """Give a dataset of the same rows the names that the other one's components have."""
+        write_json(self._names_file(target), {"version": 1, "names": self._names(source) | self._names(target)})
 
     def _names(self, dataset_id: str) -> dict[str, list[str]]:
         try:
             return dict(json.loads(self._names_file(dataset_id).read_text(encoding="utf-8"))["names"])
-        except (OSError, ValueError, KeyError):  # never written, or damaged: names are no reason to show nothing
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+        ):  # never written, or damaged: names are no reason to show nothing
             return {}
 
     def _names_file(self, dataset_id: str) -> Path:

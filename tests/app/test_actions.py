@@ -137,8 +137,21 @@ def asked(services: Services, **settings: object) -> Asked:
 
 def drawn(services: Services, dataset: str, way: Asked, method: Method = "pca", **more: Any) -> dict[str, Any]:
     """The map as a figure."""
+    services.clusters(dataset, way)
     *_, view = row_map.draw(services, dataset, way, method, **({"colour_by": "component"} | more))
-    return json.loads(view.figure)
+    return read(view.figure)
+
+
+def read(figure: str | None) -> dict[str, Any]:
+    assert figure
+    return json.loads(figure)
+
+
+def seen(services: Services, way: Asked) -> clusters.ClusterView:
+    """What the page shows of the demo's components, once they are found."""
+    *_, done = clusters.find(services, DEMO, way)
+    assert isinstance(done, Done)
+    return done.value
 
 
 def test_clusters_of_the_demo(services: Services) -> None:
@@ -155,12 +168,12 @@ def test_clusters_of_the_demo(services: Services) -> None:
     assert names == ["SSE", "chosen", "silhouette"]
     assert "adjusted Rand index 1.00" in view.agreement
     assert sorted(map(sum, json.loads(view.tasks)["data"][0]["z"])) == [200] * 4
-    assert clusters.view(services, DEMO, asked(services, k=6)).k == 6
+    assert seen(services, asked(services, k=6)).k == 6
     lines = ParseOptions(newlines_in_values=True)
     files = [clusters.rows_file(services, DEMO, asked(services), kind) for kind in ("csv", "parquet")]
     for table in (read_csv(files[0], parse_options=lines), read_table(files[1])):
         assert len(table) == 800
-        assert set(table["component"].to_pylist()) == {0, 1, 2, 3}
+        assert set(table["component"].to_pylist()) == {1, 2, 3, 4}  # as the page counts
 
 
 def test_a_run_finds_the_components_that_the_page_shows(services: Services, model_folder: Path) -> None:
@@ -185,6 +198,7 @@ def test_a_run_finds_the_components_that_the_page_shows(services: Services, mode
 
 def test_a_component_is_looked_at_and_named(services: Services, model_folder: Path) -> None:
     way, model = asked(services), _own_model(services, model_folder)
+    seen(services, way)
     view = clusters.component(services, DEMO, way, 2, model, 512)
     found = services.clusters(DEMO, way).components[1]
     assert view.given == ""
@@ -199,13 +213,14 @@ def test_a_component_is_looked_at_and_named(services: Services, model_folder: Pa
     assert "&lt;b>mine" in json.loads(named.sizes)["data"][0]["y"][1]
     assert [trace["name"] for trace in drawn(services, DEMO, way)["data"]][1] == "2: &lt;b>mine&lt;/b>"
     assert clusters.component(services, DEMO, way, 2, model, 512).given == "<b>mine</b>"
-    assert clusters.view(services, DEMO, asked(services, k=6)).table[1][2] != named.table[1][2]  # others keep theirs
+    assert seen(services, asked(services, k=6)).table[1][2] != named.table[1][2]  # others keep theirs
     again = clusters.rename(services, DEMO, way, 2, "")
     assert again.components[1][1] == 2
     assert "mine" not in again.components[1][0]
 
 
 def test_trials_are_shown_as_they_go(services: Services) -> None:
+    seen(services, asked(services, k=2))
     *steps, done = clusters.trials(services, DEMO, asked(services, k=2))
     assert isinstance(done, Done)
     assert steps[0].startswith("Trial 1 of 15")  # type: ignore[union-attr]
@@ -226,35 +241,74 @@ def test_the_map_is_coloured_searched_and_sampled(services: Services, monkeypatc
     by_length = drawn(services, DEMO, way, colour_by="length")["data"]
     examples = services.read_dataset(DEMO).examples
     assert by_length[0]["marker"]["color"] == [len(example.everything) for example in examples]
-    for other in (by_task, drawn(services, DEMO, way, colour_by="length")):
+    for other in (by_task, drawn(services, DEMO, way, colour_by="length"), drawn(services, DEMO, asked(services, k=3))):
         assert other["layout"]["meta"] == figure["layout"]["meta"]  # so that zoom and selection stay
     found, told = row_map.search(services, DEMO, "  REVERSE ")
     assert found == [i for i, example in enumerate(examples) if "reverse" in example.everything.lower()]
     assert told == f"{len(found)} of 800 rows hold “REVERSE”."
-    assert drawn(services, DEMO, way, selected=found)["layout"]["meta"]["selected"] == found
+    first, again = (drawn(services, DEMO, way, selected=found)["layout"]["meta"] for _ in range(2))
+    assert first["selected"] == found
+    assert first["turn"] != again["turn"]  # the same search again: the page must draw it again
     assert row_map.search(services, DEMO, " ") == ([], "")
     assert row_map.rows(services, DEMO, [0, 5, 10_000])[1][0] == 6
     assert len(row_map.rows(services, DEMO, range(800))) == 200
     assert row_map.listed(800) == "800 selected rows, the first 200 of them"
     monkeypatch.setitem(row_map.DRAWN, "pca", 300)
     services._results.clear()
+    services.clusters(DEMO, way)
     *_, sampled = row_map.draw(services, DEMO, way, "pca", "component")
-    assert "One row in 3 is drawn, 267 of 800" in sampled.caption
-    ids = [i for trace in json.loads(sampled.figure)["data"] for i in trace["customdata"]]
-    assert sorted(ids) == list(range(0, 800, 3))
+    assert "A random sample is drawn, 300 of 800 rows." in sampled.caption
+    ids = [i for trace in read(sampled.figure)["data"] for i in trace["customdata"]]
+    assert len(set(ids)) == len(ids) == 300
+    services._results.clear()  # other tests draw all rows
 
 
 def test_a_slow_map_starts_as_a_quick_one(services: Services) -> None:
+    for k in (5, 6):
+        seen(services, asked(services, k=k))
     views = list(row_map.draw(services, DEMO, asked(services, k=5), "tsne", "component"))
-    assert "t-SNE is being computed; meanwhile this is PCA" in views[0].caption
-    assert "PCA" in json.loads(views[0].figure)["layout"]["title"]["text"]
-    assert "t-SNE" in json.loads(views[-1].figure)["layout"]["title"]["text"]
-    assert len(list(row_map.draw(services, DEMO, asked(services, k=5), "tsne", "task"))) == 1  # it was kept
+    assert "t-SNE is being computed (0 s); meanwhile this is PCA" in views[0].caption
+    assert "PCA" in read(views[0].figure)["layout"]["title"]["text"]
+    assert "t-SNE" in read(views[-1].figure)["layout"]["title"]["text"]
+    assert all(view.figure is None for view in views[1:-1])  # it is sent once
+    assert len(list(row_map.draw(services, DEMO, asked(services, k=6), "tsne", "task"))) == 1  # places are the same
+
+
+def test_what_needs_components_says_so_while_there_are_none(services: Services) -> None:
+    way = asked(services, k=7)
+    for ask in (
+        lambda: list(row_map.draw(services, DEMO, way, "pca", "component")),
+        lambda: clusters.component(services, DEMO, way, 1, "", 512),
+        lambda: clusters.rename(services, DEMO, way, 1, "mine"),
+    ):
+        with pytest.raises(DatasetError, match="components are not found yet"):
+            ask()
+    seen(services, way)
+    with pytest.raises(DatasetError, match="no component 8 any more: there are 7"):
+        clusters.component(services, DEMO, way, 8, "", 512)
+
+
+def test_of_two_requests_of_a_session_the_newer_one_wins(services: Services) -> None:
+    first = services.newest("a session", "map")
+    other = services.newest("another", "map")
+    trials = services.newest("a session", "trials")
+    assert first()
+    second = services.newest("a session", "map")
+    assert not first()
+    assert all(is_newest() for is_newest in (second, other, trials))
+
+
+def test_no_path_of_this_machine_is_in_what_the_page_gets(services: Services, model_folder: Path) -> None:
+    way = recipes.component_settings(
+        services, _own_model(services, model_folder), {"components.features": "model", "components.k": 2}
+    )
+    assert Path(way.model).is_absolute()
+    assert str(services.store.workspace) not in json.dumps(drawn(services, DEMO, way))
 
 
 def test_noise_is_shown_as_noise(services: Services) -> None:
     way = asked(services, method="dbscan", k=3)  # k is k-means' alone
-    view = clusters.view(services, DEMO, way)
+    view = seen(services, way)
     figure = drawn(services, DEMO, way)
     noise = [len(trace["text"]) for trace in figure["data"] if trace["name"] == "noise"]
     curve, knee = json.loads(view.curve)["data"]
@@ -280,6 +334,7 @@ def test_hover_text_of_a_row_is_not_html(services: Services, tmp_path: Path) -> 
         ({"features": "magic"}, r"Components: features"),
         ({"k": 100}, r"Components: k"),
         ({"features": "sentence", "sentence_model": "/etc"}, "is not a Hugging Face id"),
+        ({"features": "sentence", "sentence_model": " "}, "No sentence model is named"),
     ],
 )
 def test_wrong_ways_to_cluster_are_refused(services: Services, values: dict[str, Any], message: str) -> None:
@@ -328,7 +383,11 @@ def _wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
     ],
 )
 def test_the_plan_says_what_would_be_trained(services: Services, values: dict[str, Any], told: str) -> None:
+    services._results.clear()
     assert train.plan(services, DEMO, "", values) == told
+    seen(services, asked(services))
+    assert train.plan(services, DEMO, "", values).startswith(told[:-1])
+    assert ("(account, billing, customer)" in train.plan(services, DEMO, "", values)) == ("alone" in told)
 
 
 def test_the_form_becomes_a_recipe(services: Services) -> None:
@@ -395,7 +454,7 @@ def test_two_sessions_compute_a_result_once(services: Services) -> None:
         return 7
 
     with ThreadPoolExecutor(4) as pool:
-        results = list(pool.map(lambda _: services.remember("once", compute), range(4)))
+        results = list(pool.map(lambda _: services.remember(("test", "once"), compute), range(4)))
     assert (results, len(calls)) == ([7] * 4, 1)
 
 

@@ -50,7 +50,7 @@ def test_a_component_is_named_and_trained_alone(clusters: Page, app: App, seen: 
     expect(page.locator("#component-name textarea, #component-name input")).to_have_value("repairs & <b>tools</b>")
     page.locator("#train-alone").click()
     expect(page.get_by_role("tab", name="3 Train")).to_have_attribute("aria-selected", "true")
-    expect(page.locator("#plan")).to_contain_text(f"A plain LoRA of rank 8, on component {number} alone.")
+    expect(page.locator("#plan")).to_contain_text(f"A plain LoRA of rank 8, on component {number} alone (repairs & <b>")
     page.get_by_text("More settings").click()
     expect(page.locator("#method input")).to_have_value("lora")
     expect(page.locator("#components-only input")).to_have_value(str(number))

@@ -80,18 +80,24 @@ def test_what_is_no_dataset_is_refused(name: str, store: DatasetStore) -> None:
 def test_names_of_components_are_kept_with_the_dataset(store: DatasetStore, data_file: Path) -> None:
     dataset = store.add([data_file])
     assert store.names(dataset.id, "a way") is None
-    store.rename(dataset.id, "a way", ["fruit", ""])
-    store.rename(dataset.id, "another", ["tool"])
-    store.rename("demo", "a way", ["demo"])
+    store.rename(dataset.id, "a way", 2, 1, "  ripe\n fruit ")
+    store.rename(dataset.id, "another", 1, 1, "tool")
+    store.rename("demo", "a way", 1, 1, "demo")
     kept = DatasetStore(store.folder.parent)
-    assert kept.names(dataset.id, "a way") == ["fruit", ""]
+    assert kept.names(dataset.id, "a way") == ["ripe fruit", ""]
     assert kept.names(dataset.id, "another") == ["tool"]
     assert [found.id for found in kept.all()] == ["demo", dataset.id]
+    kept.copy_names(dataset.id, "demo")
+    assert kept.names("demo", "another") == ["tool"]
+    assert kept.names("demo", "a way") == ["demo"]  # its own
+    kept.rename(dataset.id, "a way", 3, 3, "new")  # there are three now
+    assert kept.names(dataset.id, "a way") == ["", "", "new"]
     kept.remove(dataset.id)
     assert store.add([data_file]).id == dataset.id
     assert store.names(dataset.id, "a way") is None
     assert store.names("demo", "a way") == ["demo"]
-    (store.folder / "demo.names.json").write_text("{", encoding="utf-8")
-    assert store.names("demo", "a way") is None
+    for damaged in ("{", "[]", '{"names": null}'):
+        (store.folder / "demo.names.json").write_text(damaged, encoding="utf-8")
+        assert store.names("demo", "a way") is None
     with pytest.raises(DatasetError, match="no dataset"):
-        store.rename("../demo", "a way", [])
+        store.rename("../demo", "a way", 1, 1, "x")

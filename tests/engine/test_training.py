@@ -21,7 +21,7 @@ from hydralora.data.batches import batch_order, collate
 from hydralora.loss import summed_answer_loss
 from hydralora.models import find_model, load_adapted
 from hydralora.preparation import prepare
-from hydralora.recipe import Recipe
+from hydralora.recipe import Recipe, parse_recipe
 from hydralora.results import hash_adapter
 from hydralora.tuner.model import hydra_layers
 from tests.tiny_model import write_tiny_model
@@ -194,12 +194,18 @@ def test_one_component_can_be_trained_alone(make_recipe: Make, tmp_path: Path) -
     assert len(results["tuned"]["per_task"]) == 1  # the tasks are the components here
     assert list(results["tuned"]["per_component"]) == ["1"]
     assert results["ari"] == 1
-    for change, message in (({"only": 3}, "there are 2 components"), ({"only": 1}, "the router can't start")):
-        wrong = recipe.model_copy(deep=True)
-        wrong.components.only = change["only"]
-        wrong.method = "lora" if change["only"] == 3 else "hydralora"
-        with pytest.raises(ConfigError, match=message):
-            train(wrong, tmp_path / "wrong")
+    recipe.components.only = 3
+    with pytest.raises(ConfigError, match=r"components\.only is 3, but there are 2 components"):
+        train(recipe, tmp_path / "wrong")
+    recipe.components.k = 60  # a plain LoRA on all rows needs no components, but this one does
+    with pytest.raises(ConfigError, match="k is 60"):
+        train(recipe, tmp_path / "wrong")
+
+
+def test_one_component_cannot_start_a_router(make_recipe: Make) -> None:
+    values = make_recipe().model_dump() | {"components": {"only": 1}}
+    with pytest.raises(ConfigError, match=r"the router can't start from several\. Set method=lora"):
+        parse_recipe(values)
 
 
 def test_it_stops_when_asked_and_keeps_what_it_learnt(make_recipe: Make, tmp_path: Path) -> None:
