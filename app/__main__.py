@@ -28,6 +28,7 @@ def serve(
         Path | None,
         typer.Option(help="Where runs and datasets are kept. Default: HYDRALORA_HOME, else your data folder."),
     ] = None,
+    slots: Annotated[int, typer.Option(min=1, help="Runs at work at once; others wait in the queue.")] = 1,
     max_upload: Annotated[str, typer.Option(help="Largest upload, such as 200mb or 2gb.")] = "200mb",
     open_browser: Annotated[
         bool | None,
@@ -50,6 +51,8 @@ def serve(
     except HydraError as error:  # a model of the workspace's may do
         typer.echo(f"{error.kind} error: {error} The app starts without it.", err=True)
     services = Services(store.workspace)
+    services.jobs.set_slots(slots)
+    services.keep_queue()
     gr.set_static_paths([PLOTLY_JS])
     build(services).queue(default_concurrency_limit=SESSIONS).launch(
         server_name=host,

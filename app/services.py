@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import sys
 import tempfile
 import threading
+import time
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable
@@ -26,6 +28,7 @@ MODEL_QUEUE = "model"  # handlers that use the loaded model wait in one queue
 OnProgress = Callable[[int, int], None]
 KEPT_ANSWERS = 64
 KEPT_TURNS = 1000
+QUEUE_SECONDS = 3.0
 KEPT = 32  # results of a kind
 KEPT_RESULTS = {"clusters": 12, "features": 4, "map": 12}  # of those that may take many megabytes
 
@@ -85,6 +88,19 @@ class Services:
     def read_dataset(self, dataset_id: str) -> Dataset:
         """A dataset of the workspace; what was read once lies in the cache, so this takes no memory to keep."""
         return self.remember(("data", dataset_id), lambda: self.datasets.get(dataset_id).read())
+
+    def keep_queue(self) -> None:
+        """Start waiting runs when their turn comes, even where the run before them was killed and no page is open."""
+
+        def look() -> None:
+            while True:
+                try:
+                    self.jobs.advance()
+                except (OSError, HydraError) as error:  # a full disk, for one; it may pass
+                    print(f"The queue can't go on: {error}", file=sys.stderr)
+                time.sleep(QUEUE_SECONDS)
+
+        threading.Thread(target=look, name="queue", daemon=True).start()
 
     def close(self) -> None:
         """Remove the files that were offered for download."""

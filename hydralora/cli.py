@@ -282,7 +282,8 @@ def train(
 
     jobs = JobManager(RunStore(workspace))
     run = jobs.start(load_recipe(recipe, set_))
-    say(f"Run {run.id} started; `hydralora show {run.id}` tells how it is, `hydralora stop {run.id}` ends it.")
+    begun = f"queued, {jobs.ahead(run)} ahead" if jobs.is_waiting(run) else "started"
+    say(f"Run {run.id} {begun}; `hydralora show {run.id}` tells how it is, `hydralora stop {run.id}` ends it.")
     state = _followed(jobs, run) if follow else jobs.refresh(run)
     return {"run": run.id, "folder": str(run.folder), "state": state["state"], "shown": f"{run.id}  {state['state']}"}
 

@@ -4,36 +4,32 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import psutil
 from filelock import FileLock
 
-from hydralora.errors import RunError
+from hydralora.errors import HydraError, RunError
 from hydralora.recipe import Recipe
-from hydralora.runs import ACTIVE, Run, RunStore
+from hydralora.runs import ACTIVE, Queue, Run, RunStore
 
 RESUMABLE = ("stopped", "interrupted", "failed")
+TORCHRUN = ("TORCHELASTIC_", "LOCAL_", "GROUP_", "ROLE_", "RANK", "WORLD_SIZE", "MASTER_", "OMP_NUM_THREADS")
 START_GRACE = 60.0  # seconds in which a queued run may have no process yet
 
 
 class JobManager:
-    """Starts and stops the runs of a store, one at a time."""
+    """Starts and stops the runs of a store: as many at once as it has slots, the others wait in a queue."""
 
     def __init__(self, store: RunStore) -> None:
         self.store = store
 
     def start(self, recipe: Recipe) -> Run:
-        """Create a run and start its worker, which goes on when this process ends.
-
-        Raises:
-            RunError: another run is active.
-        """
-        with self._one_at_a_time():
-            run = self.store.create(recipe)
-            _spawn(run, recipe)
+        """Create a run; its worker starts now, or when it is its turn, and goes on when this process ends."""
+        run = self.store.create(recipe)
+        self._enqueue(run)
         return run
 
     def resume(self, run: Run) -> int:
@@ -42,46 +38,118 @@ class JobManager:
         What it did after that step is forgotten; without a checkpoint it starts anew.
 
         Raises:
-            RunError: it is active or finished, or another run is active.
+            RunError: it is active or finished.
         """
-        with self._one_at_a_time():
+        with self._lock():
             found = self.refresh(run)["state"]
             if found not in RESUMABLE:
                 raise RunError(f"Run {run.id} is {found}, so there is nothing to resume.")
-            recipe = run.recipe()
+            run.recipe()  # a damaged one is said now
             step = run.rewind()
             run.update(state="queued", pid=None, step=step, message=f"resuming from step {step}", progress=None)
-            _spawn(run, recipe)
+            self._append(run)
+        self.advance()
         return step
 
-    @contextmanager
-    def _one_at_a_time(self) -> Iterator[None]:
-        """While a run is started no other one is, by whatever process; none may be active."""
-        self.store.folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.store.folder / ".start.lock"):
-            busy = self.active()
-            if busy:
-                raise RunError(f"Run {busy.id} is {busy.state()['state']}. Wait until it ends, or stop it first.")
-            yield
-
     def stop(self, run: Run) -> None:
-        """Ask a run to stop after its step and keep what it learnt.
+        """Ask a run to stop after its step and keep what it learnt; one that waits leaves the queue.
 
         Raises:
             RunError: it is not running.
         """
-        state = self.refresh(run)["state"]
-        if state not in ACTIVE:
-            raise RunError(f"Run {run.id} is {state}, so there is nothing to stop.")
-        run.request_stop()  # only the worker writes its run's state while it lives
+        with self._lock():
+            state = self.refresh(run)
+            if state["state"] not in ACTIVE:
+                raise RunError(f"Run {run.id} is {state['state']}, so there is nothing to stop.")
+            if self.is_waiting(run):
+                queue = self.store.queue()
+                self.store.write_queue(replace(queue, waiting=[other for other in queue.waiting if other != run.id]))
+                run.update(state="stopped", message="before it started")
+            else:
+                run.request_stop()  # only the worker writes its run's state while it lives
 
-    def active(self) -> Run | None:
-        """The run that is at work now."""
-        return next((run for run in self.store.all() if self.refresh(run)["state"] in ACTIVE), None)
+    def move(self, run: Run, place: int) -> None:
+        """Give a waiting run another place in the queue, 0 for the next.
+
+        Raises:
+            RunError: it doesn't wait.
+        """
+        with self._lock():
+            if not self.is_waiting(run):
+                raise RunError(f"Run {run.id} doesn't wait any more, so it has no place in the queue.")
+            queue = self.store.queue()
+            waiting = [other for other in queue.waiting if other != run.id]
+            waiting.insert(max(0, place), run.id)
+            self.store.write_queue(replace(queue, waiting=waiting))
+
+    def set_slots(self, slots: int) -> None:
+        """How many runs may be at work at once."""
+        with self._lock():
+            self.store.write_queue(replace(self.store.queue(), slots=max(1, slots)))
+        self.advance()
+
+    def is_waiting(self, run: Run) -> bool:
+        return run.id in self.store.queue().waiting
+
+    def waiting(self) -> list[Run]:
+        """The runs that wait, the next one first."""
+        known = {run.id: run for run in self.store.all()}
+        return [known[run_id] for run_id in self.store.queue().waiting if run_id in known]
+
+    def ahead(self, run: Run) -> int:
+        """How many runs are at work, or wait, before this one."""
+        waiting = self.store.queue().waiting
+        return len(self.active()) + waiting.index(run.id) if run.id in waiting else 0
+
+    def active(self) -> list[Run]:
+        """The runs that are at work now."""
+        waiting = set(self.store.queue().waiting)
+        return [run for run in self.store.all() if run.id not in waiting and self.refresh(run)["state"] in ACTIVE]
+
+    def advance(self) -> None:
+        """Start the workers whose turn it is; whoever looks at the queue, or ends a run, calls this."""
+        if not self.store.queue().waiting:
+            return
+        with self._lock():
+            queue = self.store.queue()
+            waiting, free = list(queue.waiting), queue.slots - len(self.active())
+            while waiting and free > 0:
+                run = Run(self.store.folder / waiting.pop(0))
+                free -= self._start_worker(run, replace(queue, waiting=list(waiting)))
+
+    def _start_worker(self, run: Run, rest: Queue) -> bool:
+        """Take a run from the queue and start its worker; False for one that can't be read."""
+        try:
+            recipe = run.recipe()
+            run.update(message="starting")  # its sign of life may be hours old
+        except HydraError as error:
+            self.store.write_queue(rest)
+            if (run.folder / "state.json").exists():
+                run.update(state="failed", message=str(error))
+            return False
+        self.store.write_queue(rest)
+        _spawn(run, recipe)
+        return True
+
+    def _enqueue(self, run: Run) -> None:
+        with self._lock():
+            self._append(run)
+        self.advance()
+
+    def _append(self, run: Run) -> None:
+        queue = self.store.queue()
+        self.store.write_queue(replace(queue, waiting=[*queue.waiting, run.id]))
+
+    def _lock(self) -> FileLock:
+        """While it is held no other process starts, moves or stops a run."""
+        self.store.folder.mkdir(parents=True, exist_ok=True)
+        return FileLock(self.store.folder / ".start.lock")
 
     def refresh(self, run: Run) -> dict:
         """The run's state, after a check that its worker still lives; one that died reads "interrupted"."""
         state = run.state()
+        if state["state"] == "queued" and self.is_waiting(run):
+            return state
         if state["state"] in ACTIVE and not _alive(state):
             state = run.state()  # it may have ended properly in between
             if state["state"] in ACTIVE:
@@ -104,6 +172,7 @@ class JobManager:
             events = run.events()
             for event in events[seen:]:
                 on_event(event)
+            self.advance()
             seen = len(events)
             if state["state"] not in ACTIVE:
                 return state
@@ -117,10 +186,18 @@ def _spawn(run: Run, recipe: Recipe) -> None:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
+            env=_environment(),
             **_detached(),
         )
     _children.append(process)
     run.update(pid=process.pid)  # the worker itself may take minutes to import what it needs
+
+
+def _environment() -> dict[str, str]:
+    """This process's environment, without what torchrun told it of a place among several: the new one has its own."""
+    if not any(name.startswith("TORCHELASTIC_") for name in os.environ):
+        return dict(os.environ)
+    return {name: value for name, value in os.environ.items() if not name.startswith(TORCHRUN)}
 
 
 def _command(run: Run, processes: int) -> list[str]:

@@ -7,7 +7,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -126,6 +126,15 @@ class Run:
         return (self.folder / "stop").exists()
 
 
+@dataclass(frozen=True)
+class Queue:
+    """The ids of the runs that wait, the next one first, and how many may be at work at once."""
+
+    waiting: list[str] = field(default_factory=list)
+    slots: int = 1
+    version: int = VERSION
+
+
 class RunStore:
     """The runs of a workspace."""
 
@@ -187,6 +196,20 @@ class RunStore:
             except RunError as error:
                 found[run] = str(error)
         return found
+
+    def queue(self) -> "Queue":
+        """The runs that wait; none where nobody ever had to."""
+        try:
+            return Queue(**json.loads(patiently(lambda: self._queue_file.read_text(encoding="utf-8"))))
+        except (OSError, ValueError, TypeError):
+            return Queue()
+
+    def write_queue(self, queue: "Queue") -> None:
+        write_json(self._queue_file, asdict(queue))
+
+    @property
+    def _queue_file(self) -> Path:
+        return self.folder / "queue.json"
 
     def _folders(self) -> list[Run]:
         if not self.folder.is_dir():

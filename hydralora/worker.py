@@ -11,8 +11,9 @@ from typing import Any
 import psutil
 
 from hydralora.errors import HydraError
+from hydralora.jobs import JobManager
 from hydralora.parallel import Processes, this_process
-from hydralora.runs import ACTIVE, Run
+from hydralora.runs import ACTIVE, Run, RunStore
 from hydralora.training import Resume, train
 
 NICENESS = 5  # below the app and whatever else the user does
@@ -27,13 +28,21 @@ def main() -> int:
         pid = os.getppid()  # the launcher's, which lives as long as all of them
         threading.Thread(target=_end_with, args=(pid,), daemon=True).start()
     if hasattr(os, "nice"):
-        os.nice(NICENESS)
+        os.nice(max(0, NICENESS - os.nice(0)))  # a worker that another one started has it already
     if processes.is_first:
         found = run.state()["state"]
         if found != "queued":
             print(f"Run {run.id} is {found}; only a queued run is started.", file=sys.stderr)
             return 1
         run.update(state="preparing", pid=pid, message="starting")
+    try:
+        return _work(run, processes)
+    finally:
+        if processes.is_first:  # whether it ended well or not, the next one's turn has come
+            JobManager(RunStore(run.folder.parent.parent)).advance()
+
+
+def _work(run: Run, processes: Processes) -> int:
     try:
         step, checkpoint = run.newest_checkpoint() or (0, None)
         results = train(

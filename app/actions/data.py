@@ -128,9 +128,10 @@ def remove(services: Services, dataset_id: str) -> None:
     Raises:
         HydraError: there is none, or a run is at work on it.
     """
-    active = services.jobs.active()
-    if active and _reads(active.recipe(), services.datasets.get(dataset_id)):
-        raise DatasetError(f"Run {active.id} is at work on this dataset. Stop it first, or wait for its end.")
+    dataset = services.datasets.get(dataset_id)
+    for run in (*services.jobs.active(), *services.jobs.waiting()):
+        if _reads(run.recipe(), dataset):
+            raise DatasetError(f"Run {run.id} is at work on this dataset, or waits to. Stop it first.")
     services.datasets.remove(dataset_id)
 
 

@@ -89,9 +89,8 @@ def run_choices(services: Services) -> list[tuple[str, str]]:
 
 def newest_run(services: Services) -> str | None:
     """The run at work, else the newest."""
-    active = services.jobs.active()
-    runs = services.store.all()
-    return active.id if active else runs[0].id if runs else None
+    runs = [*services.jobs.active(), *services.store.all()]
+    return runs[0].id if runs else None
 
 
 def view(services: Services, run_id: str | None, seen: str = "") -> TrainView | None:
@@ -101,7 +100,9 @@ def view(services: Services, run_id: str | None, seen: str = "") -> TrainView | 
         return None if seen == "none" else TrainView("none", hint, False, False, "", "", "", [])
     run = services.run(run_id)
     state = services.jobs.refresh(run)
-    signature = f"{run_id} {state['state']} {state['step']} {state['heartbeat']}"
+    services.jobs.advance()
+    ahead = services.jobs.ahead(run) if services.jobs.is_waiting(run) else None
+    signature = f"{run_id} {state['state']} {state['step']} {state['heartbeat']} {ahead}"
     if signature == seen:
         return None
     events = run.events()
@@ -110,7 +111,7 @@ def view(services: Services, run_id: str | None, seen: str = "") -> TrainView | 
     names = [f"{c['id'] + 1}: {c['name']}" for c in results.get("components", [])]
     return TrainView(
         signature=signature,
-        status=_status(state, events),
+        status=_status(state, events, ahead),
         active=state["state"] in ACTIVE,
         resumable=state["state"] in RESUMABLE,
         loss=figures.loss(events) if _has(events, "train", "eval") else "",
@@ -133,11 +134,13 @@ def _run_label(run: Run) -> str:
     return f"{run.id}: {model_name(recipe.model)}, {method}, r = {recipe.tuner.r}"
 
 
-def _status(state: dict[str, Any], events: list[dict[str, Any]]) -> str:
+def _status(state: dict[str, Any], events: list[dict[str, Any]], ahead: int | None) -> str:
     name = state["state"].capitalize()
     if state["state"] not in ACTIVE:
         more = " Resume goes on from its newest checkpoint." if state["state"] in RESUMABLE else ""
         return f"{name}: {state['message'].rstrip('.')}.{more}"
+    if ahead is not None:
+        return f"Queued, {ahead} ahead." if ahead else "Queued, next."
     step, total = state["step"], state["max_steps"]
     if state["state"] == "training" and step and total:
         return f"{name}: step {step} of {total}{_remaining(events, step, total)}."

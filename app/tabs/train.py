@@ -116,7 +116,7 @@ def build(
         if view is None:
             return tuple(gr.skip() for _ in outputs)
         buttons = (
-            gr.Button(interactive=not view.active),
+            gr.Button(interactive=True),
             gr.Button(interactive=view.active),
             gr.Button(visible=view.resumable),
         )

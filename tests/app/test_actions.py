@@ -23,6 +23,7 @@ from hydralora.preparation import prepare, read_split
 from hydralora.projection import Method
 from hydralora.serving import load_base_model
 from tests.conftest import FinishedRun
+from tests.waiting import wait_until
 
 
 def uploaded(services: Services, *paths: Path, mapping: dict[str, str] | None = None) -> str:
@@ -348,30 +349,23 @@ def test_a_run_that_died_can_be_resumed_from_the_page(services: Services, model_
     values = {"training.max_steps": 3000, "training.batch_size": 1, "training.eval_every": 0, "tuner.num_heads": 2}
     run = services.run(train.start(services, DEMO, model, values | {"tuner.router_init": "random"}))
     try:
-        _wait_for(lambda: run.newest_checkpoint() is not None)
+        wait_until(lambda: run.newest_checkpoint() is not None)
         view = train.view(services, run.id)
         assert view is not None
         assert (view.active, view.resumable) == (True, False)
         os.kill(run.state()["pid"], signal.SIGKILL)
-        _wait_for(lambda: services.jobs.refresh(run)["state"] == "interrupted")
+        wait_until(lambda: services.jobs.refresh(run)["state"] == "interrupted")
         view = train.view(services, run.id)
         assert view is not None
         assert (view.active, view.resumable) == (False, True)
         step, _ = run.newest_checkpoint() or (0, None)
         assert f"of 3000; checkpoint at {step}. Resume goes on from its newest checkpoint." in view.status
         train.resume(services, run.id)
-        _wait_for(lambda: run.state()["state"] == "training" and run.state()["step"] > step)
+        wait_until(lambda: run.state()["state"] == "training" and run.state()["step"] > step)
         train.stop(services, run.id)
         assert services.jobs.follow(run)["state"] == "stopped"
     finally:
         services.store.delete(run)
-
-
-def _wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it took too long"
-        time.sleep(0.05)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,8 @@ ENGINE = (
     {"preparation"},
     {"bake", "results", "trainer"},
     {"training", "runs"},
-    {"jobs", "serving", "worker"},
+    {"jobs", "serving"},
+    {"worker"},
     {"experiments", "bench", "estimate", "console"},
     {"cli"},
 )

@@ -2,23 +2,21 @@
 
 import os
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from hydralora import RunError, RunStore
-from hydralora import jobs as jobs_module
 from hydralora.checkpoints import saved_checkpoints
 from hydralora.jobs import JobManager
 from hydralora.recipe import Recipe
 from hydralora.runs import Run
 from hydralora.training import Resume, train
+from tests.waiting import wait_until
 
 Make = Callable[..., Recipe]
 STEPS = 24  # of 4 rows; an epoch has 10 steps
@@ -38,19 +36,6 @@ def whole(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> tuple[dic
     events: list[dict[str, Any]] = []
     train(recipe, folder / "adapter", events.append, checkpoints=folder / "checkpoints")
     return weights(folder / "adapter"), curve(events)
-
-
-@pytest.fixture
-def jobs(tmp_path: Path) -> Iterator[JobManager]:
-    """Ends what a test leaves running."""
-    manager = JobManager(RunStore(tmp_path / "workspace"))
-    yield manager
-    for run in manager.store.all():
-        pid = run.state()["pid"]
-        if pid and pid != os.getpid() and psutil.pid_exists(pid):
-            os.kill(pid, signal.SIGKILL)
-    for child in jobs_module._children:
-        child.wait(30)
 
 
 def weights(adapter: Path) -> dict[str, torch.Tensor]:
@@ -114,9 +99,9 @@ def test_a_killed_worker_goes_on_from_its_checkpoint(
     recipe: Recipe, whole: tuple[dict[str, torch.Tensor], list[tuple]], jobs: JobManager
 ) -> None:
     run = jobs.start(recipe)
-    _wait_until(lambda: run.newest_checkpoint() and run.newest_checkpoint()[0] >= 8)  # type: ignore[index]
+    wait_until(lambda: run.newest_checkpoint() and run.newest_checkpoint()[0] >= 8)  # type: ignore[index]
     os.kill(run.state()["pid"], signal.SIGKILL)
-    _wait_until(lambda: jobs.refresh(run)["state"] == "interrupted")
+    wait_until(lambda: jobs.refresh(run)["state"] == "interrupted")
     step, _ = run.newest_checkpoint() or (0, None)
     assert f"of {STEPS}; checkpoint at {step}" in run.state()["message"]
     with pytest.raises(RunError, match="is finished, so there is nothing to resume"):
@@ -151,10 +136,3 @@ def _finished_copy(run: Run, store: RunStore) -> Run:
     copy = store.create(run.recipe())
     copy.update(state="finished", message="after 24 steps")
     return copy
-
-
-def _wait_until(condition: Callable[[], Any], seconds: float = 90) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it took too long"
-        time.sleep(0.02)
