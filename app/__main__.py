@@ -41,6 +41,7 @@ def serve(
     import gradio as gr
 
     from app.components.plot import PLOTLY_JS
+    from app.processes import warm_up
     from app.services import Services
     from app.ui import STYLE, build, theme
     from hydralora.models import DEFAULT_MODEL, find_model
@@ -50,6 +51,7 @@ def serve(
         find_model(DEFAULT_MODEL)
     except HydraError as error:  # a model of the workspace's may do
         typer.echo(f"{error.kind} error: {error} The app starts without it.", err=True)
+    warm_up()
     services = Services(store.workspace)
     services.jobs.set_slots(slots)
     services.keep_queue()

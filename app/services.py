@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from app.processes import in_process
 from hydralora.clustering import Clusters, Component, renamed
-from hydralora.components import find_components, read_by_model
+from hydralora.components import find_components_of_files, read_files_by_model
 from hydralora.data.dataset import Dataset
 from hydralora.data.store import DatasetStore
 from hydralora.errors import DatasetError, HydraError, RunError
@@ -121,12 +122,15 @@ class Services:
         settings, model = asked.settings, asked.model
 
         def compute() -> Clusters:
-            examples = self.read_dataset(dataset_id).examples
-            read = self.remember(
-                ("features", dataset_id, asked.features_key),
-                lambda: read_by_model(examples, settings, model, on_progress),
-            )
-            return find_components(examples, settings, model, on_progress, read=read)
+            dataset = self.datasets.get(dataset_id)
+            rows = dataset.files, dataset.mapping
+            read = None
+            if settings.features in ("model", "sentence"):
+                read = self.remember(
+                    ("features", dataset_id, asked.features_key),
+                    lambda: in_process(read_files_by_model, *rows, settings, model, on_progress=on_progress),
+                )
+            return in_process(find_components_of_files, *rows, settings, model, read, on_progress=on_progress)
 
         return self.remember(("clusters", dataset_id, asked.key), compute)
 

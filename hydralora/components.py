@@ -1,12 +1,16 @@
 """A dataset's components as the section `components` of a recipe asks for them: for runs, page and terminal."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
 from typing import cast
 
 import numpy as np
 
 from hydralora.clustering import Clusters, Encoder, Features, TrialMethod, cluster, remembered, trials
+from hydralora.data.dataset import read_dataset
 from hydralora.data.examples import Example
+from hydralora.data.mapping import Mapping
 from hydralora.embedding import mean_pooled, sentence_vectors
 from hydralora.models import find_model, load_base, load_tokenizer, pick_device
 from hydralora.recipe import ComponentSettings
@@ -34,12 +38,12 @@ def read_by_model(
     """
     texts, reading = component_texts(examples, settings), _part(on_progress, 0, EMBEDDING_STEPS)
     if settings.features == "model":
-        encode = _states(model, reading)
+        encode = partial(_states, model)
     elif settings.features == "sentence":
-        encode = sentence_vectors(settings.sentence_model, reading)
+        encode = partial(sentence_vectors, settings.sentence_model)
     else:
         return None
-    return remembered(texts, encode(texts), encode)
+    return remembered(texts, encode(texts, reading), encode)
 
 
 def find_components(
@@ -96,14 +100,44 @@ def number_trials(
     )
 
 
-def _states(model: str, on_progress: OnProgress) -> Encoder:
+def read_files_by_model(
+    files: Sequence[Path], mapping: Mapping | None, settings: ComponentSettings, model: str, on_progress: OnProgress
+) -> Encoder | None:
+    """`read_by_model` on a dataset's files, for a process of its own: what is handed over can be copied."""
+    return read_by_model(read_dataset(files, mapping).examples, settings, model, on_progress)
+
+
+def find_components_of_files(
+    files: Sequence[Path],
+    mapping: Mapping | None,
+    settings: ComponentSettings,
+    model: str,
+    read: Encoder | None,
+    on_progress: OnProgress,
+) -> Clusters:
+    """`find_components` on a dataset's files, for a process of its own; what a page shows of them is computed too."""
+    found = find_components(read_dataset(files, mapping).examples, settings, model, on_progress, read=read)
+    found.components  # noqa: B018
+    found.silhouette  # noqa: B018
+    return found
+
+
+def number_trials_of_files(
+    files: Sequence[Path],
+    mapping: Mapping | None,
+    settings: ComponentSettings,
+    found: Clusters,
+    count: int,
+    on_progress: OnProgress,
+) -> list[tuple[TrialMethod, list[int]]]:
+    """`number_trials` on a dataset's files, for a process of its own."""
+    return number_trials(read_dataset(files, mapping).examples, settings, found, count, on_progress)
+
+
+def _states(model: str, texts: Sequence[str], on_progress: OnProgress = lambda done, total: None) -> np.ndarray:
     """Texts to a base model's states; the model is in memory only while it reads."""
-
-    def encode(texts: Sequence[str]) -> np.ndarray:
-        files = find_model(model)
-        return mean_pooled(load_base(files, pick_device()), load_tokenizer(files), on_progress)(texts)
-
-    return encode
+    files = find_model(model)
+    return mean_pooled(load_base(files, pick_device()), load_tokenizer(files), on_progress)(texts)
 
 
 def _part(on_progress: OnProgress, first: int, last: int) -> OnProgress:

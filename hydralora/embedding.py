@@ -43,6 +43,36 @@ def mean_pooled(
     return encode
 
 
+def sentence_vectors(
+    name: str, texts: Sequence[str], on_progress: Callable[[int, int], None] = lambda done, total: None
+) -> np.ndarray:
+    """Texts by a sentence-transformers model: (texts, dims), float32, of length 1.
+
+    The model is in memory only while it reads; its weights are safetensors, and no code of its own is run.
+
+    Args:
+        name: a Hub id, or a folder.
+        on_progress: called with the texts done, and all texts.
+
+    Raises:
+        ConfigError: sentence-transformers is not installed.
+        ModelError: the model can't be found or read.
+    """
+    try:
+        from sentence_transformers import SentenceTransformer
+    except ImportError as error:
+        raise ConfigError(
+            "Features by a sentence model need sentence-transformers. Install it: pip install '.[embeddings]'."
+        ) from error
+    model = _sentence_model(SentenceTransformer, name)
+    parts = []
+    for start in range(0, len(texts), SENTENCES):
+        some = list(texts[start : start + SENTENCES])
+        parts.append(model.encode(some, normalize_embeddings=True, show_progress_bar=False))
+        on_progress(start + len(some), len(texts))
+    return np.concatenate(parts).astype(np.float32)
+
+
 def _sentence_model(load: Any, name: str) -> Any:
     here = Path(name).is_dir()
     try:
@@ -70,37 +100,3 @@ def _means(body: torch.nn.Module, ids: list[list[int]], device: torch.device) ->
     states = body(input_ids=tokens.to(device), attention_mask=mask.to(device), use_cache=False)[0].float()
     weight = mask.to(device)[..., None]
     return ((states * weight).sum(1) / weight.sum(1)).cpu().numpy()
-
-
-def sentence_vectors(
-    name: str, on_progress: Callable[[int, int], None] = lambda done, total: None
-) -> Callable[[Sequence[str]], np.ndarray]:
-    """A function texts -> (texts, dims), float32, of length 1, by a sentence-transformers model.
-
-    The model is in memory only while it reads; its weights are safetensors, and no code of its own is run.
-
-    Args:
-        name: a Hub id, or a folder.
-        on_progress: called with the texts done, and all texts.
-
-    Raises:
-        ConfigError: sentence-transformers is not installed.
-        ModelError: the function raises it where the model can't be found or read.
-    """
-    try:
-        from sentence_transformers import SentenceTransformer
-    except ImportError as error:
-        raise ConfigError(
-            "Features by a sentence model need sentence-transformers. Install it: pip install '.[embeddings]'."
-        ) from error
-
-    def encode(texts: Sequence[str]) -> np.ndarray:
-        model = _sentence_model(SentenceTransformer, name)
-        parts = []
-        for start in range(0, len(texts), SENTENCES):
-            some = list(texts[start : start + SENTENCES])
-            parts.append(model.encode(some, normalize_embeddings=True, show_progress_bar=False))
-            on_progress(start + len(some), len(texts))
-        return np.concatenate(parts).astype(np.float32)
-
-    return encode

@@ -9,11 +9,12 @@ from typing import Any, Literal
 from app import figures
 from app.actions.background import Done, in_background
 from app.actions.data import row_cells, tokenizer_of
+from app.processes import in_process
 from app.services import Asked, Services
 from hydralora.clustering import Clusters, Component, overlap
 from hydralora.clustering.dbscan import NOISE
 from hydralora.clustering.export import write_rows
-from hydralora.components import number_trials
+from hydralora.components import number_trials_of_files
 from hydralora.data.statistics import token_statistics
 from hydralora.errors import DatasetError
 from hydralora.recipe import TrainingSettings
@@ -62,7 +63,7 @@ class ComponentView:
 
 
 def find(services: Services, dataset_id: str, asked: Asked) -> Iterator[str | Done[ClusterView]]:
-    """Cluster a dataset: yields how far it is, then what to show."""
+    """Cluster a dataset: yields how far it is, where that has changed, then what to show."""
 
     def work(on_progress: Any) -> ClusterView:
         services.clusters(dataset_id, asked, on_progress)
@@ -70,11 +71,15 @@ def find(services: Services, dataset_id: str, asked: Asked) -> Iterator[str | Do
 
     by_model = asked.settings.features in ("model", "sentence")
     what = "Clustering; a model reads every row first" if by_model else "Clustering"
+    told = ""
     for step in in_background(work):
         if isinstance(step, Done):
             yield step
         else:
-            yield f"{what}: {step[0] / step[1]:.0%}" if step[1] > 1 else f"{what} …"
+            message = f"{what}: {step[0] / step[1]:.0%}" if step[1] > 1 else f"{what} …"
+            if message != told:  # a page that is told the same again and again answers clicks late
+                yield message
+            told = message
 
 
 def view(services: Services, dataset_id: str, asked: Asked) -> ClusterView:
@@ -137,13 +142,13 @@ def rename(services: Services, dataset_id: str, asked: Asked, number: int, name:
 
 def trials(services: Services, dataset_id: str, asked: Asked) -> Iterator[str | Done[str]]:
     """How sure a number is, seen in trials: yields how far they are, then the figure."""
-    examples = services.read_dataset(dataset_id).examples
+    dataset, found = services.datasets.get(dataset_id), services.found_clusters(dataset_id, asked)
+    given = dataset.files, dataset.mapping, asked.settings, found, TRIALS
 
     def work(on_progress: Any) -> str:
-        found = services.found_clusters(dataset_id, asked)
         return services.remember(
             ("trials", dataset_id, asked.key),
-            lambda: figures.number_trials(number_trials(examples, asked.settings, found, TRIALS, on_progress)),
+            lambda: figures.number_trials(in_process(number_trials_of_files, *given, on_progress=on_progress)),
         )
 
     for step in in_background(work):

@@ -1,6 +1,8 @@
 """Texts to vectors: TF-IDF, reduced or plain, or whatever a caller hands in."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -35,7 +37,7 @@ def fit_features(
         DatasetError: no text holds a token.
     """
     if callable(features):
-        encoder = _checked(features)
+        encoder: Encoder = _Checked(features)
         return encoder, encoder(texts)
     if features not in get_args(Features):
         raise ConfigError(
@@ -69,13 +71,18 @@ def remembered(texts: Sequence[str], vectors: Vectors, encode: Encoder) -> Encod
 
     A model that reads texts costs more than all clustering after it.
     """
-    place = {text: i for i, text in enumerate(texts)}
+    return _Remembered({text: i for i, text in enumerate(texts)}, vectors, encode)
 
-    def look_up(wanted: Sequence[str]) -> Vectors:
-        places = [place.get(text) for text in wanted]
-        return encode(wanted) if None in places else vectors[places]
 
-    return look_up
+@dataclass(frozen=True)
+class _Remembered:
+    places: dict[str, int]
+    vectors: Vectors
+    encode: Encoder
+
+    def __call__(self, texts: Sequence[str]) -> Vectors:
+        found = [self.places.get(text) for text in texts]
+        return self.encode(texts) if None in found else self.vectors[found]
 
 
 def sample_rows(rows: int, most: int, seed: int) -> np.ndarray:
@@ -119,7 +126,6 @@ def _fit_tfidf(texts: Sequence[str], language: str | None) -> Encoder:
 def _fit_tfidf_svd(texts: Sequence[str], seed: int, language: str | None) -> Encoder:
     from sklearn.decomposition import TruncatedSVD
     from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.preprocessing import normalize
 
     stop_words = STOP_WORDS.get(language or "")
     tfidf = TfidfVectorizer(sublinear_tf=True, token_pattern=TOKENS, max_features=VOCABULARY, stop_words=stop_words)
@@ -127,20 +133,33 @@ def _fit_tfidf_svd(texts: Sequence[str], seed: int, language: str | None) -> Enc
     tfidf.idf_ = np.sqrt(tfidf.idf_)
     weights = tfidf.transform(texts)
     if weights.shape[1] == 1:  # one token: SVD refuses a single column
-        return lambda texts: tfidf.transform(texts).toarray()
+        return partial(_dense_tfidf, tfidf)
     svd = TruncatedSVD(min(SVD_DIMS, *weights.shape), random_state=seed)
     with np.errstate(all="ignore"):  # it divides by the variance, which like rows don't have
         svd.fit(weights)
-    return lambda texts: normalize(svd.transform(tfidf.transform(texts)))
+    return partial(_reduced_tfidf, tfidf, svd)
 
 
-def _checked(encoder: Encoder) -> Encoder:
+def _dense_tfidf(tfidf: Any, texts: Sequence[str]) -> np.ndarray:
+    return tfidf.transform(texts).toarray()
+
+
+def _reduced_tfidf(tfidf: Any, svd: Any, texts: Sequence[str]) -> np.ndarray:
+    from sklearn.preprocessing import normalize
+
+    return normalize(svd.transform(tfidf.transform(texts)))
+
+
+@dataclass(frozen=True)
+class _Checked:
     """A handed encoder whose vectors are checked, and scaled to length 1."""
 
-    def encode(texts: Sequence[str]) -> np.ndarray:
+    encoder: Encoder
+
+    def __call__(self, texts: Sequence[str]) -> np.ndarray:
         from sklearn.preprocessing import normalize
 
-        vectors = np.asarray(encoder(texts))
+        vectors = np.asarray(self.encoder(texts))
         if vectors.ndim != 2 or len(vectors) != len(texts) or not vectors.shape[1] or vectors.dtype.kind not in "fiu":
             raise ConfigError(
                 f"The encoder gave {vectors.dtype} vectors of shape {vectors.shape} for {len(texts)} texts. "
@@ -153,5 +172,3 @@ def _checked(encoder: Encoder) -> Encoder:
                 "Check the texts there, or compute in float32."
             )
         return normalize(vectors.astype(np.float32))
-
-    return encode

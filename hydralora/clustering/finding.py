@@ -76,11 +76,12 @@ def one_component(texts: Sequence[str]) -> Clusters:
     """
     _check(texts, 1, 1, "kmeans", None, None)
 
-    def encode(texts: Sequence[str]) -> np.ndarray:
-        return np.zeros((len(texts), 1))
+    vectors = _all_alike(texts)
+    return Clusters(texts, _all_alike, vectors, partitions(vectors, 1, 0), 1, "tfidf")
 
-    vectors = encode(texts)
-    return Clusters(texts, encode, vectors, partitions(vectors, 1, 0), 1, "tfidf")
+
+def _all_alike(texts: Sequence[str]) -> np.ndarray:
+    return np.zeros((len(texts), 1))
 
 
 class _Steps:

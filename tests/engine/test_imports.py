@@ -27,7 +27,7 @@ ENGINE = (
     {"cli"},
 )
 APP = (
-    {"palette", "headers"},
+    {"palette", "headers", "processes"},
     {"services", "figures", "components", "forms"},
     {"actions"},
     {"tabs"},

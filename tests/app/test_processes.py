@@ -1,0 +1,81 @@
+"""Computations in processes of their own."""
+
+import os
+import pickle
+import time
+from pathlib import Path
+
+import pytest
+
+from app.processes import OnProgress, in_process
+from hydralora import DatasetError, HydraError
+from hydralora.components import find_components
+from hydralora.data.dataset import read_dataset
+from hydralora.recipe import ComponentSettings
+
+
+def whose(number: int, on_progress: OnProgress) -> tuple[int, int]:
+    on_progress(number, 10)
+    return os.getpid(), number
+
+
+def fails(on_progress: OnProgress) -> None:
+    raise DatasetError("no rows")
+
+
+def dies(on_progress: OnProgress) -> None:
+    os._exit(9)
+
+
+def sleeps(place: Path, on_progress: OnProgress) -> None:
+    place.write_text(str(os.getpid()), encoding="utf-8")
+    time.sleep(300)
+
+
+class Stop(Exception):
+    """What a page raises where nobody waits any more."""
+
+
+def test_it_runs_elsewhere_and_tells_its_progress() -> None:
+    told: list[tuple[int, int]] = []
+    process, number = in_process(whose, 7, on_progress=lambda *step: told.append(step))
+    assert process != os.getpid()
+    assert number == 7
+    assert (7, 10) in told
+
+
+def test_what_goes_wrong_there_is_raised_here() -> None:
+    with pytest.raises(DatasetError, match="no rows"):
+        in_process(fails, on_progress=lambda done, total: None)
+    with pytest.raises(HydraError, match="was ended from outside"):
+        in_process(dies, on_progress=lambda done, total: None)
+
+
+def test_a_stop_ends_the_process(tmp_path: Path) -> None:
+    place = tmp_path / "pid"
+
+    def stop_once_it_runs(done: int, total: int) -> None:
+        if place.exists() and place.read_text(encoding="utf-8"):
+            raise Stop
+
+    start = time.monotonic()
+    with pytest.raises(Stop):
+        in_process(sleeps, place, on_progress=stop_once_it_runs)
+    assert time.monotonic() - start < 60
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(place.read_text(encoding="utf-8")), 0)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"features": "tfidf"}, {"method": "dbscan"}, {"k": 1}, {"features": "model", "k": 2}],
+    ids=lambda settings: " ".join(map(str, settings.values())) or "default",
+)
+def test_components_can_be_copied_between_processes(settings: dict, data_file: Path, model_folder: Path) -> None:
+    examples = read_dataset(data_file).examples
+    found = find_components(examples, ComponentSettings.model_validate(settings), str(model_folder))
+    copy = pickle.loads(pickle.dumps(found))
+    assert copy.labels.tolist() == found.labels.tolist()
+    assert copy.components == found.components
+    texts = [example.question for example in examples]
+    assert copy.assign([*texts, "something new"]) == found.assign([*texts, "something new"])
