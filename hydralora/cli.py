@@ -71,7 +71,7 @@ def params(
     heads: Annotated[int, typer.Option(help="Number of heads.")] = 3,
     targets: Annotated[str, typer.Option(help="Layers to adapt, with commas between.")] = "gate_proj,up_proj,down_proj",
     router: Annotated[str, typer.Option(help="What the router reads: latent or hidden.")] = "latent",
-    method: Annotated[str, typer.Option(help="hydralora or lora.")] = "hydralora",
+    method: Annotated[str, typer.Option(help="hydralora, lora, lora-split or uniform.")] = "hydralora",
     as_json: Json = False,
     workspace: Workspace = None,
 ) -> dict[str, Any]:
@@ -79,16 +79,18 @@ def params(
     from peft import LoraConfig, get_peft_model
 
     from hydralora.models import empty_model
+    from hydralora.recipe import WITH_HEADS
     from hydralora.tuner.config import HydraLoraConfig
     from hydralora.tuner.model import count_parameters
 
     names = [name.strip() for name in targets.split(",") if name.strip()]
-    if method == "hydralora":
-        config: Any = HydraLoraConfig(r=r, num_heads=heads, router_input=router, target_modules=names)  # type: ignore[arg-type]
+    if method in WITH_HEADS:
+        own: dict[str, Any] = {"num_heads": heads, "router_input": router} | WITH_HEADS[method]
+        config: Any = HydraLoraConfig(r=r, target_modules=names, **own)
     elif method == "lora":
         config = LoraConfig(r=r, target_modules=names)
     else:
-        raise ConfigError(f"--method is {method!r}. Choose hydralora or lora.")
+        raise ConfigError(f"--method is {method!r}. Choose one of lora, {', '.join(WITH_HEADS)}.")
     empty = empty_model(base)
     try:
         counts = count_parameters(get_peft_model(empty, config, low_cpu_mem_usage=True))

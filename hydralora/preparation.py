@@ -19,7 +19,7 @@ from hydralora.data.split import Split, split, split_by_file
 from hydralora.data.templates import Encoded, encode_all
 from hydralora.errors import ConfigError, DatasetError
 from hydralora.models import BaseModelFiles, find_model, load_base, load_tokenizer, pick_device
-from hydralora.recipe import Recipe
+from hydralora.recipe import WITH_HEADS, Recipe
 from hydralora.tuner.config import HydraLoraConfig
 from hydralora.tuner.init import init_router
 from hydralora.tuner.targets import default_targets
@@ -87,7 +87,7 @@ def prepare(recipe: Recipe, on_stage: Callable[[str], None]) -> Prepared:
     torch.manual_seed(settings.seed)
     model = _adapt(base, recipe, clusters.k)
     entropy = None
-    if recipe.method == "hydralora" and model.peft_config["default"].router_init == "components":
+    if recipe.starts_from_components:
         on_stage("starting the router from the components")
         entropy = _start_router(model, recipe, train_rows, train_labels, components)
     model.eval()
@@ -129,9 +129,9 @@ def components_of(recipe: Recipe, examples: Sequence[Example]) -> Clusters:
         HydraError: they can't be clustered; or DBSCAN finds more or fewer components than there are heads.
     """
     tuner, settings = recipe.tuner, recipe.components
-    on_components = recipe.method == "hydralora" and not (tuner.num_heads and tuner.router_init == "random")
+    on_components = recipe.has_heads and (recipe.starts_from_components or not tuner.num_heads)
     asked_for = settings.only or settings.names or recipe.data.stratify == "component"
-    heads = None if settings.only or recipe.method == "lora" else tuner.num_heads
+    heads = None if settings.only or not recipe.has_heads else tuner.num_heads
     try:
         found = find_components(examples, settings, recipe.model, k=heads)
     except (ConfigError, DatasetError):
@@ -201,7 +201,7 @@ def _adapt(base: Any, recipe: Recipe, k: int) -> Any:
         "modules_to_save": tuner.modules_to_save,
         "task_type": "CAUSAL_LM",
     }
-    if recipe.method == "lora":
+    if not recipe.has_heads:
         try:
             return get_peft_model(base, LoraConfig(**shared))
         except ValueError as error:
@@ -210,14 +210,13 @@ def _adapt(base: Any, recipe: Recipe, k: int) -> Any:
         **shared,
         num_heads=tuner.num_heads or k,
         router_input=tuner.router_input,
-        router_init="random" if tuner.router == "uniform" else tuner.router_init,
+        router_init="components" if recipe.starts_from_components else "random",
         router_bias=tuner.router_bias,
-        router=tuner.router,
         top_k=tuner.top_k,
         balance_weight=tuner.balance_weight,
         head_init=tuner.head_init,
         head_dropout=tuner.head_dropout,
-        shared_A=tuner.shared_A,
+        **WITH_HEADS[recipe.method],
     )
     return get_peft_model(base, config)
 

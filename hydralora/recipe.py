@@ -97,9 +97,6 @@ class TunerSettings(Section):
     router_bias: bool | None = Field(
         None, description="Give the router a bias. None: only with router_init components, which needs one."
     )
-    router: Literal["softmax", "uniform"] = Field(
-        "softmax", description="Gates from a learnt softmax, or all alike (the paper's ablation w/o gate)."
-    )
     top_k: int | None = Field(
         None, ge=1, le=64, description="Keep each token's largest gates, renormalised. None: all of them (the paper)."
     )
@@ -110,7 +107,6 @@ class TunerSettings(Section):
         "zeros", description="Heads start at zero (published), or random with sum zero."
     )
     head_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on A x, drawn for every head by itself.")
-    shared_A: bool = Field(True, description="One A for all heads, or each head its own (the paper's LoRA-Split).")
     target_modules: list[str] | None = Field(
         None, min_length=1, description="Names of the layers to adapt. None: the MLP's linear layers (published)."
     )
@@ -182,12 +178,22 @@ class LaunchSettings(Section):
     )
 
 
+# The methods with heads, and what each sets in HydraLoraConfig.
+WITH_HEADS: dict[str, dict[str, Any]] = {
+    "hydralora": {},
+    "lora-split": {"shared_A": False},
+    "uniform": {"router": "uniform"},
+}
+
+
 class Recipe(Section):
     """A run: what is trained, on what, how."""
 
     model: str = Field(description="Base model: a catalogue id, any Hub id, or a folder.")
-    method: Literal["hydralora", "lora"] = Field(
-        "hydralora", description="HydraLoRA, or a plain LoRA of rank r on the same layers to compare with."
+    method: Literal["hydralora", "lora", "lora-split", "uniform"] = Field(
+        "hydralora",
+        description="HydraLoRA; to compare with, on the same layers: a plain LoRA of rank r, or the paper's ablations, "
+        "where every head has an A of its own (lora-split), or all gates are alike (uniform).",
     )
     quantization: Literal["none", "nf4"] = Field(
         "none", description="The base model's linear layers as they are, or in 4 bits; nf4 needs the extra quant."
@@ -198,11 +204,20 @@ class Recipe(Section):
     training: TrainingSettings = Field(default_factory=TrainingSettings)
     launch: LaunchSettings = Field(default_factory=LaunchSettings)
 
+    @property
+    def has_heads(self) -> bool:
+        """Whether the adapter has heads, and not one B alone."""
+        return self.method in WITH_HEADS
+
+    @property
+    def starts_from_components(self) -> bool:
+        """Whether there is a router that starts from the components."""
+        routed = self.has_heads and WITH_HEADS[self.method].get("router") != "uniform"
+        return routed and self.tuner.router_init == "components"
+
     @model_validator(mode="after")
     def _one_component_or_several(self) -> "Recipe":
-        tuner = self.tuner
-        routed = self.method == "hydralora" and tuner.router == "softmax" and tuner.router_init == "components"
-        if self.components.only and routed:
+        if self.components.only and self.starts_from_components:
             raise ValueError(
                 "components.only trains on one component, so the router can't start from several. "
                 "Set method=lora, or tuner.router_init=random"

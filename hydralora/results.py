@@ -13,6 +13,12 @@ from hydralora.preparation import Prepared
 from hydralora.recipe import Recipe
 from hydralora.tuner.model import count_parameters, hydra_layers
 
+METHODS = {
+    "hydralora": "HydraLoRA",
+    "lora": "LoRA",
+    "lora-split": "LoRA-Split",
+    "uniform": "HydraLoRA without a router",
+}
 CARD = """---
 library_name: peft
 tags: [hydralora]
@@ -48,7 +54,7 @@ def save_adapter(model: Any, recipe: Recipe, prepared: Prepared, folder: Path) -
 def _card(recipe: Recipe, prepared: Prepared) -> str:
     base = prepared.files.describe()
     return CARD.format(
-        title="HydraLoRA adapter" if recipe.method == "hydralora" else "LoRA adapter",
+        title=f"{METHODS[recipe.method]} adapter",
         base=base["id"],
         source=base["source"],
         hash=base["hash"],

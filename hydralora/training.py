@@ -271,7 +271,7 @@ def _trainer(
         prepared.tokenizer.pad_token_id,
         training_arguments(settings, folder, prepared.device, recipe.launch, save_every),
         processes,
-        recipe.tuner.balance_weight if recipe.method != "lora" else 0.0,
+        recipe.tuner.balance_weight if recipe.has_heads else 0.0,
         callback,
         keep_checkpoints=settings.keep_checkpoints,
     )

@@ -93,9 +93,7 @@ def _with_sentence_model(services: Services, values: dict[str, Any]) -> dict[str
 def _name_components(services: Services, dataset_id: str, recipe: Recipe) -> None:
     """Give a run the names that a person gave to the components that it will find."""
     names = services.datasets.names(dataset_id, Asked(recipe.components, recipe.model).key)
-    same_number = (
-        recipe.method == "lora" or recipe.components.only or recipe.tuner.num_heads in (None, len(names or ()))
-    )
+    same_number = not recipe.has_heads or recipe.components.only or recipe.tuner.num_heads in (None, len(names or ()))
     if names and same_number:
         recipe.components.names = names
 

@@ -11,6 +11,7 @@ from hydralora.estimate import describe_duration, run_seconds
 from hydralora.jobs import RESUMABLE
 from hydralora.models import describe_device
 from hydralora.recipe import Recipe
+from hydralora.results import METHODS
 from hydralora.runs import ACTIVE, Run
 from hydralora.training import TRAINING_STARTS
 
@@ -50,12 +51,12 @@ def plan(services: Services, dataset_id: str, model: str, values: dict[str, Any]
     """
     recipe = recipe_from_form(services, dataset_id, model, values)
     tuner, only = recipe.tuner, recipe.components.only
-    if recipe.method == "lora":
+    if not recipe.has_heads:
         what = f"A plain LoRA of rank {tuner.r}"
     elif tuner.num_heads:
-        what = f"HydraLoRA: {tuner.num_heads} head{'s' if tuner.num_heads > 1 else ''} of rank {tuner.r}"
+        what = f"{METHODS[recipe.method]}: {tuner.num_heads} head{'s' if tuner.num_heads > 1 else ''} of rank {tuner.r}"
     else:
-        what = f"HydraLoRA: a head of rank {tuner.r} for each component"
+        what = f"{METHODS[recipe.method]}: a head of rank {tuner.r} for each component"
     return f"{what}, on {f'component {only} alone' if only else 'all rows'}{_name(services, dataset_id, recipe)}."
 
 
@@ -130,7 +131,8 @@ def _run_label(run: Run) -> str:
         recipe = run.recipe()
     except HydraError:  # from a newer version, or damaged: it must not hide the others
         return run.id
-    method = "LoRA" if recipe.method == "lora" else f"N = {recipe.tuner.num_heads or run.state().get('k', 'auto')}"
+    heads = f", N = {recipe.tuner.num_heads or run.state().get('k', 'auto')}" if recipe.has_heads else ""
+    method = f"{METHODS[recipe.method]}{heads}"
     return f"{run.id}: {model_name(recipe.model)}, {method}, r = {recipe.tuner.r}"
 
 

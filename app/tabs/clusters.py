@@ -47,13 +47,9 @@ def build(services: Services, dataset: gr.Dropdown, tab: gr.Tab, model: gr.Dropd
         use = gr.Button("Use these heads", variant="primary", elem_id="use-heads", scale=0, min_width=220)
         files = [
             gr.DownloadButton(
-                f"Rows with components ({kind})",
-                elem_id=f"components-{kind.lower()}",
-                size="md",
-                scale=0,
-                min_width=250,
+                f"Rows with components ({name})", elem_id=f"components-{kind}", size="md", scale=0, min_width=250
             )
-            for kind in ("CSV", "Parquet")
+            for kind, name in FILES.items()
         ]
         stop = gr.Button("Stop clustering", visible=False, elem_id="stop-clustering", scale=0, min_width=160)
     with gr.Row():
@@ -139,7 +135,6 @@ def build(services: Services, dataset: gr.Dropdown, tab: gr.Tab, model: gr.Dropd
     changed.success(**look, **QUIET)
     changed.success(**forget, **QUIET)
     changed.success(**draw, **QUIET)
-
     changed.success(write, [dataset, *asked], files, **QUIET)
 
     @shown
@@ -164,8 +159,8 @@ def _chosen(seen: actions.ClusterView, number: int | None) -> gr.Dropdown:
 
 
 def _settled(field: Widget) -> list[Any]:
-    """The events at which a person has said what a field shall hold."""
-    return [field.change] if isinstance(field, gr.Dropdown) else [field.submit, field.blur]
+    """The events at which a field holds what it shall; a name is complete when it is sent, or left."""
+    return [field.submit, field.blur] if isinstance(field, gr.Textbox) else [field.change]
 
 
 def _settings() -> dict[str, Widget]:

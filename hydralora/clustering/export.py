@@ -12,7 +12,10 @@ from hydralora.errors import ConfigError
 def write_rows(
     path: Path, examples: Sequence[Example], clusters: Clusters, components: Sequence[Component] | None = None
 ) -> None:
-    """Write row number, question, answer, task, component (from 1; none for noise) and its name, a line each.
+    """Write a line a row: its number, question, answer, task, and its component.
+
+    That is `component` as in the labels (from 0, -1 for noise), `component_number` as people count (from 1, none for
+    noise), and `component_name`.
 
     Args:
         components: whose names are written, in place of those of `clusters`.
@@ -36,7 +39,8 @@ def write_rows(
             "question": [example.question for example in examples],
             "answer": [example.answer for example in examples],
             "task": pa.array([example.task for example in examples], pa.string()),
-            "component": pa.array([label + 1 if label >= 0 else None for label in labels], pa.int64()),
+            "component": labels,
+            "component_number": pa.array([label + 1 if label >= 0 else None for label in labels], pa.int64()),
             "component_name": [names.get(label, "noise") for label in labels],
         }
     )

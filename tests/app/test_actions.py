@@ -21,6 +21,7 @@ from hydralora.errors import ConfigError, DatasetError, HydraError, RunError
 from hydralora.generation import Sampling, generate
 from hydralora.preparation import prepare, read_split
 from hydralora.projection import Method
+from hydralora.runs import ACTIVE
 from hydralora.serving import load_base_model
 from tests.conftest import FinishedRun
 from tests.waiting import wait_until
@@ -174,7 +175,7 @@ def test_clusters_of_the_demo(services: Services) -> None:
     files = [clusters.rows_file(services, DEMO, asked(services), kind) for kind in ("csv", "parquet")]
     for table in (read_csv(files[0], parse_options=lines), read_table(files[1])):
         assert len(table) == 800
-        assert set(table["component"].to_pylist()) == {1, 2, 3, 4}  # as the page counts
+        assert set(table["component_number"].to_pylist()) == {1, 2, 3, 4}  # as the page counts
 
 
 def test_a_run_finds_the_components_that_the_page_shows(services: Services, model_folder: Path) -> None:
@@ -341,6 +342,29 @@ def test_hover_text_of_a_row_is_not_html(services: Services, tmp_path: Path) -> 
 def test_wrong_ways_to_cluster_are_refused(services: Services, values: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         asked(services, **values)
+
+
+@pytest.mark.slow
+def test_a_second_run_waits_and_says_so(services: Services, model_folder: Path) -> None:
+    model = _own_model(services, model_folder)
+    values = {"training.max_steps": 3000, "training.batch_size": 1, "tuner.num_heads": 2, "tuner.router_init": "random"}
+    runs = [services.run(train.start(services, DEMO, model, values)) for _ in range(3)]
+    try:
+        views = [train.view(services, run.id) for run in runs[1:]]
+        assert [view.status for view in views if view] == ["Queued, 1 ahead.", "Queued, 2 ahead."]
+        assert all(view.active for view in views if view)
+        train.stop(services, runs[1].id)
+        view = train.view(services, runs[1].id)
+        assert view is not None
+        assert view.status.startswith("Stopped: before it started.")
+        with pytest.raises(DatasetError, match="is at work on this dataset, or waits to"):
+            data.remove(services, DEMO)
+    finally:
+        for run in reversed(runs):
+            if services.jobs.refresh(run)["state"] in ACTIVE:
+                services.jobs.stop(run)
+            services.jobs.follow(run)
+            services.store.delete(run)
 
 
 @pytest.mark.slow

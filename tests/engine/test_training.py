@@ -186,6 +186,20 @@ def test_a_plain_lora_is_trained_in_the_same_way(make_recipe: Make, model_folder
     assert model.peft_config["default"].peft_type == "LORA"
 
 
+@pytest.mark.parametrize("method", ["lora-split", "uniform"])
+def test_the_papers_ablations_are_methods_of_their_own(make_recipe: Make, tmp_path: Path, method: str) -> None:
+    done = trained_on(make_recipe(method=method, max_steps=40, learning_rate=1e-2), tmp_path)
+    assert done.results["tuned"]["loss"] < done.results["base"]["loss"]
+    config = json.loads((tmp_path / "adapter_config.json").read_text(encoding="utf-8"))
+    wanted = {"lora-split": (False, "softmax"), "uniform": (True, "uniform")}[method]
+    assert (config["shared_A"], config["router"]) == wanted
+    own = done.results["parameters"]
+    whole = trained_on(make_recipe(max_steps=1), tmp_path / "whole").results["parameters"]
+    assert (own["adapter"] > whole["adapter"]) == (method == "lora-split")
+    assert (own["router"] == 0) == (method == "uniform")
+    assert method in (tmp_path / "README.md").read_text(encoding="utf-8")
+
+
 def test_one_component_can_be_trained_alone(make_recipe: Make, tmp_path: Path) -> None:
     recipe = make_recipe(method="lora", max_steps=2)
     recipe.tuner.num_heads, recipe.components.k, recipe.components.only = None, 2, 2
