@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from app.processes import in_process
+from app.processes import OnProgress, in_process
 from hydralora.clustering import Clusters, Component, renamed
 from hydralora.components import find_components_of_files, read_files_by_model
 from hydralora.data.dataset import Dataset
@@ -26,7 +26,6 @@ from hydralora.runs import RUN_ID, Run, RunStore
 from hydralora.serving import Loaded, load_base_model, load_run
 
 MODEL_QUEUE = "model"  # handlers that use the loaded model wait in one queue
-OnProgress = Callable[[int, int], None]
 KEPT_ANSWERS = 64
 KEPT_TURNS = 1000
 QUEUE_SECONDS = 3.0
@@ -125,7 +124,7 @@ class Services:
             dataset = self.datasets.get(dataset_id)
             rows = dataset.files, dataset.mapping
             read = None
-            if settings.features in ("model", "sentence"):
+            if settings.by_model:
                 read = self.remember(
                     ("features", dataset_id, asked.features_key),
                     lambda: in_process(read_files_by_model, *rows, settings, model, on_progress=on_progress),

@@ -29,7 +29,9 @@ class JobManager:
     def start(self, recipe: Recipe) -> Run:
         """Create a run; its worker starts now, or when it is its turn, and goes on when this process ends."""
         run = self.store.create(recipe)
-        self._enqueue(run)
+        with self._lock():
+            self._append(run)
+        self.advance()
         return run
 
     def resume(self, run: Run) -> int:
@@ -130,11 +132,6 @@ class JobManager:
         self.store.write_queue(rest)
         _spawn(run, recipe)
         return True
-
-    def _enqueue(self, run: Run) -> None:
-        with self._lock():
-            self._append(run)
-        self.advance()
 
     def _append(self, run: Run) -> None:
         queue = self.store.queue()

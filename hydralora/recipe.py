@@ -71,6 +71,11 @@ class ComponentSettings(Section):
         None, ge=1, description="Train on one component's rows alone: its number from 1, as the page counts. None: all."
     )
 
+    @property
+    def by_model(self) -> bool:
+        """Whether a model reads every row, in place of a count of their words."""
+        return self.features in ("model", "sentence")
+
 
 class TunerSettings(Section):
     r: int = Field(8, ge=1, le=1024, description="Rank of A and of every head.")

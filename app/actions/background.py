@@ -6,9 +6,9 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from app.processes import EVERY, OnProgress
+
 T = TypeVar("T")
-EVERY = 0.2  # seconds between two looks
-OnProgress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)

@@ -69,8 +69,7 @@ def find(services: Services, dataset_id: str, asked: Asked) -> Iterator[str | Do
         services.clusters(dataset_id, asked, on_progress)
         return view(services, dataset_id, asked)
 
-    by_model = asked.settings.features in ("model", "sentence")
-    what = "Clustering; a model reads every row first" if by_model else "Clustering"
+    what = "Clustering; a model reads every row first" if asked.settings.by_model else "Clustering"
     told = ""
     for step in in_background(work):
         if isinstance(step, Done):

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from app import figures
-from app.actions.background import EVERY, Done, in_background
+from app.actions.background import Done, in_background
 from app.actions.data import row_cells
+from app.processes import EVERY
 from app.services import Asked, Services
 from hydralora.clustering.features import sample_rows
 from hydralora.data.examples import Example
@@ -118,8 +119,7 @@ def _view(
     )
     whole = len(drawn) == len(data.examples)
     sample = "" if whole else f" A random sample is drawn, {len(drawn):,} of {len(data.examples):,} rows."
-    by_model = asked.settings.features in ("model", "sentence")
-    near = "the model takes for alike" if by_model else "use the same words"
+    near = "the model takes for alike" if asked.settings.by_model else "use the same words"
     return MapView(
         figure,
         f"Rows that {near} lie close together; lasso some, click one, or search, to read them below. "

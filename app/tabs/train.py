@@ -10,7 +10,7 @@ from app.actions import train as actions
 from app.components.plot import plot_panel
 from app.forms import Widget, values, widget
 from app.services import Services
-from app.tabs.messages import say, sentence, shown
+from app.tabs.messages import QUIET, say, sentence, shown
 from hydralora.errors import HydraError
 from hydralora.models import DEFAULT_MODEL
 
@@ -151,37 +151,29 @@ def build(
         lambda *held: list(held),
         settings,
         kept,
-        show_progress="hidden",
-        api_visibility="private",
+        **QUIET,
     )
     page.load(
         lambda held: held if held and len(held) == len(settings) else [gr.skip() for _ in settings],
         kept,
         settings,
-        show_progress="hidden",
-        api_visibility="private",
+        **QUIET,
     )
     form = [dataset, *settings]
     start.click(begin, form, [run, start], api_visibility="private")
     stop.click(end, run, stop, api_visibility="private")
     resume.click(go_on, run, resume, api_visibility="private")
-    refreshing: dict[str, Any] = {
-        "fn": show,
-        "inputs": [run, seen],
-        "outputs": outputs,
-        "api_visibility": "private",
-    }
-    gr.Timer(POLL_SECONDS).tick(**refreshing, show_progress="hidden")
-    gr.on([run.change, page.load], **refreshing, show_progress="hidden")
+    refreshing: dict[str, Any] = {"fn": show, "inputs": [run, seen], "outputs": outputs} | QUIET
+    gr.Timer(POLL_SECONDS).tick(**refreshing)
+    gr.on([run.change, page.load], **refreshing)
     estimated = [fields["training.max_steps"], fields["training.batch_size"], model]
     gr.on(
         [tab.select, dataset.change, *(item.change for item in estimated)],
         describe,
         form,
         device,
-        show_progress="hidden",
+        **QUIET,
         trigger_mode="always_last",
-        api_visibility="private",
     )
     outlined = [fields[key] for key in ("tuner.num_heads", "tuner.r", "method", "components.only")]
     gr.on(
@@ -189,8 +181,7 @@ def build(
         outline,
         form,
         planned,
-        show_progress="hidden",
+        **QUIET,
         trigger_mode="always_last",
-        api_visibility="private",
     )
     return TrainTab(fields, following)

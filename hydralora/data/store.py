@@ -140,13 +140,8 @@ class DatasetStore:
     def _names(self, dataset_id: str) -> dict[str, list[str]]:
         try:
             return dict(json.loads(self._names_file(dataset_id).read_text(encoding="utf-8"))["names"])
-        except (
-            OSError,
-            ValueError,
-            KeyError,
-            TypeError,
-        ):  # never written, or damaged: names are no reason to show nothing
-            return {}
+        except (OSError, ValueError, KeyError, TypeError):
+            return {}  # never written, or damaged: names are no reason to show nothing
 
     def _names_file(self, dataset_id: str) -> Path:
         return self.folder / f"{self.get(dataset_id).id}.names.json"
