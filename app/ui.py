@@ -9,6 +9,7 @@ from app.actions import data as data_actions
 from app.actions import train as train_actions
 from app.services import Services
 from app.tabs import chat, clusters, data, parameters, train
+from app.tabs.kept import browser_state, keep, restore
 from hydralora.data.store import DEMO
 
 STYLE = Path(__file__).with_name("style.css")
@@ -28,8 +29,8 @@ def build(services: Services) -> gr.Blocks:
     with gr.Blocks(
         title="HydraLoRA studio", analytics_enabled=False, fill_width=True, delete_cache=(3600, 3600)
     ) as page:
-        kept = gr.BrowserState({"dataset": DEMO, "run": None, "tab": TABS[0]}, storage_key="hydralora", secret="kept")
-        form = gr.BrowserState(None, storage_key="hydralora-form", secret="kept")  # in a tab it would be made too late
+        kept = browser_state({"dataset": DEMO, "run": None, "tab": TABS[0]}, "hydralora")
+        form = browser_state(None, "hydralora-form")
         with gr.Row(elem_id="context"):
             gr.HTML("<h1>HydraLoRA studio</h1>", min_width=200)
             dataset = gr.Dropdown(data_actions.choices(services), value=DEMO, label="Dataset", elem_id="dataset")
@@ -49,7 +50,7 @@ def build(services: Services) -> gr.Blocks:
             with gr.Tab("5 Chat", id="chat") as chat_tab:
                 chat.build(services, dataset, run, model, chat_tab)
 
-        def restore(kept: dict[str, Any] | None) -> tuple:
+        def reopen(kept: dict[str, Any] | None) -> tuple:
             kept = kept or {}
             datasets = data_actions.choices(services)
             runs = train_actions.run_choices(services)
@@ -66,17 +67,11 @@ def build(services: Services) -> gr.Blocks:
         def go(tab: str) -> gr.Tabs:
             return gr.Tabs(selected=tab)
 
-        page.load(restore, kept, [dataset, run, tabs], api_visibility="private", show_progress="hidden")
-        _keep(kept, "dataset", dataset)
-        _keep(kept, "run", run)
+        restore(page, kept, reopen, [dataset, run, tabs])
+        for key, source in (("dataset", dataset), ("run", run)):
+            keep(kept, [source.change], [source], f"(kept, now) => ({{...kept, {key}: now}})")
         for name, tab in zip(TABS, (data_tab, clusters_tab, train_tab, parameters_tab, chat_tab), strict=True):
-            tab.select(
-                lambda state, name=name: (state or {}) | {"tab": name},
-                kept,
-                kept,
-                show_progress="hidden",
-                api_visibility="private",
-            )
+            keep(kept, [tab.select], [], f"kept => ({{...kept, tab: '{name}'}})")
         data_view.next.click(lambda: go("clusters"), None, tabs, api_visibility="private")
         fields = train_view.fields
         planned = [fields[key] for key in ("tuner.num_heads", "components.only", "method", "data.stratify")] + [tabs]
@@ -92,13 +87,3 @@ def build(services: Services) -> gr.Blocks:
         train_view.next.click(lambda: go("parameters"), None, tabs, api_visibility="private")
         parameters_view.next.click(lambda: go("chat"), None, tabs, api_visibility="private")
     return page
-
-
-def _keep(kept: gr.BrowserState, key: str, source: gr.Dropdown) -> None:
-    source.change(
-        lambda state, value: (state or {}) | {key: value},
-        [kept, source],
-        kept,
-        show_progress="hidden",
-        api_visibility="private",
-    )

@@ -10,6 +10,7 @@ from app.actions import train as actions
 from app.components.plot import plot_panel
 from app.forms import Widget, values, widget
 from app.services import Services
+from app.tabs.kept import keep, restore
 from app.tabs.messages import QUIET, say, sentence, shown
 from hydralora.errors import HydraError
 from hydralora.models import DEFAULT_MODEL
@@ -146,18 +147,12 @@ def build(
         return gr.Button(interactive=False)
 
     settings = [model, *fields.values()]
-    gr.on(
-        [item.change for item in settings],
-        lambda *held: list(held),
-        settings,
+    keep(kept, [item.change for item in settings], settings, "(_, ...now) => now")
+    restore(
+        page,
         kept,
-        **QUIET,
-    )
-    page.load(
         lambda held: held if held and len(held) == len(settings) else [gr.skip() for _ in settings],
-        kept,
         settings,
-        **QUIET,
     )
     form = [dataset, *settings]
     start.click(begin, form, [run, start], api_visibility="private")

@@ -97,6 +97,22 @@ def test_search_selects_rows_and_leaves_the_others_grey(clusters: Page, seen: Se
     assert seen.errors == []
 
 
+def test_what_was_asked_for_outlives_a_reload_at_once(clusters: Page, seen: Seen) -> None:
+    page = clusters
+    page.locator("#components-k input").fill("5")
+    expect(page.locator("#clusters-sentence")).to_contain_text("5 components, as you asked.")
+    page.reload()
+    expect(page.get_by_role("tab", name="2 Clusters")).to_have_attribute("aria-selected", "true")
+    expect(page.locator("#components-k input")).to_have_value("5")
+    expect(page.locator("#clusters-sentence")).to_contain_text("5 components, as you asked.")
+    page.locator("#use-heads").click()
+    expect(page.locator("#plan")).to_contain_text("HydraLoRA: 5 heads of rank 8")
+    page.reload()  # with another tab, and settings of it
+    expect(page.get_by_role("tab", name="3 Train")).to_have_attribute("aria-selected", "true")
+    expect(page.locator("#tuner-num_heads input")).to_have_value("5")
+    assert seen.errors == []
+
+
 def test_trials_are_run_and_other_settings_forget_them(clusters: Page) -> None:
     page = clusters
     page.get_by_text("How many, by other methods").click()
