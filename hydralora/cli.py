@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hydralora.console import answering, print_event, progress, run_line, say
+from hydralora.console import answering, comparison, print_event, progress, run_line, say, scores_text
 from hydralora.errors import ConfigError, HydraError, ModelError
 
 if TYPE_CHECKING:
@@ -366,6 +366,111 @@ def resume(
     state = _followed(jobs, found, seen) if follow else jobs.refresh(found)
     told = {"run": found.id, "folder": str(found.folder), "state": state["state"], "step": step}
     return told | {"shown": f"{found.id}  {state['state']}"}
+
+
+@_command
+def compare(
+    run: Annotated[list[str], typer.Argument(metavar="RUN...", help="Runs' ids or folders.")],
+    as_json: Json = False,
+    workspace: Workspace = None,
+) -> dict[str, Any]:
+    """What was set differently in runs, and what came of each, beside the base model."""
+    from hydralora.comparing import compare
+    from hydralora.jobs import JobManager
+    from hydralora.runs import RunStore
+
+    jobs = JobManager(RunStore(workspace))
+    found = [jobs.store.get(name) for name in run]
+    compared = compare([(one, jobs.refresh(one)) for one in found])
+    return compared | {"shown": comparison(compared)}
+
+
+@_command
+def evaluate(
+    run: RunName,
+    data: Annotated[list[Path], typer.Option(help="A file of rows with answers; may be repeated.")],
+    mapping: Annotated[Path | None, typer.Option(help="A mapping file: which column holds what.")] = None,
+    as_json: Json = False,
+    workspace: Workspace = None,
+) -> dict[str, Any]:
+    """Loss and exact match of a run, and of its base model, on the rows of a file."""
+    from hydralora.applying import evaluate_run
+    from hydralora.data.mapping import load_mapping
+    from hydralora.runs import RunStore
+
+    found = RunStore(workspace).get(run)
+    with progress("evaluating") as on_progress:
+        scores = evaluate_run(found, data, load_mapping(mapping) if mapping else None, on_progress)
+    return scores | {"shown": scores_text(scores)}
+
+
+@_command
+def generate(
+    run: RunName,
+    file: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Files of rows with questions.")],
+    out: Annotated[Path, typer.Option(help="Write the answers here, as JSONL.")],
+    column: Annotated[
+        str | None, typer.Option(help="The column with the questions, where rows have no answers.")
+    ] = None,
+    mapping: Annotated[Path | None, typer.Option(help="A mapping file: which column holds what.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(help="Longest answer in tokens.", min=1)] = 256,
+    as_json: Json = False,
+    workspace: Workspace = None,
+) -> dict[str, Any]:
+    """Answer every row of a file, greedily."""
+    from hydralora.applying import answer_file
+    from hydralora.data.mapping import load_mapping
+    from hydralora.runs import RunStore
+
+    found = RunStore(workspace).get(run)
+    with progress("answering") as on_progress:
+        given = load_mapping(mapping) if mapping else None
+        told = answer_file(found, file, out, column, given, max_new_tokens, on_progress)
+    right = "" if told["exact_match"] is None else f", {told['exact_match']:.1%} as the file has them"
+    return told | {"path": str(out.resolve()), "shown": f"{told['rows']} answers in {out}{right}"}
+
+
+@_command
+def export(
+    run: RunName,
+    form: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            help="adapter; lora: a plain LoRA of the heads' mean gates; merged: the base model with that LoRA in it; "
+            "official: as the published code reads it.",
+        ),
+    ] = "adapter",
+    out: Annotated[
+        Path | None, typer.Option(help="A .zip file, or a new folder. Default: RUN-FORMAT.zip, here.")
+    ] = None,
+    as_json: Json = False,
+    workspace: Workspace = None,
+) -> dict[str, Any]:
+    """Write a run's adapter to a file or a folder that can be given to others."""
+    from hydralora.runs import RunStore
+    from hydralora.transfer import export_run
+
+    found = RunStore(workspace).get(run)
+    told = export_run(found, form, out or Path(f"{found.id}-{form}.zip"))
+    apart = "" if told["kl"] is None else f"; {told['kl']:.4g} nats a token from the routed model"
+    return told | {"shown": f"{told['path']}, {told['bytes'] / 1e6:.1f} MB{apart}"}
+
+
+@_command
+def import_(
+    file: Annotated[Path, typer.Argument(help="A zip file of `hydralora export`.")],
+    model: Annotated[str | None, typer.Option(help="The base model, where it was a folder elsewhere.")] = None,
+    as_json: Json = False,
+    workspace: Workspace = None,
+) -> dict[str, Any]:
+    """Make a run of an exported adapter. Nothing in the file is executed."""
+    from hydralora.runs import RunStore
+    from hydralora.transfer import import_run
+
+    run = import_run(RunStore(workspace), file, model)
+    told = {"run": run.id, "state": run.state()["state"], "path": str(run.folder), "bytes": file.stat().st_size}
+    return told | {"kl": None, "shown": run_line(run.state())}
 
 
 @_command

@@ -92,5 +92,42 @@ def run_line(state: dict[str, Any]) -> str:
     return f"{state['id']}  {state['state']:12} {steps}{state['message']}"
 
 
+def comparison(compared: dict[str, Any]) -> str:
+    """Runs side by side: a line for each, and the settings that are not alike."""
+    lines = [
+        f"{'run':22}{'state':13}{'method':12}{'N':>3}{'r':>5}{'loss':>9}{'exact':>8}{'parameters':>13}{'seconds':>9}"
+    ]
+    for row in compared["results"]:
+        lines.append(
+            f"{row['run']:22}{row['state']:13}{row['method']:12}{_cell(row['heads'], 3, '')}{row['rank']:5}"
+            f"{_cell(row['loss'], 9, '.4f')}{_cell(row['exact_match'], 8, '.1%')}"
+            f"{_cell(row['parameters'], 13, ',')}{_cell(row['seconds'], 9, '.0f')}"
+        )
+    lines += [f"{name}: {', '.join(map(str, of.values()))}" for name, of in compared["differences"].items()]
+    return "\n".join(lines)
+
+
+def scores_text(scores: dict[str, Any]) -> str:
+    """Measurements beside the base model's, of all rows, of each task and of each component."""
+    base = scores["base"]
+    lines = [_scores_line("all rows", base, scores)]
+    for key, name in (("per_task", "task"), ("per_component", "component")):
+        lines += [_scores_line(f"{name} {group}", base[key][group], found) for group, found in scores[key].items()]
+    if scores["components_unknown"]:
+        lines.append(f"components unknown: {scores['components_unknown']}")
+    return "\n".join(lines)
+
+
+def _scores_line(name: str, base: dict[str, Any], tuned: dict[str, Any]) -> str:
+    return (
+        f"{name:24}{tuned['rows']:6} rows  loss {base['loss']:.4f} -> {tuned['loss']:.4f}  "
+        f"exact match {base['exact_match']:.1%} -> {tuned['exact_match']:.1%}"
+    )
+
+
+def _cell(value: float | None, width: int, form: str) -> str:
+    return f"{'-' if value is None else format(value, form):>{width}}"
+
+
 def _print_error(kind: str, message: str) -> None:
     print(to_json({"version": 1, "error": {"kind": kind, "message": message}}))

@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
-from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopPLogitsWarper
+from transformers import GenerationConfig, LogitsProcessorList, TemperatureLogitsWarper, TopPLogitsWarper
 
 from hydralora.data.templates import encode_prompt
 from hydralora.errors import ConfigError
@@ -71,7 +71,7 @@ def generate(
     """
     sampling = sampling or Sampling()
     prompt = encode_prompt(tokenizer, list(messages))
-    room = _room(model, len(prompt))
+    room = room_for(model, len(prompt))
     generator = torch.Generator().manual_seed(sampling.seed)
     warpers = _warpers(sampling)
     ends = end_tokens(model, tokenizer)
@@ -99,6 +99,24 @@ def gated_modules(model: Any) -> list[str]:
     return list(recorded_layers(model))
 
 
+@torch.inference_mode()
+def answer_batch(model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[str]:
+    """Greedy answers to several prompts at once, given as token ids; padded at their left, so that all end together."""
+    width = max(map(len, prompts))
+    pad = tokenizer.pad_token_id
+    padded = torch.tensor([[pad] * (width - len(ids)) + list(ids) for ids in prompts])
+    mask = torch.tensor([[0] * (width - len(ids)) + [1] * len(ids) for ids in prompts])
+    device = next(model.parameters()).device
+    greedy = GenerationConfig(
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        pad_token_id=pad,
+        eos_token_id=sorted(end_tokens(model, tokenizer)) or None,
+    )
+    out = model.generate(input_ids=padded.to(device), attention_mask=mask.to(device), generation_config=greedy)
+    return tokenizer.batch_decode(out[:, width:], skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+
 def end_tokens(model: Any, tokenizer: Any) -> set[int]:
     """Ids that end a turn: the tokenizer's, and those of the model's generation config."""
     configured = getattr(model.generation_config, "eos_token_id", None)
@@ -106,8 +124,12 @@ def end_tokens(model: Any, tokenizer: Any) -> set[int]:
     return {i for i in [*ids, tokenizer.eos_token_id] if i is not None}
 
 
-def _room(model: Any, prompt_tokens: int) -> int:
-    """How many tokens fit behind the prompt."""
+def room_for(model: Any, prompt_tokens: int) -> int:
+    """How many tokens fit behind a prompt.
+
+    Raises:
+        ConfigError: none.
+    """
     limit = getattr(model.config, "max_position_embeddings", None) or sys.maxsize
     if prompt_tokens >= limit:
         raise ConfigError(

@@ -37,6 +37,7 @@ class Prepared:
     heldout: list[Encoded]
     rows: dict[str, int]  # rows read: train, heldout
     problems: dict[str, int]  # rows of both that were left out, or cut, by kind
+    sources: list[dict[str, str]]  # file and sha256 of what was trained on
     tasks: list[str] | None  # of each row that was clustered
     train_labels: list[int]  # component of each row of `train`, -1 for noise
     clusters: Clusters  # of all rows of the training file, those held out of it too
@@ -67,7 +68,7 @@ def prepare(recipe: Recipe, on_stage: Callable[[str], None]) -> Prepared:
     settings = recipe.training
     _set_threads(settings.threads, recipe.launch.processes)
     on_stage("reading the data")
-    data = _read(recipe)
+    data = read_rows(recipe)
     on_stage("clustering")
     clusters = components_of(recipe, data.examples)
     components = renamed(clusters.components, recipe.components.names)
@@ -100,6 +101,7 @@ def prepare(recipe: Recipe, on_stage: Callable[[str], None]) -> Prepared:
         heldout=heldout_rows,
         rows={"train": len(train), "heldout": len(heldout)},
         problems=dict(sum((Counter(found.by_kind) for found in encoded), Counter(rows.by_kind))),
+        sources=[{"file": file, "sha256": found} for file, found in zip(data.files, data.hashes, strict=True)],
         tasks=data.tasks,
         train_labels=train_labels,
         clusters=clusters,
@@ -115,7 +117,7 @@ def read_split(recipe: Recipe) -> Split:
     Raises:
         HydraError: a file can't be used, or there are too few rows.
     """
-    data = _read(recipe)
+    data = read_rows(recipe)
     by_component = recipe.data.stratify == "component" and not recipe.data.eval
     return _split(recipe, data, components_of(recipe, data.examples) if by_component else None)
 
@@ -146,8 +148,12 @@ def components_of(recipe: Recipe, examples: Sequence[Example]) -> Clusters:
     return found
 
 
-def _read(recipe: Recipe, file: str | None = None) -> Dataset:
-    """The training file, or another one that is read in the same way."""
+def read_rows(recipe: Recipe, file: str | None = None) -> Dataset:
+    """The training file, or another one that is read in the same way.
+
+    Raises:
+        DatasetError: it can't be used.
+    """
     data = recipe.data
     mapping = load_mapping(Path(data.mapping)) if data.mapping else None
     return read_dataset(file or data.train, mapping, data.task_column)
@@ -157,7 +163,7 @@ def _split(recipe: Recipe, dataset: Dataset, clusters: Clusters | None) -> Split
     """Training and held-out rows of a dataset that was read; its clusters are needed to stratify by component."""
     data, seed = recipe.data, recipe.training.seed
     if data.eval:
-        return split_by_file(dataset, _read(recipe, data.eval))
+        return split_by_file(dataset, read_rows(recipe, data.eval))
     groups: Sequence[object] | None = None
     if data.stratify == "task":
         groups = dataset.tasks

@@ -229,8 +229,30 @@ class Recipe(Section):
             )
         return self
 
+    def portable(self) -> "Recipe":
+        """The same without folders of this machine: files and models that lie in one are called by their names."""
+        moved = self.model_copy(deep=True)
+        train = self.data.train
+        moved.data.train = [_name(file) for file in train] if isinstance(train, list) else _name(train)
+        for section, key in (
+            (moved.data, "eval"),
+            (moved.data, "mapping"),
+            (moved.launch, "fsdp_config"),
+            (moved.launch, "deepspeed"),
+        ):
+            value = getattr(section, key)
+            setattr(section, key, _name(value) if isinstance(value, str) else value)
+        moved.model = _name(self.model) if Path(self.model).is_absolute() else self.model
+        sentence = self.components.sentence_model
+        moved.components.sentence_model = _name(sentence) if Path(sentence).is_absolute() else sentence
+        return moved
+
     def to_yaml(self) -> str:
         return yaml.safe_dump({"version": VERSION} | self.model_dump(), sort_keys=False, allow_unicode=True)
+
+
+def _name(file: str) -> str:
+    return file if file.startswith("hub:") else file.replace("\\", "/").rpartition("/")[2]
 
 
 def parse_recipe(values: Any, where: str = "recipe") -> Recipe:

@@ -19,13 +19,15 @@ METHODS = {
     "lora-split": "LoRA-Split",
     "uniform": "HydraLoRA without a router",
 }
+RESULTS_HEAD = """| rows of | loss before | loss after | exact match before | exact match after |
+|---|---|---|---|---|"""
 CARD = """---
 library_name: peft
 tags: [hydralora]
 ---
 # {title}
 
-Trained on `{base}` ({source}, weights sha256 `{hash}`) with {rows} rows in {k} components.
+Trained on `{base}` ({source}, weights sha256 `{hash}`) with {rows} rows in {k} components, of {data}.
 
 ```python
 import hydralora  # registers the method with PEFT; without it PEFT doesn't know the adapter's type
@@ -52,16 +54,32 @@ def save_adapter(model: Any, recipe: Recipe, prepared: Prepared, folder: Path) -
 
 
 def _card(recipe: Recipe, prepared: Prepared) -> str:
-    base = prepared.files.describe()
+    base, recipe = prepared.files.describe(), recipe.portable()
     return CARD.format(
         title=f"{METHODS[recipe.method]} adapter",
-        base=base["id"],
+        base=recipe.model,
         source=base["source"],
         hash=base["hash"],
         rows=len(prepared.train),
         k=prepared.k,
+        data=", ".join(f"{source['file']} (sha256 `{source['sha256']}`)" for source in prepared.sources),
         recipe=recipe.to_yaml(),
     )
+
+
+def results_table(results: dict[str, Any]) -> str:
+    """A run's measurements on its held-out rows, as a part of a model card; empty where there are none."""
+    base, tuned = results.get("base"), results.get("tuned")
+    if not base or not tuned:
+        return ""
+    key = "per_task" if base["per_task"] else "per_component"
+    groups = [("all", base, tuned)] + [(group, base[key][group], tuned[key][group]) for group in base[key]]
+    lines = []
+    for group, before, after in groups:
+        losses = [f"{scores['loss']:.3f}" if scores["loss"] is not None else "" for scores in (before, after)]
+        shares = [f"{scores['exact_match']:.1%}" for scores in (before, after)]
+        lines.append(f"| {' | '.join([group, *losses, *shares])} |")
+    return "\n".join(["", "Held-out rows, before and after:", "", RESULTS_HEAD, *lines, ""])
 
 
 def hash_adapter(folder: Path) -> str:
@@ -102,6 +120,7 @@ def describe_run(
     ari = overlap(clusters.labels, [task or None for task in tasks]).ari if tasks else None
     return {
         "rows": prepared.counts,
+        "data": prepared.sources,
         "k": clusters.k,
         "sizes": clusters.sizes,
         "components": [{"id": c.id, "name": c.name, "size": c.size, "terms": c.terms} for c in prepared.components],

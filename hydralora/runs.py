@@ -6,7 +6,8 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -86,6 +87,28 @@ class Run:
             write_json(self.folder / "state.json", state)
         return state
 
+    def begin(self, recipe: Recipe, **state: Any) -> None:
+        """Write the recipe and the first state: queued, unless `state` says otherwise."""
+        write_text(self.folder / "recipe.yaml", recipe.to_yaml())
+        first = {
+            "version": VERSION,
+            "id": self.id,
+            "state": "queued",
+            "step": 0,
+            "max_steps": recipe.training.max_steps,
+            "pid": None,
+            "started": time.time(),
+            "heartbeat": time.time(),
+            "message": "",
+            "base": None,
+            "adapter_hash": None,
+        }
+        write_json(self.folder / "state.json", first | state)
+
+    def write_events(self, events: Iterable[dict[str, Any]]) -> None:
+        """All events anew."""
+        write_text(self.folder / "events.jsonl", "".join(to_json(event) + "\n" for event in events))
+
     def add_event(self, event: dict[str, Any]) -> None:
         with (self.folder / "events.jsonl").open("a", encoding="utf-8") as file:
             file.write(to_json(event) + "\n")
@@ -105,7 +128,7 @@ class Run:
         newest = self.newest_checkpoint()
         step = newest[0] if newest else 0
         kept = [event for event in self._read_events() if event["step"] <= step and event.get("split") != "after"]
-        write_text(self.folder / "events.jsonl", "".join(to_json(event) + "\n" for event in kept))
+        self.write_events(kept)
         (self.folder / "stop").unlink(missing_ok=True)
         return step
 
@@ -144,28 +167,24 @@ class RunStore:
 
     def create(self, recipe: Recipe) -> Run:
         """A new run, queued, with its recipe on disk."""
+        with self.place() as run:
+            run.begin(recipe)
+        return self.get(run.id)
+
+    @contextmanager
+    def place(self) -> Iterator[Run]:
+        """A new run to fill; after the block it is among the others, under the same id, in another folder.
+
+        An error leaves nothing of it.
+        """
         run_id = f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
-        building = self.folder / f".{run_id}"
+        building = self.folder / ".building" / run_id
         building.mkdir(parents=True)
-        (building / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
-        write_json(
-            building / "state.json",
-            {
-                "version": VERSION,
-                "id": run_id,
-                "state": "queued",
-                "step": 0,
-                "max_steps": recipe.training.max_steps,
-                "pid": None,
-                "started": time.time(),
-                "heartbeat": time.time(),
-                "message": "",
-                "base": None,
-                "adapter_hash": None,
-            },
-        )
-        os.replace(building, self.folder / run_id)
-        return Run(self.folder / run_id)
+        try:
+            yield Run(building)
+            os.replace(building, self.folder / run_id)
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
 
     def get(self, run: str) -> Run:
         """The run with this id, or in this folder.

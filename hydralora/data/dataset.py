@@ -35,6 +35,7 @@ class Dataset:
 
     Attributes:
         files: the files' names.
+        hashes: sha256 of each file's content.
         encodings: of each file's text; empty where it has none.
         mapping: which column held what.
         file_rows: how many rows each file holds, the bad ones included.
@@ -44,6 +45,7 @@ class Dataset:
     """
 
     files: tuple[str, ...]
+    hashes: tuple[str, ...]
     encodings: tuple[str, ...]
     mapping: Mapping
     file_rows: tuple[int, ...]
@@ -139,19 +141,23 @@ def read_dataset(
     if not paths:
         raise DatasetError("No data file is named. Name at least one.")
     sources = [open_source(fetch_dataset(str(path)) if str(path).startswith(PREFIX) else path) for path in paths]
-    folder = cache_root() / "datasets" / _key(sources, mapping, task_column)
+    hashes = tuple(map(_hash, sources))
+    folder = cache_root() / "datasets" / _key(sources, hashes, mapping, task_column)
     if (folder / "dataset.json").exists():
         os.utime(folder)
     else:
         _build(folder, sources, mapping, task_column, on_progress)
-    return _opened(folder, sources)
+    return _opened(folder, sources, hashes)
 
 
-def _key(sources: Sequence[Source], mapping: Mapping | None, task_column: str | None) -> str:
+def _hash(source: Source) -> str:
+    with source.path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _key(sources: Sequence[Source], hashes: Sequence[str], mapping: Mapping | None, task_column: str | None) -> str:
     content: list[Any] = [VERSION, mapping and mapping.model_dump(), task_column]
-    for source in sources:
-        with source.path.open("rb") as file:
-            content.append([source.type, source.packed, hashlib.file_digest(file, "sha256").hexdigest()])
+    content += ([source.type, source.packed, found] for source, found in zip(sources, hashes, strict=True))
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
 
 
@@ -237,10 +243,11 @@ def _forget_old(folder: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _opened(folder: Path, sources: Sequence[Source]) -> Dataset:
+def _opened(folder: Path, sources: Sequence[Source], hashes: tuple[str, ...]) -> Dataset:
     about = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
     return Dataset(
         files=tuple(source.name for source in sources),
+        hashes=hashes,
         encodings=tuple(source.encoding for source in sources),
         mapping=parse_mapping(about["mapping"]),
         file_rows=tuple(about["file_rows"]),

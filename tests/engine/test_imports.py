@@ -22,7 +22,7 @@ ENGINE = (
     {"bake", "results", "trainer"},
     {"training", "runs"},
     {"jobs", "serving"},
-    {"worker"},
+    {"worker", "applying", "transfer", "comparing"},
     {"experiments", "bench", "estimate", "console"},
     {"cli"},
 )

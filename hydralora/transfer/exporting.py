@@ -1,0 +1,133 @@
+"""A run leaves a workspace: as an adapter, a plain LoRA, a merged model, or in the published format."""
+
+import json
+import os
+import secrets
+import shutil
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from hydralora.bake import Baked, bake
+from hydralora.data.batches import collate
+from hydralora.data.templates import encode_all
+from hydralora.errors import ConfigError, RunError
+from hydralora.files import folder_written_whole, to_json
+from hydralora.models import load_adapted
+from hydralora.preparation import read_split
+from hydralora.recipe import Recipe
+from hydralora.results import results_table
+from hydralora.runs import Run
+from hydralora.serving import Loaded, load_run
+from hydralora.transfer.about import ABOUT, About, Event
+from hydralora.tuner.convert import save_official
+
+Format = Literal["adapter", "lora", "merged", "official"]
+FORMATS: tuple[Format, ...] = get_args(Format)
+MEASURED_ROWS = 64  # held-out rows on which a plain LoRA's mixture is taken and its divergence measured
+BATCH = 8
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+
+
+def export_run(run: Run, form: str, out: Path) -> dict[str, Any]:
+    """Write a run's adapter to `out`: a zip file where its name ends so, else a folder.
+
+    Args:
+        form: "adapter", as PEFT loads it with this package, and all that `import_run` needs; "lora", a plain LoRA of
+            the heads' mean gates on held-out rows, an approximation; "merged", the base model with that LoRA in its
+            weights; "official", as the published code reads it.
+
+    Returns:
+        path, bytes, and kl, the divergence of a plain LoRA from the routed model in nats a token; None elsewhere.
+
+    Raises:
+        HydraError: the run has no adapter, or can't be had in this form, or `out` can't be written.
+    """
+    if form not in FORMATS:
+        raise ConfigError(f"--format is {form!r}. Choose one of {', '.join(FORMATS)}.")
+    if not run.has_adapter:
+        raise RunError(f"Run {run.id} is {run.state()['state']} and has no adapter yet. Wait until it has one.")
+    kl = None
+    try:
+        with _place(out.resolve()) as folder:
+            if form == "adapter":
+                _write_adapter(run, folder)
+            elif form == "official":
+                save_official(load_run(run).model, folder)
+            else:
+                kl = _write_plain(run, folder, merged=form == "merged")
+    except OSError as error:
+        raise RunError(f"{out}: can't be written ({error.strerror or error}). Give another --out.") from error
+    files = [out] if out.is_file() else list(out.iterdir())
+    return {"path": str(out.resolve()), "bytes": sum(file.stat().st_size for file in files), "kl": kl}
+
+
+@contextmanager
+def _place(out: Path) -> Iterator[Path]:
+    """A folder to write into; at the end it stands at `out`, zipped where that name ends so."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if out.suffix != ".zip":
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise RunError(f"{out}: something is there already. Give another --out.")
+        with folder_written_whole(out) as folder:
+            yield folder
+        return
+    building = out.with_name(f".{out.name}-{secrets.token_hex(4)}")
+    with folder_written_whole(building) as folder:
+        yield folder
+        packed = folder / out.name
+        with zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED) as archive:  # weights don't shrink
+            for path in sorted(folder.iterdir()):
+                if path != packed:
+                    archive.write(path, path.name)
+        os.replace(packed, out)
+    shutil.rmtree(building)
+
+
+def _write_adapter(run: Run, folder: Path) -> None:
+    state, recipe = run.state(), run.recipe().portable()
+    shutil.copyfile(run.adapter / WEIGHTS, folder / WEIGHTS)
+    config = json.loads((run.adapter / CONFIG).read_text(encoding="utf-8"))
+    config["base_model_name_or_path"] = recipe.model  # it was a folder of this machine
+    (folder / CONFIG).write_text(json.dumps(config, indent=2), encoding="utf-8")
+    card = (run.adapter / "README.md").read_text(encoding="utf-8")
+    (folder / "README.md").write_text(card + results_table(state.get("results") or {}), encoding="utf-8")
+    (folder / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
+    base = state["base"] | {"id": recipe.model}
+    about = About.model_validate({key: state.get(key) for key in About.model_fields} | {"version": 1, "base": base})
+    (folder / ABOUT).write_text(to_json(about.model_dump()), encoding="utf-8")
+    events = (Event.model_validate(event) for event in run.events())
+    lines = (to_json(event.model_dump(exclude_unset=True)) + "\n" for event in events)
+    (folder / "events.jsonl").write_text("".join(lines), encoding="utf-8")
+
+
+def _write_plain(run: Run, folder: Path, merged: bool) -> float | None:
+    """A plain LoRA, or the base model with it merged; returns its divergence from the routed model."""
+    recipe, loaded, kl = run.recipe(), load_run(run), None
+    lora, files = run.adapter, loaded.files
+    if recipe.has_heads:
+        baked = _baked(recipe, loaded)
+        lora, kl = folder / "lora" if merged else folder, baked.kl
+        baked.save(lora)
+    elif not merged:
+        shutil.copytree(run.adapter, folder, dirs_exist_ok=True)
+    if merged:
+        if recipe.quantization != "none":
+            raise ConfigError("merged: the base model is in 4 bits, and no LoRA can be added to those. Export lora.")
+        model = load_adapted(files, lora, "cpu").merge_and_unload()
+        model.save_pretrained(folder, safe_serialization=True)
+        loaded.tokenizer.save_pretrained(folder)
+        if recipe.has_heads:
+            (folder / "README.md").write_bytes((lora / "README.md").read_bytes())
+            shutil.rmtree(lora)
+    return kl
+
+
+def _baked(recipe: Recipe, loaded: Loaded) -> Baked:
+    heldout = read_split(recipe).heldout[:MEASURED_ROWS]
+    rows = encode_all(loaded.tokenizer, heldout, recipe.training.max_length, "cut").rows
+    pad = loaded.tokenizer.pad_token_id
+    batches = [collate(rows[start : start + BATCH], pad) for start in range(0, len(rows), BATCH)]
+    return bake(loaded.model, "mean", batches)

@@ -1,0 +1,141 @@
+"""A run comes into a workspace, from a zip file that somebody else may have made."""
+
+import json
+import os
+import stat
+import tempfile
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from hydralora.errors import ConfigError, HydraError, ModelError, RunError
+from hydralora.models import find_model
+from hydralora.recipe import Recipe, parse_recipe, validation_message
+from hydralora.results import hash_adapter
+from hydralora.runs import Run, RunStore
+from hydralora.transfer.about import ABOUT, ADAPTER, MEMBERS, About, Event
+
+LARGEST = 4 * 2**30  # bytes of the weights; a member of text takes at most LARGEST_TEXT
+LARGEST_TEXT = 64 * 2**20
+CHUNK = 2**20
+
+
+def import_run(store: RunStore, file: Path, model: str | None = None) -> Run:
+    """Make a run of a zip file that `export_run` wrote. Nothing in it is executed, or written outside the run's folder.
+
+    Args:
+        model: the base model, where it was a folder of the machine that the file comes from.
+
+    Raises:
+        RunError: the file is no such zip, holds anything else, or is too large.
+        ModelError: its adapter is damaged, or of a kind that is not loaded.
+        ConfigError: its recipe can't be read, or `model` must be given.
+    """
+    try:
+        with zipfile.ZipFile(file) as archive:
+            _refuse_other_members(file, archive)
+            with store.place() as run, tempfile.TemporaryDirectory(dir=run.folder) as unpacked:
+                for member in archive.infolist():
+                    _extract(archive, member, Path(unpacked) / member.filename)
+                _fill(run, file, Path(unpacked), model)
+    except (zipfile.BadZipFile, NotImplementedError, EOFError, zlib.error) as error:
+        raise RunError(f"{file.name}: it is no whole zip file ({error}). Export the run again.") from error
+    except OSError as error:
+        raise RunError(f"{file.name}: can't be read, or its run not written ({error.strerror or error}).") from error
+    return store.get(run.id)
+
+
+def _refuse_other_members(file: Path, archive: zipfile.ZipFile) -> None:
+    names = [member.filename for member in archive.infolist()]
+    for member in archive.infolist():
+        name, kind = member.filename, stat.S_IFMT(member.external_attr >> 16)
+        if name not in MEMBERS or names.count(name) > 1:
+            raise RunError(
+                f"{file.name}: it holds {name[:80]!r}; an exported run holds {', '.join(MEMBERS)}, once each, and "
+                "nothing else. Export the run again."
+            )
+        if kind not in (0, stat.S_IFREG) or member.flag_bits & 1:
+            raise RunError(f"{file.name}: {name} is a link, or encrypted. Export the run again.")
+    missing = [name for name in MEMBERS if name not in names]
+    if missing:
+        raise RunError(f"{file.name}: there is no {missing[0]} in it. It is not a run that was exported as an adapter.")
+
+
+def _extract(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path) -> None:
+    """Write a member, and stop where it is larger than it may be, whatever its header says."""
+    most = LARGEST if member.filename.endswith(".safetensors") else LARGEST_TEXT
+    written = 0
+    with archive.open(member) as packed, target.open("xb") as out:
+        while chunk := packed.read(CHUNK):
+            written += len(chunk)
+            if written > most:
+                raise RunError(f"{member.filename} in it is larger than {most // 2**20} MB. It is not taken.")
+            out.write(chunk)
+
+
+def _fill(run: Run, file: Path, unpacked: Path, model: str | None) -> None:
+    """Make a run of what was unpacked, once all of it is found to be right."""
+    try:
+        about = About.model_validate_json((unpacked / ABOUT).read_bytes())
+    except ValidationError as error:
+        raise RunError(f"{file.name}: {ABOUT}: {validation_message(error)}.") from error
+    _check_adapter(file, unpacked, about.adapter_hash)
+    recipe = _recipe(file, unpacked / "recipe.yaml", about, model)
+    lines = (unpacked / "events.jsonl").read_text(encoding="utf-8", errors="replace").splitlines()
+    run.write_events(_event(file, number, line) for number, line in enumerate(lines, 1))
+    run.adapter.mkdir()
+    for name in ADAPTER:
+        os.replace(unpacked / name, run.adapter / name)
+    run.log.touch()
+    run.begin(recipe, **about.model_dump(exclude={"version"}), state="finished", message=_told(about, recipe))
+
+
+def _event(file: Path, number: int, line: str) -> dict[str, Any]:
+    try:
+        return Event.model_validate_json(line).model_dump(exclude_unset=True)
+    except ValidationError as error:
+        raise RunError(f"{file.name}: events.jsonl, line {number}: {validation_message(error)}.") from error
+
+
+def _recipe(file: Path, path: Path, about: About, model: str | None) -> Recipe:
+    try:
+        recipe = parse_recipe(yaml.safe_load(path.read_text(encoding="utf-8")), f"{file.name}: recipe.yaml").portable()
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file.name}: recipe.yaml can't be read as YAML. Export the run again.") from error
+    if model is None and about.base.source == "folder":
+        raise ConfigError(
+            f"{file.name}: its base model was the folder {recipe.model!r} of another machine. Name yours with --model."
+        )
+    return recipe.model_copy(update={"model": model or recipe.model})
+
+
+def _told(about: About, recipe: Recipe) -> str:
+    """That it was imported, and whether its base model is known not to be the one it was trained on."""
+    told = f"imported, after {about.step} steps elsewhere"
+    try:
+        here = find_model(recipe.model, download=False).hash
+    except HydraError:
+        return f"{told}; its base model, {recipe.model}, is not on this machine yet"
+    return told if here == about.base.hash else f"{told}; the base model here has other weights than it was trained on"
+
+
+def _check_adapter(file: Path, adapter: Path, adapter_hash: str | None) -> None:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+        with safe_open(adapter / "adapter_model.safetensors", "pt") as weights:
+            count = len(weights.keys())
+    except (ValueError, SafetensorError) as error:
+        raise ModelError(f"{file.name}: its adapter can't be read ({error}). Export the run again.") from error
+    kind = config.get("peft_type") if isinstance(config, dict) else None
+    if kind not in ("HYDRALORA", "LORA") or not count:
+        raise ModelError(f"{file.name}: its adapter is of type {kind!r}, with {count} weights. Export a trained run.")
+    if asked := [key for key in ("auto_mapping", "megatron_config") if config.get(key)]:
+        raise ModelError(f"{file.name}: adapter_config.json sets {asked[0]}, which names code to load. It is refused.")
+    if hash_adapter(adapter) != adapter_hash:
+        raise ModelError(f"{file.name}: the weights are not those that were exported (sha256). Export the run again.")
