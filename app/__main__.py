@@ -53,6 +53,7 @@ def serve(
         typer.echo(f"{error.kind} error: {error} The app starts without it.", err=True)
     warm_up()
     services = Services(store.workspace)
+    services.store.empty_bin()
     services.jobs.set_slots(slots)
     services.keep_queue()
     gr.set_static_paths([PLOTLY_JS])

@@ -318,6 +318,39 @@ def loss(events: Sequence[dict[str, Any]]) -> str:
     )
 
 
+def losses(runs: Sequence[tuple[str, Sequence[dict[str, Any]]]]) -> str:
+    """Training loss of several runs over steps, with what all held-out rows gave before and after."""
+    traces: list[Any] = []
+    for i, (name, events) in enumerate(runs):
+        look = {"color": NEUTRAL[i % len(NEUTRAL)]}
+        for kind, mode, dash in (("train", "lines", "solid"), ("live", "lines", "dot"), ("whole", "markers", "solid")):
+            found = [event for event in events if _loss_kind(event) == kind]
+            traces.append(
+                go.Scatter(
+                    x=[event["step"] for event in found],
+                    y=[event["loss"] for event in found],
+                    mode=mode,
+                    name=_short(name),
+                    legendgroup=str(i),
+                    showlegend=kind == "train",
+                    line=look | {"dash": dash},
+                    marker=look | {"symbol": head_mark(i), "size": 10},
+                )
+            )
+    return _json(
+        traces,
+        title="Loss on the answers",
+        xaxis={"title": {"text": "step"}},
+        yaxis={"title": {"text": "nats a token"}, "rangemode": "tozero"},
+    )
+
+
+def _loss_kind(event: dict[str, Any]) -> str:
+    if event["kind"] != "eval":
+        return event["kind"]
+    return "live" if event["split"] == "live" else "whole"
+
+
 def head_load(events: Sequence[dict[str, Any]]) -> str:
     """Mean gate of each head over steps, and the gates' entropy as a share of its maximum."""
     gates = [event for event in events if event["kind"] == "gates"]

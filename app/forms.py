@@ -69,6 +69,11 @@ def values(keys: Iterable[str], shown: Iterable[Any]) -> dict[str, Any]:
     return out
 
 
+def shown(value: Any) -> Any:
+    """A recipe's value as its widget holds it: None in an optional number is 0."""
+    return 0 if value is None else value
+
+
 def _is_optional(info: FieldInfo) -> bool:
     return type(None) in get_args(info.annotation)
 

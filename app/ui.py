@@ -1,19 +1,22 @@
-"""The page: the context bar, the five tabs in the order of the work, and what is kept over a reload."""
+"""The page: the context bar, the tabs in the order of the work, and what is kept over a reload."""
 
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
+from app import forms
 from app.actions import data as data_actions
+from app.actions import runs as runs_actions
 from app.actions import train as train_actions
 from app.services import Services
-from app.tabs import chat, clusters, data, parameters, train
+from app.tabs import chat, clusters, data, parameters, runs, train
 from app.tabs.kept import browser_state, keep, restore
+from app.tabs.messages import shown
 from hydralora.data.store import DEMO
 
 STYLE = Path(__file__).with_name("style.css")
-TABS = ("data", "clusters", "train", "parameters", "chat")
+TABS = ("data", "clusters", "train", "runs", "parameters", "chat")
 FONT = ["system-ui", "-apple-system", "Segoe UI", "sans-serif"]
 
 
@@ -45,9 +48,11 @@ def build(services: Services) -> gr.Blocks:
                 train_view = train.build(
                     services, dataset, run, train_tab, page, form, model, max_length, clusters_view.fields
                 )
-            with gr.Tab("4 Parameters", id="parameters") as parameters_tab:
+            with gr.Tab("4 Runs", id="runs") as runs_tab:
+                runs_view = runs.build(services, run, runs_tab, model)
+            with gr.Tab("5 Parameters", id="parameters") as parameters_tab:
                 parameters_view = parameters.build(services, run, parameters_tab)
-            with gr.Tab("5 Chat", id="chat") as chat_tab:
+            with gr.Tab("6 Chat", id="chat") as chat_tab:
                 chat.build(services, dataset, run, model, chat_tab)
 
         def reopen(kept: dict[str, Any] | None) -> tuple:
@@ -70,7 +75,9 @@ def build(services: Services) -> gr.Blocks:
         restore(page, kept, reopen, [dataset, run, tabs])
         for key, source in (("dataset", dataset), ("run", run)):
             keep(kept, [source.change], [source], f"(kept, now) => ({{...kept, {key}: now}})")
-        for name, tab in zip(TABS, (data_tab, clusters_tab, train_tab, parameters_tab, chat_tab), strict=True):
+        for name, tab in zip(
+            TABS, (data_tab, clusters_tab, train_tab, runs_tab, parameters_tab, chat_tab), strict=True
+        ):
             keep(kept, [tab.select], [], f"kept => ({{...kept, tab: '{name}'}})")
         data_view.next.click(lambda: go("clusters"), None, tabs, api_visibility="private")
         fields = train_view.fields
@@ -84,6 +91,17 @@ def build(services: Services) -> gr.Blocks:
             planned,
             api_visibility="private",
         )
+
+        @shown
+        def use_settings(run_id: str) -> tuple:
+            dataset_id, name, held = runs_actions.settings(services, run_id, list(fields))
+            values = [forms.shown(value) for value in held]
+            if dataset_id is None:
+                gr.Warning("Its dataset is not in this workspace, so the dataset above stays as it is.")
+            return dataset_id or gr.skip(), name or gr.skip(), *values, go("train")
+
+        runs_view.again.click(use_settings, run, [dataset, model, *fields.values(), tabs], api_visibility="private")
+        runs_view.next.click(lambda: go("parameters"), None, tabs, api_visibility="private")
         train_view.next.click(lambda: go("parameters"), None, tabs, api_visibility="private")
         parameters_view.next.click(lambda: go("chat"), None, tabs, api_visibility="private")
     return page

@@ -8,6 +8,7 @@ from hydralora.bake import bake
 from hydralora.errors import ConfigError, DatasetError, HydraError, ModelError, RunError
 from hydralora.gates import record_gates
 from hydralora.generation import generate
+from hydralora.models import find_model
 from hydralora.runs import RunStore
 from hydralora.steering import steer_gates
 from hydralora.training import train
@@ -29,6 +30,7 @@ __all__ = [
     "RunError",
     "RunStore",
     "bake",
+    "find_model",
     "generate",
     "init_router",
     "load_official",

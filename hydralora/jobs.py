@@ -64,11 +64,22 @@ class JobManager:
             if state["state"] not in ACTIVE:
                 raise RunError(f"Run {run.id} is {state['state']}, so there is nothing to stop.")
             if self.is_waiting(run):
-                queue = self.store.queue()
-                self.store.write_queue(replace(queue, waiting=[other for other in queue.waiting if other != run.id]))
-                run.update(state="stopped", message="before it started")
+                self._leave(run)
             else:
                 run.request_stop()  # only the worker writes its run's state while it lives
+
+    def delete(self, run: Run) -> None:
+        """Take a run out of the list, and of the queue; `RunStore.restore` brings it back.
+
+        Raises:
+            RunError: it is at work.
+        """
+        with self._lock():
+            if self.is_waiting(run):
+                self._leave(run)
+            elif self.refresh(run)["state"] in ACTIVE:
+                raise RunError(f"Run {run.id} is at work. Stop it first, then delete it.")
+            self.store.delete(run)
 
     def move(self, run: Run, place: int) -> None:
         """Give a waiting run another place in the queue, 0 for the next.
@@ -132,6 +143,11 @@ class JobManager:
         self.store.write_queue(rest)
         _spawn(run, recipe)
         return True
+
+    def _leave(self, run: Run) -> None:
+        queue = self.store.queue()
+        self.store.write_queue(replace(queue, waiting=[other for other in queue.waiting if other != run.id]))
+        run.update(state="stopped", message="before it started")
 
     def _append(self, run: Run) -> None:
         queue = self.store.queue()

@@ -22,6 +22,7 @@ from hydralora.files import patiently, to_json, write_json, write_text
 from hydralora.recipe import Recipe, load_recipe
 
 VERSION = 1
+BIN_SECONDS = 24 * 3600
 RUN_ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{4}")
 ACTIVE = ("queued", "preparing", "training", "evaluating", "stopping")
 NEEDED = {"id", "state", "step", "max_steps", "pid", "started", "heartbeat", "message"}  # in every state
@@ -141,12 +142,32 @@ class Run:
                 if line.endswith("\n"):
                     yield json.loads(line)
 
+    def label(self) -> "Label":
+        """What a person wrote on the run; nothing where nobody did."""
+        try:
+            return Label(**json.loads((self.folder / "label.json").read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            return Label()
+
+    def write_label(self, label: "Label") -> None:
+        write_json(self.folder / "label.json", asdict(label))
+
     def request_stop(self) -> None:
         (self.folder / "stop").touch()
 
     @property
     def stop_requested(self) -> bool:
         return (self.folder / "stop").exists()
+
+
+@dataclass(frozen=True)
+class Label:
+    """What a person calls a run, says of it, and finds it again by."""
+
+    name: str = ""
+    note: str = ""
+    tags: tuple[str, ...] = ()
+    version: int = VERSION
 
 
 @dataclass(frozen=True)
@@ -238,4 +259,33 @@ class RunStore:
         return sorted(found, key=lambda run: run.id, reverse=True)
 
     def delete(self, run: Run) -> None:
-        shutil.rmtree(run.folder)
+        """Take a run out of the list; `restore` brings it back for a day (`empty_bin`)."""
+        self._bin.mkdir(parents=True, exist_ok=True)
+        os.replace(run.folder, self._bin / run.id)
+
+    def deleted(self) -> list[str]:
+        """The ids of the runs that can be restored, the one deleted last first."""
+        found = [folder for folder in self._bin.glob("*") if RUN_ID.fullmatch(folder.name)]
+        return [folder.name for folder in sorted(found, key=lambda folder: folder.stat().st_ctime, reverse=True)]
+
+    def restore(self, run_id: str) -> Run:
+        """Bring a deleted run back.
+
+        Raises:
+            RunError: it is not among the deleted ones.
+        """
+        if run_id not in self.deleted():
+            raise RunError(f"Run {run_id} is not among those that were deleted, so it can't be brought back.")
+        os.replace(self._bin / run_id, self.folder / run_id)
+        return self.get(run_id)
+
+    def empty_bin(self) -> None:
+        """Delete for good what was deleted more than a day ago."""
+        for run_id in self.deleted():
+            folder = self._bin / run_id
+            if time.time() - folder.stat().st_ctime > BIN_SECONDS:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    @property
+    def _bin(self) -> Path:
+        return self.folder / ".deleted"

@@ -1,5 +1,6 @@
 """From what the form holds to a recipe; which base models may be named."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from app.services import Asked, Services
+from hydralora.data.store import StoredDataset
 from hydralora.errors import ConfigError
 from hydralora.models import CATALOGUE, DEFAULT_MODEL
 from hydralora.recipe import Recipe, parse_components, parse_recipe
@@ -65,6 +67,27 @@ def recipe_from_form(services: Services, dataset_id: str, model: str, values: di
     recipe = parse_recipe(settings, "Settings")
     _name_components(services, dataset_id, recipe)
     return recipe
+
+
+def form_from_recipe(services: Services, recipe: Recipe, keys: Iterable[str]) -> tuple[str | None, str, list[Any]]:
+    """What the form holds where it asks for this recipe: dataset, base model, and the values of `keys`.
+
+    The dataset is None where this workspace doesn't have it; "" is a base model that the form can't name.
+    """
+    train = recipe.data.train if isinstance(recipe.data.train, list) else [recipe.data.train]
+    files = [Path(file) for file in train]
+    found = (one.id for one in services.datasets.all() if list(one.files) == files and _same_heldout(one, recipe))
+    own = {folder.resolve(): name for name, folder in _own_models(services).items()}
+    model = own.get(Path(recipe.model).resolve(), "" if Path(recipe.model).is_absolute() else recipe.model)
+    values = []
+    for key in keys:
+        section, _, name = key.rpartition(".")
+        values.append(getattr(getattr(recipe, section) if section else recipe, name))
+    return next(found, None), model, values
+
+
+def _same_heldout(dataset: StoredDataset, recipe: Recipe) -> bool:
+    return (str(dataset.heldout) if dataset.heldout else None) == recipe.data.eval
 
 
 def component_settings(services: Services, model: str, values: dict[str, Any]) -> Asked:

@@ -5,7 +5,7 @@ import os
 import secrets
 import shutil
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -24,6 +24,7 @@ from hydralora.serving import Loaded, load_run
 from hydralora.transfer.about import ABOUT, About, Event
 from hydralora.tuner.convert import save_official
 
+OnProgress = Callable[[int, int], None]
 Format = Literal["adapter", "lora", "merged", "official"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 MEASURED_ROWS = 64  # held-out rows on which a plain LoRA's mixture is taken and its divergence measured
@@ -31,13 +32,14 @@ BATCH = 8
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
-def export_run(run: Run, form: str, out: Path) -> dict[str, Any]:
+def export_run(run: Run, form: str, out: Path, on_progress: OnProgress = lambda done, total: None) -> dict[str, Any]:
     """Write a run's adapter to `out`: a zip file where its name ends so, else a folder.
 
     Args:
         form: "adapter", as PEFT loads it with this package, and all that `import_run` needs; "lora", a plain LoRA of
             the heads' mean gates on held-out rows, an approximation; "merged", the base model with that LoRA in its
             weights; "official", as the published code reads it.
+        on_progress: called with (0, 1) at the start: what takes its time can't be counted.
 
     Returns:
         path, bytes, and kl, the divergence of a plain LoRA from the routed model in nats a token; None elsewhere.
@@ -50,6 +52,7 @@ def export_run(run: Run, form: str, out: Path) -> dict[str, Any]:
     if not run.has_adapter:
         raise RunError(f"Run {run.id} is {run.state()['state']} and has no adapter yet. Wait until it has one.")
     kl = None
+    on_progress(0, 1)
     try:
         with _place(out.resolve()) as folder:
             if form == "adapter":

@@ -211,10 +211,10 @@ def _screenshots(page: Page, app: App) -> None:
     for width, theme in ((1280, "light"), (1280, "dark"), (390, "light"), (390, "dark")):
         page.set_viewport_size({"width": width, "height": 900})
         page.evaluate("dark => document.body.classList.toggle('dark', dark)", theme == "dark")
-        for name in ("1 Data", "2 Clusters", "3 Train", "4 Parameters", "5 Chat"):
+        for name in ("1 Data", "2 Clusters", "3 Train", "4 Runs", "5 Parameters", "6 Chat"):
             open_tab(page, name)
             page.wait_for_timeout(700)
-            if name == "5 Chat":
+            if name == "6 Chat":
                 assert page.locator("#bars .plot").evaluate("plot => plot.offsetHeight") > 200  # a resize keeps it
             page.screenshot(path=SCREENSHOTS / f"{name[2:].lower()}-{width}-{theme}.png", full_page=True)
             assert page.evaluate("document.documentElement.scrollWidth") <= width, f"{name} is wider than {width}"

@@ -1,0 +1,290 @@
+"""The Runs tab: all runs in a table; one of them named, measured, given away or deleted; several compared."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from app import figures
+from app.actions.background import Done, in_background
+from app.actions.recipes import form_from_recipe, model_name, resolve_model
+from app.actions.train import run_choices
+from app.processes import in_process
+from app.services import Services
+from hydralora.applying import answer_file, evaluate_run
+from hydralora.comparing import compare, summary
+from hydralora.errors import HydraError, RunError
+from hydralora.models import find_model
+from hydralora.results import METHODS
+from hydralora.runs import Label
+from hydralora.transfer import export_run, import_run
+
+COLUMNS: dict[str, Literal["str", "number"]] = {
+    "run": "str",
+    "name": "str",
+    "state": "str",
+    "method": "str",
+    "N": "number",
+    "rank": "number",
+    "dataset": "str",
+    "base model": "str",
+    "loss": "number",
+    "exact match, %": "number",
+    "training, s": "number",
+    "tags": "str",
+}
+FORMATS = {
+    "The adapter, with recipe and results": "adapter",
+    "A plain LoRA of the heads' mean gates, an approximation": "lora",
+    "The base model with that LoRA merged into it": "merged",
+    "The adapter as the published code reads it": "official",
+}
+SCORE_COLUMNS = ["rows of", "rows", "loss, base", "loss, run", "exact match, base", "exact match, run"]
+ALL = "all rows"
+
+
+@dataclass(frozen=True)
+class RunView:
+    """What the page shows of one run; all empty where there is none."""
+
+    sentence: str = ""
+    name: str = ""
+    note: str = ""
+    tags: str = ""
+    recipe: str = ""
+    code: str = ""
+    has_adapter: bool = False
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Runs side by side: `headers` and `rows` of two tables."""
+
+    sentence: str
+    figure: str = ""
+    headers: list[str] = field(default_factory=list)
+    rows: list[list[str]] = field(default_factory=list)
+    differences: list[list[str]] = field(default_factory=list)
+
+
+def table(services: Services) -> list[list[Any]]:
+    """A line for each run, newest first."""
+    lines = []
+    for run in services.store.all():
+        try:
+            row = summary(run, services.jobs.refresh(run))
+        except HydraError:  # from a newer version, or damaged: it must not hide the others
+            continue
+        label = run.label()
+        lines.append(
+            [
+                run.id,
+                label.name,
+                row["state"],
+                METHODS[row["method"]],
+                row["heads"],
+                row["rank"],
+                row["dataset"],
+                model_name(row["model"]),
+                _rounded(row["loss"], 4),
+                _rounded(row["exact_match"], 3, 100),
+                _rounded(row["seconds"], 0),
+                ", ".join(label.tags),
+            ]
+        )
+    return lines
+
+
+def view(services: Services, run_id: str | None) -> RunView:
+    """One run: what it is called, its recipe, and how it is used in code."""
+    if not run_id:
+        return RunView("No run is chosen. Click one in the table, or choose it above.")
+    run = services.run(run_id)
+    label, recipe, state = run.label(), run.recipe(), services.jobs.refresh(run)
+    result = summary(run, state)
+    told = f"{run.id} is {state['state']}: {state['message'].rstrip('.')}."
+    if result["loss"] is not None:
+        told += f" Held-out rows: {_cell(result['base_loss'], result['base_exact_match'])} before, "
+        told += f"{_cell(result['loss'], result['exact_match'])} after."
+    return RunView(
+        sentence=told,
+        name=label.name,
+        note=label.note,
+        tags=", ".join(label.tags),
+        recipe=recipe.portable().to_yaml(),
+        code=_code(run_id, recipe.portable().model),
+        has_adapter=run.has_adapter,
+    )
+
+
+def label(services: Services, run_id: str, name: str, note: str, tags: str) -> None:
+    """Keep what a person writes on a run; tags with commas between."""
+    found = dict.fromkeys(" ".join(tag.split()) for tag in tags.split(","))
+    services.run(run_id).write_label(Label(" ".join(name.split()), note.strip(), tuple(tag for tag in found if tag)))
+
+
+def settings(services: Services, run_id: str, keys: Sequence[str]) -> tuple[str | None, str, list[Any]]:
+    """A run's settings for the form: dataset (None where it is gone), base model, and the values of `keys`."""
+    return form_from_recipe(services, services.run(run_id).recipe(), keys)
+
+
+def delete(services: Services, run_id: str) -> str:
+    """Take a run out of the list; returns a sentence."""
+    services.jobs.delete(services.run(run_id))
+    return f"{run_id} is deleted; for a day it can be brought back."
+
+
+def restore(services: Services) -> str:
+    """Bring back the run that was deleted last; returns its id.
+
+    Raises:
+        RunError: none was deleted.
+    """
+    deleted = services.store.deleted()
+    if not deleted:
+        raise RunError("No run was deleted in the last day, so none can be brought back.")
+    return services.store.restore(deleted[0]).id
+
+
+def export(services: Services, run_id: str, form: str) -> Iterator[str | Done[Path]]:
+    """Write a run into a zip file to download; sentences come before it."""
+    run = services.run(run_id)
+    target = services.download(f"{run_id}-{form}.zip", of=str(run.state()["adapter_hash"]))
+    yield "Writing the file ..."
+    for step in in_background(lambda on_progress: in_process(export_run, run, form, target, on_progress=on_progress)):
+        if isinstance(step, Done):
+            kl = step.value["kl"]
+            apart = "" if kl is None else f" From the routed model it is {kl:.4g} nats a token away."
+            yield f"{target.name}, {step.value['bytes'] / 1e6:.1f} MB, is ready.{apart}"
+            yield Done(target)
+
+
+def take(services: Services, file: str, model: str) -> str:
+    """Make a run of an uploaded file; returns its id.
+
+    Args:
+        model: the base model that the form names, for an adapter whose own was a folder of another machine.
+
+    Raises:
+        HydraError: the file is not an exported run.
+    """
+    try:
+        return import_run(services.store, Path(file)).id
+    except HydraError as error:
+        if "--model" not in str(error):
+            raise
+    chosen = find_model(resolve_model(services, model), download=False)
+    return import_run(services.store, Path(file), str(chosen.folder)).id
+
+
+def evaluate(services: Services, run_id: str, file: str) -> Iterator[str | Done[list[list[Any]]]]:
+    """Measure a run on an uploaded file; sentences, then a table."""
+    run, name = services.run(run_id), Path(file).name
+    for step in in_background(lambda on_progress: in_process(evaluate_run, run, file, None, on_progress=on_progress)):
+        if isinstance(step, Done):
+            scores = step.value
+            left_out = scores["read"] - scores["rows"]
+            yield f"{name}: {scores['rows']} rows measured{f', {left_out} left out' if left_out else ''}."
+            yield Done(_score_rows(scores))
+        else:
+            yield f"Evaluating on {name}: {step[0]} of {step[1]} rows, those of the base model first."
+
+
+def _score_rows(scores: dict[str, Any]) -> list[list[Any]]:
+    groups = [(ALL, scores["base"], scores)]
+    for key, kind in (("per_task", "task"), ("per_component", "component")):
+        for group, found in scores[key].items():
+            name = group if kind == "task" else int(group) + 1
+            groups.append((f"{kind} {name}", scores["base"][key][group], found))
+    return [
+        [name, tuned["rows"], *(f"{found['loss']:.3f}" for found in (base, tuned))]
+        + [f"{found['exact_match']:.1%}" for found in (base, tuned)]
+        for name, base, tuned in groups
+    ]
+
+
+def answers(services: Services, run_id: str, file: str) -> Iterator[str | Done[Path]]:
+    """Answer the rows of an uploaded file; sentences, then the file of answers."""
+    run = services.run(run_id)
+    out = services.download("answers.jsonl", of=f"{file} {run_id}")
+    arguments = (run, file, out, None, None, 256)
+    for step in in_background(lambda on_progress: in_process(answer_file, *arguments, on_progress=on_progress)):
+        if isinstance(step, Done):
+            right = step.value["exact_match"]
+            equal = "" if right is None else f" {right:.1%} are as the file has them."
+            yield f"{step.value['rows']} answers to {Path(file).name}.{equal}"
+            yield Done(out)
+        else:
+            yield f"Answering {Path(file).name}: {step[0]} of {step[1]} rows."
+
+
+def choices(services: Services) -> list[tuple[str, str]]:
+    """(label, id) of every run, newest first, by the name that a person gave it."""
+    names = {run.id: run.label().name for run in services.store.all()}
+    return [(names[run_id] or shown, run_id) for shown, run_id in run_choices(services)]
+
+
+def comparison(services: Services, run_ids: Sequence[str]) -> Comparison:
+    """Runs side by side, beside their base model."""
+    runs = [services.run(run_id) for run_id in run_ids]
+    if len(runs) < 2:
+        return Comparison("Choose two runs or more to compare.")
+    states = [services.jobs.refresh(run) for run in runs]
+    compared = compare(list(zip(runs, states, strict=True)))
+    names = [run.label().name or run.id for run in runs]
+    return Comparison(
+        "Solid: training loss; dotted: a sample of the held-out rows; marks: all of them, before and after. Runs on "
+        "other rows, or with other held-out rows, can't be compared by their loss.",
+        figures.losses([(name, run.events()) for name, run in zip(names, runs, strict=True)]),
+        ["rows of", "base model", *names],
+        _result_rows(compared["results"]),
+        [[name, *(_value(value) for value in values.values())] for name, values in compared["differences"].items()],
+    )
+
+
+def _result_rows(results: list[dict[str, Any]]) -> list[list[str]]:
+    first = results[0]
+    rows = [
+        [ALL, _cell(first["base_loss"], first["base_exact_match"])]
+        + [_cell(result["loss"], result["exact_match"]) for result in results]
+    ]
+    key = "per_task" if any(result["base"]["per_task"] for result in results) else "per_component"
+    groups = dict.fromkeys(group for result in results for group in result["base"][key])
+    for group in groups:
+        name = group if key == "per_task" else f"component {int(group) + 1}"
+        scores = [first["base"][key].get(group), *(result[key].get(group) for result in results)]
+        rows.append([name, *(_cell(found["loss"], found["exact_match"]) if found else "" for found in scores)])
+    for name, key, unit in (("parameters", "parameters", ""), ("training", "seconds", " s")):
+        rows.append([name, "", *(f"{result[key]:,.0f}{unit}" if result[key] else "" for result in results)])
+    return rows
+
+
+def _cell(loss: float | None, exact_match: float | None) -> str:
+    return "" if loss is None or exact_match is None else f"loss {loss:.3f}, exact match {exact_match:.1%}"
+
+
+def _value(value: Any) -> str:
+    """A setting's value, without folders of this machine."""
+    values = value if isinstance(value, list) else [value]
+    shown = (Path(one).name if isinstance(one, str) and Path(one).is_absolute() else str(one) for one in values)
+    return ", ".join(shown)
+
+
+def _rounded(value: float | None, digits: int, times: float = 1) -> float | None:
+    return None if value is None else round(value * times, digits)
+
+
+def _code(run_id: str, base: str) -> str:
+    return f'''# hydralora export {run_id} --out {run_id}-adapter, or unpack the zip file there
+import hydralora  # registers the method with PEFT
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+files = hydralora.find_model("{base}")
+base = AutoModelForCausalLM.from_pretrained(files.folder)
+tokenizer = AutoTokenizer.from_pretrained(files.folder)
+model = PeftModel.from_pretrained(base, "{run_id}-adapter")
+messages = [{{"role": "user", "content": "Add the two numbers. 19 plus 38"}}]
+for token in hydralora.generate(model, tokenizer, messages):
+    print(token.text, end="", flush=True)
+'''

@@ -1,0 +1,155 @@
+"""What the Runs tab computes: the table, one run's words, files that go and come, runs side by side."""
+
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from app.actions import runs, train
+from app.actions.background import Done
+from app.forms import shown
+from app.services import Services
+from hydralora.data.store import DEMO
+from hydralora.errors import HydraError, RunError
+from tests.conftest import FinishedRun
+
+
+def cells(services: Services, run_id: str) -> dict[str, object]:
+    line = next(line for line in runs.table(services) if line[0] == run_id)
+    return dict(zip(runs.COLUMNS, line, strict=True))
+
+
+def test_every_run_is_in_the_table_with_its_numbers(services: Services, finished: FinishedRun) -> None:
+    run, results = finished.run, finished.run.state()["results"]
+    found = cells(services, run.id)
+    assert found["state"] == "finished"
+    assert (found["method"], found["N"], found["rank"]) == ("HydraLoRA", 3, 4)
+    assert found["loss"] == round(results["tuned"]["loss"], 4)
+    assert found["exact match, %"] == round(100 * results["tuned"]["exact_match"], 3)
+    assert (found["dataset"], found["base model"]) == ("rows.jsonl", "tiny")
+
+
+def test_a_run_is_named_noted_and_tagged(services: Services, finished: FinishedRun) -> None:
+    run_id = finished.run.id
+    runs.label(services, run_id, " my  <b>run</b> ", "two\nlines", "good, slow,, good")
+    seen = runs.view(services, run_id)
+    assert (seen.name, seen.note, seen.tags) == ("my <b>run</b>", "two\nlines", "good, slow")
+    assert cells(services, run_id)["name"] == "my <b>run</b>"
+    assert ("my <b>run</b>", run_id) in runs.choices(services)
+    assert finished.run.state()["state"] == "finished"
+    runs.label(services, run_id, "", "", "")
+    assert runs.view(services, run_id).name == ""
+
+
+def test_a_deleted_run_comes_back(services: Services, finished: FinishedRun) -> None:
+    run = services.store.create(finished.run.recipe())
+    run.update(state="stopped", message="by hand")
+    with pytest.raises(RunError, match="none can be brought back"):
+        runs.restore(services)
+    assert run.id in runs.delete(services, run.id)
+    assert run.id not in [line[0] for line in runs.table(services)]
+    assert runs.restore(services) == run.id
+    assert cells(services, run.id)["state"] == "stopped"
+    runs.delete(services, run.id)
+    services.store.empty_bin()  # deleted just now, so it stays
+    assert services.store.deleted() == [run.id]
+
+
+def test_a_run_at_work_is_not_deleted(services: Services, finished: FinishedRun) -> None:
+    run = services.store.create(finished.run.recipe())  # queued, its process about to start
+    with pytest.raises(RunError, match="Stop it first"):
+        runs.delete(services, run.id)
+    run.update(state="stopped")
+    runs.delete(services, run.id)
+
+
+def test_an_export_comes_back_by_the_base_model_that_the_form_names(
+    services: Services, finished: FinishedRun, tmp_path: Path
+) -> None:
+    *sentences, done = runs.export(services, finished.run.id, "adapter")
+    assert isinstance(done, Done)
+    assert "is ready" in str(sentences[-1])
+    assert zipfile.is_zipfile(done.value)
+    other = Services(tmp_path / "other")
+    with pytest.raises(HydraError, match="not on this machine"):
+        runs.take(other, str(done.value), "nobody/nothing")
+    (other.store.workspace / "models").mkdir(parents=True)
+    (other.store.workspace / "models" / "mine").symlink_to(finished.run.recipe().model)
+    run_id = runs.take(other, str(done.value), "mine")
+    assert cells(other, run_id)["loss"] == cells(services, finished.run.id)["loss"]
+    other.close()
+
+
+def test_a_lora_export_says_how_far_it_is_from_the_routed_model(services: Services, finished: FinishedRun) -> None:
+    *sentences, done = runs.export(services, finished.run.id, "lora")
+    assert isinstance(done, Done)
+    assert "nats a token" in str(sentences[-1])
+
+
+def test_a_run_is_measured_on_and_answers_a_file(services: Services, finished: FinishedRun, tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    rows = [{"instruction": f"name fruit number x{i}", "output": "plum", "task": "fruit"} for i in range(3)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    *sentences, done = runs.evaluate(services, finished.run.id, str(file))
+    assert isinstance(done, Done)
+    assert sentences[-1] == "rows.jsonl: 3 rows measured."
+    assert [row[:2] for row in done.value[:2]] == [["all rows", 3], ["task fruit", 3]]
+    *_, answered = runs.answers(services, finished.run.id, str(file))
+    assert isinstance(answered, Done)
+    assert len(answered.value.read_text(encoding="utf-8").splitlines()) == 3
+    file.write_text('{"instruction": "", "output": ""}\n', encoding="utf-8")
+    with pytest.raises(HydraError, match="row 1"):
+        list(runs.evaluate(services, finished.run.id, str(file)))
+
+
+def test_runs_stand_side_by_side(services: Services, finished: FinishedRun) -> None:
+    recipe = finished.run.recipe()
+    recipe.tuner.r = 2
+    other = services.store.create(recipe)
+    other.update(state="stopped")
+    runs.label(services, other.id, "small", "", "")
+    seen = runs.comparison(services, [finished.run.id, other.id])
+    assert seen.headers == ["rows of", "base model", finished.run.id, "small"]
+    assert seen.differences == [["tuner.r", "4", "2"]]
+    measured = finished.run.state()["results"]
+    assert seen.rows[0][1].startswith(f"loss {measured['base']['loss']:.3f}")
+    assert [row[0] for row in seen.rows] == ["all rows", "fruit", "tool", "parameters", "training"]
+    traces = json.loads(seen.figure)["data"]
+    assert {trace["name"] for trace in traces} == {finished.run.id, "small"}
+    assert runs.comparison(services, [other.id]).figure == ""
+    runs.delete(services, other.id)
+
+
+def test_a_runs_settings_go_back_into_the_form(services: Services, model_folder: Path) -> None:
+    keys = ["tuner.num_heads", "method", "components.only", "training.epochs"]
+    (services.store.workspace / "models").mkdir(parents=True, exist_ok=True)
+    own = services.store.workspace / "models" / "own"
+    if not own.exists():
+        own.symlink_to(model_folder)
+    values = {"tuner.num_heads": 2, "method": "lora", "training.max_steps": 7}
+    recipe = train.recipe_from_form(services, DEMO, "own", values)
+    run = services.store.create(recipe)
+    run.update(state="stopped")
+    dataset_id, model, held = runs.settings(services, run.id, keys)
+    assert (dataset_id, model, held) == (DEMO, "own", [2, "lora", None, None])
+    assert [shown(value) for value in held] == [2, "lora", 0, 0]
+    runs.delete(services, run.id)
+
+
+@pytest.mark.slow
+def test_the_snippet_runs_as_it_stands(services: Services, finished: FinishedRun, tmp_path: Path) -> None:
+    code = runs.view(services, finished.run.id).code
+    assert str(services.store.workspace) not in code
+    assert str(Path(finished.run.recipe().model).parent) not in code
+    list(runs.export(services, finished.run.id, "adapter"))
+    exported = next(step.value for step in runs.export(services, finished.run.id, "adapter") if isinstance(step, Done))
+    with zipfile.ZipFile(exported) as archive:
+        archive.extractall(tmp_path / f"{finished.run.id}-adapter")
+    (tmp_path / "tiny").symlink_to(finished.run.recipe().model)
+    (tmp_path / "use.py").write_text(code, encoding="utf-8")
+    done = subprocess.run([sys.executable, "use.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout

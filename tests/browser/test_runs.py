@@ -1,0 +1,128 @@
+"""The Runs tab in a real browser: words, settings, deletion, files that go and come, runs side by side."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from hydralora.assets import demo_file
+from hydralora.jobs import JobManager
+from hydralora.recipe import parse_recipe
+from hydralora.runs import Run, RunStore
+from tests.browser.conftest import App, Seen
+from tests.browser.steps import choose, open_tab, traces
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+expect.set_options(timeout=30_000)
+
+
+@pytest.fixture(scope="module")
+def two_runs(app: App) -> Iterator[list[Run]]:
+    """A HydraLoRA and a LoRA of the tiny model on the demo, both finished."""
+    jobs = JobManager(RunStore(app.workspace))
+    made = []
+    for method, r in (("hydralora", 4), ("lora", 16)):
+        recipe = {
+            "model": str(app.workspace / "models" / "tiny"),
+            "method": method,
+            "data": {"train": [str(demo_file("train"))], "eval": str(demo_file("heldout"))},
+            "tuner": {"r": r},
+            "training": {"max_steps": 6, "log_every": 1, "eval_every": 0, "threads": 1},
+        }
+        run = jobs.start(parse_recipe(recipe))
+        assert jobs.follow(run)["state"] == "finished"
+        made.append(run)
+    yield made
+    for run in made:
+        if run.folder.exists():
+            jobs.store.delete(run)
+
+
+@pytest.fixture
+def runs_page(two_runs: list[Run], page: Page) -> Page:
+    open_tab(page, "4 Runs")
+    expect(page.locator("#runs-table")).to_contain_text(two_runs[0].id)
+    return page
+
+
+def test_a_run_is_named_found_again_and_its_settings_used(runs_page: Page, two_runs: list[Run], seen: Seen) -> None:
+    page = runs_page
+    page.locator("#runs-table").get_by_text(two_runs[0].id).click()
+    expect(page.locator("#run-sentence")).to_contain_text(f"{two_runs[0].id} is finished")
+    page.locator("#run-name textarea, #run-name input").fill("the <b>routed</b> one")
+    page.locator("#run-tags textarea, #run-tags input").fill("first, small")
+    page.locator("#keep-label").click()
+    expect(page.locator("#runs-table")).to_contain_text("the <b>routed</b> one")
+    page.reload()
+    expect(page.get_by_role("tab", name="4 Runs")).to_have_attribute("aria-selected", "true")
+    expect(page.locator("#runs-table")).to_contain_text("the <b>routed</b> one")
+    expect(page.locator("#run-tags textarea, #run-tags input")).to_have_value("first, small")
+    page.locator("#use-recipe").click()
+    expect(page.get_by_role("tab", name="3 Train")).to_have_attribute("aria-selected", "true")
+    expect(page.locator("#model input")).to_have_value("tiny (workspace)")
+    expect(page.locator("#training-max_steps input")).to_have_value("6")
+    expect(page.locator("#plan")).to_contain_text("a head of rank 4 for each component")
+    assert seen.errors == []
+
+
+def test_two_runs_are_compared(runs_page: Page, two_runs: list[Run], seen: Seen) -> None:
+    page = runs_page
+    page.locator("#compared input").click()
+    for run in two_runs:
+        page.get_by_role("option", name=re.compile(f"{run.id}|routed")).first.click()
+    page.keyboard.press("Escape")
+    expect(page.locator("#compare-settings")).to_contain_text("tuner.r")
+    expect(page.locator("#compare-settings")).not_to_contain_text("learning_rate")
+    expect(page.locator("#compare-results")).to_contain_text("arithmetic")
+    drawn = [trace for trace in traces(page, "compare-loss") if len(trace["x"]) == 6]
+    assert len(drawn) == 2
+    assert seen.errors == []
+
+
+def test_a_run_is_exported_deleted_brought_back_and_imported(
+    runs_page: Page, two_runs: list[Run], app: App, tmp_path: Path, seen: Seen
+) -> None:
+    page, run = runs_page, two_runs[1]
+    page.locator("#runs-table").get_by_text(run.id).click()
+    expect(page.locator("#run-sentence")).to_contain_text(f"{run.id} is finished")
+    page.locator("#export").click()
+    expect(page.locator("#export-told")).to_contain_text("is ready")
+    with page.expect_download() as download:
+        page.locator("#export-file").click()
+    file = tmp_path / "run.zip"
+    download.value.save_as(file)
+    page.locator("#delete-run").click()
+    expect(page.locator("#runs-told")).to_contain_text("is deleted")
+    expect(page.locator("#runs-table")).not_to_contain_text(run.id)
+    page.locator("#undo-delete").click()
+    expect(page.locator("#runs-told")).to_contain_text("is back")
+    expect(page.locator("#runs-table")).to_contain_text(run.id)
+    before = {one.id for one in RunStore(app.workspace).all()}
+    open_tab(page, "3 Train")
+    choose(page, "model", "tiny (workspace)")
+    open_tab(page, "4 Runs")
+    page.locator("input[data-testid='Import a run-upload-button']").set_input_files(file)
+    expect(page.locator("#runs-told")).to_contain_text("was imported")
+    expect(page.locator("#run-sentence")).to_contain_text("imported, after 6 steps elsewhere")
+    (new,) = {one.id for one in RunStore(app.workspace).all()} - before
+    assert RunStore(app.workspace).get(new).state()["adapter_hash"] == run.state()["adapter_hash"]
+    file.write_bytes(b"no zip at all")
+    page.locator("input[data-testid='Import a run-upload-button']").set_input_files(file)
+    expect(page.get_by_test_id("toast-body").first).to_contain_text("no whole zip file")
+    RunStore(app.workspace).delete(RunStore(app.workspace).get(new))
+    assert seen.errors == []
+
+
+def test_a_run_is_measured_on_a_file(runs_page: Page, two_runs: list[Run], tmp_path: Path, seen: Seen) -> None:
+    page = runs_page
+    page.locator("#runs-table").get_by_text(two_runs[0].id).click()
+    expect(page.locator("#run-sentence")).to_contain_text(f"{two_runs[0].id} is finished")
+    file = tmp_path / "new rows.jsonl"
+    file.write_text('{"instruction": "Add 1 and 2.", "output": "3", "task": "<i>sum</i>"}\n', encoding="utf-8")
+    page.locator("input[data-testid='Evaluate on a file-upload-button']").set_input_files(file)
+    expect(page.locator("#export-told")).to_contain_text("1 rows measured", timeout=60_000)
+    expect(page.locator("#scores")).to_contain_text("task <i>sum</i>")
+    assert seen.errors == []
