@@ -66,7 +66,7 @@ def build(services: Services) -> gr.Blocks:
             return (
                 gr.Dropdown(choices=datasets, value=dataset_id),
                 gr.Dropdown(choices=runs, value=chosen),
-                gr.Tabs(selected=tab),
+                gr.skip() if tab == TABS[0] else gr.Tabs(selected=tab),  # who was quick to open another stays there
             )
 
         def go(tab: str) -> gr.Tabs:

@@ -50,7 +50,7 @@ def runs_page(two_runs: list[Run], page: Page) -> Page:
 
 def test_a_run_is_named_found_again_and_its_settings_used(runs_page: Page, two_runs: list[Run], seen: Seen) -> None:
     page = runs_page
-    page.locator("#runs-table").get_by_text(two_runs[0].id).click()
+    page.locator("#runs-table").get_by_text(two_runs[0].id).filter(visible=True).first.click()
     expect(page.locator("#run-sentence")).to_contain_text(f"{two_runs[0].id} is finished")
     page.locator("#run-name textarea, #run-name input").fill("the <b>routed</b> one")
     page.locator("#run-tags textarea, #run-tags input").fill("first, small")
@@ -86,7 +86,7 @@ def test_a_run_is_exported_deleted_brought_back_and_imported(
     runs_page: Page, two_runs: list[Run], app: App, tmp_path: Path, seen: Seen
 ) -> None:
     page, run = runs_page, two_runs[1]
-    page.locator("#runs-table").get_by_text(run.id).click()
+    page.locator("#runs-table").get_by_text(run.id).filter(visible=True).first.click()
     expect(page.locator("#run-sentence")).to_contain_text(f"{run.id} is finished")
     page.locator("#export").click()
     expect(page.locator("#export-told")).to_contain_text("is ready")
@@ -118,7 +118,7 @@ def test_a_run_is_exported_deleted_brought_back_and_imported(
 
 def test_a_run_is_measured_on_a_file(runs_page: Page, two_runs: list[Run], tmp_path: Path, seen: Seen) -> None:
     page = runs_page
-    page.locator("#runs-table").get_by_text(two_runs[0].id).click()
+    page.locator("#runs-table").get_by_text(two_runs[0].id).filter(visible=True).first.click()
     expect(page.locator("#run-sentence")).to_contain_text(f"{two_runs[0].id} is finished")
     file = tmp_path / "new rows.jsonl"
     file.write_text('{"instruction": "Add 1 and 2.", "output": "3", "task": "<i>sum</i>"}\n', encoding="utf-8")
