@@ -1,12 +1,12 @@
 # make app: the app on http://127.0.0.1:7860. make test: lint, types, every test. make demo: the main job, no browser.
-# make test-gpu: what needs CUDA, and the bench.
+# make test-gpu: what needs CUDA, and the bench. make test-faults: a run killed 20 times at random.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 BROWSER := $(VENV)/browser
 
-.PHONY: app demo install test test-gpu test-quick
+.PHONY: app demo install test test-faults test-gpu test-quick
 
 app: install
 	$(BIN)/hydralora-app
@@ -21,6 +21,9 @@ test: install $(BROWSER)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	HYDRALORA_BROWSER="$$(cat $(BROWSER))" $(BIN)/pytest
+
+test-faults: install
+	HYDRALORA_KILLS=20 HYDRALORA_SEED=$$(date +%s) $(BIN)/pytest tests/engine/test_faults.py
 
 test-gpu: install
 	$(BIN)/pytest -m gpu

@@ -18,6 +18,7 @@ TRIAL_NAMES = {"kmeans": "this page", "kneedle": "Kneedle", "silhouette": "best 
 ColourBy = Literal["component", "task", "length"]
 LABEL = 32  # characters
 CURVE_POINTS = 500
+HEALTHY_ENTROPY = (0.3, 0.95)  # above: gates as good as uniform; below: one head takes nearly all
 MOST_TASKS = 20  # that have a colour and mark of their own in the map
 OTHER = "other tasks"
 MARGIN = {"l": 56, "r": 16, "t": 40, "b": 48}
@@ -285,8 +286,8 @@ def number_trials(found: Sequence[tuple[str, Sequence[int]]]) -> str:
 
 def loss(events: Sequence[dict[str, Any]]) -> str:
     """Training loss, and held-out loss where it was measured, over steps."""
-    trained = [event for event in events if event["kind"] == "train"]
-    sampled = [event for event in events if event["kind"] == "eval" and event["split"] == "live"]
+    trained = _thinned([event for event in events if event["kind"] == "train"])
+    sampled = _thinned([event for event in events if event["kind"] == "eval" and event["split"] == "live"])
     whole = [event for event in events if event["kind"] == "eval" and event["split"] != "live"]
     return _json(
         [
@@ -318,13 +319,75 @@ def loss(events: Sequence[dict[str, Any]]) -> str:
     )
 
 
+def training_curves(events: Sequence[dict[str, Any]]) -> str:
+    """Learning rate, gradient norm and speed over steps, one above the other."""
+    trained = _thinned([event for event in events if event["kind"] == "train"])
+    rows = (
+        ("learning_rate", "learning rate"),
+        ("gradient_norm", "gradient norm"),
+        ("tokens_per_second", "tokens a second"),
+    )
+    share = 1 / len(rows)
+    layout: dict[str, Any] = {}
+    traces = []
+    for i, (key, name) in enumerate(rows):
+        axis = "" if i == 0 else str(i + 1)
+        top = 1 - i * share
+        layout[f"yaxis{axis}"] = {
+            "domain": [top - share + 0.06, top],
+            "title": {"text": name},
+            "rangemode": "tozero",
+            "nticks": 4,
+        }
+        traces.append(
+            go.Scatter(
+                x=[event["step"] for event in trained],
+                y=[event.get(key) for event in trained],
+                yaxis=f"y{axis}",
+                mode="lines",
+                name=name,
+                line={"color": NEUTRAL[i]},
+            )
+        )
+    xaxis = {"title": {"text": "step"}, "anchor": f"y{len(rows)}"}
+    return _json(traces, title="How it trains", height=460, showlegend=False, xaxis=xaxis, **layout)
+
+
+def group_losses(events: Sequence[dict[str, Any]]) -> str:
+    """Held-out loss of each component over steps: of a sample while it trains, of all rows before and after."""
+    found = [event for event in events if event["kind"] == "eval" and event.get("per_component")]
+    groups = sorted({group for event in found for group in event["per_component"]}, key=int)
+    return _json(
+        [
+            go.Scatter(
+                x=[event["step"] for event in found if group in event["per_component"]],
+                y=[event["per_component"][group]["loss"] for event in found if group in event["per_component"]],
+                mode="lines+markers",
+                name=f"component {int(group) + 1}",
+                line={"color": head_colour(int(group))},
+                marker={"symbol": head_mark(int(group))},
+            )
+            for group in groups
+        ],
+        title="Held-out loss of each component",
+        xaxis={"title": {"text": "step"}},
+        yaxis={"title": {"text": "nats a token"}, "rangemode": "tozero"},
+    )
+
+
+def _thinned(points: Sequence[Any]) -> Sequence[Any]:
+    """At most CURVE_POINTS of them, evenly, the last one always: a long run stays as quick to draw as a short one."""
+    step = -(-len(points) // CURVE_POINTS)
+    return points if step <= 1 else [*points[:-1:step], points[-1]]
+
+
 def losses(runs: Sequence[tuple[str, Sequence[dict[str, Any]]]]) -> str:
     """Training loss of several runs over steps, with what all held-out rows gave before and after."""
     traces: list[Any] = []
     for i, (name, events) in enumerate(runs):
         look = {"color": NEUTRAL[i % len(NEUTRAL)]}
         for kind, mode, dash in (("train", "lines", "solid"), ("live", "lines", "dot"), ("whole", "markers", "solid")):
-            found = [event for event in events if _loss_kind(event) == kind]
+            found = _thinned([event for event in events if _loss_kind(event) == kind])
             traces.append(
                 go.Scatter(
                     x=[event["step"] for event in found],
@@ -353,7 +416,7 @@ def _loss_kind(event: dict[str, Any]) -> str:
 
 def head_load(events: Sequence[dict[str, Any]]) -> str:
     """Mean gate of each head over steps, and the gates' entropy as a share of its maximum."""
-    gates = [event for event in events if event["kind"] == "gates"]
+    gates = _thinned([event for event in events if event["kind"] == "gates"])
     steps = [event["step"] for event in gates]
     count = len(gates[0]["mean_gate"]) if gates else 0
     traces: list[Any] = [
@@ -376,8 +439,11 @@ def head_load(events: Sequence[dict[str, Any]]) -> str:
             line={"color": A_COLOUR, "dash": "dash"},
         )
     )
+    low, high = HEALTHY_ENTROPY
+    band = {"type": "rect", "xref": "paper", "x0": 0, "x1": 1, "y0": low, "y1": high, "layer": "below"}
     return _json(
         traces,
+        shapes=[band | {"line": {"width": 0}, "fillcolor": A_COLOUR, "opacity": 0.12}],
         title="Load of each head",
         xaxis={"title": {"text": "step"}},
         yaxis={"title": {"text": "mean gate"}, "range": [0, 1]},

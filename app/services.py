@@ -22,12 +22,13 @@ from hydralora.errors import DatasetError, HydraError, RunError
 from hydralora.generation import Token
 from hydralora.jobs import JobManager
 from hydralora.recipe import ComponentSettings
-from hydralora.runs import RUN_ID, Run, RunStore
+from hydralora.runs import RUN_ID, EventTail, Run, RunStore
 from hydralora.serving import Loaded, load_base_model, load_run
 
 MODEL_QUEUE = "model"  # handlers that use the loaded model wait in one queue
 KEPT_ANSWERS = 64
 KEPT_TURNS = 1000
+KEPT_TAILS = 16  # runs whose events are at hand
 QUEUE_SECONDS = 3.0
 KEPT = 32  # results of a kind
 KEPT_RESULTS = {"clusters": 12, "features": 4, "map": 12}  # of those that may take many megabytes
@@ -83,6 +84,8 @@ class Services:
         self._results: OrderedDict[tuple, Any] = OrderedDict()
         self._turns: OrderedDict[tuple[str, str], int] = OrderedDict()
         self._locks: dict[Any, threading.Lock] = {}
+        self._tails: OrderedDict[str, EventTail] = OrderedDict()
+        self._events_lock = threading.Lock()
         self._shelf = threading.Lock()  # guards the three tables above, never held while computing
 
     def read_dataset(self, dataset_id: str) -> Dataset:
@@ -204,6 +207,15 @@ class Services:
                 self._loaded = None  # its memory first
                 self._loaded = (key, load_run(run) if run else load_base_model(model))
             return self._loaded[1]
+
+    def events(self, run: Run) -> list[dict[str, Any]]:
+        """A run's events so far; of one that was asked for lately only what is new is read."""
+        with self._events_lock:
+            tail = self._tails.pop(run.id, None) or run.follow_events()
+            self._tails[run.id] = tail
+            while len(self._tails) > KEPT_TAILS:
+                self._tails.popitem(last=False)
+            return tail.look()
 
     def new_answer(self, modules: list[str]) -> tuple[str, Answer]:
         """A place to keep an answer, under an id that can't be guessed."""

@@ -1,16 +1,16 @@
 """The page: the context bar, the tabs in the order of the work, and what is kept over a reload."""
 
+import html
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from app import forms
 from app.actions import data as data_actions
 from app.actions import runs as runs_actions
 from app.actions import train as train_actions
 from app.services import Services
-from app.tabs import chat, clusters, data, parameters, runs, train
+from app.tabs import chat, clusters, data, parameters, recipe_form, runs, train
 from app.tabs.kept import browser_state, keep, restore
 from app.tabs.messages import shown
 from hydralora.data.store import DEMO
@@ -38,7 +38,7 @@ def build(services: Services) -> gr.Blocks:
             gr.HTML("<h1>HydraLoRA studio</h1>", min_width=200)
             dataset = gr.Dropdown(data_actions.choices(services), value=DEMO, label="Dataset", elem_id="dataset")
             run = gr.Dropdown(train_actions.run_choices(services), value=None, label="Run", elem_id="run", scale=2)
-        model, max_length = train.model_choice(services), train.longest_row()  # shown in a later tab
+        model, max_length = recipe_form.model_choice(services), recipe_form.longest_row()  # shown in a later tab
         with gr.Tabs(selected=TABS[0]) as tabs:
             with gr.Tab("1 Data", id="data") as data_tab:
                 data_view = data.build(services, dataset, page, model, max_length)
@@ -55,12 +55,17 @@ def build(services: Services) -> gr.Blocks:
             with gr.Tab("6 Chat", id="chat") as chat_tab:
                 chat.build(services, dataset, run, model, chat_tab)
 
-        def reopen(kept: dict[str, Any] | None) -> tuple:
+        def reopen(kept: dict[str, Any] | None, request: gr.Request) -> tuple:
+            """What was kept, or the run that the address names (?run=ID)."""
             kept = kept or {}
+            if linked := request.query_params.get("run"):
+                kept = kept | {"run": linked, "tab": "train"}
             datasets = data_actions.choices(services)
             runs = train_actions.run_choices(services)
             known = {value for _, value in runs}
             chosen = kept.get("run") if kept.get("run") in known else train_actions.newest_run(services)
+            if linked and linked not in known:
+                gr.Warning(f"There is no run {html.escape(linked[:40])} in this workspace.")
             dataset_id = kept.get("dataset") if kept.get("dataset") in {value for _, value in datasets} else DEMO
             tab = kept.get("tab") if kept.get("tab") in TABS else TABS[0]
             return (
@@ -95,10 +100,7 @@ def build(services: Services) -> gr.Blocks:
         @shown
         def use_settings(run_id: str) -> tuple:
             dataset_id, name, held = runs_actions.settings(services, run_id, list(fields))
-            values = [forms.shown(value) for value in held]
-            if dataset_id is None:
-                gr.Warning("Its dataset is not in this workspace, so the dataset above stays as it is.")
-            return dataset_id or gr.skip(), name or gr.skip(), *values, go("train")
+            return *recipe_form.as_form(fields, dataset_id, name, held), go("train")
 
         runs_view.again.click(use_settings, run, [dataset, model, *fields.values(), tabs], api_visibility="private")
         runs_view.next.click(lambda: go("parameters"), None, tabs, api_visibility="private")

@@ -290,6 +290,22 @@ def train(
     return {"run": run.id, "folder": str(run.folder), "state": state["state"], "shown": f"{run.id}  {state['state']}"}
 
 
+@_command
+def estimate(
+    recipe: Annotated[Path, typer.Argument(help="A recipe (YAML).")],
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Change a setting: section.name=value.")] = None,
+    as_json: Json = False,
+    workspace: Workspace = None,
+) -> dict[str, Any]:
+    """Time, memory and disk that a run will take, by a trial of a few of its steps. Nothing is saved."""
+    from hydralora.dry_run import dry_run, estimate_text
+    from hydralora.recipe import load_recipe
+
+    with progress("trying") as on_progress:
+        found = dry_run(load_recipe(recipe, set_), on_progress)
+    return found | {"shown": f"{estimate_text(found)}."}
+
+
 def _followed(jobs: "JobManager", run: "Run", seen: int = 0) -> dict[str, Any]:
     """The state in which a run ends, its events told meanwhile, but for the first `seen`.
 

@@ -180,9 +180,10 @@ class JobManager:
         self, run: Run, on_event: Callable[[dict], None] = lambda event: None, poll: float = 0.5, seen: int = 0
     ) -> dict:
         """Block until the run ends, passing its events on, but for the first `seen`; returns its last state."""
+        tail = run.follow_events()
         while True:
             state = self.refresh(run)
-            events = run.events()
+            events = tail.look()
             for event in events[seen:]:
                 on_event(event)
             self.advance()

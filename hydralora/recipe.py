@@ -148,6 +148,9 @@ class TrainingSettings(Section):
     gradient_checkpointing: bool = Field(
         False, description="Compute every block twice instead of keeping what it computed: less memory, more time."
     )
+    report_to: list[str] | None = Field(
+        None, description="Where transformers' Trainer reports to as well: tensorboard, trackio, wandb; none of them."
+    )
     seed: int = Field(0, ge=0, description="Seed of the split, the adapter's start and the row order.")
     threads: int = Field(0, ge=0, description="CPU threads of a process. 0: all cores but one, or both of two, shared.")
 
@@ -255,6 +258,34 @@ def _name(file: str) -> str:
     return file if file.startswith("hub:") else file.replace("\\", "/").rpartition("/")[2]
 
 
+# Settings for three purposes, as changes of the defaults. "Paper" is the published script's (r, alpha, dropout, heads,
+# learning rate, warmup, batch, length: github.com/Clin0212/HydraLoRA), since the paper names few of them.
+PRESETS: dict[str, dict[str, Any]] = {
+    "Quick look": {"training.max_steps": 40, "training.max_length": 256, "training.eval_every": 10},
+    "Paper": {
+        "tuner.r": 4,
+        "tuner.num_heads": 4,
+        "tuner.lora_alpha": 32,
+        "tuner.lora_dropout": 0.05,
+        "tuner.router_init": "random",
+        "training.max_steps": None,
+        "training.epochs": 1,
+        "training.batch_size": 1,
+        "training.accumulation": 8,
+        "training.learning_rate": 2e-4,
+        "training.warmup": 0.03,
+        "training.max_length": 1024,
+    },
+    "Careful": {
+        "training.max_steps": None,
+        "training.epochs": 3,
+        "training.learning_rate": 1e-3,
+        "training.eval_every": 50,
+        "training.keep_checkpoints": 3,
+    },
+}
+
+
 def parse_recipe(values: Any, where: str = "recipe") -> Recipe:
     """A recipe from plain values.
 
@@ -272,6 +303,16 @@ def parse_recipe(values: Any, where: str = "recipe") -> Recipe:
         raise ConfigError(f"{where}: {validation_message(error)}") from error
 
 
+def wrong_settings(values: Any) -> dict[str, str]:
+    """What is wrong with a recipe's plain values, by setting ("training.batch_size"); a section's name, or "", where
+    several settings are at odds."""
+    try:
+        Recipe.model_validate(values)
+    except ValidationError as error:
+        return {".".join(map(str, item["loc"][:2])): _describe(item).partition(": ")[2] for item in error.errors()}
+    return {}
+
+
 def parse_components(values: dict[str, Any], where: str = "components") -> ComponentSettings:
     """The section `components` alone, from plain values.
 
@@ -284,6 +325,30 @@ def parse_components(values: dict[str, Any], where: str = "components") -> Compo
         raise ConfigError(f"{where}: {validation_message(error)}") from error
 
 
+def default_value(key: str) -> Any:
+    """The default of the setting "section.name"."""
+    section, _, name = key.rpartition(".")
+    fields = Recipe.model_fields
+    if section:
+        fields = fields[section].annotation.model_fields  # type: ignore[union-attr]
+    return fields[name].default
+
+
+def read_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
+    """A recipe from a YAML file, its paths as they stand there.
+
+    Raises:
+        ConfigError: the file can't be read, or a setting is wrong.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path.name}: it can't be read as YAML ({' '.join(str(error).split())}).") from error
+    for override in overrides or []:
+        values = _override(values, override)
+    return parse_recipe(values, path.name)
+
+
 def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
     """A recipe from a YAML file, with `a.b=value` overrides; paths are taken from the file's folder.
 
@@ -291,13 +356,7 @@ def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
         ConfigError: the file can't be read, or a setting is wrong.
     """
     path = Path(path)
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: it can't be read as YAML ({' '.join(str(error).split())}).") from error
-    for override in overrides or []:
-        values = _override(values, override)
-    recipe = parse_recipe(values, path.name)
+    recipe = read_recipe(path, overrides)
     for name in ("train", "eval", "mapping"):
         found = getattr(recipe.data, name)
         if isinstance(found, list):

@@ -59,6 +59,16 @@ class Run:
     def log(self) -> Path:
         return self.folder / "train.log"
 
+    def log_lines(self, most: int) -> list[str]:
+        """The lines of the last `most` bytes of the log; none before it begins."""
+        try:
+            with self.log.open("rb") as file:
+                size = file.seek(0, os.SEEK_END)
+                file.seek(max(0, size - most))
+                return file.read().decode("utf-8", errors="replace").splitlines()[size > most :]
+        except FileNotFoundError:
+            return []
+
     @property
     def has_adapter(self) -> bool:
         return (self.adapter / "adapter_model.safetensors").exists()
@@ -118,6 +128,10 @@ class Run:
         """All events so far; a last line that is still being written is left out."""
         return list(self._read_events())
 
+    def follow_events(self) -> "EventTail":
+        """The events as they come, for who asks again and again."""
+        return EventTail(self.folder / "events.jsonl")
+
     def before(self) -> dict[str, Any] | None:
         """The base model's scores on the held-out rows; None where they were not measured yet."""
         own = ("step", "time", "kind", "split")
@@ -158,6 +172,30 @@ class Run:
     @property
     def stop_requested(self) -> bool:
         return (self.folder / "stop").exists()
+
+
+class EventTail:
+    """A run's events; each look reads only what is new, and all of it where the file was written anew."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._inode, self._read = -1, 0
+        self._events: list[dict[str, Any]] = []
+
+    def look(self) -> list[dict[str, Any]]:
+        """All events so far; the list stays the caller's to read, not to change."""
+        try:
+            with self._path.open("rb") as file:
+                status = os.fstat(file.fileno())
+                if status.st_ino != self._inode or status.st_size < self._read:
+                    self._inode, self._read, self._events = status.st_ino, 0, []
+                file.seek(self._read)
+                whole, newline, _ = file.read().rpartition(b"\n")  # a last line may still be being written
+        except FileNotFoundError:
+            return []
+        self._read += len(whole) + len(newline)
+        self._events = self._events + [json.loads(line) for line in whole.splitlines() if line]
+        return self._events
 
 
 @dataclass(frozen=True)

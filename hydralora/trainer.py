@@ -181,7 +181,7 @@ def training_arguments(
         logging_nan_inf_filter=False,  # it would report a mean of earlier losses in place of a NaN
         save_strategy="steps" if save_every else "no",
         save_steps=save_every or 1,
-        report_to=[],
+        report_to=settings.report_to or [],
         disable_tqdm=True,
         use_cpu=device == "cpu",
         bf16=device.startswith("cuda"),

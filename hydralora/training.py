@@ -18,6 +18,7 @@ from hydralora.models import pick_device
 from hydralora.parallel import Processes, this_process
 from hydralora.preparation import Prepared, prepare
 from hydralora.recipe import Recipe, TrainingSettings
+from hydralora.resources import peak_memory
 from hydralora.results import describe_run, measure_heads, save_adapter
 from hydralora.trainer import AnswerTrainer, answer_trainer, training_arguments
 
@@ -124,6 +125,7 @@ def _end(
         "max_steps": max_steps,
         "stopped": stopped,
         "adapter_hash": adapter_hash,
+        "peak_memory_bytes": peak_memory(prepared.device),
     }
 
 
@@ -204,7 +206,9 @@ class _Events(TrainerCallback):
         self.prepared = prepared
         self.eval_every, self.saves = settings.eval_every, saves
         count = min(LIVE_ROWS, len(prepared.heldout))  # at random: files are often sorted by task
-        self.live_rows = random.Random(settings.seed).sample(prepared.heldout, count)
+        live = random.Random(settings.seed).sample(range(len(prepared.heldout)), count)
+        self.live_rows = [prepared.heldout[i] for i in live]
+        self.live_components = [prepared.heldout_labels[i] for i in live]
         self.trainer: AnswerTrainer | None = None
         self._since = time.monotonic()
         self._logged = 0  # step of the newest event
@@ -225,7 +229,7 @@ class _Events(TrainerCallback):
             paused = time.monotonic()
             model = self.prepared.model
             model.eval()
-            scores = evaluate(model, self.live_rows, self.prepared.tokenizer.pad_token_id)
+            scores = evaluate(model, self.live_rows, self.prepared.tokenizer.pad_token_id, None, self.live_components)
             model.train()
             self.run.event("eval", split="live", **scores)
             self._since += time.monotonic() - paused
@@ -247,6 +251,7 @@ class _Events(TrainerCallback):
             "train",
             loss=logs["loss"] - balance,  # on the answers alone, as in every evaluation
             learning_rate=logs.get("learning_rate"),
+            gradient_norm=logs.get("grad_norm"),  # before it is clipped
             tokens_per_second=speed,
             **({"balance_loss": balance} if trainer.balance_weight else {}),
         )

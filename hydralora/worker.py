@@ -1,5 +1,6 @@
 """`python -m hydralora.worker RUN_DIR`: the process that a job is."""
 
+import errno
 import os
 import sys
 import threading
@@ -16,6 +17,9 @@ from hydralora.parallel import Processes, this_process
 from hydralora.runs import ACTIVE, Run, RunStore
 from hydralora.training import Resume, train
 
+NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "OutOfMemoryError")
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NOT_WRITTEN = ("No space left", "File too large", "failed writing file", "unexpected pos")  # torch's, safetensors'
 NICENESS = 5  # below the app and whatever else the user does
 GRACE = 5.0  # seconds in which the launcher ends this process, where another one of the run has died
 STATES = {"training": "training", "evaluating": "evaluating"}  # first word of a stage; any other is preparing
@@ -70,6 +74,8 @@ def _finish(run: Run, results: dict[str, Any]) -> None:
         message = f"before it went on from step {step}"
     else:
         message, changes = "before its first step, so nothing was learnt yet", {"results": results}
+    if "results" in changes:
+        results["total_seconds"] = round(time.time() - psutil.Process().create_time(), 2)  # of this process
     state = "stopped" if results["stopped"] else "finished"
     run.update(state=state, step=step, message=message, ended=time.time(), **changes)
 
@@ -79,8 +85,31 @@ def _fail(run: Run, error: Exception, processes: Processes) -> None:
     if processes.count > 1 and not isinstance(error, HydraError):
         time.sleep(GRACE)
     if run.state()["state"] in ACTIVE:
-        sentence = str(error) if isinstance(error, HydraError) else f"{type(error).__name__}: {error}"
-        run.update(state="failed", message=sentence or type(error).__name__)
+        run.update(state="failed", message=_sentence(error, run))
+
+
+def _sentence(error: Exception, run: Run) -> str:
+    """What went wrong and what to do next."""
+    told = f"{type(error).__name__}: {error}"
+    if isinstance(error, HydraError):
+        return str(error) or type(error).__name__
+    if isinstance(error, MemoryError) or any(sign in told for sign in NO_MEMORY):
+        return _less_memory(run)
+    if getattr(error, "errno", None) in NO_SPACE or any(sign in told for sign in NOT_WRITTEN):
+        return f"A file could not be written, probably for want of disk space ({told[:120]}). Free some, then resume."
+    return told
+
+
+def _less_memory(run: Run) -> str:
+    training = run.recipe().training
+    if training.batch_size > 1:
+        half, rows = training.batch_size // 2, training.batch_size * training.accumulation
+        change = f"training.batch_size={half} with training.accumulation={-(-rows // half)}, which learns the same"
+    elif not training.gradient_checkpointing:
+        change = "training.gradient_checkpointing=true"
+    else:
+        change = f"training.max_length={max(8, training.max_length // 2)}"
+    return f"Not enough memory for batches of {training.batch_size} rows. Try {change}."
 
 
 def _end_with(launcher: int) -> None:

@@ -23,6 +23,8 @@ def view(services: Services, run_id: str | None, method: Method, colour_by: str)
         return ParametersView("No run is chosen. Train one first; its A and heads are then drawn here.", [])
     if not services.run(run_id).has_adapter:
         return ParametersView("This run has saved no adapter yet. Its A and heads are drawn when training ends.", [])
+    if not services.run(run_id).recipe().has_heads:
+        return ParametersView("This run is a plain LoRA: it has no heads to look at. Choose another one.", [])
     groups, similarity = _groups(services, run_id, method)
     drawn, first = [], 0
     for group in groups[:PANELS]:

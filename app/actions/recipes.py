@@ -8,10 +8,9 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from app.services import Asked, Services
-from hydralora.data.store import StoredDataset
-from hydralora.errors import ConfigError
+from hydralora.errors import ConfigError, HydraError
 from hydralora.models import CATALOGUE, DEFAULT_MODEL
-from hydralora.recipe import Recipe, parse_components, parse_recipe
+from hydralora.recipe import Recipe, parse_components, parse_recipe, wrong_settings
 
 
 def model_choices(services: Services) -> list[tuple[str, str]]:
@@ -52,6 +51,20 @@ def recipe_from_form(services: Services, dataset_id: str, model: str, values: di
     Raises:
         ConfigError: a value is out of its range.
     """
+    recipe = parse_recipe(_plain_values(services, dataset_id, model, values), "Settings")
+    _name_components(services, dataset_id, recipe)
+    return recipe
+
+
+def wrong_in_form(services: Services, dataset_id: str, model: str, values: dict[str, Any]) -> dict[str, str]:
+    """What is wrong with the form's values, by setting; nothing where the model or the dataset is what is wrong."""
+    try:
+        return wrong_settings(_plain_values(services, dataset_id, model, values))
+    except HydraError:
+        return {}
+
+
+def _plain_values(services: Services, dataset_id: str, model: str, values: dict[str, Any]) -> dict[str, Any]:
     dataset = services.datasets.get(dataset_id)
     settings: dict[str, Any] = {
         "model": resolve_model(services, model),
@@ -64,9 +77,7 @@ def recipe_from_form(services: Services, dataset_id: str, model: str, values: di
     for key, value in _with_sentence_model(services, values).items():
         section, _, name = key.rpartition(".")
         (settings.setdefault(section, {}) if section else settings)[name] = value
-    recipe = parse_recipe(settings, "Settings")
-    _name_components(services, dataset_id, recipe)
-    return recipe
+    return settings
 
 
 def form_from_recipe(services: Services, recipe: Recipe, keys: Iterable[str]) -> tuple[str | None, str, list[Any]]:
@@ -75,8 +86,10 @@ def form_from_recipe(services: Services, recipe: Recipe, keys: Iterable[str]) ->
     The dataset is None where this workspace doesn't have it; "" is a base model that the form can't name.
     """
     train = recipe.data.train if isinstance(recipe.data.train, list) else [recipe.data.train]
-    files = [Path(file) for file in train]
-    found = (one.id for one in services.datasets.all() if list(one.files) == files and _same_heldout(one, recipe))
+    names = sorted(Path(file).name for file in train)
+    alike = [one for one in services.datasets.all() if sorted(file.name for file in one.files) == names]
+    alike.sort(key=lambda one: [str(file) for file in one.files] != train)  # these very files, else others so called
+    found = (one.id for one in alike if _heldout_name(one.heldout) == _heldout_name(recipe.data.eval))
     own = {folder.resolve(): name for name, folder in _own_models(services).items()}
     model = own.get(Path(recipe.model).resolve(), "" if Path(recipe.model).is_absolute() else recipe.model)
     values = []
@@ -86,8 +99,8 @@ def form_from_recipe(services: Services, recipe: Recipe, keys: Iterable[str]) ->
     return next(found, None), model, values
 
 
-def _same_heldout(dataset: StoredDataset, recipe: Recipe) -> bool:
-    return (str(dataset.heldout) if dataset.heldout else None) == recipe.data.eval
+def _heldout_name(file: Path | str | None) -> str | None:
+    return Path(file).name if file else None
 
 
 def component_settings(services: Services, model: str, values: dict[str, Any]) -> Asked:

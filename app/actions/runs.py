@@ -235,7 +235,7 @@ def comparison(services: Services, run_ids: Sequence[str]) -> Comparison:
     return Comparison(
         "Solid: training loss; dotted: a sample of the held-out rows; marks: all of them, before and after. Runs on "
         "other rows, or with other held-out rows, can't be compared by their loss.",
-        figures.losses([(name, run.events()) for name, run in zip(names, runs, strict=True)]),
+        figures.losses([(name, services.events(run)) for name, run in zip(names, runs, strict=True)]),
         ["rows of", "base model", *names],
         _result_rows(compared["results"]),
         [[name, *(_value(value) for value in values.values())] for name, values in compared["differences"].items()],

@@ -1,20 +1,30 @@
 """The Train tab: from form values to a run, and from a run to what is shown of it."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from app import figures
+from app.actions import recipes
+from app.actions.background import Done, in_background
 from app.actions.recipes import model_name, recipe_from_form
+from app.processes import in_process
 from app.services import Asked, Services
+from hydralora.dry_run import PLACES, dry_run, estimate_text
 from hydralora.errors import HydraError
 from hydralora.estimate import describe_duration, run_seconds
 from hydralora.jobs import RESUMABLE
 from hydralora.models import describe_device
-from hydralora.recipe import Recipe
+from hydralora.recipe import PRESETS, Recipe, default_value, read_recipe
 from hydralora.results import METHODS
 from hydralora.runs import ACTIVE, Run
 from hydralora.training import TRAINING_STARTS
 
+LOG_BYTES = 2**20  # of the log's end are looked at
+LOG_LINES = 500
+IDLE_EVENTS = 3  # in a row, before a head is called idle
+IDLE_SHARE = 0.1  # of 1 / N
 COLUMNS = ["rows of", "loss before", "loss after", "exact match before", "exact match after"]
 
 
@@ -26,10 +36,12 @@ class TrainView:
     status: str
     active: bool
     resumable: bool
-    loss: str
-    load: str
-    use: str
-    table: list[list[str]]
+    loss: str = ""
+    load: str = ""
+    curves: str = ""
+    groups: str = ""
+    use: str = ""
+    table: list[list[str]] = field(default_factory=list)
 
 
 def device_line(services: Services, dataset_id: str, model: str, values: dict[str, Any]) -> str:
@@ -60,6 +72,30 @@ def plan(services: Services, dataset_id: str, model: str, values: dict[str, Any]
     return f"{what}, on {f'component {only} alone' if only else 'all rows'}{_name(services, dataset_id, recipe)}."
 
 
+def wrong_settings(services: Services, dataset_id: str, model: str, values: dict[str, Any]) -> dict[str, str]:
+    """What is wrong with the form's values, by setting."""
+    return recipes.wrong_in_form(services, dataset_id, model, values)
+
+
+def recipe_text(services: Services, dataset_id: str, model: str, values: dict[str, Any]) -> str:
+    """The form as a recipe file, without folders of this machine."""
+    return recipe_from_form(services, dataset_id, model, values).portable().to_yaml()
+
+
+def preset(name: str, keys: Sequence[str]) -> dict[str, Any]:
+    """The values that a preset gives to all of `keys`: its own, else the defaults."""
+    return {key: PRESETS[name].get(key, default_value(key)) for key in keys}
+
+
+def opened_recipe(services: Services, file: str, keys: Sequence[str]) -> tuple[str | None, str, list[Any]]:
+    """What a recipe file puts into the form, as `recipes.form_from_recipe`. The files that it names are not read.
+
+    Raises:
+        ConfigError: it can't be read, or a setting is wrong.
+    """
+    return recipes.form_from_recipe(services, read_recipe(Path(file)), keys)
+
+
 def _name(services: Services, dataset_id: str, recipe: Recipe) -> str:
     """What the one component is called, where it is known."""
     asked, only = Asked(recipe.components, recipe.model), recipe.components.only
@@ -69,9 +105,28 @@ def _name(services: Services, dataset_id: str, recipe: Recipe) -> str:
     return f" ({names[only - 1]})" if only <= len(names) else ""
 
 
+def estimate(services: Services, dataset_id: str, model: str, values: dict[str, Any]) -> Iterator[str]:
+    """Try a few steps of the run in a process of its own; sentences, the last with what the whole will take."""
+    recipe = recipe_from_form(services, dataset_id, model, values)
+    key = ("estimate", recipe.to_yaml())
+    for step in in_background(
+        lambda on_progress: services.remember(key, lambda: in_process(dry_run, recipe, on_progress=on_progress))
+    ):
+        if isinstance(step, Done):
+            yield f"{estimate_text(step.value)}, by a trial of {len(PLACES) + 1} steps."
+        else:
+            done, total = step
+            yield f"Trying: step {done} of {total}." if done else "Trying: reading the rows and loading the model."
+
+
 def start(services: Services, dataset_id: str, model: str, values: dict[str, Any]) -> str:
-    """Start a run; returns its id."""
-    return services.jobs.start(recipe_from_form(services, dataset_id, model, values)).id
+    """Start a run; returns its id. What was estimated for these very settings is kept with it."""
+    recipe = recipe_from_form(services, dataset_id, model, values)
+    run = services.jobs.start(recipe)
+    key = ("estimate", recipe.to_yaml())
+    if services.remembers(key):
+        run.update(estimate=services.remember(key, dict))
+    return run.id
 
 
 def stop(services: Services, run_id: str) -> None:
@@ -98,25 +153,26 @@ def view(services: Services, run_id: str | None, seen: str = "") -> TrainView | 
     """What to show of a run; None where nothing changed since the view with the signature `seen`."""
     if not run_id:
         hint = "No run yet. Check the settings and press Start training."
-        return None if seen == "none" else TrainView("none", hint, False, False, "", "", "", [])
+        return None if seen == "none" else TrainView("none", hint, False, False)
     run = services.run(run_id)
     state = services.jobs.refresh(run)
-    services.jobs.advance()
     ahead = services.jobs.ahead(run) if services.jobs.is_waiting(run) else None
     signature = f"{run_id} {state['state']} {state['step']} {state['heartbeat']} {ahead}"
     if signature == seen:
         return None
-    events = run.events()
+    events = services.events(run)
     results = state.get("results") or {}
     use = results.get("component_by_head")
     names = [f"{c['id'] + 1}: {c['name']}" for c in results.get("components", [])]
     return TrainView(
         signature=signature,
-        status=_status(state, events, ahead),
+        status=_status(state, events, ahead) + _idle_heads(events) + _as_estimated(state),
         active=state["state"] in ACTIVE,
         resumable=state["state"] in RESUMABLE,
         loss=figures.loss(events) if _has(events, "train", "eval") else "",
         load=figures.head_load(events) if _has(events, "gates") else "",
+        curves=figures.training_curves(events) if _has(events, "train") else "",
+        groups=figures.group_losses(events) if _has(events, "eval") else "",
         use=figures.component_by_head(names, use) if use else "",
         table=score_table(events),
     )
@@ -149,6 +205,42 @@ def _status(state: dict[str, Any], events: list[dict[str, Any]], ahead: int | No
     done = state.get("progress")
     share = f", {done[0]} of {done[1]} rows" if done and state["state"] == "evaluating" and done[0] < done[1] else ""
     return f"{name}: {state['message']}{share}."
+
+
+def log(services: Services, run_id: str | None, search: str) -> str:
+    """The last lines of a run's log, of those that hold `search`."""
+    if not run_id:
+        return ""
+    lines = services.run(run_id).log_lines(LOG_BYTES)
+    found = [line for line in lines if search.lower() in line.lower()]
+    return "\n".join(found[-LOG_LINES:])
+
+
+def _idle_heads(events: list[dict[str, Any]]) -> str:
+    """Says which heads get next to nothing, by the last events with gates."""
+    gates = [event["mean_gate"] for event in events if event["kind"] == "gates"][-IDLE_EVENTS:]
+    if len(gates) < IDLE_EVENTS:
+        return ""
+    count = len(gates[0])
+    idle = [i + 1 for i in range(count) if all(means[i] < IDLE_SHARE / count for means in gates)]
+    if not idle:
+        return ""
+    which = f"Head {idle[0]} gets" if len(idle) == 1 else f"Heads {', '.join(map(str, idle))} get"
+    return f" {which} less than a tenth of an even share: idle."
+
+
+def _as_estimated(state: dict[str, Any]) -> str:
+    """What a finished run took, beside what was estimated, if it was."""
+    results, told = state.get("results") or {}, state.get("estimate")
+    seconds, memory = results.get("total_seconds"), results.get("peak_memory_bytes")
+    if not seconds or not memory or state["state"] != "finished":
+        return ""
+    before = f"; estimated {describe_duration(told['seconds'])} and {_gigabytes(told['memory_bytes'])}" if told else ""
+    return f" It took {describe_duration(seconds)} and at most {_gigabytes(memory)} of memory{before}."
+
+
+def _gigabytes(size: float) -> str:
+    return f"{size / 2**30:.1f} GB"
 
 
 def _remaining(events: list[dict[str, Any]], step: int, total: int) -> str:

@@ -1,7 +1,7 @@
 """Errors and sentences on their way to the page: users' text is escaped, engine errors become messages."""
 
 import html
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
@@ -15,9 +15,9 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def sentence(text: str, elem_id: str | None = None) -> gr.HTML:
+def sentence(text: str, elem_id: str | None = None, elem_classes: Sequence[str] = ()) -> gr.HTML:
     """A line of text; update it with `say`."""
-    return gr.HTML(say(text), elem_id=elem_id, elem_classes=["sentence"])
+    return gr.HTML(say(text), elem_id=elem_id, elem_classes=["sentence", *elem_classes])
 
 
 def say(text: str) -> str:

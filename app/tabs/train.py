@@ -1,65 +1,28 @@
-"""Train: the few settings that matter, Start and Stop, and the run as it goes."""
+"""Train: the form, Start and Stop, and the run as it goes."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
 
-from app.actions import recipes
 from app.actions import train as actions
 from app.components.plot import plot_panel
-from app.forms import Widget, values, widget
+from app.forms import Widget, values
 from app.services import Services
-from app.tabs.kept import keep, restore
-from app.tabs.messages import QUIET, say, sentence, shown
+from app.tabs import recipe_form
+from app.tabs.messages import QUIET, say, sentence, shown, shown_stream
+from app.tabs.recipe_form import RecipeForm
 from hydralora.errors import HydraError
-from hydralora.models import DEFAULT_MODEL
 
 POLL_SECONDS = 1.0
-MAIN = (
-    ("tuner.num_heads", "Heads (N)"),
-    ("training.max_steps", "Steps"),
-    ("training.batch_size", "Batch size"),
-)
-LONGEST = ("training.max_length", "Longest row")
-MORE = (
-    ("method", "Method"),
-    ("tuner.r", "Rank"),
-    ("tuner.lora_alpha", "Alpha"),
-    ("tuner.router_init", "Router start"),
-    ("tuner.router_input", "Router reads"),
-    ("training.learning_rate", "Learning rate"),
-    ("training.eval_every", "Evaluate every"),
-    ("components.only", "One component alone"),
-    ("data.eval_fraction", "Held-out share"),
-    ("data.stratify", "Held out alike"),
-    ("training.overlong", "Rows that are too long"),
-    ("training.seed", "Seed"),
-)
+LOG_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
 class TrainTab:
     fields: dict[str, Widget]
     next: gr.Button
-
-
-def model_choice(services: Services) -> gr.Dropdown:
-    """The base model's dropdown, not drawn yet: other tabs need its value."""
-    return gr.Dropdown(
-        recipes.model_choices(services),
-        value=DEFAULT_MODEL,
-        allow_custom_value=True,
-        label="Base model",
-        info="From the list, or any Hugging Face id of a causal language model.",
-        elem_id="model",
-        render=False,
-    )
-
-
-def longest_row() -> Widget:
-    """The widget of max_length, not drawn yet."""
-    return widget(*LONGEST, render=False)
 
 
 def build(
@@ -73,18 +36,15 @@ def build(
     max_length: Widget,
     components: dict[str, Widget],
 ) -> TrainTab:
-    with gr.Row():
-        model.render()
-        fields = {key: widget(key, label) for key, label in MAIN}
-    with gr.Accordion("More settings", open=False), gr.Row(elem_classes=["settings"]):
-        max_length.render()
-        fields |= {LONGEST[0]: max_length} | {key: widget(key, label) for key, label in MORE} | components
-    planned = sentence("", elem_id="plan")
+    form = recipe_form.build(services, dataset, tab, page, kept, model, max_length, components)
+    fields = form.fields
     with gr.Row():
         start = gr.Button("Start training", variant="primary", elem_id="start")
         stop = gr.Button("Stop and keep what was learnt", elem_id="stop", interactive=False)
         resume = gr.Button("Resume", elem_id="resume", visible=False)
+        trial = gr.Button("Estimate by a trial", elem_id="estimate")
     device = sentence("", elem_id="device")
+    estimated = sentence("", elem_id="estimated")
     status = sentence("", elem_id="status")
     with gr.Row():
         loss = plot_panel("loss", "Loss over steps", empty="The loss is drawn here once training starts.")
@@ -92,9 +52,13 @@ def build(
     sentence(
         "Left: lower is better; the dotted line is a sample of the held-out rows, the diamonds are all of them, "
         "before and after. Right: a router that moves gives heads unlike loads on "
-        "unlike tasks; entropy near 1 means that the gates stayed uniform. The load is a mean over all rows, so it "
+        "unlike tasks; entropy above the grey band means that the gates stayed as good as uniform, below it that one "
+        "head takes nearly all. The load is a mean over all rows, so it "
         "can't show which task uses which head: the table of components below does, after the run."
     )
+    with gr.Accordion("More curves", open=False), gr.Row():
+        curves = plot_panel("curves", "Learning rate, gradient norm and speed", empty="Drawn once training starts.")
+        groups = plot_panel("groups", "Held-out loss of each component", empty="Drawn at the first evaluation.")
     table = gr.Dataframe(
         headers=actions.COLUMNS,
         wrap=True,
@@ -107,7 +71,8 @@ def build(
     )
     following = gr.Button("Next: look inside A and B", elem_id="to-parameters")
     seen = gr.State("")
-    outputs = [seen, status, start, stop, resume, loss, load, table, use]
+    outputs = [seen, status, start, stop, resume, loss, load, curves, groups, table, use]
+    _log(services, run)
 
     def show(run_id: str | None, signature: str) -> tuple:
         try:
@@ -121,15 +86,14 @@ def build(
             gr.Button(interactive=view.active),
             gr.Button(visible=view.resumable),
         )
-        return (view.signature, say(view.status), *buttons, view.loss, view.load, view.table, view.use)
+        figures = (view.loss, view.load, view.curves, view.groups)
+        return (view.signature, say(view.status), *buttons, *figures, view.table, view.use)
 
-    @shown
     def describe(dataset_id: str, model: str, *held: object) -> str:
-        return say(actions.device_line(services, dataset_id, model, values(fields, held)))
-
-    @shown
-    def outline(dataset_id: str, model: str, *held: object) -> str:
-        return say(actions.plan(services, dataset_id, model, values(fields, held)))
+        try:
+            return say(actions.device_line(services, dataset_id, model, values(fields, held)))
+        except HydraError:  # what is wrong stands beside its field
+            return ""
 
     @shown
     def begin(dataset_id: str, model: str, *held: object) -> tuple:
@@ -146,37 +110,49 @@ def build(
         actions.stop(services, run_id)
         return gr.Button(interactive=False)
 
-    settings = [model, *fields.values()]
-    keep(kept, [item.change for item in settings], settings, "(_, ...now) => now")
-    restore(
-        page,
-        kept,
-        lambda held: held if held and len(held) == len(settings) else [gr.skip() for _ in settings],
-        settings,
-    )
-    form = [dataset, *settings]
-    start.click(begin, form, [run, start], api_visibility="private")
+    start.click(begin, form.inputs, [run, start], api_visibility="private")
+    _estimating(services, form, trial, estimated)
     stop.click(end, run, stop, api_visibility="private")
     resume.click(go_on, run, resume, api_visibility="private")
     refreshing: dict[str, Any] = {"fn": show, "inputs": [run, seen], "outputs": outputs} | QUIET
     gr.Timer(POLL_SECONDS).tick(**refreshing)
     gr.on([run.change, page.load], **refreshing)
-    estimated = [fields["training.max_steps"], fields["training.batch_size"], model]
+    sized = [fields["training.max_steps"], fields["training.batch_size"], model]
     gr.on(
-        [tab.select, dataset.change, *(item.change for item in estimated)],
+        [tab.select, dataset.change, *(item.change for item in sized)],
         describe,
-        form,
+        form.inputs,
         device,
         **QUIET,
         trigger_mode="always_last",
     )
-    outlined = [fields[key] for key in ("tuner.num_heads", "tuner.r", "method", "components.only")]
-    gr.on(
-        [tab.select, dataset.change, *(item.change for item in outlined)],
-        outline,
-        form,
-        planned,
-        **QUIET,
-        trigger_mode="always_last",
-    )
     return TrainTab(fields, following)
+
+
+def _estimating(services: Services, form: RecipeForm, button: gr.Button, told: gr.HTML) -> None:
+    """A trial of the run on the form's settings; another setting ends it, and takes its words away."""
+
+    @shown_stream
+    def estimate(dataset_id: str, model: str, *held: object) -> Iterator[str]:
+        for step in actions.estimate(services, dataset_id, model, values(form.fields, held)):
+            yield say(step)
+
+    trying = button.click(estimate, form.inputs, told, **QUIET, trigger_mode="once")
+    trying.failure(lambda: "", None, told, **QUIET)
+    gr.on([item.change for item in form.inputs], lambda: "", None, told, cancels=[trying], **QUIET)
+
+
+def _log(services: Services, run: gr.Dropdown) -> None:
+    """The run's log, read again while it is open."""
+    with gr.Accordion("Log", open=False, elem_id="log") as panel:
+        search = gr.Textbox(label="Only lines with", max_lines=1, elem_id="log-search")
+        lines = gr.Textbox(show_label=False, lines=12, max_lines=24, interactive=False, elem_id="log-lines")
+    again = gr.Timer(LOG_SECONDS, active=False)
+
+    @shown
+    def read(run_id: str | None, search: str) -> str:
+        return actions.log(services, run_id, search)
+
+    gr.on([panel.expand, again.tick, search.change, run.change], read, [run, search], lines, **QUIET)
+    panel.expand(lambda: gr.Timer(active=True), None, again, **QUIET)
+    panel.collapse(lambda: gr.Timer(active=False), None, again, **QUIET)

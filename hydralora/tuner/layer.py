@@ -170,29 +170,29 @@ class HydraLoraLayer(nn.Module, BaseTunerLayer):
     def _add(self, result: torch.Tensor, name: str, x: torch.Tensor, in_place: bool) -> torch.Tensor:
         """result + scale * sum_i gates_i B_i A x: one small matrix product for A, one for all heads: (..., out).
 
-        In place it makes no pass over (tokens, out) and keeps nothing that wide for the backward pass.
+        Where A is not shared, head i has its own: gates_i B_i A_i x. In place it makes no pass over (tokens, out) and
+        keeps nothing that wide for the backward pass. All in one function: for one token each call more is felt.
         """
         adapter = self.adapters[name]
-        B = adapter.heads[name]
-        mixed = self._mixed_latents(adapter, x if x.dtype == B.dtype else self._cast_input_dtype(x, B.dtype))
-        heads = B.flatten(0, 1)  # (N*r, out)
-        if in_place and result.dtype == mixed.dtype:  # heads are of another one under autocast, which leaves addmm_ out
-            return result.addmm_(mixed, heads.to(mixed.dtype), alpha=adapter.scaling)
-        return (result + (adapter.scaling * mixed) @ heads).to(result.dtype)
-
-    def _mixed_latents(self, adapter: Adapter, x: torch.Tensor) -> torch.Tensor:
-        """Every head's input, gates_i A x (or gates_i A_i x where A is not shared), side by side: (..., N*r)."""
-        training = self.training
+        heads, training = adapter.heads[name], self.training  # (N, r, out)
+        if x.dtype != heads.dtype:
+            x = self._cast_input_dtype(x, heads.dtype)
         dropped = dropout(x, adapter.lora_dropout) if training else x
         z = nn.functional.linear(dropped, adapter.A["weight"])  # (..., r), for all heads; (..., N*r) if A isn't shared
         gates = adapter.router(x if adapter.reads_input else z)  # (..., N)
-        per_head = z.unsqueeze(-2) if adapter.shared_A else z.unflatten(-1, (adapter.num_heads, -1))
         if gates.dtype != z.dtype:
             gates = gates.to(z.dtype)
-        mixed = gates.unsqueeze(-1) * per_head  # (..., N, r)
+        mixed = gates.unsqueeze(-1) * (
+            z.unsqueeze(-2) if adapter.shared_A else z.unflatten(-1, (adapter.num_heads, -1))
+        )
         if training:
-            mixed = dropout(mixed, adapter.head_dropout)
-        return mixed.flatten(-2)
+            mixed = dropout(mixed, adapter.head_dropout)  # (..., N, r)
+        mixed, heads = mixed.flatten(-2), heads.flatten(0, 1)  # (..., N*r), (N*r, out)
+        if in_place and result.dtype == mixed.dtype:  # heads are of another one under autocast, which leaves addmm_ out
+            if heads.dtype != mixed.dtype:
+                heads = heads.to(mixed.dtype)
+            return result.addmm_(mixed, heads, alpha=adapter.scaling)
+        return (result + (adapter.scaling * mixed) @ heads).to(result.dtype)
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
         raise NotImplementedError(

@@ -425,7 +425,7 @@ def test_a_typed_model_is_never_a_path_of_the_machine(services: Services, model_
 def test_a_finished_run_is_shown_with_its_results(services: Services, finished: FinishedRun) -> None:
     view = train.view(services, finished.run.id)
     assert view
-    assert view.status == "Finished: after 10 steps."
+    assert view.status.startswith("Finished: after 10 steps. It took ")
     assert not view.active
     assert [row[0] for row in view.table] == ["fruit", "tool", "all rows"]
     assert all(all(row) for row in view.table)

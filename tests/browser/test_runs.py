@@ -111,7 +111,7 @@ def test_a_run_is_exported_deleted_brought_back_and_imported(
     assert RunStore(app.workspace).get(new).state()["adapter_hash"] == run.state()["adapter_hash"]
     file.write_bytes(b"no zip at all")
     page.locator("input[data-testid='Import a run-upload-button']").set_input_files(file)
-    expect(page.get_by_test_id("toast-body").first).to_contain_text("no whole zip file")
+    expect(page.get_by_test_id("toast-body").filter(has_text="no whole zip file").first).to_be_visible()
     RunStore(app.workspace).delete(RunStore(app.workspace).get(new))
     assert seen.errors == []
 

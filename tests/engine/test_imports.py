@@ -13,7 +13,7 @@ import hydralora
 ROOT = Path(__file__).parents[2]
 ENGINE = (
     {"errors"},
-    {"checkpoints", "fetching", "files", "projection", "assets", "parallel"},
+    {"checkpoints", "fetching", "files", "projection", "assets", "parallel", "resources"},
     {"recipe", "tuner", "models"},
     {"data"},
     {"loss", "gates", "steering", "clustering", "embedding"},
@@ -24,6 +24,7 @@ ENGINE = (
     {"jobs", "serving"},
     {"worker", "applying", "transfer", "comparing"},
     {"experiments", "bench", "estimate", "console"},
+    {"dry_run"},
     {"cli"},
 )
 APP = (

@@ -1,0 +1,89 @@
+"""The form of a run: every setting has a widget that says what the recipe says, and takes it back."""
+
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import pytest
+
+from app.actions import train
+from app.forms import SECTIONS, keys_of, shown, values, widget
+from app.services import Services
+from hydralora.data.store import DEMO
+from hydralora.errors import ConfigError
+from hydralora.recipe import PRESETS, default_value, parse_recipe
+
+KEYS = [key for section in ("tuner", "training", "components") for key in keys_of(section)]
+EXAMPLES: dict[str, Any] = {
+    "tuner.target_modules": ["q_proj", "v_proj"],
+    "tuner.router_bias": False,
+    "tuner.top_k": 2,
+    "training.gradient_checkpointing": True,
+    "training.max_steps": None,
+    "components.language": "en",
+    "data.task_column": "kind",
+    "method": "lora",
+}
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_a_default_goes_into_the_form_and_back(key: str) -> None:
+    made = widget(key)
+    assert made.value == shown(key, default_value(key))
+    assert values([key], [made.value]) == {key: default_value(key)}
+    assert made.info
+
+
+@pytest.mark.parametrize("key", EXAMPLES)
+def test_a_value_goes_into_the_form_and_back(key: str) -> None:
+    value = EXAMPLES[key]
+    assert values([key], [shown(key, value)]) == {key: value}
+
+
+def test_every_setting_that_is_one_value_has_a_widget() -> None:
+    without = {
+        name
+        for section in ("tuner", "training")
+        for name in SECTIONS[section].model_fields
+        if f"{section}.{name}" not in keys_of(section)
+    }
+    assert without == set()
+    assert isinstance(widget("training.gradient_checkpointing"), gr.Checkbox)
+    assert isinstance(widget("tuner.router_init"), gr.Dropdown)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_is_a_recipe(name: str) -> None:
+    held: dict[str, dict[str, Any]] = {}
+    for key, value in train.preset(name, [*keys_of("tuner"), *keys_of("training")]).items():
+        section, _, setting = key.partition(".")
+        held.setdefault(section, {})[setting] = value
+    recipe = parse_recipe({"model": "m", "data": {"train": "x"}} | held)
+    for key, value in PRESETS[name].items():
+        section, _, setting = key.partition(".")
+        assert getattr(getattr(recipe, section), setting) == value
+
+
+def test_what_is_wrong_is_told_by_field(services: Services) -> None:
+    held = {"tuner.r": 0, "training.learning_rate": 7, "training.batch_size": None, "training.warmup": 0.1}
+    wrong = train.wrong_settings(services, DEMO, "", held)
+    assert set(wrong) == {"tuner.r", "training.learning_rate", "training.batch_size"}
+    assert "greater than or equal to 1 (found 0)" in wrong["tuner.r"]
+    assert train.wrong_settings(services, DEMO, "", {"tuner.r": 1}) == {}
+
+
+def test_the_recipe_that_is_shown_opens_as_the_same_form(services: Services, tmp_path: Path) -> None:
+    held = {"tuner.r": 3, "training.epochs": 2.0, "training.max_steps": None, "tuner.target_modules": ["up_proj"]}
+    text = train.recipe_text(services, DEMO, "", held)
+    assert str(services.store.workspace) not in text
+    assert "/" not in text.split("data:")[1].split("components:")[0]
+    file = tmp_path / "recipe.yaml"
+    file.write_text(text, encoding="utf-8")
+    dataset_id, model, opened = train.opened_recipe(services, str(file), list(held))
+    assert (dataset_id, model) == (DEMO, "HuggingFaceTB/SmolLM2-135M-Instruct")
+    assert dict(zip(held, opened, strict=True)) == held
+    file.write_text("model: x\ndata: {train: y}\ntuner: {r: none}\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"recipe.yaml: tuner.r"):
+        train.opened_recipe(services, str(file), list(held))
+    file.write_text("model: x\ndata: {train: elsewhere.jsonl}\n", encoding="utf-8")
+    assert train.opened_recipe(services, str(file), ["method"]) == (None, "x", ["hydralora"])
