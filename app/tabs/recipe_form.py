@@ -73,7 +73,7 @@ def longest_row() -> Widget:
 
 
 def _widget(key: str, **more: Any) -> Widget:
-    return widget(key, LABELS.get(key), NAMES.get(key), **more)
+    return widget(key, LABELS.get(key), NAMES.get(key), min_width=200, **more)
 
 
 def build(
