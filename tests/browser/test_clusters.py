@@ -52,12 +52,12 @@ def test_a_component_is_named_and_trained_alone(clusters: Page, app: App, seen: 
     expect(page.get_by_role("tab", name="3 Train")).to_have_attribute("aria-selected", "true")
     expect(page.locator("#plan")).to_contain_text(f"A plain LoRA of rank 8, on component {number} alone (repairs & <b>")
     page.get_by_text("More settings").click()
-    expect(page.locator("#method input")).to_have_value("lora")
+    expect(page.locator("#method input")).to_have_value("LoRA")
     expect(page.locator("#components-only input")).to_have_value(str(number))
     open_tab(page, "2 Clusters")
     page.locator("#use-heads").click()
     expect(page.locator("#plan")).to_contain_text("HydraLoRA: 3 heads of rank 8")
-    expect(page.locator("#method input")).to_have_value("hydralora")
+    expect(page.locator("#method input")).to_have_value("HydraLoRA")
     expect(page.locator("#components-only input")).to_have_value("0")
     assert seen.errors == []
 
