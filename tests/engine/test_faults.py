@@ -5,15 +5,19 @@ HYDRALORA_KILLS and HYDRALORA_SEED set how often, and when (`make test-faults`).
 
 import json
 import os
+import random
+import signal
 import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from hydralora import RunStore
@@ -26,14 +30,13 @@ pytestmark = pytest.mark.slow
 
 KILLS = int(os.environ.get("HYDRALORA_KILLS", "5"))
 SEED = int(os.environ.get("HYDRALORA_SEED", "0"))
-STEPS, SAVE_EVERY = 300 * KILLS, 50
+STEPS, SAVE_EVERY = 120 * KILLS, 20
 SERVER = """
 import sys, time
 from pathlib import Path
 from app.services import Services
 services = Services(Path(sys.argv[1]))
 services.keep_queue()
-Path(sys.argv[1], "up").touch()
 time.sleep(3600)
 """
 
@@ -55,12 +58,8 @@ def belonging(folder: Path) -> list[psutil.Process]:
 
 
 def serve(workspace: Path) -> subprocess.Popen:
-    """What the app does for runs, in a process of its own."""
-    up = workspace / "up"
-    up.unlink(missing_ok=True)
-    server = subprocess.Popen([sys.executable, "-c", SERVER, str(workspace)])
-    wait_until(up.exists)
-    return server
+    """What the app does for runs, in a process of its own; runs go on while it starts."""
+    return subprocess.Popen([sys.executable, "-c", SERVER, str(workspace)])
 
 
 def _reached(run: Run, step: float) -> bool:
@@ -77,6 +76,49 @@ def assert_readable(folder: Path) -> None:
         json.loads(path.read_text(encoding="utf-8"))
     for path in folder.rglob("*.safetensors"):
         load_file(path)
+
+
+def test_killed_again_and_again_a_run_loses_no_more_than_an_interval(
+    workspace: Path, make_recipe: Callable[..., Recipe]
+) -> None:
+    recipe = make_recipe(max_steps=STEPS, save_every=SAVE_EVERY, eval_every=0, log_every=2)
+    store = RunStore(workspace)
+    jobs = JobManager(store)
+    whole = jobs.start(recipe)
+    assert jobs.follow(whole)["state"] == "finished"
+    chance = random.Random(SEED)
+    run, server = jobs.start(recipe), serve(workspace)
+    interrupted = 0
+    for kill in range(KILLS):
+        target = (kill + 0.7 * chance.random()) * STEPS / KILLS  # not so late that it ends first
+        wait_until(partial(_reached, run, target))
+        victims = chance.choice(("worker", "app", "both"))
+        if victims != "app":
+            os.kill(run.state()["pid"], signal.SIGKILL)
+        if victims != "worker":
+            server.kill()
+            server.wait()
+        if victims != "app":
+            wait_until(lambda: JobManager(store).refresh(run)["state"] == "interrupted")
+            state = run.state()
+            kept = (run.newest_checkpoint() or (0,))[0]
+            assert state["step"] - kept <= SAVE_EVERY, state["message"]
+            assert f"at step {state['step']} of {STEPS}" in state["message"]
+            assert_readable(run.folder)
+            interrupted += 1
+            jobs.resume(run)
+        if victims != "worker":
+            server = serve(workspace)
+    assert jobs.follow(run)["state"] == "finished", run.log.read_text(encoding="utf-8")
+    server.kill()
+    server.wait()
+    assert interrupted
+    ours, theirs = (load_file(one.adapter / "adapter_model.safetensors") for one in (run, whole))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+    assert losses(run) == losses(whole)
+    assert_readable(run.folder)
+    wait_until(lambda: belonging(workspace) == [])
 
 
 def test_a_full_disk_fails_the_run_with_a_sentence_and_keeps_what_was_saved(
