@@ -73,8 +73,10 @@ def build(services: Services, run: gr.Dropdown, tab: gr.Tab, model: gr.Dropdown)
 
     chosen, compared = _comparing(services)
 
+    looked_at = gr.State(None)  # the run whose files and measurements are shown
+
     @shown
-    def look(run_id: str | None) -> dict[Any, Any]:
+    def look(run_id: str | None, before: str | None) -> dict[Any, Any]:
         seen = actions.view(services, run_id)
         known = gr.Button(interactive=bool(run_id))
         return {
@@ -88,7 +90,8 @@ def build(services: Services, run: gr.Dropdown, tab: gr.Tab, model: gr.Dropdown)
             again: known,
             remove: known,
             following: gr.Button(interactive=seen.has_adapter),
-            **update_files(seen.has_adapter),
+            **update_files(seen.has_adapter, run_id != before),
+            looked_at: run_id,
         }
 
     def listed() -> tuple:
@@ -97,8 +100,8 @@ def build(services: Services, run: gr.Dropdown, tab: gr.Tab, model: gr.Dropdown)
 
     looked: dict[str, Any] = {
         "fn": look,
-        "inputs": run,
-        "outputs": [about, name, note, tags, recipe, code, keep, again, remove, following, *files],
+        "inputs": [run, looked_at],
+        "outputs": [looked_at, about, name, note, tags, recipe, code, keep, again, remove, following, *files],
     }
     listing: dict[str, Any] = {"fn": listed, "inputs": None, "outputs": [table, chosen, undo]}
 
@@ -197,10 +200,12 @@ def _giving(services: Services, run: gr.Dropdown) -> tuple[list[Any], Any]:
     stop.click(lambda: (say("Stopped."), gr.Button(visible=False)), None, [told, stop], cancels=going, **QUIET)
     gone = gr.DownloadButton(visible=False)
 
-    def update(has_adapter: bool) -> dict[Any, Any]:
-        """What becomes of the buttons where another run is looked at."""
+    def update(has_adapter: bool, another: bool) -> dict[Any, Any]:
+        """What becomes of the buttons, and where `another` run is looked at, of what was made of the one before."""
         able = {button: type(button)(interactive=has_adapter) for button in (write, measure, ask)}
-        return able | {download: gone, answers: gone, told: "", scores: gr.Dataframe(visible=False)}
+        return able | (
+            {download: gone, answers: gone, told: "", scores: gr.Dataframe(visible=False)} if another else {}
+        )
 
     return [write, measure, ask, download, answers, told, scores], update
 
