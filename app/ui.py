@@ -11,7 +11,7 @@ from app.actions import runs as runs_actions
 from app.actions import train as train_actions
 from app.services import Services
 from app.tabs import chat, clusters, data, parameters, recipe_form, runs, train
-from app.tabs.kept import browser_state, keep, restore
+from app.tabs.kept import kept
 from app.tabs.messages import shown
 from hydralora.data.store import DEMO
 
@@ -32,27 +32,35 @@ def build(services: Services) -> gr.Blocks:
     with gr.Blocks(
         title="HydraLoRA studio", analytics_enabled=False, fill_width=True, delete_cache=(3600, 3600)
     ) as page:
-        kept = browser_state({"dataset": DEMO, "run": None, "tab": TABS[0]}, "hydralora")
-        form = browser_state(None, "hydralora-form")
+        place, settings = kept("hydralora"), kept("hydralora-form")
         with gr.Row(elem_id="context"):
             gr.HTML("<h1>HydraLoRA studio</h1>", min_width=200)
             dataset = gr.Dropdown(data_actions.choices(services), value=DEMO, label="Dataset", elem_id="dataset")
             run = gr.Dropdown(train_actions.run_choices(services), value=None, label="Run", elem_id="run", scale=2)
         model, max_length = recipe_form.model_choice(services), recipe_form.longest_row()  # shown in a later tab
+        place.keep_all({"dataset": dataset, "run": run})
+        settings.keep_all({recipe_form.MODEL: model, recipe_form.LONGEST: max_length})
         with gr.Tabs(selected=TABS[0]) as tabs:
             with gr.Tab("1 Data", id="data") as data_tab:
+                place.keep("tab", data_tab.select, value="data")
                 data_view = data.build(services, dataset, page, model, max_length)
             with gr.Tab("2 Clusters", id="clusters") as clusters_tab:
-                clusters_view = clusters.build(services, dataset, clusters_tab, model, max_length)
+                place.keep("tab", clusters_tab.select, value="clusters")
+                clusters_view = clusters.build(services, dataset, clusters_tab, model, max_length, settings)
             with gr.Tab("3 Train", id="train") as train_tab:
-                train_view = train.build(
-                    services, dataset, run, train_tab, page, form, model, max_length, clusters_view.fields
+                place.keep("tab", train_tab.select, value="train")
+                form = recipe_form.build(
+                    services, dataset, train_tab, page, settings, model, max_length, clusters_view.fields
                 )
+                train_view = train.build(services, form, run, train_tab, page)
             with gr.Tab("4 Runs", id="runs") as runs_tab:
+                place.keep("tab", runs_tab.select, value="runs")
                 runs_view = runs.build(services, run, runs_tab, model)
             with gr.Tab("5 Parameters", id="parameters") as parameters_tab:
+                place.keep("tab", parameters_tab.select, value="parameters")
                 parameters_view = parameters.build(services, run, parameters_tab)
             with gr.Tab("6 Chat", id="chat") as chat_tab:
+                place.keep("tab", chat_tab.select, value="chat")
                 chat.build(services, dataset, run, model, chat_tab)
 
         def reopen(kept: dict[str, Any] | None, request: gr.Request) -> tuple:
@@ -77,15 +85,9 @@ def build(services: Services) -> gr.Blocks:
         def go(tab: str) -> gr.Tabs:
             return gr.Tabs(selected=tab)
 
-        restore(page, kept, reopen, [dataset, run, tabs])
-        for key, source in (("dataset", dataset), ("run", run)):
-            keep(kept, [source.change], [source], f"(kept, now) => ({{...kept, {key}: now}})")
-        for name, tab in zip(
-            TABS, (data_tab, clusters_tab, train_tab, runs_tab, parameters_tab, chat_tab), strict=True
-        ):
-            keep(kept, [tab.select], [], f"kept => ({{...kept, tab: '{name}'}})")
+        place.restore(page, reopen, [dataset, run, tabs])
         data_view.next.click(lambda: go("clusters"), None, tabs, api_visibility="private")
-        fields = train_view.fields
+        fields = form.fields
         planned = [fields[key] for key in ("tuner.num_heads", "components.only", "method", "data.stratify")] + [tabs]
         clusters_view.use.click(
             lambda k: (k, 0, "hydralora", gr.skip(), go("train")), clusters_view.k, planned, api_visibility="private"

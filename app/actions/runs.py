@@ -146,8 +146,8 @@ def restore(services: Services) -> str:
     return services.store.restore(deleted[0]).id
 
 
-def export(services: Services, run_id: str, form: str) -> Iterator[str | Done[Path]]:
-    """Write a run into a zip file to download; sentences come before it."""
+def export(services: Services, run_id: str, form: str) -> Iterator[str | Done[tuple[str, Path]]]:
+    """Write a run into a zip file to download; sentences, then the last one with the file."""
     run = services.run(run_id)
     target = services.download(f"{run_id}-{form}.zip", of=str(run.state()["adapter_hash"]))
     yield "Writing the file ..."
@@ -155,8 +155,7 @@ def export(services: Services, run_id: str, form: str) -> Iterator[str | Done[Pa
         if isinstance(step, Done):
             kl = step.value["kl"]
             apart = "" if kl is None else f" From the routed model it is {kl:.4g} nats a token away."
-            yield f"{target.name}, {step.value['bytes'] / 1e6:.1f} MB, is ready.{apart}"
-            yield Done(target)
+            yield Done((f"{target.name}, {step.value['bytes'] / 1e6:.1f} MB, is ready.{apart}", target))
 
 
 def take(services: Services, file: str, model: str) -> str:
@@ -177,15 +176,15 @@ def take(services: Services, file: str, model: str) -> str:
     return import_run(services.store, Path(file), str(chosen.folder)).id
 
 
-def evaluate(services: Services, run_id: str, file: str) -> Iterator[str | Done[list[list[Any]]]]:
-    """Measure a run on an uploaded file; sentences, then a table."""
+def evaluate(services: Services, run_id: str, file: str) -> Iterator[str | Done[tuple[str, list[list[Any]]]]]:
+    """Measure a run on an uploaded file; sentences, then the last one with a table."""
     run, name = services.run(run_id), Path(file).name
     for step in in_background(lambda on_progress: in_process(evaluate_run, run, file, None, on_progress=on_progress)):
         if isinstance(step, Done):
             scores = step.value
             left_out = scores["read"] - scores["rows"]
-            yield f"{name}: {scores['rows']} rows measured{f', {left_out} left out' if left_out else ''}."
-            yield Done(_score_rows(scores))
+            told = f"{name}: {scores['rows']} rows measured{f', {left_out} left out' if left_out else ''}."
+            yield Done((told, _score_rows(scores)))
         else:
             yield f"Evaluating on {name}: {step[0]} of {step[1]} rows, those of the base model first."
 
@@ -203,8 +202,8 @@ def _score_rows(scores: dict[str, Any]) -> list[list[Any]]:
     ]
 
 
-def answers(services: Services, run_id: str, file: str) -> Iterator[str | Done[Path]]:
-    """Answer the rows of an uploaded file; sentences, then the file of answers."""
+def answers(services: Services, run_id: str, file: str) -> Iterator[str | Done[tuple[str, Path]]]:
+    """Answer the rows of an uploaded file; sentences, then the last one with the file of answers."""
     run = services.run(run_id)
     out = services.download("answers.jsonl", of=f"{file} {run_id}")
     arguments = (run, file, out, None, None, 256)
@@ -212,8 +211,7 @@ def answers(services: Services, run_id: str, file: str) -> Iterator[str | Done[P
         if isinstance(step, Done):
             right = step.value["exact_match"]
             equal = "" if right is None else f" {right:.1%} are as the file has them."
-            yield f"{step.value['rows']} answers to {Path(file).name}.{equal}"
-            yield Done(out)
+            yield Done((f"{step.value['rows']} answers to {Path(file).name}.{equal}", out))
         else:
             yield f"Answering {Path(file).name}: {step[0]} of {step[1]} rows."
 

@@ -207,12 +207,12 @@ def _status(state: dict[str, Any], events: list[dict[str, Any]], ahead: int | No
     return f"{name}: {state['message']}{share}."
 
 
-def log(services: Services, run_id: str | None, search: str) -> str:
+def log(services: Services, run_id: str | None, search: str | None) -> str:
     """The last lines of a run's log, of those that hold `search`."""
     if not run_id:
         return ""
     lines = services.run(run_id).log_lines(LOG_BYTES)
-    found = [line for line in lines if search.lower() in line.lower()]
+    found = [line for line in lines if (search or "").lower() in line.lower()]
     return "\n".join(found[-LOG_LINES:])
 
 

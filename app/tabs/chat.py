@@ -10,7 +10,7 @@ from app.actions import chat as actions
 from app.components.plot import plot_panel
 from app.components.tokens import EMPTY, token_strip
 from app.services import MODEL_QUEUE, Services
-from app.tabs.messages import say, sentence, shown, shown_stream
+from app.tabs.messages import LATEST, say, sentence, shown, shown_stream
 
 CHATTERS = 4  # answers at once; they share one model, a token at a time
 
@@ -88,15 +88,8 @@ def build(services: Services, dataset: gr.Dropdown, run: gr.Dropdown, model: gr.
     def name(run_id: str | None, model: str) -> tuple:
         return tuple(say(title) for title in actions.titles(services, run_id, model))
 
-    gr.on([tab.select, dataset.change], prepare, dataset, rows, show_progress="hidden", api_visibility="private")
-    gr.on(
-        [tab.select, run.change, model.change],
-        name,
-        [run, model],
-        [tuned_title, base_title],
-        show_progress="hidden",
-        api_visibility="private",
-    )
+    gr.on([tab.select, dataset.change], prepare, dataset, rows, **LATEST)
+    gr.on([tab.select, run.change, model.change], name, [run, model], [tuned_title, base_title], **LATEST)
     inputs = [run, model, histories, prompt, length, heat]
     settings = {
         "concurrency_id": MODEL_QUEUE,

@@ -14,7 +14,8 @@ from app.components.plot import plot_panel
 from app.forms import Widget, values, widget
 from app.services import Asked, Services
 from app.tabs import row_map
-from app.tabs.messages import QUIET, say, sentence, shown, shown_stream
+from app.tabs.kept import Kept
+from app.tabs.messages import LATEST, QUIET, say, sentence, shown, shown_stream
 from hydralora.errors import HydraError
 from hydralora.recipe import TrainingSettings
 
@@ -39,10 +40,12 @@ class ClustersTab:
     number: gr.Dropdown
 
 
-def build(services: Services, dataset: gr.Dropdown, tab: gr.Tab, model: gr.Dropdown, max_length: Widget) -> ClustersTab:
+def build(
+    services: Services, dataset: gr.Dropdown, tab: gr.Tab, model: gr.Dropdown, max_length: Widget, kept: Kept
+) -> ClustersTab:
     found = gr.State(None)
     answer = sentence("", elem_id="clusters-sentence")
-    fields = _settings()
+    fields = _settings(kept)
     with gr.Row():
         use = gr.Button("Use these heads", variant="primary", elem_id="use-heads", scale=0, min_width=220)
         files = [
@@ -127,8 +130,7 @@ def build(services: Services, dataset: gr.Dropdown, tab: gr.Tab, model: gr.Dropd
         show,
         [dataset, number, *asked],
         outputs,
-        **QUIET,
-        trigger_mode="always_last",
+        **LATEST,
     )
     stopped = say("Stopped. Change a setting, or open this tab again, to start anew.")
     stop.click(lambda: nothing | {answer: stopped}, None, outputs, cancels=[changed], **QUIET)
@@ -163,7 +165,7 @@ def _settled(field: Widget) -> list[Any]:
     return [field.submit, field.blur] if isinstance(field, gr.Textbox) else [field.change]
 
 
-def _settings() -> dict[str, Widget]:
+def _settings(kept: Kept) -> dict[str, Widget]:
     """The widgets of how components are asked for."""
     offered = {key: name for key, name in FEATURES.items() if key != "sentence" or find_spec("sentence_transformers")}
     with gr.Row():
@@ -187,6 +189,7 @@ def _settings() -> dict[str, Widget]:
         }
     sentence_model = "components.sentence_model"
     fields[sentence_model] = widget(sentence_model, "Sentence model", visible=False)
+    kept.keep_all(fields)
     fields["components.features"].change(
         lambda features: gr.Textbox(visible=features == "sentence"),
         fields["components.features"],

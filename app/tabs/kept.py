@@ -1,6 +1,8 @@
 """What the page keeps in the browser: written there at once, so that a reload at any time finds it."""
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
@@ -10,21 +12,40 @@ from app.tabs.messages import QUIET
 SECRET = "kept"  # what is kept is no secret; a fixed key lets it outlive the server
 
 
-def browser_state(start: Any, key: str) -> gr.BrowserState:
-    """A state that the browser keeps; at the top of the page only, in a tab it would be made too late."""
-    return gr.BrowserState(start, storage_key=key, secret=SECRET)
+@dataclass(frozen=True)
+class Kept:
+    """Values by name that the browser keeps.
 
-
-def restore(page: gr.Blocks, state: gr.BrowserState, fn: Callable, outputs: Sequence[Any]) -> None:
-    """Fill `outputs` by fn(what was kept) when the page opens; from then on, and not before, `keep` may write."""
-    opened = page.load(fn, state, list(outputs), **QUIET)
-    opened.then(None, js=f"() => {{ (window.restored ??= {{}})['{state.storage_key}'] = true; }}", **QUIET)
-
-
-def keep(state: gr.BrowserState, events: Sequence[Any], now: Sequence[Any], js: str) -> None:
-    """Keep what the JavaScript function `js`, of what was kept and the values of `now`, returns at `events`.
-
-    Components that are made fire their events too, with their defaults: those of before `restore` are dropped.
+    Gradio tells an event's listeners one after another, and waits for each: `keep` comes before all other listeners of
+    its event, else a reload in the meantime loses what was chosen.
     """
-    guarded = f"(kept, ...now) => [window.restored?.['{state.storage_key}'] ? ({js})(kept, ...now) : kept]"
-    gr.on(list(events), None, [state, *now], state, js=guarded, **QUIET)
+
+    state: gr.BrowserState
+
+    def keep(self, name: str, event: Callable, source: Any = None, value: Any = None) -> None:
+        """Keep, under `name`, what `source` holds at an event; without a source a fixed value.
+
+        Components that are made fire their events too, with their defaults: those of before `restore` are dropped.
+        """
+        now = json.dumps(value) if source is None else "now"
+        js = (
+            f"(kept, now) => {{ const held = window.held?.['{self.state.storage_key}']; if (!held) return [kept]; "
+            f"held[{json.dumps(name)}] = {now}; return [{{...held}}]; }}"
+        )
+        event(None, [self.state, *([] if source is None else [source])], self.state, js=js, **QUIET)
+
+    def keep_all(self, fields: Mapping[str, Any]) -> None:
+        """Keep what each of the fields holds, under its name."""
+        for name, field in fields.items():
+            self.keep(name, field.change, field)
+
+    def restore(self, page: gr.Blocks, fn: Callable, outputs: Sequence[Any]) -> None:
+        """Fill `outputs` by fn(what was kept) when the page opens; from then on, and not before, `keep` may write."""
+        opened = page.load(fn, self.state, list(outputs), **QUIET)
+        begin = f"kept => {{ (window.held ??= {{}})['{self.state.storage_key}'] = {{...kept}}; }}"
+        opened.then(None, self.state, None, js=begin, **QUIET)
+
+
+def kept(key: str) -> Kept:
+    """Values under a key of the browser's store; at the top of the page only, a tab is made too late."""
+    return Kept(gr.BrowserState({}, storage_key=key, secret=SECRET))

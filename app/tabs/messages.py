@@ -11,6 +11,7 @@ import gradio as gr
 from hydralora.errors import HydraError
 
 QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}  # listeners that tell in words
+LATEST = QUIET | {"trigger_mode": "always_last"}  # those that show what is chosen: no change may pass unseen
 P = ParamSpec("P")
 R = TypeVar("R")
 

@@ -50,6 +50,7 @@ def build(services: Services, run: gr.Dropdown, tab: gr.Tab) -> ParametersTab:
         [run, method, colour],
         [*panels, caption, table],
         concurrency_id=MODEL_QUEUE,
+        trigger_mode="always_last",
         api_visibility="private",
     )
     for panel in panels:

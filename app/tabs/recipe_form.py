@@ -11,14 +11,15 @@ from app.actions import recipes
 from app.actions import train as actions
 from app.forms import Widget, keys_of, values, widget
 from app.services import Services
-from app.tabs.kept import keep, restore
-from app.tabs.messages import QUIET, say, sentence, shown
+from app.tabs.kept import Kept
+from app.tabs.messages import LATEST, QUIET, say, sentence, shown
 from hydralora.errors import HydraError
 from hydralora.models import DEFAULT_MODEL
 from hydralora.recipe import PRESETS
 from hydralora.results import METHODS
 
 MAIN = ("tuner.num_heads", "training.max_steps", "training.batch_size")
+MODEL = "model"
 LONGEST = "training.max_length"
 ASKED_ELSEWHERE = (*MAIN, LONGEST, "data.eval", "data.mapping", "data.task_column")
 GROUPS = {
@@ -48,10 +49,14 @@ NAMES = {"method": METHODS}
 
 @dataclass(frozen=True)
 class RecipeForm:
-    """`fields` by setting; `inputs` are dataset, base model and fields, as handlers take them."""
+    dataset: gr.Dropdown
+    model: gr.Dropdown
+    fields: dict[str, Widget]  # by setting
 
-    fields: dict[str, Widget]
-    inputs: list[Any]
+    @property
+    def inputs(self) -> list[Any]:
+        """Dataset, base model and fields, as handlers take them."""
+        return [self.dataset, self.model, *self.fields.values()]
 
 
 def model_choice(services: Services) -> gr.Dropdown:
@@ -81,12 +86,13 @@ def build(
     dataset: gr.Dropdown,
     tab: gr.Tab,
     page: gr.Blocks,
-    kept: gr.BrowserState,
+    kept: Kept,
     model: gr.Dropdown,
     max_length: Widget,
     components: dict[str, Widget],
 ) -> RecipeForm:
-    """Draw the form; the widgets of `components` stand in another tab, and belong to it."""
+    """Draw the form. The widgets of `components` stand in another tab, and belong to it; they, the base model's and
+    that of `max_length` are kept where they are made."""
     with gr.Row():
         model.render()
         fields = {key: _widget(key) for key in MAIN}
@@ -100,23 +106,22 @@ def build(
                 if group == "Training":
                     max_length.render()
                 fields |= {key: _widget(key) for key in keys if key not in ASKED_ELSEWHERE}
-    fields |= {LONGEST: max_length} | components
-    form = RecipeForm(fields, [dataset, model, *fields.values()])
-    _keep(page, kept, form.inputs[1:])
+    kept.keep_all(fields)
+    form = RecipeForm(dataset, model, fields | {LONGEST: max_length} | components)
+    _restore(page, kept, {MODEL: model} | form.fields)
     with gr.Accordion("The same from a terminal", open=False):
         recipe = _terminal(services, form)
-    _presets(presets, fields)
+    _presets(presets, form.fields)
     _plan(services, form, recipe, [tab.select, *(item.change for item in form.inputs)])
     return form
 
 
-def _keep(page: gr.Blocks, kept: gr.BrowserState, settings: list[Any]) -> None:
-    keep(kept, [item.change for item in settings], settings, "(_, ...now) => now")
+def _restore(page: gr.Blocks, kept: Kept, settings: dict[str, Any]) -> None:
+    def back(held: Any) -> list[Any]:
+        known = held if isinstance(held, dict) else {}  # an older version kept a list
+        return [known.get(name, gr.skip()) for name in settings]
 
-    def back(held: list[Any] | None) -> list[Any]:
-        return held if held and len(held) == len(settings) else [gr.skip() for _ in settings]
-
-    restore(page, kept, back, settings)
+    kept.restore(page, back, list(settings.values()))
 
 
 def _presets(buttons: list[gr.Button], fields: dict[str, Widget]) -> None:
@@ -168,7 +173,7 @@ def _plan(services: Services, form: RecipeForm, recipe: gr.Code, events: list[Ca
             return seen | {planned: say(str(error))}
 
     outputs = [flagged, planned, recipe, *fields.values()]
-    gr.on(events, outline, [flagged, *form.inputs], outputs, **QUIET, trigger_mode="always_last")
+    gr.on(events, outline, [flagged, *form.inputs], outputs, **LATEST)
 
 
 def as_form(fields: dict[str, Widget], dataset_id: str | None, model: str, held: list[Any]) -> tuple:

@@ -10,7 +10,7 @@ from app.actions import runs as actions
 from app.actions.background import Done
 from app.components.plot import plot_panel
 from app.services import Services
-from app.tabs.messages import QUIET, say, sentence, shown, shown_stream
+from app.tabs.messages import LATEST, QUIET, say, sentence, shown, shown_stream
 from hydralora.data.sources import SUFFIXES
 
 
@@ -128,8 +128,8 @@ def build(services: Services, run: gr.Dropdown, tab: gr.Tab, model: gr.Dropdown)
     def choose(event: gr.SelectData) -> str:
         return str(event.row_value[0])
 
-    gr.on([tab.select, run.change], **looked, **QUIET)
-    gr.on([tab.select, run.change], **listing, **QUIET)
+    gr.on([tab.select, run.change], **looked, **LATEST)
+    gr.on([tab.select, run.change], **listing, **LATEST)
     table.select(choose, None, run, **QUIET)
     keep.click(write, [run, name, note, tags], None, **QUIET).success(**listing, **QUIET).success(**looked, **QUIET)
     remove.click(delete, run, [told, run], **QUIET).success(**listing, **QUIET)
@@ -170,10 +170,10 @@ def _giving(services: Services, run: gr.Dropdown) -> tuple[list[Any], Any]:
     def follow(steps: Iterator[Any], show: Callable[[Any], dict[Any, Any]]) -> Iterator[dict[Any, Any]]:
         for step in steps:
             if isinstance(step, Done):
-                yield show(step.value)
+                sentence, result = step.value
+                yield {told: say(sentence), stop: gr.Button(visible=False), **show(result)}
             else:
                 yield {told: say(step), stop: gr.Button(visible=True)}
-        yield {stop: gr.Button(visible=False)}
 
     @shown_stream
     def export(run_id: str, form: str) -> Iterator[dict]:
@@ -198,14 +198,14 @@ def _giving(services: Services, run: gr.Dropdown) -> tuple[list[Any], Any]:
     for event in going:
         event.failure(lambda: ("", gr.Button(visible=False)), None, [told, stop], **QUIET)
     stop.click(lambda: (say("Stopped."), gr.Button(visible=False)), None, [told, stop], cancels=going, **QUIET)
-    gone = gr.DownloadButton(visible=False)
 
     def update(has_adapter: bool, another: bool) -> dict[Any, Any]:
         """What becomes of the buttons, and where `another` run is looked at, of what was made of the one before."""
         able = {button: type(button)(interactive=has_adapter) for button in (write, measure, ask)}
-        return able | (
-            {download: gone, answers: gone, told: "", scores: gr.Dataframe(visible=False)} if another else {}
-        )
+        if not another:
+            return able
+        made = {made: type(made)(visible=False) for made in (download, answers, scores)}
+        return able | made | {told: ""}
 
     return [write, measure, ask, download, answers, told, scores], update
 
@@ -234,6 +234,6 @@ def _comparing(services: Services) -> tuple[gr.Dropdown, Any]:
         )
 
     def wire(tab: gr.Tab) -> None:
-        gr.on([tab.select, chosen.change], compare, chosen, [told, figure, results, differences], **QUIET)
+        gr.on([tab.select, chosen.change], compare, chosen, [told, figure, results, differences], **LATEST)
 
     return chosen, wire

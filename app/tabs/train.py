@@ -8,10 +8,9 @@ import gradio as gr
 
 from app.actions import train as actions
 from app.components.plot import plot_panel
-from app.forms import Widget, values
+from app.forms import values
 from app.services import Services
-from app.tabs import recipe_form
-from app.tabs.messages import QUIET, say, sentence, shown, shown_stream
+from app.tabs.messages import LATEST, QUIET, say, sentence, shown, shown_stream
 from app.tabs.recipe_form import RecipeForm
 from hydralora.errors import HydraError
 
@@ -21,22 +20,11 @@ LOG_SECONDS = 3.0
 
 @dataclass(frozen=True)
 class TrainTab:
-    fields: dict[str, Widget]
     next: gr.Button
 
 
-def build(
-    services: Services,
-    dataset: gr.Dropdown,
-    run: gr.Dropdown,
-    tab: gr.Tab,
-    page: gr.Blocks,
-    kept: gr.BrowserState,
-    model: gr.Dropdown,
-    max_length: Widget,
-    components: dict[str, Widget],
-) -> TrainTab:
-    form = recipe_form.build(services, dataset, tab, page, kept, model, max_length, components)
+def build(services: Services, form: RecipeForm, run: gr.Dropdown, tab: gr.Tab, page: gr.Blocks) -> TrainTab:
+    """What stands below the form."""
     fields = form.fields
     with gr.Row():
         start = gr.Button("Start training", variant="primary", elem_id="start")
@@ -117,16 +105,15 @@ def build(
     refreshing: dict[str, Any] = {"fn": show, "inputs": [run, seen], "outputs": outputs} | QUIET
     gr.Timer(POLL_SECONDS).tick(**refreshing)
     gr.on([run.change, page.load], **refreshing)
-    sized = [fields["training.max_steps"], fields["training.batch_size"], model]
+    sized = [fields["training.max_steps"], fields["training.batch_size"], form.model]
     gr.on(
-        [tab.select, dataset.change, *(item.change for item in sized)],
+        [tab.select, form.dataset.change, *(item.change for item in sized)],
         describe,
         form.inputs,
         device,
-        **QUIET,
-        trigger_mode="always_last",
+        **LATEST,
     )
-    return TrainTab(fields, following)
+    return TrainTab(following)
 
 
 def _estimating(services: Services, form: RecipeForm, button: gr.Button, told: gr.HTML) -> None:
@@ -153,6 +140,6 @@ def _log(services: Services, run: gr.Dropdown) -> None:
     def read(run_id: str | None, search: str) -> str:
         return actions.log(services, run_id, search)
 
-    gr.on([panel.expand, again.tick, search.change, run.change], read, [run, search], lines, **QUIET)
+    gr.on([panel.expand, again.tick, search.change, run.change], read, [run, search], lines, **LATEST)
     panel.expand(lambda: gr.Timer(active=True), None, again, **QUIET)
     panel.collapse(lambda: gr.Timer(active=False), None, again, **QUIET)

@@ -74,37 +74,39 @@ def test_a_run_at_work_is_not_deleted(services: Services, finished: FinishedRun)
 def test_an_export_comes_back_by_the_base_model_that_the_form_names(
     services: Services, finished: FinishedRun, tmp_path: Path
 ) -> None:
-    *sentences, done = runs.export(services, finished.run.id, "adapter")
+    *_, done = runs.export(services, finished.run.id, "adapter")
     assert isinstance(done, Done)
-    assert "is ready" in str(sentences[-1])
-    assert zipfile.is_zipfile(done.value)
+    told, file = done.value
+    assert "is ready" in told
+    assert zipfile.is_zipfile(file)
     other = Services(tmp_path / "other")
     with pytest.raises(HydraError, match="not on this machine"):
-        runs.take(other, str(done.value), "nobody/nothing")
+        runs.take(other, str(file), "nobody/nothing")
     (other.store.workspace / "models").mkdir(parents=True)
     (other.store.workspace / "models" / "mine").symlink_to(finished.run.recipe().model)
-    run_id = runs.take(other, str(done.value), "mine")
+    run_id = runs.take(other, str(file), "mine")
     assert cells(other, run_id)["loss"] == cells(services, finished.run.id)["loss"]
     other.close()
 
 
 def test_a_lora_export_says_how_far_it_is_from_the_routed_model(services: Services, finished: FinishedRun) -> None:
-    *sentences, done = runs.export(services, finished.run.id, "lora")
+    *_, done = runs.export(services, finished.run.id, "lora")
     assert isinstance(done, Done)
-    assert "nats a token" in str(sentences[-1])
+    assert "nats a token" in done.value[0]
 
 
 def test_a_run_is_measured_on_and_answers_a_file(services: Services, finished: FinishedRun, tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
     rows = [{"instruction": f"name fruit number x{i}", "output": "plum", "task": "fruit"} for i in range(3)]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    *sentences, done = runs.evaluate(services, finished.run.id, str(file))
+    *_, done = runs.evaluate(services, finished.run.id, str(file))
     assert isinstance(done, Done)
-    assert sentences[-1] == "rows.jsonl: 3 rows measured."
-    assert [row[:2] for row in done.value[:2]] == [["all rows", 3], ["task fruit", 3]]
+    told, table = done.value
+    assert told == "rows.jsonl: 3 rows measured."
+    assert [row[:2] for row in table[:2]] == [["all rows", 3], ["task fruit", 3]]
     *_, answered = runs.answers(services, finished.run.id, str(file))
     assert isinstance(answered, Done)
-    assert len(answered.value.read_text(encoding="utf-8").splitlines()) == 3
+    assert len(answered.value[1].read_text(encoding="utf-8").splitlines()) == 3
     file.write_text('{"instruction": "", "output": ""}\n', encoding="utf-8")
     with pytest.raises(HydraError, match="row 1"):
         list(runs.evaluate(services, finished.run.id, str(file)))
@@ -149,9 +151,9 @@ def test_the_snippet_runs_as_it_stands(services: Services, finished: FinishedRun
     code = runs.view(services, finished.run.id).code
     assert str(services.store.workspace) not in code
     assert str(Path(finished.run.recipe().model).parent) not in code
-    list(runs.export(services, finished.run.id, "adapter"))
-    exported = next(step.value for step in runs.export(services, finished.run.id, "adapter") if isinstance(step, Done))
-    with zipfile.ZipFile(exported) as archive:
+    *_, done = runs.export(services, finished.run.id, "adapter")
+    assert isinstance(done, Done)
+    with zipfile.ZipFile(done.value[1]) as archive:
         archive.extractall(tmp_path / f"{finished.run.id}-adapter")
     (tmp_path / "tiny").symlink_to(finished.run.recipe().model)
     (tmp_path / "use.py").write_text(code, encoding="utf-8")

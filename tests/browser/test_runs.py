@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -11,7 +12,7 @@ from hydralora.jobs import JobManager
 from hydralora.recipe import parse_recipe
 from hydralora.runs import Run, RunStore
 from tests.browser.conftest import App, Seen
-from tests.browser.steps import open_tab, traces
+from tests.browser.steps import choose, open_tab, traces
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -78,4 +79,51 @@ def test_two_runs_are_compared(runs_page: Page, two_runs: list[Run], seen: Seen)
     expect(page.locator("#compare-results")).to_contain_text("arithmetic")
     drawn = [trace for trace in traces(page, "compare-loss") if len(trace["x"]) == 6]
     assert len(drawn) == 2
+    assert seen.errors == []
+
+
+def test_a_run_is_exported_deleted_brought_back_and_imported(
+    runs_page: Page, two_runs: list[Run], app: App, tmp_path: Path, seen: Seen
+) -> None:
+    page, run = runs_page, two_runs[1]
+    page.locator("#runs-table").get_by_text(run.id).filter(visible=True).first.click()
+    expect(page.locator("#run-sentence")).to_contain_text(f"{run.id} is finished")
+    page.locator("#export").click()
+    expect(page.locator("#export-told")).to_contain_text("is ready")
+    with page.expect_download() as download:
+        page.locator("#export-file").click()
+    file = tmp_path / "run.zip"
+    download.value.save_as(file)
+    page.locator("#delete-run").click()
+    expect(page.locator("#runs-told")).to_contain_text("is deleted")
+    expect(page.locator("#runs-table")).not_to_contain_text(run.id)
+    page.locator("#undo-delete").click()
+    expect(page.locator("#runs-told")).to_contain_text("is back")
+    expect(page.locator("#runs-table")).to_contain_text(run.id)
+    before = {one.id for one in RunStore(app.workspace).all()}
+    open_tab(page, "3 Train")
+    choose(page, "model", "tiny (workspace)")
+    open_tab(page, "4 Runs")
+    page.locator("input[data-testid='Import a run-upload-button']").set_input_files(file)
+    expect(page.locator("#runs-told")).to_contain_text("was imported")
+    expect(page.locator("#run-sentence")).to_contain_text("imported, after 6 steps elsewhere")
+    (new,) = {one.id for one in RunStore(app.workspace).all()} - before
+    assert RunStore(app.workspace).get(new).state()["adapter_hash"] == run.state()["adapter_hash"]
+    bad = tmp_path / "bad.zip"
+    bad.write_bytes(b"no zip at all")
+    page.locator("input[data-testid='Import a run-upload-button']").set_input_files(bad)
+    expect(page.get_by_test_id("toast-body").filter(has_text="no whole zip file").first).to_be_visible()
+    RunStore(app.workspace).delete(RunStore(app.workspace).get(new))
+    assert seen.errors == []
+
+
+def test_a_run_is_measured_on_a_file(runs_page: Page, two_runs: list[Run], tmp_path: Path, seen: Seen) -> None:
+    page = runs_page
+    page.locator("#runs-table").get_by_text(two_runs[0].id).filter(visible=True).first.click()
+    expect(page.locator("#run-sentence")).to_contain_text(f"{two_runs[0].id} is finished")
+    file = tmp_path / "new rows.jsonl"
+    file.write_text('{"instruction": "Add 1 and 2.", "output": "3", "task": "<i>sum</i>"}\n', encoding="utf-8")
+    page.locator("input[data-testid='Evaluate on a file-upload-button']").set_input_files(file)
+    expect(page.locator("#export-told")).to_contain_text("1 rows measured", timeout=60_000)
+    expect(page.locator("#scores")).to_contain_text("task <i>sum</i>")
     assert seen.errors == []

@@ -1,0 +1,118 @@
+"""Many pages that look at one run: python -m tests.benchmarks.soak [--minutes 30] [--clients 20].
+
+A run of the demo on the default base model trains meanwhile, on the same cores. Each client asks once a second for what
+an open page asks for; told are how long the answers took, and the memory of the app's process by the minute.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+
+from hydralora.assets import demo_file
+from hydralora.jobs import JobManager
+from hydralora.models import DEFAULT_MODEL
+from hydralora.recipe import parse_recipe
+from hydralora.runs import RunStore
+from tests.browser.conftest import wait_for
+
+EVERY = 1.0  # seconds, as the page
+SETTLING = 5  # minutes before memory is compared: caches fill
+
+
+def polling(config: dict[str, Any]) -> int:
+    """The number of the listener that shows a run again and again."""
+    names = {component["id"]: component["props"].get("elem_id") for component in config["components"]}
+    for dependency in config["dependencies"]:
+        ticks = any(event == "tick" for _, event in dependency["targets"])
+        if ticks and "status" in (names[output] for output in dependency["outputs"]):
+            return dependency["id"]
+    raise AssertionError("no listener of a timer shows a run")
+
+
+async def client(url: str, listener: int, run_id: str, until: float, took: list[float]) -> None:
+    """One page; the seconds of each answer go to `took`."""
+    session = uuid.uuid4().hex
+    async with httpx.AsyncClient(base_url=f"{url}/gradio_api", timeout=60) as http:
+        while time.monotonic() < until:
+            began = time.monotonic()
+            asked = {"data": [run_id, None], "fn_index": listener, "session_hash": session, "event_data": None}
+            (await http.post("/queue/join", json=asked)).raise_for_status()
+            async with http.stream("GET", "/queue/data", params={"session_hash": session}) as answer:
+                async for line in answer.aiter_lines():
+                    message = json.loads(line.removeprefix("data:")) if line.startswith("data:") else {}
+                    if message.get("msg") == "process_completed":
+                        assert message["success"], message
+                        break
+            took.append(time.monotonic() - began)
+            await asyncio.sleep(max(0.0, EVERY - (time.monotonic() - began)))
+
+
+async def soak(url: str, run_id: str, process: psutil.Process, minutes: int, clients: int) -> None:
+    config = httpx.get(f"{url}/config", timeout=60).json()
+    took: list[float] = []
+    until = time.monotonic() + 60 * minutes
+    pages = [asyncio.create_task(client(url, polling(config), run_id, until, took)) for _ in range(clients)]
+    memory, counted = [], 0
+    for minute in range(1, minutes + 1):
+        await asyncio.sleep(60)
+        new, counted = sorted(took[counted:]), len(took)
+        memory.append(process.memory_info().rss)
+        p95 = new[int(0.95 * len(new))] if new else float("nan")
+        print(f"minute {minute:3}: {memory[-1] / 2**20:6.0f} MB, {len(new)} answers, 95 % in {1000 * p95:.0f} ms")
+    await asyncio.gather(*pages)
+    took.sort()
+    later = memory[SETTLING:] or memory
+    print(
+        f"{len(took)} answers to {clients} pages: median {1000 * statistics.median(took):.0f} ms, 95 % in "
+        f"{1000 * took[int(0.95 * len(took))]:.0f} ms, most {1000 * took[-1]:.0f} ms; memory after minute {SETTLING}: "
+        f"{later[0] / 2**20:.0f} MB, at most {max(later) / later[0] - 1:+.1%}, at the end {later[-1] / later[0] - 1:+.1%}"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=int, default=30)
+    parser.add_argument("--clients", type=int, default=20)
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder, socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+        free.close()
+        jobs = JobManager(RunStore(folder))
+        command = [sys.executable, "-m", "app", "--port", str(port), "--workspace", folder]
+        log = Path(folder) / "log"
+        with log.open("wb") as file:
+            app = subprocess.Popen(command, stdout=file, stderr=file, env=os.environ | {"HF_HUB_OFFLINE": "1"})
+        url = f"http://127.0.0.1:{port}"
+        recipe = {
+            "model": DEFAULT_MODEL,
+            "data": {"train": str(demo_file("train")), "eval": str(demo_file("heldout"))},
+            "training": {"max_steps": 100_000, "log_every": 1, "threads": 1},
+        }
+        run = jobs.start(parse_recipe(recipe))
+        try:
+            wait_for(url, app, log)
+            asyncio.run(soak(url, run.id, psutil.Process(app.pid), chosen.minutes, chosen.clients))
+            print(f"the run was at step {jobs.refresh(run)['step']}")
+        finally:
+            jobs.stop(run)
+            jobs.follow(run)
+            app.terminate()
+            app.wait(20)
+
+
+if __name__ == "__main__":
+    main()
