@@ -38,6 +38,8 @@ def serve(
     """Serve the app."""
     store = RunStore(workspace)
     os.environ["GRADIO_TEMP_DIR"] = str(store.workspace / "uploads")  # else copies stay in the system's folder
+    # After every event Gradio makes a table of the last 10,000 for a dashboard that is switched off below.
+    os.environ |= {"GRADIO_ANALYTICS_CACHE_FREQUENCY": str(sys.maxsize), "GRADIO_ANALYTICS_MAX_EVENTS": "1000"}
     import gradio as gr
 
     from app.components.plot import PLOTLY_JS

@@ -1,6 +1,7 @@
 """The page: the context bar, the tabs in the order of the work, and what is kept over a reload."""
 
 import html
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -99,12 +100,14 @@ def build(services: Services) -> gr.Blocks:
             api_visibility="private",
         )
 
-        @shown
-        def use_settings(run_id: str) -> tuple:
-            dataset_id, name, held = runs_actions.settings(services, run_id, list(fields))
-            return *recipe_form.as_form(fields, dataset_id, name, held), go("train")
+        for button, settings_of in ((runs_view.again, runs_actions.settings), (runs_view.on, runs_actions.going_on)):
 
-        runs_view.again.click(use_settings, run, [dataset, model, *fields.values(), tabs], api_visibility="private")
+            @shown
+            def use_settings(run_id: str, settings_of: Callable = settings_of) -> tuple:
+                dataset_id, name, held = settings_of(services, run_id, list(fields))
+                return *recipe_form.as_form(fields, dataset_id, name, held), go("train")
+
+            button.click(use_settings, run, [dataset, model, *fields.values(), tabs], api_visibility="private")
         runs_view.next.click(lambda: go("parameters"), None, tabs, api_visibility="private")
         train_view.next.click(lambda: go("parameters"), None, tabs, api_visibility="private")
         parameters_view.next.click(lambda: go("chat"), None, tabs, api_visibility="private")

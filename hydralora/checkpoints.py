@@ -1,10 +1,12 @@
 """A run's checkpoints: folders named by step, each complete or absent."""
 
+import math
 import os
 import shutil
 from pathlib import Path
 
 PREFIX = "checkpoint-"  # as transformers' Trainer names them
+LOSS = "heldout_loss"  # a file of ours in it
 
 
 def saved_checkpoints(folder: Path) -> dict[int, Path]:
@@ -18,12 +20,35 @@ def building_place(folder: Path, step: int) -> Path:
     return folder / f".building-{step}"
 
 
-def put_in_place(folder: Path, step: int, keep: int) -> None:
-    """Move a finished checkpoint to its place; of all only the newest `keep` stay."""
+def put_in_place(folder: Path, step: int, keep: int, loss: float | None = None) -> None:
+    """Move a finished checkpoint to its place; the newest `keep` stay, and the best of all.
+
+    Args:
+        loss: on held-out rows, of the newest measurement before it.
+    """
     building, target = building_place(folder, step), folder / f"{PREFIX}{step}"
     shutil.rmtree(target, ignore_errors=True)
+    if loss is not None and math.isfinite(loss):
+        (building / target.name / LOSS).write_text(repr(loss), encoding="utf-8")
     os.replace(building / target.name, target)
     for left in folder.glob(".building-*"):  # of processes that were killed, too
         shutil.rmtree(left, ignore_errors=True)
+    spared = best_checkpoint(folder)
     for old in list(saved_checkpoints(folder).values())[:-keep]:
-        shutil.rmtree(old)
+        if spared is None or old != spared[1]:
+            shutil.rmtree(old)
+
+
+def best_checkpoint(folder: Path) -> tuple[int, Path] | None:
+    """The checkpoint with the lowest held-out loss, with its step; None where none was measured."""
+    measured = [
+        (loss, step, path) for step, path in saved_checkpoints(folder).items() if (loss := _loss(path)) is not None
+    ]
+    return min(measured)[1:] if measured else None
+
+
+def _loss(checkpoint: Path) -> float | None:
+    try:
+        return float((checkpoint / LOSS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hydralora.console import answering, comparison, print_event, progress, run_line, say, scores_text
+from hydralora.console import answering, comparison, following, print_event, progress, run_line, say, scores_text
 from hydralora.errors import ConfigError, HydraError, ModelError
 
 if TYPE_CHECKING:
@@ -274,16 +274,21 @@ def train(
     recipe: Annotated[Path, typer.Argument(help="A recipe (YAML).")],
     set_: Annotated[list[str] | None, typer.Option("--set", help="Change a setting: section.name=value.")] = None,
     follow: Annotated[bool, typer.Option(help="Wait until the run ends, showing its progress.")] = False,
+    executor: Annotated[
+        str | None, typer.Option(help="local, or slurm: submit it as a job; the same as --set launch.executor=.")
+    ] = None,
     as_json: Json = False,
     workspace: Workspace = None,
 ) -> dict[str, Any]:
-    """Start a training run in a process of its own. Ctrl-C while following asks it to stop and keep what it learnt."""
+    """Start a training run in a process of its own. Ctrl-C while following asks it to stop and keep what it learnt; a
+    second one ends it at once."""
     from hydralora.jobs import JobManager
     from hydralora.recipe import load_recipe
     from hydralora.runs import RunStore
 
     jobs = JobManager(RunStore(workspace))
-    run = jobs.start(load_recipe(recipe, set_))
+    chosen = [*(set_ or []), *([f"launch.executor={executor}"] if executor else [])]
+    run = jobs.start(load_recipe(recipe, chosen))
     begun = f"queued, {jobs.ahead(run)} ahead" if jobs.is_waiting(run) else "started"
     say(f"Run {run.id} {begun}; `hydralora show {run.id}` tells how it is, `hydralora stop {run.id}` ends it.")
     state = _followed(jobs, run) if follow else jobs.refresh(run)
@@ -300,9 +305,10 @@ def estimate(
     """Time, memory and disk that a run will take, by a trial of a few of its steps. Nothing is saved."""
     from hydralora.dry_run import dry_run, estimate_text
     from hydralora.recipe import load_recipe
+    from hydralora.runs import RunStore
 
     with progress("trying") as on_progress:
-        found = dry_run(load_recipe(recipe, set_), on_progress)
+        found = dry_run(RunStore(workspace).resolved(load_recipe(recipe, set_)), on_progress)
     return found | {"shown": f"{estimate_text(found)}."}
 
 
@@ -315,11 +321,17 @@ def _followed(jobs: "JobManager", run: "Run", seen: int = 0) -> dict[str, Any]:
     from hydralora.errors import RunError
 
     try:
-        state = jobs.follow(run, print_event, seen=seen)
+        with following(run.state()["max_steps"]) as on_event:
+            state = jobs.follow(run, on_event, seen=seen)
     except KeyboardInterrupt:
         jobs.stop(run)
-        say("Stopping after this step; Ctrl-C again to leave it to itself.")
-        state = jobs.follow(run)
+        say("Stopping after this step; Ctrl-C again ends it at once.")
+        try:
+            state = jobs.follow(run)
+        except KeyboardInterrupt:
+            jobs.kill(run)
+            say(f"Ended. `hydralora resume {run.id}` goes on from its newest checkpoint.")
+            raise
     if state["state"] not in ("finished", "stopped"):
         raise RunError(f"Run {run.id} {state['state']}: {state['message']}. Its log is {run.log}.")
     return state
@@ -351,14 +363,19 @@ def show(run: RunName, as_json: Json = False, workspace: Workspace = None) -> di
 
 
 @_command
-def stop(run: RunName, as_json: Json = False, workspace: Workspace = None) -> dict[str, Any]:
+def stop(
+    run: RunName,
+    measure: Annotated[bool, typer.Option("--measure", help="Measure what it learnt before it ends.")] = False,
+    as_json: Json = False,
+    workspace: Workspace = None,
+) -> dict[str, Any]:
     """Ask a run to stop after its step; what it learnt is kept."""
     from hydralora.jobs import JobManager
     from hydralora.runs import RunStore
 
     jobs = JobManager(RunStore(workspace))
     found = jobs.store.get(run)
-    jobs.stop(found)
+    jobs.stop(found, measure)
     state = jobs.refresh(found)
     return state | {"run": found.id, "folder": str(found.folder), "shown": f"{found.id}  {state['state']}"}
 
@@ -471,6 +488,22 @@ def export(
     told = export_run(found, form, out or Path(f"{found.id}-{form}.zip"))
     apart = "" if told["kl"] is None else f"; {told['kl']:.4g} nats a token from the routed model"
     return told | {"shown": f"{told['path']}, {told['bytes'] / 1e6:.1f} MB{apart}"}
+
+
+@_command
+def push(
+    run: RunName,
+    repository: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="A repository of the Hugging Face Hub.")],
+    public: Annotated[bool, typer.Option("--public", help="Of a repository that is made; else it is private.")] = False,
+    as_json: Json = False,
+    workspace: Workspace = None,
+) -> dict[str, Any]:
+    """Upload a run's adapter to the Hugging Face Hub, with the token in the environment's HF_TOKEN."""
+    from hydralora.runs import RunStore
+    from hydralora.transfer import push_run
+
+    address = push_run(RunStore(workspace).get(run), repository, private=not public)
+    return {"path": address, "shown": address}
 
 
 @_command

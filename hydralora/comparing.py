@@ -30,7 +30,7 @@ def summary(run: Run, state: Mapping[str, Any]) -> dict[str, Any]:
     """A run in one row; what is not known is None.
 
     loss (nats a token) and exact_match (0-1) are of all held-out rows, base_loss and base_exact_match those before
-    training; seconds are of training alone.
+    training; seconds are of training alone; energy_kwh of all that the run did, CPU, GPU and memory.
     """
     recipe, results = run.recipe(), state.get("results") or {}
     tuned, base = results.get("tuned") or {}, results.get("base") or {}
@@ -50,6 +50,7 @@ def summary(run: Run, state: Mapping[str, Any]) -> dict[str, Any]:
         "base_exact_match": base.get("exact_match"),
         "parameters": (results.get("parameters") or {}).get("total"),
         "seconds": (results.get("seconds") or {}).get("training"),
+        "energy_kwh": (results.get("energy_kwh") or {}).get("total"),
     }
 
 

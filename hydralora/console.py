@@ -72,6 +72,43 @@ def progress(label: str) -> Iterator[Callable[[int, int], None]]:
             bar.render_finish()
 
 
+@contextmanager
+def following(max_steps: int | None) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Yields a function that shows a run's events on stderr: as a bar with its newest figures where that is a terminal,
+    else as lines."""
+    if not sys.stderr.isatty():
+        yield print_event
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Progress(TextColumn("{task.description}", markup=False), *columns, console=console) as bars:
+        bar = bars.add_task("starting", total=max_steps)
+
+        def show(event: dict[str, Any]) -> None:
+            total = {"total": event["max_steps"]} if event.get("max_steps") else {}
+            if "stage" in event:
+                bars.update(bar, description=event["stage"], **total)
+            elif event["kind"] == "train":
+                told = f"training, loss {event['loss']:.4f}, {event['tokens_per_second']:.0f} tokens/s"
+                bars.update(bar, completed=event["step"], description=told)
+            elif event["kind"] == "eval":
+                console.print(_eval_line(event), markup=False, highlight=False)
+            elif total:
+                bars.update(bar, **total)
+
+        yield show
+
+
 def print_event(event: dict[str, Any]) -> None:
     """A run's event as a line on stderr."""
     if "stage" in event:
@@ -81,9 +118,13 @@ def print_event(event: dict[str, Any]) -> None:
     elif event["kind"] == "gates":
         say(f"            gates {' '.join(f'{g:.2f}' for g in event['mean_gate'])}  entropy {event['entropy']:.2f}")
     elif event["kind"] == "eval":
-        say(f"held out ({event['split']}): loss {event['loss']:.4f}, exact match {event['exact_match']:.1%}")
+        say(_eval_line(event))
     elif "message" in event:
         say(event["message"])
+
+
+def _eval_line(event: dict[str, Any]) -> str:
+    return f"held out ({event['split']}): loss {event['loss']:.4f}, exact match {event['exact_match']:.1%}"
 
 
 def run_line(state: dict[str, Any]) -> str:
@@ -95,13 +136,14 @@ def run_line(state: dict[str, Any]) -> str:
 def comparison(compared: dict[str, Any]) -> str:
     """Runs side by side: a line for each, and the settings that are not alike."""
     lines = [
-        f"{'run':22}{'state':13}{'method':12}{'N':>3}{'r':>5}{'loss':>9}{'exact':>8}{'parameters':>13}{'seconds':>9}"
+        f"{'run':22}{'state':13}{'method':12}{'N':>3}{'r':>5}{'loss':>9}{'exact':>8}{'parameters':>13}{'seconds':>9}{'Wh':>9}"
     ]
     for row in compared["results"]:
         lines.append(
             f"{row['run']:22}{row['state']:13}{row['method']:12}{_cell(row['heads'], 3, '')}{row['rank']:5}"
             f"{_cell(row['loss'], 9, '.4f')}{_cell(row['exact_match'], 8, '.1%')}"
             f"{_cell(row['parameters'], 13, ',')}{_cell(row['seconds'], 9, '.0f')}"
+            f"{_cell(row['energy_kwh'] and 1000 * row['energy_kwh'], 9, '.2f')}"
         )
     lines += [f"{name}: {', '.join(map(str, of.values()))}" for name, of in compared["differences"].items()]
     return "\n".join(lines)

@@ -17,6 +17,7 @@ from hydralora.parallel import Processes
 from hydralora.preparation import Prepared, prepare
 from hydralora.recipe import Recipe
 from hydralora.resources import peak_memory
+from hydralora.samples import answer_samples, choose_samples
 from hydralora.trainer import AnswerTrainer, answer_trainer, training_arguments
 from hydralora.training import LIVE_ROWS
 
@@ -50,6 +51,10 @@ def dry_run(recipe: Recipe, on_progress: OnProgress = lambda done, total: None) 
     began = time.perf_counter()
     evaluate(prepared.model, sample, pad)
     measuring = time.perf_counter() - began
+    began = time.perf_counter()
+    asked = choose_samples(prepared.heldout, prepared.heldout_labels, settings.prompts, settings.seed)
+    answer_samples(prepared.model, prepared.tokenizer, asked)
+    answering = time.perf_counter() - began
     longest = sorted(prepared.heldout, key=lambda row: len(row.input_ids))[-LIVE_ROWS:]
     evaluate(prepared.model, longest, pad)  # for its memory
     clock = _Clock(lambda done: on_progress(done, steps_to_try))
@@ -60,9 +65,9 @@ def dry_run(recipe: Recipe, on_progress: OnProgress = lambda done, total: None) 
     live = steps // settings.eval_every if settings.eval_every else 0
     measured = (live * min(LIVE_ROWS, len(prepared.heldout)) + WHOLE_MEASUREMENTS * len(prepared.heldout)) / len(sample)
     trained = sum(p.numel() * p.element_size() for p in prepared.model.parameters() if p.requires_grad)
-    kept = settings.keep_checkpoints + 1 if settings.save_every else 0  # one more while it is written
+    kept = settings.keep_checkpoints + 2 if settings.save_every else 0  # the best, and one while it is written
     return {
-        "seconds": STARTING + preparing + steps * step + measured * measuring,
+        "seconds": STARTING + preparing + steps * step + measured * measuring + (live + 2) * answering,
         "memory_bytes": peak_memory(prepared.device),
         "disk_bytes": trained * (1 + ADAM * kept),
         "steps": steps,

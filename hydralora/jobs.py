@@ -5,18 +5,22 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 import psutil
 from filelock import FileLock
 
-from hydralora.errors import HydraError, RunError
+from hydralora.errors import ConfigError, HydraError, RunError
 from hydralora.recipe import Recipe
 from hydralora.runs import ACTIVE, Queue, Run, RunStore
 
 RESUMABLE = ("stopped", "interrupted", "failed")
 TORCHRUN = ("TORCHELASTIC_", "LOCAL_", "GROUP_", "ROLE_", "RANK", "WORLD_SIZE", "MASTER_", "OMP_NUM_THREADS")
+CLUSTER = "slurm"  # as submitit calls it
+SILENCE = 900.0  # seconds after which a job of a cluster, whose process can't be looked at from here, counts as dead
+KILLING = 10.0  # seconds
 START_GRACE = 60.0  # seconds in which a queued run may have no process yet
 
 
@@ -27,10 +31,15 @@ class JobManager:
         self.store = store
 
     def start(self, recipe: Recipe) -> Run:
-        """Create a run; its worker starts now, or when it is its turn, and goes on when this process ends."""
+        """Create a run; its worker starts now, or when it is its turn, and goes on when this process ends.
+
+        Raises:
+            RunError: it starts from a run that can't be gone on from.
+        """
+        self.store.resolved(recipe)
         run = self.store.create(recipe)
         with self._lock():
-            self._append(run)
+            self._enqueue(run, recipe)
         self.advance()
         return run
 
@@ -46,15 +55,18 @@ class JobManager:
             found = self.refresh(run)["state"]
             if found not in RESUMABLE:
                 raise RunError(f"Run {run.id} is {found}, so there is nothing to resume.")
-            run.recipe()  # a damaged one is said now
+            recipe = run.recipe()
             step = run.rewind()
             run.update(state="queued", pid=None, step=step, message=f"resuming from step {step}", progress=None)
-            self._append(run)
+            self._enqueue(run, recipe)
         self.advance()
         return step
 
-    def stop(self, run: Run) -> None:
+    def stop(self, run: Run, measure: bool = False) -> None:
         """Ask a run to stop after its step and keep what it learnt; one that waits leaves the queue.
+
+        Args:
+            measure: what it learnt on the held-out rows, before it ends.
 
         Raises:
             RunError: it is not running.
@@ -66,7 +78,19 @@ class JobManager:
             if self.is_waiting(run):
                 self._leave(run)
             else:
-                run.request_stop()  # only the worker writes its run's state while it lives
+                run.request_stop(measure)  # only the worker writes its run's state while it lives
+
+    def kill(self, run: Run) -> None:
+        """End a run's processes at once; what it did since its newest checkpoint is lost."""
+        state = run.state()
+        if state["pid"] is None or state.get("job") or not _alive(state):
+            return
+        launcher = psutil.Process(state["pid"])
+        for process in [*launcher.children(recursive=True), launcher]:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs([launcher], timeout=KILLING)
+        self.refresh(run)
 
     def delete(self, run: Run) -> None:
         """Take a run out of the list, and of the queue; `RunStore.restore` brings it back.
@@ -104,6 +128,15 @@ class JobManager:
     def is_waiting(self, run: Run) -> bool:
         return run.id in self.store.queue().waiting
 
+    def swap(self, run: Run, by: int) -> None:
+        """Let a waiting run change places: -1 for one place sooner, 1 for one later.
+
+        Raises:
+            RunError: it doesn't wait.
+        """
+        waiting = self.store.queue().waiting
+        self.move(run, waiting.index(run.id) + by if run.id in waiting else 0)
+
     def waiting(self) -> list[Run]:
         """The runs that wait, the next one first."""
         known = {run.id: run for run in self.store.all()}
@@ -115,9 +148,10 @@ class JobManager:
         return len(self.active()) + waiting.index(run.id) if run.id in waiting else 0
 
     def active(self) -> list[Run]:
-        """The runs that are at work now."""
+        """The runs that are at work on this machine now."""
         waiting = set(self.store.queue().waiting)
-        return [run for run in self.store.all() if run.id not in waiting and self.refresh(run)["state"] in ACTIVE]
+        states = {run: self.refresh(run) for run in self.store.all() if run.id not in waiting}
+        return [run for run, state in states.items() if state["state"] in ACTIVE and not state.get("job")]
 
     def advance(self) -> None:
         """Start the workers whose turn it is; whoever looks at the queue, or ends a run, calls this."""
@@ -149,7 +183,15 @@ class JobManager:
         self.store.write_queue(replace(queue, waiting=[other for other in queue.waiting if other != run.id]))
         run.update(state="stopped", message="before it started")
 
-    def _append(self, run: Run) -> None:
+    def _enqueue(self, run: Run, recipe: Recipe) -> None:
+        """Let a run wait for its turn here, or hand it to a cluster, which has a queue of its own."""
+        if recipe.launch.executor == "slurm":
+            try:
+                run.update(job=_submit(run, recipe), message="handed to SLURM")
+            except ConfigError as error:
+                run.update(state="failed", message=str(error))
+                raise
+            return
         queue = self.store.queue()
         self.store.write_queue(replace(queue, waiting=[*queue.waiting, run.id]))
 
@@ -193,6 +235,26 @@ class JobManager:
             time.sleep(poll)
 
 
+def _submit(run: Run, recipe: Recipe) -> str:
+    """Make a run a job of a cluster; returns the job's id.
+
+    Raises:
+        ConfigError: submitit is not installed, the cluster is not there, or it doesn't know a parameter.
+    """
+    try:
+        import submitit
+    except ImportError as error:
+        raise ConfigError("launch.executor=slurm needs submitit: pip install 'hydralora-studio[slurm]'.") from error
+    command = submitit.helpers.CommandFunction(_command(run, recipe.launch.processes), verbose=False)
+    try:
+        executor = submitit.AutoExecutor(folder=run.folder / "job", cluster=CLUSTER)
+        executor.update_parameters(name=run.id, **(recipe.launch.slurm or {}))
+        return str(executor.submit(command).job_id)
+    except (RuntimeError, NameError, TypeError, ValueError, OSError) as error:
+        hint = "Look at launch.slurm, and whether sbatch is here."
+        raise ConfigError(f"SLURM did not take the run: {error}. {hint}") from error
+
+
 def _spawn(run: Run, recipe: Recipe) -> None:
     with run.log.open("ab") as log:
         process = subprocess.Popen(
@@ -234,6 +296,8 @@ _children: list[subprocess.Popen] = []  # kept so that an ended worker doesn't s
 
 
 def _alive(state: dict) -> bool:
+    if state.get("job"):
+        return state["state"] == "queued" or time.time() - state["heartbeat"] < SILENCE
     _children[:] = [child for child in _children if child.poll() is None]
     if state["pid"] is None:
         return time.time() - state["heartbeat"] < START_GRACE

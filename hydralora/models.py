@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-from hydralora.errors import ModelError
+from hydralora.errors import HydraError, ModelError
 from hydralora.fetching import (
     BaseModelFiles,
     Wheel,
@@ -189,13 +189,47 @@ def load_adapted(
     Raises:
         ModelError: the base or the adapter can't be read, or the adapter isn't safetensors.
     """
-    from peft import PeftModel
+    read_adapter_config(adapter)  # before minutes of loading
+    return put_adapter(files, load_base(files, device, quantization), adapter)
+
+
+def read_adapter_config(adapter: Path) -> Any:
+    """The PEFT config of a saved adapter.
+
+    Raises:
+        ModelError: there is none, it can't be read, or its weights aren't safetensors.
+    """
+    from peft import PeftConfig
 
     if not (adapter / "adapter_model.safetensors").exists():
         raise ModelError(f"{adapter}: there is no adapter_model.safetensors. The run has saved no adapter yet.")
-    base = load_base(files, device, quantization)
     try:
-        return PeftModel.from_pretrained(base, str(adapter)).eval()
+        return PeftConfig.from_pretrained(str(adapter))
+    except Exception as error:
+        raise ModelError(f"{adapter}: adapter_config.json can't be read. {first_line(error)}") from error
+
+
+def put_adapter(
+    files: BaseModelFiles, base: Any, adapter: Path, trainable: bool = False, dropout: float | None = None
+) -> Any:
+    """A loaded base model with the adapter in a folder on it, in eval mode.
+
+    Args:
+        dropout: on the adapted layers' inputs; None leaves it as it was saved.
+
+    Raises:
+        ModelError: the adapter can't be put on this base model.
+    """
+    from peft import PeftModel
+
+    try:
+        config = read_adapter_config(adapter)
+        if dropout is not None:
+            config.lora_dropout = dropout
+        config.inference_mode = not trainable
+        return PeftModel.from_pretrained(base, str(adapter), is_trainable=trainable, config=config).eval()
+    except HydraError:
+        raise
     except Exception as error:
         raise ModelError(f"{adapter}: the adapter can't be put on {files.id}. {first_line(error)}") from error
 

@@ -18,7 +18,15 @@ from hydralora.data.mapping import load_mapping
 from hydralora.data.split import Split, split, split_by_file
 from hydralora.data.templates import Encoded, encode_all
 from hydralora.errors import ConfigError, DatasetError
-from hydralora.models import BaseModelFiles, find_model, load_base, load_tokenizer, pick_device
+from hydralora.models import (
+    BaseModelFiles,
+    find_model,
+    load_base,
+    load_tokenizer,
+    pick_device,
+    put_adapter,
+    read_adapter_config,
+)
 from hydralora.recipe import WITH_HEADS, Recipe
 from hydralora.tuner.config import HydraLoraConfig
 from hydralora.tuner.init import init_router
@@ -86,7 +94,7 @@ def prepare(recipe: Recipe, on_stage: Callable[[str], None]) -> Prepared:
     train_labels = [component[row.example.row] for row in train_rows]
     on_stage("adding the adapter")
     torch.manual_seed(settings.seed)
-    model = _adapt(base, recipe, clusters.k)
+    model = _adapt_again(files, base, recipe) if recipe.start_from else _adapt(base, recipe, clusters.k)
     entropy = None
     if recipe.starts_from_components:
         on_stage("starting the router from the components")
@@ -225,6 +233,33 @@ def _adapt(base: Any, recipe: Recipe, k: int) -> Any:
         **WITH_HEADS[recipe.method],
     )
     return get_peft_model(base, config)
+
+
+def _adapt_again(files: BaseModelFiles, base: Any, recipe: Recipe) -> Any:
+    """The base model with an adapter that was trained before, to be trained on; its shape is the recipe's."""
+    folder = Path(recipe.start_from or "")
+    config = read_adapter_config(folder)
+    has_heads = isinstance(config, HydraLoraConfig)
+    wanted: dict[str, Any] = {"tuner.r": config.r, "tuner.lora_alpha": config.lora_alpha}
+    if has_heads:
+        wanted["tuner.num_heads"] = config.num_heads
+    unlike = [
+        f"{name}={value}"
+        for name, value in wanted.items()
+        if getattr(recipe.tuner, name.removeprefix("tuner.")) != value
+    ]
+    method = next((name for name, own in WITH_HEADS.items() if has_heads and _is(config, own)), "lora")
+    if recipe.method != method:
+        unlike.append(f"method={method}")
+    if unlike:
+        raise ConfigError(f"start_from: the adapter has another shape than this recipe. Set {', '.join(unlike)}.")
+    return put_adapter(files, base, folder, trainable=True, dropout=recipe.tuner.lora_dropout)
+
+
+def _is(config: HydraLoraConfig, own: dict[str, Any]) -> bool:
+    """Whether a config is that of the method which sets `own`."""
+    plain = {"shared_A": True, "router": "softmax"}
+    return all(getattr(config, name) == (plain | own)[name] for name in plain)
 
 
 def _start_router(

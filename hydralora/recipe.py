@@ -140,6 +140,9 @@ class TrainingSettings(Section):
     eval_every: int = Field(
         25, ge=0, description="Steps between evaluations on a sample of the held-out rows; 0: none."
     )
+    prompts: int = Field(
+        3, ge=0, le=16, description="Held-out prompts that are answered at every evaluation, to be read; 0: none."
+    )
     save_every: int = Field(
         50, ge=0, description="Steps between checkpoints, from which a run goes on after a stop or a crash; 0: none."
     )
@@ -177,6 +180,12 @@ class LaunchSettings(Section):
         le=64,
         description="Processes on this machine that train together; each takes batch_size rows of every batch.",
     )
+    executor: Literal["local", "slurm"] = Field(
+        "local", description="Where the run works: on this machine, or as a job of SLURM (the extra slurm)."
+    )
+    slurm: dict[str, Any] | None = Field(
+        None, description="Parameters of that job as submitit takes them, such as slurm_partition and timeout_min."
+    )
     fsdp: bool | str | list[str] | None = Field(None, description="fsdp of transformers' TrainingArguments, as it is.")
     fsdp_config: dict[str, Any] | str | None = Field(
         None, description="fsdp_config of transformers' TrainingArguments: settings, or a JSON file."
@@ -203,6 +212,11 @@ class Recipe(Section):
         description="HydraLoRA; to compare with, on the same layers: a plain LoRA of rank r, or the paper's ablations, "
         "where every head has an A of its own (lora-split), or all gates are alike (uniform).",
     )
+    start_from: str | None = Field(
+        None,
+        min_length=1,
+        description="Train on from an adapter of the same shape: a run's id, or an adapter's folder. None: a new one.",
+    )
     quantization: Literal["none", "nf4"] = Field(
         "none", description="The base model's linear layers as they are, or in 4 bits; nf4 needs the extra quant."
     )
@@ -221,7 +235,7 @@ class Recipe(Section):
     def starts_from_components(self) -> bool:
         """Whether there is a router that starts from the components."""
         routed = self.has_heads and WITH_HEADS[self.method].get("router") != "uniform"
-        return routed and self.tuner.router_init == "components"
+        return routed and self.tuner.router_init == "components" and not self.start_from
 
     @model_validator(mode="after")
     def _one_component_or_several(self) -> "Recipe":
@@ -246,6 +260,8 @@ class Recipe(Section):
             value = getattr(section, key)
             setattr(section, key, _name(value) if isinstance(value, str) else value)
         moved.model = _name(self.model) if Path(self.model).is_absolute() else self.model
+        if self.start_from and Path(self.start_from).is_absolute():
+            moved.start_from = _name(self.start_from)
         sentence = self.components.sentence_model
         moved.components.sentence_model = _name(sentence) if Path(sentence).is_absolute() else sentence
         return moved
@@ -367,10 +383,10 @@ def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
         file = getattr(recipe.launch, name)
         if isinstance(file, str):
             setattr(recipe.launch, name, str((path.parent / file).resolve()))
-    for section, key in ((recipe, "model"), (recipe.components, "sentence_model")):
-        folder = path.parent / getattr(section, key)
-        if folder.is_dir():  # else it is a model's id
-            setattr(section, key, str(folder.resolve()))
+    for section, key in ((recipe, "model"), (recipe, "start_from"), (recipe.components, "sentence_model")):
+        name = getattr(section, key)
+        if name and (path.parent / name).is_dir():  # else it is a model's id, or a run's
+            setattr(section, key, str((path.parent / name).resolve()))
     return recipe
 
 

@@ -1,6 +1,10 @@
-"""What a process takes of its machine."""
+"""What a process takes of its machine, and what is left there."""
 
 import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
 
 
 def peak_memory(device: str = "cpu") -> int:
@@ -10,10 +14,33 @@ def peak_memory(device: str = "cpu") -> int:
 
         return torch.cuda.max_memory_allocated()
     if sys.platform == "win32":
-        import psutil
-
         return psutil.Process().memory_info().peak_wset
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
+
+
+class Usage:
+    """What this process takes, and what its machine has left, now and since the last look."""
+
+    def __init__(self, device: str, folder: Path) -> None:
+        self._device, self._folder = device, folder
+        self._process = psutil.Process()
+        self._process.cpu_percent()  # the next call tells what was used since this one
+
+    def look(self) -> dict[str, Any]:
+        """cpu_percent, 100 for a whole core; memory_bytes of this process; memory_free_bytes and disk_free_bytes of the
+        machine; on CUDA gpu_memory_bytes of this process and gpu_free_bytes."""
+        found = {
+            "cpu_percent": self._process.cpu_percent(),
+            "memory_bytes": self._process.memory_info().rss,
+            "memory_free_bytes": psutil.virtual_memory().available,
+            "disk_free_bytes": psutil.disk_usage(str(self._folder)).free,
+        }
+        if self._device.startswith("cuda"):
+            import torch
+
+            free, _ = torch.cuda.mem_get_info()
+            found |= {"gpu_memory_bytes": torch.cuda.memory_reserved(), "gpu_free_bytes": free}
+        return found

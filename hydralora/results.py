@@ -1,6 +1,7 @@
 """What a run leaves behind: its adapter with a model card, and its measurements."""
 
 import hashlib
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,13 @@ def save_adapter(model: Any, recipe: Recipe, prepared: Prepared, folder: Path) -
         model.save_pretrained(building, safe_serialization=True)
         (building / "README.md").write_text(_card(recipe, prepared), encoding="utf-8")
     return hash_adapter(folder)
+
+
+def take_adapter(checkpoint: Path, folder: Path) -> None:
+    """Make a checkpoint's adapter that of the run, whole or not at all."""
+    with folder_written_whole(folder.resolve()) as building:
+        for name in ("adapter_config.json", "adapter_model.safetensors"):
+            shutil.copyfile(checkpoint / name, building / name)
 
 
 def _card(recipe: Recipe, prepared: Prepared) -> str:

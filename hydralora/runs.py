@@ -6,7 +6,7 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -25,6 +25,9 @@ VERSION = 1
 BIN_SECONDS = 24 * 3600
 RUN_ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{4}")
 ACTIVE = ("queued", "preparing", "training", "evaluating", "stopping")
+LEAVING = 5.0  # seconds in which a worker that has ended may still hold its lock
+MEASURE = "measure"  # what the file `stop` holds where it is asked for
+UPGRADES: tuple[Callable[[dict[str, Any]], dict[str, Any]], ...] = ()  # of a state, from version 1 to 2, 2 to 3, ...
 NEEDED = {"id", "state", "step", "max_steps", "pid", "started", "heartbeat", "message"}  # in every state
 
 
@@ -89,7 +92,12 @@ class Run:
             raise RunError(f"Run {self.id}: {path} can't be read ({error}). Delete the folder.") from error
         if not isinstance(state, dict) or NEEDED - set(state):
             raise RunError(f"Run {self.id}: {path} holds no run's state. Delete the folder.")
-        return state
+        version = state.get("version", 1)
+        if version > VERSION:
+            raise RunError(f"Run {self.id} was made by a newer hydralora (its version is {version}). Update this one.")
+        for upgrade in UPGRADES[version - 1 :]:
+            state = upgrade(state)
+        return state | {"version": VERSION}
 
     def update(self, **changes: Any) -> dict[str, Any]:
         """Write changes into state.json, whole or not at all, with a new heartbeat (seconds since 1970)."""
@@ -134,7 +142,7 @@ class Run:
 
     def before(self) -> dict[str, Any] | None:
         """The base model's scores on the held-out rows; None where they were not measured yet."""
-        own = ("step", "time", "kind", "split")
+        own = ("step", "time", "kind", "split", "answers")
         found = (event for event in self._read_events() if event["kind"] == "eval" and event["split"] == "before")
         return next(({key: value for key, value in event.items() if key not in own} for event in found), None)
 
@@ -166,12 +174,25 @@ class Run:
     def write_label(self, label: "Label") -> None:
         write_json(self.folder / "label.json", asdict(label))
 
-    def request_stop(self) -> None:
-        (self.folder / "stop").touch()
+    def request_stop(self, measure: bool = False) -> None:
+        """Ask the worker to stop after its step; with `measure` to measure what was learnt, too."""
+        (self.folder / "stop").write_text(MEASURE if measure else "", encoding="utf-8")
 
     @property
     def stop_requested(self) -> bool:
         return (self.folder / "stop").exists()
+
+    @property
+    def measure_requested(self) -> bool:
+        """Whether a stop was asked for with a measurement."""
+        try:
+            return (self.folder / "stop").read_text(encoding="utf-8") == MEASURE
+        except FileNotFoundError:
+            return False
+
+    def worker_lock(self) -> FileLock:
+        """Held by the run's worker; a second one can't have it."""
+        return FileLock(self.folder / ".worker.lock", timeout=LEAVING)
 
 
 class EventTail:
@@ -244,6 +265,21 @@ class RunStore:
             os.replace(building, self.folder / run_id)
         finally:
             shutil.rmtree(building, ignore_errors=True)
+
+    def resolved(self, recipe: Recipe) -> Recipe:
+        """The recipe with the adapter's folder where it starts from a run of this workspace.
+
+        Raises:
+            RunError: there is no such run, it has no adapter, or is of another base model.
+        """
+        if not recipe.start_from or not RUN_ID.fullmatch(recipe.start_from):
+            return recipe
+        run = self.get(recipe.start_from)
+        if not run.has_adapter:
+            raise RunError(f"start_from: run {run.id} has no adapter yet. Wait until it ends, or choose another one.")
+        if run.recipe().model != recipe.model:
+            raise RunError(f"start_from: run {run.id} is of another base model, {run.recipe().model}. Set it as model.")
+        return recipe.model_copy(update={"start_from": str(run.adapter)})
 
     def get(self, run: str) -> Run:
         """The run with this id, or in this folder.

@@ -41,6 +41,7 @@ class AnswerTrainer(Trainer):
         self.tokens_seen = 0
         self.gate_means: torch.Tensor | None = None  # (N,), of the newest step that is logged
         self.gate_entropy = 0.0
+        self.heldout_loss: float | None = None  # of the newest measurement
         self.balance_weight = balance_weight
         self.balance = 0.0  # sum of the weighted load-balance losses, divided as the steps' losses are
 
@@ -81,7 +82,7 @@ class AnswerTrainer(Trainer):
         super()._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()  # each process writes the state of its random numbers
         if self.args.should_save:
-            put_in_place(folder, step, self.keep_checkpoints)
+            put_in_place(folder, step, self.keep_checkpoints, self.heldout_loss)
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(building_place(Path(str(self.args.output_dir)), self.state.global_step))

@@ -12,14 +12,16 @@ from typing import Any
 import torch
 from transformers import TrainerCallback, set_seed
 
+from hydralora.checkpoints import best_checkpoint
 from hydralora.errors import RunError
 from hydralora.evaluation import evaluate
 from hydralora.models import pick_device
 from hydralora.parallel import Processes, this_process
 from hydralora.preparation import Prepared, prepare
 from hydralora.recipe import Recipe, TrainingSettings
-from hydralora.resources import peak_memory
-from hydralora.results import describe_run, measure_heads, save_adapter
+from hydralora.resources import Usage, peak_memory
+from hydralora.results import describe_run, measure_heads, save_adapter, take_adapter
+from hydralora.samples import answer_samples, choose_samples
 from hydralora.trainer import AnswerTrainer, answer_trainer, training_arguments
 
 LIVE_ROWS = 32  # held-out rows in the evaluations while training; the full set is measured before and after
@@ -48,6 +50,7 @@ def train(
     should_stop: Callable[[], bool] = lambda: False,
     checkpoints: Path | None = None,
     resume: "Resume | None" = None,
+    measure_stopped: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
     """Run a recipe: read, cluster, adapt, measure, train, save, measure again.
 
@@ -56,7 +59,7 @@ def train(
         output: folder for the adapter (safetensors, config, model card).
         on_event: called with {step, time, kind: "train" | "eval" | "gates" | "note", ...}; time in seconds since 1970.
         should_stop: asked at every stage, step and evaluated batch; when true, what was learnt so far is saved and
-            nothing more is measured.
+            nothing more is measured, unless `measure_stopped` is true then.
         checkpoints: folder for checkpoints, as often as the recipe says; none are saved without it.
         resume: where an earlier process left this run.
 
@@ -80,13 +83,23 @@ def train(
         return _nothing_learnt(recipe, run)
     prepared, base = begun
     trainer = _trainer(prepared, recipe, checkpoints, run, processes)
-    if resume and resume.checkpoint:
-        trainer.go_on_from(resume.checkpoint)
-        run.step = trainer.state.global_step
-    else:
-        trainer.train()
+    try:
+        if resume and resume.checkpoint:
+            trainer.go_on_from(resume.checkpoint)
+            run.step = trainer.state.global_step
+        else:
+            trainer.train()
+    except RunError as error:
+        kept = best_checkpoint(checkpoints) if checkpoints else None
+        if kept is None or not processes.is_first:
+            raise
+        take_adapter(kept[1], Path(output))
+        raise RunError(f"{error} The adapter of step {kept[0]}, the best on held-out rows, is kept.") from error
     processes.leave()
-    return _end(prepared, base, recipe, Path(output), run, trainer.state.max_steps) if processes.is_first else {}
+    if not processes.is_first:
+        return {}
+    run.should_stop = lambda: should_stop() and not measure_stopped()
+    return _end(prepared, base, recipe, Path(output), run, trainer.state.max_steps)
 
 
 def _begin(
@@ -99,7 +112,7 @@ def _begin(
         run.note("prepared", rows=prepared.counts, k=prepared.k, sizes=prepared.sizes, base=prepared.files.describe())
         if processes.is_first and not base:
             with prepared.model.disable_adapter():  # heads that start at random behind a started router have an effect
-                base = _measure(prepared, run, "base", "before")
+                base = _measure(prepared, recipe, run, "base", "before")
         run.stage("training")
     except _StopAsked:
         return None
@@ -113,9 +126,9 @@ def _end(
     adapter_hash = _save(prepared, recipe, output, run)
     stopped = run.step < max_steps
     tuned, heads = None, None
-    if not stopped:
+    if not (stopped and run.should_stop()):
         try:
-            tuned = _measure(prepared, run, "tuned", "after")
+            tuned = _measure(prepared, recipe, run, "tuned", "after")
             heads = measure_heads(prepared)
         except _StopAsked:
             stopped = True
@@ -167,12 +180,18 @@ class _Reporter:
             raise _StopAsked
 
 
-def _measure(prepared: Prepared, run: _Reporter, name: str, split: str) -> dict[str, Any]:
+def _measure(prepared: Prepared, recipe: Recipe, run: _Reporter, name: str, split: str) -> dict[str, Any]:
     run.stage(f"evaluating the {name} model")
     pad, components = prepared.tokenizer.pad_token_id, prepared.heldout_labels
     scores = evaluate(prepared.model, prepared.heldout, pad, run.progress, components)
-    run.event("eval", split=split, **scores)
+    run.event("eval", split=split, answers=_answers(prepared, recipe.training), **scores)
     return scores
+
+
+def _answers(prepared: Prepared, settings: TrainingSettings) -> list[dict[str, str]]:
+    """What the model says now to the same few held-out prompts."""
+    chosen = choose_samples(prepared.heldout, prepared.heldout_labels, settings.prompts, settings.seed)
+    return answer_samples(prepared.model, prepared.tokenizer, chosen)
 
 
 def _save(prepared: Prepared, recipe: Recipe, output: Path, run: _Reporter) -> str:
@@ -199,12 +218,19 @@ class _Events(TrainerCallback):
     """Trainer's progress as events; stops on request."""
 
     def __init__(
-        self, run: _Reporter, prepared: Prepared, settings: TrainingSettings, processes: Processes, saves: bool
+        self,
+        run: _Reporter,
+        prepared: Prepared,
+        settings: TrainingSettings,
+        processes: Processes,
+        saves: bool,
+        folder: Path,
     ) -> None:
         self.run = run
         self.processes = processes
         self.prepared = prepared
-        self.eval_every, self.saves = settings.eval_every, saves
+        self.settings, self.saves = settings, saves
+        self.usage = Usage(prepared.device, folder)
         count = min(LIVE_ROWS, len(prepared.heldout))  # at random: files are often sorted by task
         live = random.Random(settings.seed).sample(range(len(prepared.heldout)), count)
         self.live_rows = [prepared.heldout[i] for i in live]
@@ -224,14 +250,18 @@ class _Events(TrainerCallback):
             control.should_training_stop = True
             control.should_save = self.saves
             return
-        due = self.eval_every and state.global_step % self.eval_every == 0 and state.global_step < state.max_steps
+        every = self.settings.eval_every
+        due = every and state.global_step % every == 0 and state.global_step < state.max_steps
         if due and self.processes.is_first:  # the others wait for it in the next step
             paused = time.monotonic()
             model = self.prepared.model
             model.eval()
             scores = evaluate(model, self.live_rows, self.prepared.tokenizer.pad_token_id, None, self.live_components)
+            answers = _answers(self.prepared, self.settings)
             model.train()
-            self.run.event("eval", split="live", **scores)
+            if self.trainer:
+                self.trainer.heldout_loss = scores["loss"]
+            self.run.event("eval", split="live", answers=answers, **scores)
             self._since += time.monotonic() - paused
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict | None = None, **kwargs: Any) -> None:
@@ -253,6 +283,7 @@ class _Events(TrainerCallback):
             learning_rate=logs.get("learning_rate"),
             gradient_norm=logs.get("grad_norm"),  # before it is clipped
             tokens_per_second=speed,
+            usage=self.usage.look(),
             **({"balance_loss": balance} if trainer.balance_weight else {}),
         )
         if trainer.gate_means is not None:
@@ -268,8 +299,8 @@ def _trainer(
 ) -> AnswerTrainer:
     settings = recipe.training
     save_every = settings.save_every if checkpoints else 0
-    callback = _Events(run, prepared, settings, processes, bool(save_every))
     folder = checkpoints or Path(tempfile.gettempdir())  # nothing is written there, but Trainer wants one
+    callback = _Events(run, prepared, settings, processes, bool(save_every), folder.parent)
     trainer = answer_trainer(
         prepared.model,
         prepared.train,

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from filelock import Timeout
 
+from hydralora.energy import EnergyMeter
 from hydralora.errors import HydraError
 from hydralora.jobs import JobManager
 from hydralora.parallel import Processes, this_process
@@ -33,37 +35,68 @@ def main() -> int:
         threading.Thread(target=_end_with, args=(pid,), daemon=True).start()
     if hasattr(os, "nice"):
         os.nice(max(0, NICENESS - os.nice(0)))  # a worker that another one started has it already
-    if processes.is_first:
-        found = run.state()["state"]
-        if found != "queued":
-            print(f"Run {run.id} is {found}; only a queued run is started.", file=sys.stderr)
-            return 1
-        run.update(state="preparing", pid=pid, message="starting")
-    try:
+    if not processes.is_first:
         return _work(run, processes)
-    finally:
-        if processes.is_first:  # whether it ended well or not, the next one's turn has come
-            JobManager(RunStore(run.folder.parent.parent)).advance()
+    try:
+        with run.worker_lock():
+            return _begin(run, processes, pid)
+    except Timeout:
+        print(f"Another process works on run {run.id}.", file=sys.stderr)
+        return 1
+    finally:  # whether it ended well or not, the next one's turn has come
+        JobManager(RunStore(run.folder.parent.parent)).advance()
+
+
+def _begin(run: Run, processes: Processes, pid: int) -> int:
+    found = run.state()["state"]
+    if found != "queued":
+        print(f"Run {run.id} is {found}; only a queued run is started.", file=sys.stderr)
+        return 1
+    run.update(state="preparing", pid=pid, message="starting")
+    return _work(run, processes)
 
 
 def _work(run: Run, processes: Processes) -> int:
+    meter = EnergyMeter() if processes.is_first else None
     try:
         step, checkpoint = run.newest_checkpoint() or (0, None)
         results = train(
-            run.recipe(),
+            RunStore(run.folder.parent.parent).resolved(run.recipe()),
             run.adapter,
             lambda event: _record(run, event),
             lambda: run.stop_requested,
             run.checkpoints,
             Resume(step, checkpoint, run.before()),
+            lambda: run.measure_requested,
         )
     except Exception as error:  # the run's state must tell what happened, whatever it was
         traceback.print_exc()
+        if meter:
+            _spend(run, meter, {})
         _fail(run, error, processes)
         return 1
-    if processes.is_first:
-        _finish(run, results)
+    if meter:
+        _finish(run, results | _spend(run, meter, results["seconds"]))
     return 0
+
+
+def _spend(run: Run, meter: EnergyMeter, seconds: dict[str, float]) -> dict[str, Any]:
+    """What this process and those before it took: seconds by stage, total_seconds, energy_kwh by part (None: unknown).
+
+    One that was killed is not among them.
+    """
+    before = run.state().get("spent") or {"seconds": {}, "total_seconds": 0.0, "energy_kwh": {}}
+    spent = {
+        "seconds": _sum(before["seconds"], seconds),
+        "total_seconds": round(before["total_seconds"] + time.time() - psutil.Process().create_time(), 2),
+        "energy_kwh": _sum(before["energy_kwh"] or {}, meter.stop() or {}) or None,
+    }
+    run.update(spent=spent)
+    return spent
+
+
+def _sum(one: dict[str, float], other: dict[str, float]) -> dict[str, float]:
+    return {name: one.get(name, 0.0) + other.get(name, 0.0) for name in one | other}
 
 
 def _finish(run: Run, results: dict[str, Any]) -> None:
@@ -74,8 +107,6 @@ def _finish(run: Run, results: dict[str, Any]) -> None:
         message = f"before it went on from step {step}"
     else:
         message, changes = "before its first step, so nothing was learnt yet", {"results": results}
-    if "results" in changes:
-        results["total_seconds"] = round(time.time() - psutil.Process().create_time(), 2)  # of this process
     state = "stopped" if results["stopped"] else "finished"
     run.update(state=state, step=step, message=message, ended=time.time(), **changes)
 

@@ -52,12 +52,19 @@ def recipe_from_form(services: Services, dataset_id: str, model: str, values: di
         ConfigError: a value is out of its range.
     """
     recipe = parse_recipe(_plain_values(services, dataset_id, model, values), "Settings")
+    if recipe.start_from:
+        services.run(recipe.start_from)  # no other folder
     _name_components(services, dataset_id, recipe)
     return recipe
 
 
 def wrong_in_form(services: Services, dataset_id: str, model: str, values: dict[str, Any]) -> dict[str, str]:
     """What is wrong with the form's values, by setting; nothing where the model or the dataset is what is wrong."""
+    try:
+        if values.get("start_from"):
+            services.run(values["start_from"])
+    except HydraError as error:
+        return {"start_from": str(error)}
     try:
         return wrong_settings(_plain_values(services, dataset_id, model, values))
     except HydraError:

@@ -17,21 +17,23 @@ from hydralora.errors import HydraError, RunError
 from hydralora.models import find_model
 from hydralora.results import METHODS
 from hydralora.runs import Label
-from hydralora.transfer import export_run, import_run
+from hydralora.transfer import export_run, import_run, push_run
 
-COLUMNS: dict[str, Literal["str", "number"]] = {
-    "run": "str",
-    "name": "str",
-    "state": "str",
-    "method": "str",
-    "N": "number",
-    "rank": "number",
-    "dataset": "str",
-    "base model": "str",
-    "loss": "number",
-    "exact match, %": "number",
-    "training, s": "number",
-    "tags": "str",
+COLUMNS: dict[str, tuple[Literal["str", "number"], int]] = {  # what a column holds, and its width in pixels
+    "run": ("str", 170),
+    "name": ("str", 120),
+    "state": ("str", 95),
+    "method": ("str", 110),
+    "N": ("number", 50),
+    "rank": ("number", 60),
+    "parameters": ("number", 110),
+    "dataset": ("str", 120),
+    "base model": ("str", 150),
+    "loss": ("number", 80),
+    "exact match, %": ("number", 95),
+    "training, s": ("number", 90),
+    "energy, Wh": ("number", 90),
+    "tags": ("str", 100),
 }
 FORMATS = {
     "The adapter, with recipe and results": "adapter",
@@ -84,11 +86,13 @@ def table(services: Services) -> list[list[Any]]:
                 METHODS[row["method"]],
                 row["heads"],
                 row["rank"],
+                row["parameters"],
                 row["dataset"],
                 model_name(row["model"]),
                 _rounded(row["loss"], 4),
                 _rounded(row["exact_match"], 3, 100),
                 _rounded(row["seconds"], 0),
+                _rounded(row["energy_kwh"], 2, 1000),
                 ", ".join(label.tags),
             ]
         )
@@ -126,6 +130,22 @@ def label(services: Services, run_id: str, name: str, note: str, tags: str) -> N
 def settings(services: Services, run_id: str, keys: Sequence[str]) -> tuple[str | None, str, list[Any]]:
     """A run's settings for the form: dataset (None where it is gone), base model, and the values of `keys`."""
     return form_from_recipe(services, services.run(run_id).recipe(), keys)
+
+
+def going_on(services: Services, run_id: str, keys: Sequence[str]) -> tuple[str | None, str, list[Any]]:
+    """The settings of a run that trains on from this one, as `settings`."""
+    run = services.run(run_id)
+    if not run.has_adapter:
+        raise RunError(f"Run {run_id} has no adapter to train on from. Wait until it has ended, or resume it.")
+    recipe = run.recipe()
+    recipe.start_from = run_id
+    recipe.tuner.num_heads = summary(run, run.state())["heads"]
+    return form_from_recipe(services, recipe, keys)
+
+
+def push(services: Services, run_id: str, repository: str) -> str:
+    """Upload a run to the Hugging Face Hub, into a private repository; returns a sentence."""
+    return f"Uploaded: {push_run(services.run(run_id), repository.strip())}"
 
 
 def delete(services: Services, run_id: str) -> str:
@@ -254,6 +274,8 @@ def _result_rows(results: list[dict[str, Any]]) -> list[list[str]]:
         rows.append([name, *(_cell(found["loss"], found["exact_match"]) if found else "" for found in scores)])
     for name, key, unit in (("parameters", "parameters", ""), ("training", "seconds", " s")):
         rows.append([name, "", *(f"{result[key]:,.0f}{unit}" if result[key] else "" for result in results)])
+    energy = [result["energy_kwh"] for result in results]
+    rows.append(["energy", "", *(f"{1000 * kwh:,.2f} Wh" if kwh else "" for kwh in energy)])
     return rows
 
 

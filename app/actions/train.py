@@ -1,7 +1,8 @@
 """The Train tab: from form values to a run, and from a run to what is shown of it."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ LOG_BYTES = 2**20  # of the log's end are looked at
 LOG_LINES = 500
 IDLE_EVENTS = 3  # in a row, before a head is called idle
 IDLE_SHARE = 0.1  # of 1 / N
+SAMPLE_COLUMNS = ["held-out prompt", "expected", "before", "now"]
 COLUMNS = ["rows of", "loss before", "loss after", "exact match before", "exact match after"]
 
 
@@ -42,6 +44,14 @@ class TrainView:
     groups: str = ""
     use: str = ""
     table: list[list[str]] = field(default_factory=list)
+    samples: list[list[str]] = field(default_factory=list)
+    usage: str = ""
+    waiting: bool = False
+
+    @cached_property
+    def marks(self) -> dict[str, int]:
+        """A number for each part, equal for what is equal: only what changed is sent."""
+        return {part.name: hash(repr(getattr(self, part.name))) for part in fields(self)}
 
 
 def device_line(services: Services, dataset_id: str, model: str, values: dict[str, Any]) -> str:
@@ -69,12 +79,9 @@ def plan(services: Services, dataset_id: str, model: str, values: dict[str, Any]
         what = f"{METHODS[recipe.method]}: {tuner.num_heads} head{'s' if tuner.num_heads > 1 else ''} of rank {tuner.r}"
     else:
         what = f"{METHODS[recipe.method]}: a head of rank {tuner.r} for each component"
-    return f"{what}, on {f'component {only} alone' if only else 'all rows'}{_name(services, dataset_id, recipe)}."
-
-
-def wrong_settings(services: Services, dataset_id: str, model: str, values: dict[str, Any]) -> dict[str, str]:
-    """What is wrong with the form's values, by setting."""
-    return recipes.wrong_in_form(services, dataset_id, model, values)
+    rows = f"component {only} alone" if only else "all rows"
+    begun = f", trained on from {recipe.start_from}" if recipe.start_from else ""
+    return f"{what}{begun}, on {rows}{_name(services, dataset_id, recipe)}."
 
 
 def recipe_text(services: Services, dataset_id: str, model: str, values: dict[str, Any]) -> str:
@@ -108,9 +115,9 @@ def _name(services: Services, dataset_id: str, recipe: Recipe) -> str:
 def estimate(services: Services, dataset_id: str, model: str, values: dict[str, Any]) -> Iterator[str]:
     """Try a few steps of the run in a process of its own; sentences, the last with what the whole will take."""
     recipe = recipe_from_form(services, dataset_id, model, values)
-    key = ("estimate", recipe.to_yaml())
+    key, tried = ("estimate", recipe.to_yaml()), services.store.resolved(recipe)
     for step in in_background(
-        lambda on_progress: services.remember(key, lambda: in_process(dry_run, recipe, on_progress=on_progress))
+        lambda on_progress: services.remember(key, lambda: in_process(dry_run, tried, on_progress=on_progress))
     ):
         if isinstance(step, Done):
             yield f"{estimate_text(step.value)}, by a trial of {len(PLACES) + 1} steps."
@@ -129,8 +136,13 @@ def start(services: Services, dataset_id: str, model: str, values: dict[str, Any
     return run.id
 
 
-def stop(services: Services, run_id: str) -> None:
-    services.jobs.stop(services.run(run_id))
+def stop(services: Services, run_id: str, measure: bool = False) -> None:
+    services.jobs.stop(services.run(run_id), measure)
+
+
+def swap(services: Services, run_id: str, by: int) -> None:
+    """Let a waiting run change places, -1 for sooner."""
+    services.jobs.swap(services.run(run_id), by)
 
 
 def resume(services: Services, run_id: str) -> None:
@@ -160,6 +172,11 @@ def view(services: Services, run_id: str | None, seen: str = "") -> TrainView | 
     signature = f"{run_id} {state['state']} {state['step']} {state['heartbeat']} {ahead}"
     if signature == seen:
         return None
+    # However many pages look at the run, its figures are drawn once.
+    return services.remember(("view", signature), lambda: _draw(services, run, state, signature, ahead))
+
+
+def _draw(services: Services, run: Run, state: dict[str, Any], signature: str, ahead: int | None) -> TrainView:
     events = services.events(run)
     results = state.get("results") or {}
     use = results.get("component_by_head")
@@ -175,6 +192,9 @@ def view(services: Services, run_id: str | None, seen: str = "") -> TrainView | 
         groups=figures.group_losses(events) if _has(events, "eval") else "",
         use=figures.component_by_head(names, use) if use else "",
         table=score_table(events),
+        samples=sample_table(events),
+        usage=_usage(events) if state["state"] in ACTIVE else "",
+        waiting=ahead is not None,
     )
 
 
@@ -236,7 +256,9 @@ def _as_estimated(state: dict[str, Any]) -> str:
     if not seconds or not memory or state["state"] != "finished":
         return ""
     before = f"; estimated {describe_duration(told['seconds'])} and {_gigabytes(told['memory_bytes'])}" if told else ""
-    return f" It took {describe_duration(seconds)} and at most {_gigabytes(memory)} of memory{before}."
+    energy = (results.get("energy_kwh") or {}).get("total")
+    spent = f", and {1000 * energy:.2f} Wh" if energy else ""
+    return f" It took {describe_duration(seconds)}, at most {_gigabytes(memory)} of memory{spent}{before}."
 
 
 def _gigabytes(size: float) -> str:
@@ -273,6 +295,30 @@ def score_table(events: list[dict[str, Any]]) -> list[list[str]]:
             ]
         )
     return rows
+
+
+def sample_table(events: list[dict[str, Any]]) -> list[list[str]]:
+    """What the model said to a few held-out prompts before it learnt, and at its newest evaluation."""
+    told = [event["answers"] for event in events if event.get("answers")]
+    if not told:
+        return []
+    now = [one["answer"] for one in told[-1]] if len(told) > 1 else [""] * len(told[0])
+    return [
+        [first["prompt"], first["expected"], first["answer"], last] for first, last in zip(told[0], now, strict=False)
+    ]
+
+
+def _usage(events: list[dict[str, Any]]) -> str:
+    """What the run's process takes, and what its machine has left, by the newest event that tells."""
+    found = next((event["usage"] for event in reversed(events) if event.get("usage")), None)
+    if not found:
+        return ""
+    told = f"It takes {found['cpu_percent'] / 100:.1f} CPU cores and {_gigabytes(found['memory_bytes'])} of memory; "
+    if "gpu_memory_bytes" in found:
+        taken, left = _gigabytes(found["gpu_memory_bytes"]), _gigabytes(found["gpu_free_bytes"])
+        told += f"{taken} of the GPU's, with {left} free; "
+    free, disk = _gigabytes(found["memory_free_bytes"]), _gigabytes(found["disk_free_bytes"])
+    return f"{told}the machine has {free} of memory and {disk} of disk left."
 
 
 def _loss(scores: dict[str, Any]) -> str:

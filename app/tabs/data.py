@@ -12,6 +12,7 @@ from app.components.batch import batch_view
 from app.components.plot import plot_panel
 from app.forms import Widget
 from app.services import Services
+from app.tabs.buttons import upload_button
 from app.tabs.messages import QUIET, say, sentence, shown, shown_stream
 from hydralora.data.mapping import Mapping
 from hydralora.data.sources import SUFFIXES
@@ -39,15 +40,7 @@ def build(
     max_length: Widget,
 ) -> DataTab:
     with gr.Row():
-        upload = gr.UploadButton(
-            "Upload a dataset",
-            file_types=list(SUFFIXES),
-            file_count="multiple",
-            type="filepath",
-            elem_id="upload",
-            scale=0,
-            min_width=200,
-        )
+        upload = upload_button("Upload a dataset", "upload", SUFFIXES, 200, file_count="multiple", size="lg")
         sentence(
             "JSONL, JSON, CSV, TSV, Parquet or text, also gzipped; several files are one dataset. Columns are found by "
             "their names, or named by you. Or stay with the demo: reversing lists, extracting JSON, adding numbers and "
@@ -185,15 +178,7 @@ def build(
 def _files(services: Services, dataset: gr.Dropdown) -> None:
     """Buttons that give the dataset a second file to measure on, and that remove it."""
     with gr.Row():
-        heldout = gr.UploadButton(
-            "Upload held-out rows",
-            file_types=list(SUFFIXES),
-            type="filepath",
-            elem_id="upload-heldout",
-            size="sm",
-            scale=0,
-            min_width=220,
-        )
+        heldout = upload_button("Upload held-out rows", "upload-heldout", SUFFIXES, 220)
         remove = gr.Button(
             "Remove this dataset", interactive=False, elem_id="remove", size="sm", scale=0, min_width=220
         )

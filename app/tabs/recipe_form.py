@@ -11,6 +11,7 @@ from app.actions import recipes
 from app.actions import train as actions
 from app.forms import Widget, keys_of, values, widget
 from app.services import Services
+from app.tabs.buttons import upload_button
 from app.tabs.kept import Kept
 from app.tabs.messages import LATEST, QUIET, say, sentence, shown
 from hydralora.errors import HydraError
@@ -23,7 +24,7 @@ MODEL = "model"
 LONGEST = "training.max_length"
 ASKED_ELSEWHERE = (*MAIN, LONGEST, "data.eval", "data.mapping", "data.task_column")
 GROUPS = {
-    "Method and adapter": ["method", "quantization", *keys_of("tuner")],
+    "Method and adapter": ["method", "start_from", "quantization", *keys_of("tuner")],
     "Rows": ["components.only", *keys_of("data")],
     "Training": keys_of("training"),
     "Processes": keys_of("launch"),
@@ -38,6 +39,8 @@ LABELS = {
     "tuner.router_input": "Router reads",
     "training.max_length": "Longest row",
     "training.eval_every": "Evaluate every",
+    "training.prompts": "Prompts answered",
+    "start_from": "Train on from",
     "training.save_every": "Checkpoint every",
     "components.only": "One component alone",
     "data.eval_fraction": "Held-out share",
@@ -139,9 +142,7 @@ def _terminal(services: Services, form: RecipeForm) -> gr.Code:
     """The recipe as a file to copy, and a button that opens one; returns where it is shown."""
     sentence("Save this as recipe.yaml beside the data file; then hydralora train recipe.yaml --follow does the same.")
     recipe = gr.Code(language="yaml", interactive=False, show_label=False, elem_id="recipe")
-    opened = gr.UploadButton(
-        "Open a recipe", file_types=[".yaml", ".yml"], type="filepath", elem_id="open-recipe", size="sm", scale=0
-    )
+    opened = upload_button("Open a recipe", "open-recipe", (".yaml", ".yml"), 180)
 
     @shown
     def fill(file: str) -> tuple:
@@ -160,7 +161,7 @@ def _plan(services: Services, form: RecipeForm, recipe: gr.Code, events: list[Ca
 
     def outline(before: list[str], dataset_id: str, model: str, *held: object) -> dict[Any, Any]:
         given = values(fields, held)
-        wrong = actions.wrong_settings(services, dataset_id, model, given)
+        wrong = recipes.wrong_in_form(services, dataset_id, model, given)
         now = [key for key in wrong if key in fields]
         seen: dict[Any, Any] = {flagged: now}
         for key in {*before, *now}:

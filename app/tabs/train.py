@@ -1,7 +1,8 @@
 """Train: the form, Start and Stop, and the run as it goes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -29,11 +30,15 @@ def build(services: Services, form: RecipeForm, run: gr.Dropdown, tab: gr.Tab, p
     with gr.Row():
         start = gr.Button("Start training", variant="primary", elem_id="start")
         stop = gr.Button("Stop and keep what was learnt", elem_id="stop", interactive=False)
+        measure = gr.Button("Stop, then measure", elem_id="stop-measure", visible=False)
         resume = gr.Button("Resume", elem_id="resume", visible=False)
+        sooner = gr.Button("Sooner", elem_id="sooner", visible=False)
+        later = gr.Button("Later", elem_id="later", visible=False)
         trial = gr.Button("Estimate by a trial", elem_id="estimate")
     device = sentence("", elem_id="device")
     estimated = sentence("", elem_id="estimated")
     status = sentence("", elem_id="status")
+    usage = sentence("", elem_id="usage")
     with gr.Row():
         loss = plot_panel("loss", "Loss over steps", empty="The loss is drawn here once training starts.")
         load = plot_panel("load", "Mean gate of each head over steps", empty="The load of each head is drawn here.")
@@ -54,28 +59,46 @@ def build(services: Services, form: RecipeForm, run: gr.Dropdown, tab: gr.Tab, p
         elem_id="results",
         label="Held-out rows, before and after",
     )
+    samples = gr.Dataframe(
+        headers=actions.SAMPLE_COLUMNS,
+        wrap=True,
+        interactive=False,
+        elem_id="samples",
+        label="The same few held-out prompts, answered before and now",
+    )
     use = plot_panel(
         "use", "Mean gate of each head on each component", empty="After the run: which head answers which component."
     )
     following = gr.Button("Next: look inside A and B", elem_id="to-parameters")
-    seen = gr.State("")
-    outputs = [seen, status, start, stop, resume, loss, load, curves, groups, table, use]
+    seen = gr.State({})  # the signature of what is shown, and the marks of its parts
+    drawn: dict[str, Any] = {"loss": loss, "load": load, "curves": curves, "groups": groups}
+    drawn |= {"table": table, "samples": samples, "use": use}
+    outputs = [seen, status, usage, start, stop, measure, resume, sooner, later, *drawn.values()]
     _log(services, run)
 
-    def show(run_id: str | None, signature: str) -> tuple:
+    def show(run_id: str | None, before: dict[str, Any]) -> Any:
         try:
-            view = actions.view(services, run_id, signature)
+            view = actions.view(services, run_id, before.get("signature", ""))
         except HydraError as error:  # in the status line: a message every second would be a storm
-            return (gr.skip(), say(str(error)), *(gr.skip() for _ in outputs[2:]))
+            return {status: say(str(error))}
         if view is None:
-            return tuple(gr.skip() for _ in outputs)
-        buttons = (
-            gr.Button(interactive=True),
-            gr.Button(interactive=view.active),
-            gr.Button(visible=view.resumable),
-        )
-        figures = (view.loss, view.load, view.curves, view.groups)
-        return (view.signature, say(view.status), *buttons, *figures, view.table, view.use)
+            return gr.skip()
+        return {
+            seen: {"signature": view.signature, "marks": view.marks},
+            status: say(view.status),
+            usage: say(view.usage),
+            start: gr.Button(interactive=True),
+            stop: gr.Button(interactive=view.active),
+            measure: gr.Button(visible=view.active and not view.waiting),
+            resume: gr.Button(visible=view.resumable),
+            sooner: gr.Button(visible=view.waiting),
+            later: gr.Button(visible=view.waiting),
+            **{
+                item: getattr(view, name)
+                for name, item in drawn.items()
+                if view.marks[name] != before.get("marks", {}).get(name)
+            },
+        }
 
     def describe(dataset_id: str, model: str, *held: object) -> str:
         try:
@@ -83,25 +106,9 @@ def build(services: Services, form: RecipeForm, run: gr.Dropdown, tab: gr.Tab, p
         except HydraError:  # what is wrong stands beside its field
             return ""
 
-    @shown
-    def begin(dataset_id: str, model: str, *held: object) -> tuple:
-        run_id = actions.start(services, dataset_id, model, values(fields, held))
-        return gr.Dropdown(choices=actions.run_choices(services), value=run_id), gr.Button(interactive=False)
-
-    @shown
-    def go_on(run_id: str) -> gr.Button:
-        actions.resume(services, run_id)
-        return gr.Button(visible=False)
-
-    @shown
-    def end(run_id: str) -> gr.Button:
-        actions.stop(services, run_id)
-        return gr.Button(interactive=False)
-
-    start.click(begin, form.inputs, [run, start], api_visibility="private")
+    _starting(services, form, run, start)
+    _steering(services, run, {stop: False, measure: True}, resume, (sooner, later))
     _estimating(services, form, trial, estimated)
-    stop.click(end, run, stop, api_visibility="private")
-    resume.click(go_on, run, resume, api_visibility="private")
     refreshing: dict[str, Any] = {"fn": show, "inputs": [run, seen], "outputs": outputs} | QUIET
     gr.Timer(POLL_SECONDS).tick(**refreshing)
     gr.on([run.change, page.load], **refreshing)
@@ -114,6 +121,37 @@ def build(services: Services, form: RecipeForm, run: gr.Dropdown, tab: gr.Tab, p
         **LATEST,
     )
     return TrainTab(following)
+
+
+def _starting(services: Services, form: RecipeForm, run: gr.Dropdown, start: gr.Button) -> None:
+    @shown
+    def begin(dataset_id: str, model: str, *held: object) -> tuple:
+        run_id = actions.start(services, dataset_id, model, values(form.fields, held))
+        return gr.Dropdown(choices=actions.run_choices(services), value=run_id), gr.Button(interactive=False)
+
+    start.click(begin, form.inputs, [run, start], api_visibility="private")
+
+
+def _steering(
+    services: Services, run: gr.Dropdown, stops: dict[gr.Button, bool], resume: gr.Button, moves: Sequence[gr.Button]
+) -> None:
+    """What can be asked of a run that is there. `stops`: buttons, and whether they ask for a measurement."""
+
+    @shown
+    def go_on(run_id: str) -> gr.Button:
+        actions.resume(services, run_id)
+        return gr.Button(visible=False)
+
+    @shown
+    def swap(label: str, run_id: str) -> None:
+        actions.swap(services, run_id, -1 if label == "Sooner" else 1)
+
+    for button, measure in stops.items():
+        end = partial(actions.stop, services, measure=measure)
+        button.click(shown(end), run, None, api_visibility="private")
+    resume.click(go_on, run, resume, api_visibility="private")
+    for button in moves:
+        button.click(swap, [button, run], None, **QUIET)
 
 
 def _estimating(services: Services, form: RecipeForm, button: gr.Button, told: gr.HTML) -> None:

@@ -13,6 +13,7 @@ import pytest
 from pyarrow.csv import ParseOptions, read_csv
 from pyarrow.parquet import read_table
 
+from app import figures
 from app.actions import chat, clusters, data, parameters, recipes, row_map, train
 from app.actions.background import Done, in_background
 from app.services import Asked, Services
@@ -595,3 +596,30 @@ def test_rows_without_tasks_are_scored_by_component() -> None:
     assert [row[0] for row in rows] == ["component 1", "component 2", "all rows"]
     assert all(row[1:] == ["1.000", "1.000", "50.0%", "50.0%"] for row in rows)
     assert [row[0] for row in train.score_table([event | {"per_task": {"sums": scores}}])] == ["sums", "all rows"]
+
+
+def test_held_out_prompts_stand_beside_what_was_said_before() -> None:
+    def evaluation(split: str, *answers: str) -> dict[str, Any]:
+        said = [{"prompt": f"ask {i}", "expected": "plum", "answer": answer} for i, answer in enumerate(answers)]
+        return {"kind": "eval", "split": split, "step": 0, "answers": said}
+
+    events = [evaluation("before", "a", "b")]
+    assert train.sample_table(events) == [["ask 0", "plum", "a", ""], ["ask 1", "plum", "b", ""]]
+    events += [{"kind": "train", "step": 1}, evaluation("live", "c", "d"), evaluation("after", "plum", "e")]
+    assert train.sample_table(events) == [["ask 0", "plum", "a", "plum"], ["ask 1", "plum", "b", "e"]]
+    assert train.sample_table([]) == []
+
+
+def test_many_pages_draw_a_run_once(services: Services, finished: FinishedRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[int] = []
+    draw = figures.loss
+
+    def counted(events: list[dict[str, Any]]) -> str:
+        drawn.append(1)
+        return draw(events)
+
+    monkeypatch.setattr(figures, "loss", counted)
+    finished.run.update()  # its heartbeat makes it another state
+    views = [train.view(services, finished.run.id) for _ in range(5)]
+    assert len(drawn) == 1
+    assert views == [views[0]] * 5

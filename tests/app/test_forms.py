@@ -6,7 +6,7 @@ from typing import Any
 import gradio as gr
 import pytest
 
-from app.actions import train
+from app.actions import recipes, train
 from app.forms import SECTIONS, keys_of, shown, values, widget
 from app.services import Services
 from hydralora.data.store import DEMO
@@ -66,10 +66,10 @@ def test_a_preset_is_a_recipe(name: str) -> None:
 
 def test_what_is_wrong_is_told_by_field(services: Services) -> None:
     held = {"tuner.r": 0, "training.learning_rate": 7, "training.batch_size": None, "training.warmup": 0.1}
-    wrong = train.wrong_settings(services, DEMO, "", held)
+    wrong = recipes.wrong_in_form(services, DEMO, "", held)
     assert set(wrong) == {"tuner.r", "training.learning_rate", "training.batch_size"}
     assert "greater than or equal to 1 (found 0)" in wrong["tuner.r"]
-    assert train.wrong_settings(services, DEMO, "", {"tuner.r": 1}) == {}
+    assert recipes.wrong_in_form(services, DEMO, "", {"tuner.r": 1}) == {}
 
 
 def test_the_recipe_that_is_shown_opens_as_the_same_form(services: Services, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from app.actions import runs, train
+from app.actions import recipes, runs, train
 from app.actions.background import Done
 from app.forms import shown
 from app.services import Services
@@ -123,7 +123,7 @@ def test_runs_stand_side_by_side(services: Services, finished: FinishedRun) -> N
     assert seen.differences == [["tuner.r", "4", "2"]]
     measured = finished.run.state()["results"]
     assert seen.rows[0][1].startswith(f"loss {measured['base']['loss']:.3f}")
-    assert [row[0] for row in seen.rows] == ["all rows", "fruit", "tool", "parameters", "training"]
+    assert [row[0] for row in seen.rows] == ["all rows", "fruit", "tool", "parameters", "training", "energy"]
     traces = json.loads(seen.figure)["data"]
     assert {trace["name"] for trace in traces} == {finished.run.id, "small"}
     assert runs.comparison(services, [other.id]).figure == ""
@@ -151,12 +151,31 @@ def test_the_snippet_runs_as_it_stands(services: Services, finished: FinishedRun
     code = runs.view(services, finished.run.id).code
     assert str(services.store.workspace) not in code
     assert str(Path(finished.run.recipe().model).parent) not in code
-    *_, done = runs.export(services, finished.run.id, "adapter")
-    assert isinstance(done, Done)
-    with zipfile.ZipFile(done.value[1]) as archive:
+    *_, exported = runs.export(services, finished.run.id, "adapter")
+    assert isinstance(exported, Done)
+    with zipfile.ZipFile(exported.value[1]) as archive:
         archive.extractall(tmp_path / f"{finished.run.id}-adapter")
     (tmp_path / "tiny").symlink_to(finished.run.recipe().model)
     (tmp_path / "use.py").write_text(code, encoding="utf-8")
     done = subprocess.run([sys.executable, "use.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout
+
+
+def test_a_run_is_trained_on_with_its_own_shape(services: Services, finished: FinishedRun, model_folder: Path) -> None:
+    keys = ["start_from", "tuner.num_heads", "tuner.r", "training.max_steps"]
+    _, _, held = runs.going_on(services, finished.run.id, keys)
+    assert held == [finished.run.id, 3, 4, 10]
+    run = services.store.create(finished.run.recipe())
+    with pytest.raises(RunError, match="no adapter to train on from"):
+        runs.going_on(services, run.id, keys)
+    run.update(state="stopped")
+    runs.delete(services, run.id)
+
+
+@pytest.mark.parametrize("name", ["/etc", "../x", "20260101-000000-abcd", "no run"])
+def test_the_form_starts_from_runs_of_this_workspace_alone(services: Services, name: str) -> None:
+    values = {"start_from": name}
+    with pytest.raises(RunError, match=r"no (such )?run"):
+        train.recipe_from_form(services, DEMO, "", values)
+    assert list(recipes.wrong_in_form(services, DEMO, "", values)) == ["start_from"]

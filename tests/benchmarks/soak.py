@@ -42,9 +42,10 @@ def polling(config: dict[str, Any]) -> int:
     raise AssertionError("no listener of a timer shows a run")
 
 
-async def client(url: str, listener: int, run_id: str, until: float, took: list[float]) -> None:
-    """One page; the seconds of each answer go to `took`."""
+async def client(url: str, listener: int, run_id: str, until: float, took: list[float], delay: float) -> None:
+    """One page, opened a little later than the one before; the seconds of each answer go to `took`."""
     session = uuid.uuid4().hex
+    await asyncio.sleep(delay)
     async with httpx.AsyncClient(base_url=f"{url}/gradio_api", timeout=60) as http:
         while time.monotonic() < until:
             began = time.monotonic()
@@ -64,21 +65,24 @@ async def soak(url: str, run_id: str, process: psutil.Process, minutes: int, cli
     config = httpx.get(f"{url}/config", timeout=60).json()
     took: list[float] = []
     until = time.monotonic() + 60 * minutes
-    pages = [asyncio.create_task(client(url, polling(config), run_id, until, took)) for _ in range(clients)]
+    listener, delays = polling(config), [i * EVERY / clients for i in range(clients)]
+    pages = [asyncio.create_task(client(url, listener, run_id, until, took, delay)) for delay in delays]
     memory, counted = [], 0
     for minute in range(1, minutes + 1):
         await asyncio.sleep(60)
         new, counted = sorted(took[counted:]), len(took)
         memory.append(process.memory_info().rss)
         p95 = new[int(0.95 * len(new))] if new else float("nan")
-        print(f"minute {minute:3}: {memory[-1] / 2**20:6.0f} MB, {len(new)} answers, 95 % in {1000 * p95:.0f} ms")
+        told = f"minute {minute:3}: {memory[-1] / 2**20:6.0f} MB, {len(new)} answers, 95 % in {1000 * p95:.0f} ms"
+        print(told, flush=True)
     await asyncio.gather(*pages)
     took.sort()
     later = memory[SETTLING:] or memory
+    most, end = max(later) / later[0] - 1, later[-1] / later[0] - 1
     print(
         f"{len(took)} answers to {clients} pages: median {1000 * statistics.median(took):.0f} ms, 95 % in "
         f"{1000 * took[int(0.95 * len(took))]:.0f} ms, most {1000 * took[-1]:.0f} ms; memory after minute {SETTLING}: "
-        f"{later[0] / 2**20:.0f} MB, at most {max(later) / later[0] - 1:+.1%}, at the end {later[-1] / later[0] - 1:+.1%}"
+        f"{later[0] / 2**20:.0f} MB, from there at most {most:+.1%}, at the end {end:+.1%}"
     )
 
 

@@ -127,3 +127,82 @@ def test_a_run_is_measured_on_a_file(runs_page: Page, two_runs: list[Run], tmp_p
     expect(page.locator("#export-told")).to_contain_text("1 rows measured", timeout=60_000)
     expect(page.locator("#scores")).to_contain_text("task <i>sum</i>")
     assert seen.errors == []
+
+
+def test_a_run_goes_from_a_preset_through_a_stop_to_its_resumption(page: Page, app: App, seen: Seen) -> None:
+    open_tab(page, "3 Train")
+    choose(page, "model", "tiny (workspace)")
+    page.get_by_role("button", name="Quick look").click()
+    expect(page.locator("#training-max_steps input")).to_have_value("40")
+    page.get_by_role("button", name="More settings").click()
+    page.locator("#tuner-r input").fill("0")
+    page.locator("#tuner-r input").press("Tab")
+    expect(page.locator("#tuner-r.wrong")).to_contain_text("greater than or equal to 1")
+    page.locator("#start").click()
+    expect(page.get_by_test_id("toast-body").filter(has_text="tuner.r").first).to_be_visible()
+    page.locator("#tuner-r input").fill("4")
+    page.locator("#tuner-r input").press("Tab")
+    expect(page.locator("#tuner-r.wrong")).to_have_count(0)
+    page.locator("#training-max_steps input").fill("100000")
+    page.locator("#training-save_every input").fill("20")
+    page.locator("#training-save_every input").press("Tab")
+    page.locator("#start").click()
+    expect(page.locator("#status")).to_contain_text("Training: step")
+    (run_id,) = re.findall(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{4}", page.locator("#run input").input_value())
+    page.reload()
+    expect(page.locator("#run input")).to_have_value(re.compile(run_id))
+    expect(page.locator("#status")).to_contain_text("Training: step")
+    expect(page.locator("#usage")).to_contain_text("CPU cores")
+    expect(page.locator("#samples")).to_contain_text("expected")
+    run = RunStore(app.workspace).get(run_id)
+    page.wait_for_function("() => /step [3-9][0-9]/.test(document.querySelector('#status').textContent)")
+    page.locator("#stop").click()
+    expect(page.locator("#status")).to_contain_text("Stopped: after")
+    stopped = run.state()["step"]
+    page.locator("#resume").click()
+    expect(page.locator("#status")).to_contain_text("Training: step")
+    page.locator("#stop-measure").click()
+    expect(page.locator("#status")).to_contain_text("Stopped: after")
+    assert run.state()["step"] > stopped
+    expect(page.locator("#results")).to_contain_text("all rows")
+    losses = next(trace for trace in traces(page, "loss") if len(trace["x"]) > 5)
+    assert losses["x"] == sorted(losses["x"])
+    RunStore(app.workspace).delete(run)
+    assert seen.errors == []
+
+
+def test_a_waiting_run_is_moved_and_taken_out_of_the_queue(
+    two_runs: list[Run], page: Page, app: App, seen: Seen
+) -> None:
+    jobs = JobManager(RunStore(app.workspace))
+    recipe = two_runs[0].recipe()
+    recipe.training.max_steps = 1_000_000
+    at_work, first, second = (jobs.start(recipe) for _ in range(3))
+    page.goto(f"{app.url}/?run={second.id}")
+    expect(page.locator("#status")).to_contain_text("Queued, 2 ahead")
+    page.locator("#sooner").click()
+    expect(page.locator("#status")).to_contain_text("Queued, 1 ahead")
+    assert jobs.waiting() == [second, first]
+    page.locator("#later").click()
+    expect(page.locator("#status")).to_contain_text("Queued, 2 ahead")
+    page.locator("#stop").click()
+    expect(page.locator("#status")).to_contain_text("Stopped: before it started")
+    expect(page.locator("#sooner")).to_be_hidden()
+    assert jobs.waiting() == [first]
+    jobs.stop(first)
+    jobs.stop(at_work)
+    jobs.follow(at_work)
+    for run in (at_work, first, second):
+        jobs.delete(run)
+    assert seen.errors == []
+
+
+def test_a_run_is_trained_on(runs_page: Page, two_runs: list[Run], seen: Seen) -> None:
+    page = runs_page
+    page.locator("#runs-table").get_by_text(two_runs[0].id).filter(visible=True).first.click()
+    expect(page.locator("#run-sentence")).to_contain_text(f"{two_runs[0].id} is finished")
+    page.locator("#train-on").click()
+    expect(page.get_by_role("tab", name="3 Train")).to_have_attribute("aria-selected", "true")
+    expect(page.locator("#start_from textarea, #start_from input")).to_have_value(two_runs[0].id)
+    expect(page.locator("#plan")).to_contain_text(f"on from {two_runs[0].id}")
+    assert seen.errors == []

@@ -131,7 +131,7 @@ def test_a_full_disk_fails_the_run_with_a_sentence_and_keeps_what_was_saved(
         import resource, signal, sys
         from hydralora import checkpoints, worker
         put = checkpoints.put_in_place
-        def full_after_the_first(folder, step, keep):
+        def full_after_the_first(folder, step, keep, loss=None):
             put(folder, step, keep)
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
             resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))

@@ -13,13 +13,13 @@ import hydralora
 ROOT = Path(__file__).parents[2]
 ENGINE = (
     {"errors"},
-    {"checkpoints", "fetching", "files", "projection", "assets", "parallel", "resources"},
+    {"checkpoints", "fetching", "files", "projection", "assets", "parallel", "resources", "energy"},
     {"recipe", "tuner", "models"},
     {"data"},
     {"loss", "gates", "steering", "clustering", "embedding"},
     {"evaluation", "generation", "analysis", "components"},
     {"preparation"},
-    {"bake", "results", "trainer"},
+    {"bake", "results", "trainer", "samples"},
     {"training", "runs"},
     {"jobs", "serving"},
     {"worker", "applying", "transfer", "comparing"},

@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -288,3 +290,13 @@ def test_a_file_of_such_settings_lies_beside_the_recipe(tmp_path: Path) -> None:
     path.write_text("model: m\ndata: {train: rows.jsonl}\nlaunch: {processes: 2, deepspeed: zero.json}\n")
     launch = load_recipe(path).launch
     assert launch == LaunchSettings(processes=2, deepspeed=str(tmp_path.resolve() / "zero.json"))
+
+
+def test_accelerate_can_launch_a_run(store: RunStore, make_recipe: Callable[..., Recipe]) -> None:
+    run = store.create(make_recipe(max_steps=2))
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "1", "--cpu"]
+    done = subprocess.run(
+        [*command, "-m", "hydralora.worker", str(run.folder)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert run.state()["state"] == "finished"

@@ -1,5 +1,6 @@
 """Checkpoints, and runs that go on from them: the same weights and the same curve as without a break."""
 
+import math
 import os
 import signal
 from collections.abc import Callable
@@ -10,9 +11,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import hydralora.trainer
 from hydralora import RunError, RunStore
-from hydralora.checkpoints import saved_checkpoints
+from hydralora.checkpoints import best_checkpoint, building_place, put_in_place, saved_checkpoints
 from hydralora.jobs import JobManager
+from hydralora.loss import summed_answer_loss
 from hydralora.recipe import Recipe
 from hydralora.runs import Run
 from hydralora.training import Resume, train
@@ -136,3 +139,34 @@ def _finished_copy(run: Run, store: RunStore) -> Run:
     copy = store.create(run.recipe())
     copy.update(state="finished", message="after 24 steps")
     return copy
+
+
+def test_the_best_checkpoint_stays_beside_the_newest(tmp_path: Path) -> None:
+    losses = {1: 3.0, 2: 1.0, 3: 2.0, 4: None, 5: math.nan, 6: 1.5}
+    for step, loss in losses.items():
+        (building_place(tmp_path, step) / f"checkpoint-{step}").mkdir(parents=True)
+        put_in_place(tmp_path, step, 2, loss)
+    assert list(saved_checkpoints(tmp_path)) == [2, 5, 6]
+    best = best_checkpoint(tmp_path)
+    assert best
+    assert best[0] == 2
+
+
+def test_a_run_that_diverges_keeps_the_best_adapter(
+    make_recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+
+    def diverges(model: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, int]:
+        calls.append(1)
+        loss, count = summed_answer_loss(model, batch)
+        return loss * (math.nan if len(calls) == 14 else 1), count
+
+    monkeypatch.setattr(hydralora.trainer, "summed_answer_loss", diverges)
+    recipe = make_recipe(max_steps=30, eval_every=4, save_every=4, log_every=2)
+    with pytest.raises(RunError, match=r"no longer a number.* The adapter of step \d+, the best"):
+        train(recipe, tmp_path / "adapter", checkpoints=tmp_path / "checkpoints")
+    best = best_checkpoint(tmp_path / "checkpoints")
+    assert best
+    assert bit_equal(weights(tmp_path / "adapter"), weights(best[1]))
+    assert all(value.isfinite().all() for value in weights(tmp_path / "adapter").values())

@@ -359,3 +359,19 @@ def test_a_process_that_may_not_be_looked_at_is_alive(
     run.update(state="training", pid=os.getpid())
     monkeypatch.setattr(psutil.Process, "status", refuses)
     assert JobManager(store).refresh(run)["state"] == "training"
+
+
+def test_a_state_of_another_version_is_upgraded_or_named(
+    store: RunStore, make_recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = store.create(make_recipe())
+    monkeypatch.setattr("hydralora.runs.VERSION", 3)
+    first = lambda state: state | {"message": state["message"] + " one"}  # noqa: E731
+    second = lambda state: state | {"message": state["message"] + " two"}  # noqa: E731
+    monkeypatch.setattr("hydralora.runs.UPGRADES", (first, second))
+    assert run.state()["message"] == " one two"
+    assert run.update(step=1)["version"] == 3
+    assert run.state()["message"] == " one two"  # written as it is now, so not upgraded again
+    monkeypatch.setattr("hydralora.runs.VERSION", 2)
+    with pytest.raises(RunError, match="newer hydralora"):
+        run.state()

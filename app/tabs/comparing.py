@@ -1,0 +1,40 @@
+"""Runs side by side: curves, results beside the base model's, settings that differ."""
+
+from collections.abc import Callable
+
+import gradio as gr
+
+from app.actions import runs as actions
+from app.components.plot import plot_panel
+from app.services import Services
+from app.tabs.messages import LATEST, say, sentence, shown
+
+
+def build(services: Services) -> tuple[gr.Dropdown, Callable[[gr.Tab], None]]:
+    """The choice of runs, and a function that wires it to its tab."""
+    with gr.Accordion("Compare runs", open=True, elem_id="comparing"):
+        chosen = gr.Dropdown([], value=[], multiselect=True, label="Runs to compare", elem_id="compared")
+        told = sentence("", elem_id="compare-sentence")
+        figure = plot_panel("compare-loss", "Loss of several runs", empty="Choose two runs or more.")
+        results = gr.Dataframe(
+            wrap=True, interactive=False, visible=False, elem_id="compare-results", label="Held-out rows, side by side"
+        )
+        differences = gr.Dataframe(
+            wrap=True, interactive=False, visible=False, elem_id="compare-settings", label="Settings that differ"
+        )
+
+    @shown
+    def compare(run_ids: list[str]) -> tuple:
+        seen = actions.comparison(services, run_ids or [])
+        names = ["setting", *seen.headers[2:]]
+        return (
+            say(seen.sentence),
+            seen.figure,
+            gr.Dataframe(value={"headers": seen.headers, "data": seen.rows}, visible=bool(seen.rows)),
+            gr.Dataframe(value={"headers": names, "data": seen.differences}, visible=bool(seen.differences)),
+        )
+
+    def wire(tab: gr.Tab) -> None:
+        gr.on([tab.select, chosen.change], compare, chosen, [told, figure, results, differences], **LATEST)
+
+    return chosen, wire

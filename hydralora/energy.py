@@ -1,0 +1,34 @@
+"""Energy that a process takes, as codecarbon tells it, without network."""
+
+import logging
+from typing import Any
+
+PARTS = {"cpu": "cpu_energy", "gpu": "gpu_energy", "ram": "ram_energy", "total": "energy_consumed"}
+
+
+class EnergyMeter:
+    """Kilowatt-hours of this process from here on, by part: measured where the machine lets it (Intel's RAPL, NVIDIA's
+    NVML), else estimated from its processor's rated power and its load (https://mlco2.github.io/codecarbon)."""
+
+    def __init__(self) -> None:
+        from codecarbon import OfflineEmissionsTracker
+
+        logging.getLogger("codecarbon").setLevel(logging.CRITICAL)
+        self._tracker = OfflineEmissionsTracker(
+            country_iso_code="USA",  # for the emissions, which are not used
+            output_methods=[],
+            log_level="critical",
+            tracking_mode="process",
+            allow_multiple_runs=True,
+        )
+        self._tracker.start()
+
+    def stop(self) -> dict[str, float] | None:
+        """kWh by part (`PARTS`); None where nothing could be measured. A meter must never cost a run."""
+        try:
+            self._tracker.stop()
+            found: Any = self._tracker.final_emissions_data
+            return {part: float(getattr(found, name)) for part, name in PARTS.items()}
+        except Exception as error:
+            print(f"The energy was not measured: {error}")
+            return None
