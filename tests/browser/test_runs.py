@@ -203,6 +203,7 @@ def test_a_run_is_trained_on(runs_page: Page, two_runs: list[Run], seen: Seen) -
     expect(page.locator("#run-sentence")).to_contain_text(f"{two_runs[0].id} is finished")
     page.locator("#train-on").click()
     expect(page.get_by_role("tab", name="3 Train")).to_have_attribute("aria-selected", "true")
+    expect(page.locator("#plan")).to_contain_text(f"trained on from {two_runs[0].id}")
+    page.get_by_role("button", name="More settings").click()
     expect(page.locator("#start_from textarea, #start_from input")).to_have_value(two_runs[0].id)
-    expect(page.locator("#plan")).to_contain_text(f"on from {two_runs[0].id}")
     assert seen.errors == []
