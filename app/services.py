@@ -19,11 +19,11 @@ from hydralora.components import find_components_of_files, read_files_by_model
 from hydralora.data.dataset import Dataset
 from hydralora.data.store import DatasetStore
 from hydralora.errors import DatasetError, HydraError, RunError
-from hydralora.generation import Token
+from hydralora.generation import Sampling, Token
 from hydralora.jobs import JobManager
 from hydralora.recipe import ComponentSettings
 from hydralora.runs import RUN_ID, EventTail, Run, RunStore
-from hydralora.serving import Loaded, load_base_model, load_run
+from hydralora.serving import Loaded, Shelf
 
 MODEL_QUEUE = "model"  # handlers that use the loaded model wait in one queue
 KEPT_ANSWERS = 64
@@ -62,11 +62,22 @@ def _digest(*values: Any) -> str:
 
 @dataclass
 class Answer:
-    """An answer as it was generated, for looking back at its gates. `frozen`: the token looked at, or None."""
+    """An answer as it is generated, for looking back at its gates, and to be saved.
+
+    Attributes:
+        about: whose it is: base, base_hash, run, adapter_hash, steering (`hydralora.traces.Trace`).
+        frozen: the token that is looked at, counted from the prompt's first; None for the newest.
+        listed: its tokens, as the page's strip has them.
+    """
 
     modules: list[str]
+    messages: list[dict[str, str]]
+    about: dict[str, Any]
+    sampling: Sampling
+    prompt: list[Token] = field(default_factory=list)
     tokens: list[Token] = field(default_factory=list)
     frozen: int | None = None
+    listed: list[list[Any]] = field(default_factory=list)
 
 
 class Services:
@@ -77,9 +88,7 @@ class Services:
         self.jobs = JobManager(self.store)
         self.datasets = DatasetStore(self.store.workspace)
         self._downloads = tempfile.TemporaryDirectory(prefix="hydralora-", ignore_cleanup_errors=True)
-        self.model_lock = threading.RLock()  # held in each forward pass: switching the adapter off is global to a model
-        self._loading = threading.Lock()
-        self._loaded: tuple[Any, Loaded] | None = None
+        self._models = Shelf()
         self._answers: OrderedDict[str, Answer] = OrderedDict()
         self._results: OrderedDict[tuple, Any] = OrderedDict()
         self._turns: OrderedDict[tuple[str, str], int] = OrderedDict()
@@ -196,17 +205,29 @@ class Services:
             raise RunError("There is no such run in this workspace. Choose one from the list.")
         return self.store.get(run_id)
 
-    def loaded(self, run_id: str | None, model: str) -> Loaded:
-        """A run's tuned model, or a base model alone: the run's where it has no adapter, else `model`; one is kept."""
-        run = self.run(run_id) if run_id else None
-        if run and not run.has_adapter:
-            model, run = run.recipe().model, None
-        key = (run.id, run.state()["adapter_hash"]) if run else (None, model)
-        with self._loading:
-            if self._loaded is None or self._loaded[0] != key:
-                self._loaded = None  # its memory first
-                self._loaded = (key, load_run(run) if run else load_base_model(model))
-            return self._loaded[1]
+    def loaded(self, run_id: str) -> Loaded:
+        """A run's tuned model.
+
+        Raises:
+            HydraError: there is no such run, it has no adapter yet, or its base model can't be loaded.
+        """
+        return self._models.run(self.run(run_id))
+
+    def loaded_base(self, run_id: str | None, model: str) -> Loaded:
+        """A base model, never adapted: a run's, else `model`.
+
+        Raises:
+            HydraError: there is no such run, or the model can't be loaded.
+        """
+        return self._models.base(*self._base_of(run_id, model))
+
+    def loaded_already(self, run_id: str | None, model: str) -> Loaded | None:
+        """The same, where it need not be loaded first."""
+        return self._models.at_hand(*self._base_of(run_id, model))
+
+    def _base_of(self, run_id: str | None, model: str) -> tuple[str, str]:
+        recipe = self.run(run_id).recipe() if run_id else None
+        return (recipe.model, recipe.quantization) if recipe else (model, "none")
 
     def events(self, run: Run) -> list[dict[str, Any]]:
         """A run's events so far; of one that was asked for lately only what is new is read."""
@@ -217,14 +238,14 @@ class Services:
                 self._tails.popitem(last=False)
             return tail.look()
 
-    def new_answer(self, modules: list[str]) -> tuple[str, Answer]:
-        """A place to keep an answer, under an id that can't be guessed."""
-        answer_id, answer = uuid.uuid4().hex, Answer(modules)
+    def keep_answer(self, answer: Answer) -> str:
+        """Keep an answer, under an id that can't be guessed."""
+        answer_id = uuid.uuid4().hex
         with self._shelf:
             self._answers[answer_id] = answer
             while len(self._answers) > KEPT_ANSWERS:
                 self._answers.popitem(last=False)
-        return answer_id, answer
+        return answer_id
 
     def answer(self, answer_id: str | None) -> Answer:
         """An answer kept earlier.

@@ -17,6 +17,7 @@ from transformers.pytorch_utils import Conv1D
 from hydralora.data.templates import IGNORED
 from hydralora.errors import ConfigError
 from hydralora.evaluation import predicting
+from hydralora.files import ADAPTER_WEIGHTS
 from hydralora.gates import record_gates
 from hydralora.loss import answer_logits
 from hydralora.tuner.config import HydraLoraConfig
@@ -78,7 +79,7 @@ class Baked:
         with written_whole(folder) as building:
             self.config.save_pretrained(str(building))
             (building / "README.md").write_text(CARD.format(description=self.describe(), base=base), encoding="utf-8")
-            save_file(self.state, building / "adapter_model.safetensors", metadata={"format": "pt"})
+            save_file(self.state, building / ADAPTER_WEIGHTS, metadata={"format": "pt"})
 
     def describe(self) -> str:
         """What it is and how far it is from the routed model, in a few sentences."""

@@ -1,5 +1,6 @@
 """A trial of a run: its rows, its model, a few of its steps, measured; nothing is saved."""
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,19 +12,20 @@ from transformers import TrainerCallback
 from hydralora.data.batches import batch_order
 from hydralora.data.templates import Encoded
 from hydralora.estimate import describe_duration
-from hydralora.evaluation import evaluate
+from hydralora.evaluation import BATCH, evaluate
 from hydralora.models import pick_device
 from hydralora.parallel import Processes
 from hydralora.preparation import Prepared, prepare
 from hydralora.recipe import Recipe
 from hydralora.resources import peak_memory
 from hydralora.samples import answer_samples, choose_samples
+from hydralora.snapshots import snapshot_steps
 from hydralora.trainer import AnswerTrainer, answer_trainer, training_arguments
 from hydralora.training import LIVE_ROWS
 
 PLACES = (0.125, 0.375, 0.625, 0.875)  # of the batches by size: those that are timed
 STARTING = 8.0  # seconds to start a process and import what it needs
-WHOLE_MEASUREMENTS = 3  # of all held-out rows: before, after, and the gates of the components
+WHOLE_MEASUREMENTS = 2  # of all held-out rows, before and after; one more for the gates, where there are heads
 ADAM = 3  # weights and two moments, of every trained number, in a checkpoint
 
 OnProgress = Callable[[int, int], None]
@@ -46,8 +48,10 @@ def dry_run(recipe: Recipe, on_progress: OnProgress = lambda done, total: None) 
     order = batch_order([len(row.input_ids) for row in prepared.train], settings.batch_size, settings.seed, 0)
     by_size = sorted(order, key=lambda batch: _padded(prepared.train, batch))
     chosen = [by_size[-1], *(by_size[int(place * len(by_size))] for place in PLACES)]
-    sample = prepared.heldout[:: max(1, len(prepared.heldout) // LIVE_ROWS)][:LIVE_ROWS]
     pad = prepared.tokenizer.pad_token_id
+    longest = sorted(prepared.heldout, key=lambda row: len(row.input_ids))[-LIVE_ROWS:]
+    evaluate(prepared.model, longest, pad)  # for its memory; and the first pass is slower than those that follow
+    sample = prepared.heldout[:: max(1, len(prepared.heldout) // LIVE_ROWS)][:LIVE_ROWS]
     began = time.perf_counter()
     evaluate(prepared.model, sample, pad)
     measuring = time.perf_counter() - began
@@ -55,21 +59,21 @@ def dry_run(recipe: Recipe, on_progress: OnProgress = lambda done, total: None) 
     asked = choose_samples(prepared.heldout, prepared.heldout_labels, settings.prompts, settings.seed)
     answer_samples(prepared.model, prepared.tokenizer, asked)
     answering = time.perf_counter() - began
-    longest = sorted(prepared.heldout, key=lambda row: len(row.input_ids))[-LIVE_ROWS:]
-    evaluate(prepared.model, longest, pad)  # for its memory
     clock = _Clock(lambda done: on_progress(done, steps_to_try))
     _try_steps(prepared, recipe, chosen, clock)
     step = sum(clock.seconds[1:]) / len(PLACES)  # the first one warms up
     rows = settings.batch_size * settings.accumulation
     steps = settings.max_steps or round((settings.epochs or 1) * -(-len(prepared.train) // rows))
     live = steps // settings.eval_every if settings.eval_every else 0
-    measured = (live * min(LIVE_ROWS, len(prepared.heldout)) + WHOLE_MEASUREMENTS * len(prepared.heldout)) / len(sample)
+    whole = (WHOLE_MEASUREMENTS + recipe.has_heads) * _evaluated(prepared.heldout)
+    measured = live + whole / _evaluated(sample)  # in measurements of the sample
     trained = sum(p.numel() * p.element_size() for p in prepared.model.parameters() if p.requires_grad)
-    kept = settings.keep_checkpoints + 2 if settings.save_every else 0  # the best, and one while it is written
+    saved = math.ceil(steps / settings.save_every) if settings.save_every else 0
+    kept = min(saved, settings.keep_checkpoints + 2)  # the best, and one while it is written
     return {
         "seconds": STARTING + preparing + steps * step + measured * measuring + (live + 2) * answering,
         "memory_bytes": peak_memory(prepared.device),
-        "disk_bytes": trained * (1 + ADAM * kept),
+        "disk_bytes": trained * (1 + ADAM * kept) + trained // 2 * len(snapshot_steps(steps, settings.snapshots)),
         "steps": steps,
         "step_seconds": step,
     }
@@ -130,6 +134,11 @@ def _try_steps(prepared: Prepared, recipe: Recipe, chosen: Sequence[list[int]], 
         )
         trainer.batches = _Chosen(chosen, settings.accumulation)  # type: ignore[assignment]
         trainer.train()
+
+
+def _evaluated(rows: Sequence[Encoded]) -> int:
+    """Tokens of a measurement's batches, padding included: what it costs."""
+    return sum(_padded(rows, batch) for batch in batch_order([len(row.input_ids) for row in rows], BATCH, 0, 0))
 
 
 def _padded(rows: Sequence[Encoded], batch: Sequence[int]) -> int:

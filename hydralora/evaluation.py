@@ -1,17 +1,13 @@
 """Loss and exact match on held-out rows, per task and per component."""
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from torch import nn
 
 from hydralora.data.batches import batch_order, collate
 from hydralora.data.templates import IGNORED, Encoded
-from hydralora.gates import mean_gates, record_gates
 from hydralora.loss import answer_logits, answer_loss
 
 BATCH = 16  # rows; evaluation keeps nothing for a backward pass
@@ -32,7 +28,7 @@ def evaluate(
     so one forward pass tells, without generating.
     """
     scores: list[tuple[int, float, int, bool]] = []  # (row, loss sum, answer tokens, matched)
-    for indices, batch in _batches(model, rows, pad_token_id):
+    for indices, batch in batches(model, rows, pad_token_id):
         logits, targets = answer_logits(model, batch)
         losses = answer_loss(logits, targets)
         right = logits.argmax(-1) == targets
@@ -48,56 +44,6 @@ def evaluate(
     }
 
 
-@dataclass(frozen=True)
-class HeadUse:
-    """Which heads the rows of each component use, where their answers are predicted.
-
-    Attributes:
-        mean_gates: [i][j], mean gate of head j over the layers and the rows of component i; empty without rows.
-        strongest: (modules, components, N), in how many answer tokens each head had the largest gate.
-    """
-
-    mean_gates: list[list[float]]
-    strongest: torch.Tensor
-
-    @property
-    def mutual_information(self) -> float:
-        """Between a token's component and its strongest head, mean over the modules, 0 to 1.
-
-        As a share of the components' own entropy: 1 where the strongest head tells the component.
-        """
-        from sklearn.metrics import mutual_info_score
-
-        tokens = self.strongest[0].sum(1).double()  # (components,), of their answers
-        entropy = float(torch.special.entr(tokens / tokens.sum()).sum())
-        if not entropy:
-            return 0.0
-        tables = self.strongest.numpy()
-        return float(np.mean([mutual_info_score(None, None, contingency=table) for table in tables])) / entropy
-
-
-@torch.no_grad()
-def head_use(model: Any, rows: Sequence[Encoded], labels: Sequence[int], k: int, pad_token_id: int) -> HeadUse:
-    """How the rows of each of `k` components use the heads of the active HydraLoRA adapter."""
-    sums: dict[int, torch.Tensor] = {}
-    strongest: torch.Tensor | None = None
-    for indices, batch in _batches(model, rows, pad_token_id):
-        with record_gates(model) as record:
-            model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)
-        gates, mask = record.stacked(), predicting(batch["labels"]).cpu()
-        heads = (
-            nn.functional.one_hot(gates.argmax(-1), gates.shape[-1]) * mask[..., None]
-        )  # (modules, batch, tokens, N)
-        if strongest is None:
-            strongest = torch.zeros(len(gates), k, gates.shape[-1], dtype=torch.long)
-        strongest.index_add_(1, torch.tensor([labels[i] for i in indices]), heads.sum(2))
-        for index, means in zip(indices, mean_gates(gates, mask).mean(0), strict=True):  # (N,)
-            sums[labels[index]] = sums.get(labels[index], torch.zeros_like(means)) + means
-    counts = Counter(labels)
-    assert strongest is not None
-    return HeadUse([(sums[i] / counts[i]).tolist() if i in sums else [] for i in range(k)], strongest)
-
-
 def predicting(labels: torch.Tensor) -> torch.Tensor:
     """Mask (batch, tokens) of the positions whose output predicts an answer token: those one before a label."""
     mask = torch.zeros_like(labels, dtype=torch.bool)
@@ -105,9 +51,10 @@ def predicting(labels: torch.Tensor) -> torch.Tensor:
     return mask
 
 
-def _batches(
+def batches(
     model: Any, rows: Sequence[Encoded], pad_token_id: int
 ) -> Iterator[tuple[list[int], dict[str, torch.Tensor]]]:
+    """Rows of like length together, on the model's device, with their indices."""
     device = next(model.parameters()).device
     for indices in batch_order([len(row.input_ids) for row in rows], BATCH, seed=0, epoch=0):
         batch = collate([rows[i] for i in indices], pad_token_id)

@@ -1,7 +1,7 @@
 """Streaming generation with a KV cache: every token comes with the gates that produced it."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, cast
@@ -18,15 +18,30 @@ from hydralora.steering import Steering, steered
 
 
 @dataclass(frozen=True)
+class Alternative:
+    """A token that could have come, with its probability before temperature and top_p."""
+
+    id: int
+    text: str
+    probability: float
+
+
+@dataclass(frozen=True)
 class Token:
-    """A generated token. `gates` is (modules, N), float, each row summing to 1; empty without an adapter.
+    """A generated token, or one of the prompt.
 
     A token that is only a part of a character has an empty text; the character comes with its last part.
+
+    Attributes:
+        gates: (modules, N), float, each row summing to 1; empty without an adapter. Those that produced a generated
+            token; with those of the prompt, that it was read with.
+        alternatives: the likeliest tokens at its place, the likeliest first; none of a prompt's token.
     """
 
     id: int
     text: str
     gates: list[list[float]]
+    alternatives: tuple[Alternative, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -56,6 +71,8 @@ def generate(
     adapter: bool = True,
     lock: AbstractContextManager | None = None,
     steering: Steering | None = None,
+    alternatives: int = 0,
+    on_prompt: Callable[[list[Token]], None] | None = None,
 ) -> Iterator[Token]:
     """Answer a conversation token by token, until the end-of-turn mark, max_new_tokens or the end of the context.
 
@@ -65,6 +82,8 @@ def generate(
         adapter: False answers as the base model, the adapter switched off.
         lock: held during each forward pass, so that several generations, adapted or not, can share one model.
         steering: how the adapter's gates shall be, in place of the router's; without an adapter it has no effect.
+        alternatives: how many of the likeliest tokens come with each token.
+        on_prompt: called with the prompt's tokens, special ones too, before the first token is yielded.
 
     Raises:
         ConfigError: the prompt leaves no room in the model's context, or the adapter can't be steered so.
@@ -85,13 +104,38 @@ def generate(
         with lock or nullcontext(), torch.inference_mode(), steered_gates, adapter_state:
             output = model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
         cache, logits = output.past_key_values, output.logits[:, -1]
+        logits = logits.float().cpu()
         gates = record.stacked()[:, 0, -1].tolist() if record else []
-        next_id = _choose(warpers(cast(torch.LongTensor, everything.cpu()), logits.float().cpu()), sampling, generator)
+        if on_prompt and ids is everything:
+            on_prompt(_read(tokenizer, prompt, record.stacked()[:, 0].transpose(0, 1).tolist() if record else []))
+        next_id = _choose(warpers(cast(torch.LongTensor, everything.cpu()), logits), sampling, generator)
         if next_id in ends:
             break
-        yield Token(next_id, text.add(next_id), gates)
+        yield Token(next_id, text.add(next_id), gates, _likeliest(tokenizer, logits[0], alternatives))
         ids = torch.tensor([[next_id]], device=everything.device)
         everything = torch.cat([everything, ids], dim=1)
+
+
+def _read(tokenizer: Any, prompt: Sequence[int], gates: Sequence[list[list[float]]]) -> list[Token]:
+    """The prompt's tokens with the gates (tokens, modules, N) that they were read with; none without an adapter."""
+    text = _TextPieces(tokenizer, special=True)
+    return [Token(one, text.add(one), gates[i] if gates else []) for i, one in enumerate(prompt)]
+
+
+def _likeliest(tokenizer: Any, logits: torch.Tensor, count: int) -> tuple[Alternative, ...]:
+    if not count:
+        return ()
+    values, ids = logits.softmax(-1).topk(min(count, len(logits)))
+    return tuple(
+        Alternative(one, token_text(tokenizer, one), value)
+        for one, value in zip(ids.tolist(), values.tolist(), strict=True)
+    )
+
+
+def token_text(tokenizer: Any, token_id: int) -> str:
+    """A token alone as text; of one that is a part of a character, as the vocabulary writes it."""
+    text = tokenizer.decode([token_id], skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    return str(tokenizer.convert_ids_to_tokens(token_id)) if "\ufffd" in text else text
 
 
 def gated_modules(model: Any) -> list[str]:
@@ -177,14 +221,15 @@ def _choose(logits: torch.Tensor, sampling: Sampling, generator: torch.Generator
 class _TextPieces:
     """Decodes ids one by one; bytes of an unfinished character are held back."""
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: Any, special: bool = False) -> None:
         self.tokenizer = tokenizer
+        self.special = special  # whether special tokens are written too
         self.ids: list[int] = []
         self.written = ""
 
     def add(self, token_id: int) -> str:
         self.ids.append(token_id)
-        text = self.tokenizer.decode(self.ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        text = self.tokenizer.decode(self.ids, skip_special_tokens=not self.special, clean_up_tokenization_spaces=False)
         if text.endswith("\ufffd"):
             return ""
         piece, self.written = text[len(self.written) :], text

@@ -17,6 +17,7 @@ from hydralora.fetching import (
     hub_reachable,
     unpack_wheel,
 )
+from hydralora.files import ADAPTER_WEIGHTS
 
 
 @dataclass(frozen=True)
@@ -193,16 +194,16 @@ def load_adapted(
     return put_adapter(files, load_base(files, device, quantization), adapter)
 
 
-def read_adapter_config(adapter: Path) -> Any:
-    """The PEFT config of a saved adapter.
+def read_adapter_config(adapter: Path, weights: str = ADAPTER_WEIGHTS) -> Any:
+    """The PEFT config of a saved adapter, whose weights are the file `weights` in its folder.
 
     Raises:
         ModelError: there is none, it can't be read, or its weights aren't safetensors.
     """
     from peft import PeftConfig
 
-    if not (adapter / "adapter_model.safetensors").exists():
-        raise ModelError(f"{adapter}: there is no adapter_model.safetensors. The run has saved no adapter yet.")
+    if not (adapter / weights).exists():
+        raise ModelError(f"{adapter}: there is no {weights}. The run has saved no adapter yet.")
     try:
         return PeftConfig.from_pretrained(str(adapter))
     except Exception as error:

@@ -239,19 +239,16 @@ def _adapt_again(files: BaseModelFiles, base: Any, recipe: Recipe) -> Any:
     """The base model with an adapter that was trained before, to be trained on; its shape is the recipe's."""
     folder = Path(recipe.start_from or "")
     config = read_adapter_config(folder)
-    has_heads = isinstance(config, HydraLoraConfig)
-    wanted: dict[str, Any] = {"tuner.r": config.r, "tuner.lora_alpha": config.lora_alpha}
-    if has_heads:
-        wanted["tuner.num_heads"] = config.num_heads
-    unlike = [
-        f"{name}={value}"
-        for name, value in wanted.items()
-        if getattr(recipe.tuner, name.removeprefix("tuner.")) != value
-    ]
+    tuner, has_heads = recipe.tuner, isinstance(config, HydraLoraConfig)
     method = next((name for name, own in WITH_HEADS.items() if has_heads and _is(config, own)), "lora")
-    if recipe.method != method:
-        unlike.append(f"method={method}")
-    if unlike:
+    shape: dict[str, tuple[Any, Any]] = {  # the adapter's, and the recipe's
+        "method": (method, recipe.method),
+        "tuner.r": (config.r, tuner.r),
+        "tuner.lora_alpha": (config.lora_alpha, tuner.lora_alpha),
+    }
+    if has_heads:
+        shape["tuner.num_heads"] = (config.num_heads, tuner.num_heads)
+    if unlike := [f"{name}={own}" for name, (own, asked) in shape.items() if own != asked]:
         raise ConfigError(f"start_from: the adapter has another shape than this recipe. Set {', '.join(unlike)}.")
     return put_adapter(files, base, folder, trainable=True, dropout=recipe.tuner.lora_dropout)
 

@@ -10,29 +10,39 @@ from hydralora.errors import ConfigError
 
 Method = Literal["pca", "tsne", "umap"]
 PCA_FIRST = 50  # dimensions; t-SNE and UMAP on raw weight vectors of thousands of numbers take minutes
+NEIGHBOURS = {"tsne": 30, "umap": 15}  # the libraries' own
 MIN_POINTS = 5  # fewer points have no neighbourhoods to show
 
 
-def project(vectors: np.ndarray, method: Method = "pca", dims: int = 2, seed: int = 0) -> np.ndarray:
+def project(
+    vectors: np.ndarray, method: Method = "pca", dims: int = 2, seed: int = 0, neighbours: int | None = None
+) -> np.ndarray:
     """(points, features) -> (points, dims).
 
     t-SNE and UMAP get the first principal components; below 5 points they fall back to PCA. One thread only: beside
     a training run two threads take many times longer than one.
 
+    Args:
+        neighbours: how many near points count: t-SNE's perplexity, UMAP's n_neighbors; None takes 30 for t-SNE and 15
+            for UMAP. Both get fewer where there are few points.
+
     Raises:
-        ConfigError: an unknown method, or dims other than 2 and 3.
+        ConfigError: an unknown method, dims other than 2 and 3, or fewer than 2 neighbours.
     """
     if method not in get_args(Method):
         raise ConfigError(f"Projection method is {method!r}. Choose one of {', '.join(get_args(Method))}.")
     if dims not in (2, 3):
         raise ConfigError(f"A projection to {dims} dimensions can't be drawn. Choose 2 or 3.")
+    if neighbours is not None and neighbours < 2:
+        raise ConfigError(f"A projection by {neighbours} neighbours shows nothing. Choose 2 or more.")
     if len(vectors) == 0:
         return np.zeros((0, dims))
     with threadpool_limits(1):
         reduced = _pca(vectors, dims if method == "pca" else PCA_FIRST, seed)
         if method == "pca" or len(vectors) < MIN_POINTS:
             return _widened(reduced, dims)
-        return _tsne(reduced, dims, seed) if method == "tsne" else _umap(reduced, dims, seed)
+        draw = _tsne if method == "tsne" else _umap
+        return draw(reduced, dims, seed, neighbours or NEIGHBOURS[method])
 
 
 def effective_method(method: Method, points: int) -> Method:
@@ -58,21 +68,21 @@ def _widened(points: np.ndarray, dims: int) -> np.ndarray:
     return out
 
 
-def _tsne(vectors: np.ndarray, dims: int, seed: int) -> np.ndarray:
+def _tsne(vectors: np.ndarray, dims: int, seed: int, neighbours: int) -> np.ndarray:
     from sklearn.manifold import TSNE
 
-    perplexity = min(30.0, (len(vectors) - 1) / 3)
+    perplexity = min(float(neighbours), (len(vectors) - 1) / 3)
     # Of a standard deviation of .0001, as scikit-learn scales its own.
     return TSNE(dims, perplexity=perplexity, init=_start(vectors, dims, 1e-4), random_state=seed).fit_transform(vectors)
 
 
-def _umap(vectors: np.ndarray, dims: int, seed: int) -> np.ndarray:
+def _umap(vectors: np.ndarray, dims: int, seed: int, neighbours: int) -> np.ndarray:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # umap warns that a seed means one thread, which is what is wanted here
         from umap import UMAP
 
-        neighbours = min(15, len(vectors) - 1)
-        return UMAP(neighbours, dims, init=_start(vectors, dims, 1.0), random_state=seed).fit_transform(vectors)
+        near = min(neighbours, len(vectors) - 1)
+        return UMAP(near, dims, init=_start(vectors, dims, 1.0), random_state=seed).fit_transform(vectors)
 
 
 def _start(vectors: np.ndarray, dims: int, deviation: float) -> np.ndarray | str:

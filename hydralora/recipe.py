@@ -147,6 +147,9 @@ class TrainingSettings(Section):
         50, ge=0, description="Steps between checkpoints, from which a run goes on after a stop or a crash; 0: none."
     )
     keep_checkpoints: int = Field(2, ge=1, description="How many of the newest checkpoints stay.")
+    snapshots: int = Field(
+        12, ge=0, le=100, description="How often A and the heads are kept, to be looked at as they learn; 0: never."
+    )
     log_every: int = Field(5, ge=1, description="Steps between events with loss and gates.")
     gradient_checkpointing: bool = Field(
         False, description="Compute every block twice instead of keeping what it computed: less memory, more time."

@@ -5,12 +5,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from hydralora.analysis import head_similarity
+from hydralora.analysis import head_similarity, model_weights
 from hydralora.clustering import overlap
-from hydralora.evaluation import head_use
-from hydralora.files import folder_written_whole
+from hydralora.files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, folder_written_whole
 from hydralora.models import BaseModelFiles
 from hydralora.preparation import Prepared
+from hydralora.probing import head_use
 from hydralora.recipe import Recipe
 from hydralora.tuner.model import count_parameters, hydra_layers
 
@@ -54,11 +54,12 @@ def save_adapter(model: Any, recipe: Recipe, prepared: Prepared, folder: Path) -
     return hash_adapter(folder)
 
 
-def take_adapter(checkpoint: Path, folder: Path) -> None:
-    """Make a checkpoint's adapter that of the run, whole or not at all."""
+def take_adapter(checkpoint: Path, recipe: Recipe, prepared: Prepared, folder: Path) -> None:
+    """Make a checkpoint's adapter that of the run, with a card, whole or not at all."""
     with folder_written_whole(folder.resolve()) as building:
-        for name in ("adapter_config.json", "adapter_model.safetensors"):
+        for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
             shutil.copyfile(checkpoint / name, building / name)
+        (building / "README.md").write_text(_card(recipe, prepared), encoding="utf-8")
 
 
 def _card(recipe: Recipe, prepared: Prepared) -> str:
@@ -92,7 +93,7 @@ def results_table(results: dict[str, Any]) -> str:
 
 def hash_adapter(folder: Path) -> str:
     """sha256 of an adapter's weights."""
-    with (folder / "adapter_model.safetensors").open("rb") as file:
+    with (folder / ADAPTER_WEIGHTS).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -106,11 +107,12 @@ def measure_heads(prepared: Prepared) -> dict[str, Any] | None:
     model = prepared.model
     if not hydra_layers(model):
         return None
-    use = head_use(model, prepared.heldout, prepared.heldout_labels, prepared.k, prepared.tokenizer.pad_token_id)
-    cosines = [cosine for cosine in head_similarity(model).values() if cosine is not None]
+    use = head_use(model, prepared.heldout, prepared.tokenizer.pad_token_id)
+    means = use.mean_gates(prepared.heldout_labels)
+    cosines = [cosine for cosine in head_similarity(model_weights(model)).values() if cosine is not None]
     return {
-        "component_by_head": use.mean_gates,
-        "mutual_information": use.mutual_information,
+        "component_by_head": [means[i].mean(0).tolist() if i in means else [] for i in range(prepared.k)],
+        "mutual_information": use.mutual_information(prepared.heldout_labels),
         "head_cosine": sum(cosines) / len(cosines) if cosines else None,
     }
 

@@ -18,7 +18,7 @@ from filelock import FileLock
 
 from hydralora.checkpoints import saved_checkpoints
 from hydralora.errors import RunError
-from hydralora.files import patiently, to_json, write_json, write_text
+from hydralora.files import ADAPTER_WEIGHTS, patiently, to_json, write_json, write_text
 from hydralora.recipe import Recipe, load_recipe
 
 VERSION = 1
@@ -54,6 +54,10 @@ class Run:
     def checkpoints(self) -> Path:
         return self.folder / "checkpoints"
 
+    @property
+    def snapshots(self) -> Path:
+        return self.folder / "snapshots"
+
     def newest_checkpoint(self) -> tuple[int, Path] | None:
         """The newest checkpoint with its step; None where there is none."""
         return next(reversed(saved_checkpoints(self.checkpoints).items()), None)
@@ -74,7 +78,7 @@ class Run:
 
     @property
     def has_adapter(self) -> bool:
-        return (self.adapter / "adapter_model.safetensors").exists()
+        return (self.adapter / ADAPTER_WEIGHTS).exists()
 
     def recipe(self) -> Recipe:
         return load_recipe(self.folder / "recipe.yaml")

@@ -1,22 +1,41 @@
-"""A model loaded for use: a base model, with a run's adapter on it or without."""
+"""Models loaded for use: a base model, and runs' adapters on it."""
 
-from dataclasses import dataclass
+import copy
+import threading
+from collections import OrderedDict
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
-from hydralora.models import BaseModelFiles, find_model, load_adapted, load_base, load_tokenizer
+from hydralora.models import (
+    BaseModelFiles,
+    find_model,
+    load_adapted,
+    load_base,
+    load_tokenizer,
+    put_adapter,
+    read_adapter_config,
+)
 from hydralora.results import hash_adapter
 from hydralora.runs import Run
+
+KEPT_ADAPTERS = 4
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model ready to answer; `run` and `adapter_hash` are None where it is the base model alone."""
+    """A model ready to answer; `run` and `adapter_hash` are None where it is the base model alone.
+
+    `lock` is to be held in each forward pass: what records or steers its gates sees every pass through the model.
+    """
 
     files: BaseModelFiles
     model: Any
     tokenizer: Any
     run: Run | None = None
     adapter_hash: str | None = None
+    lock: AbstractContextManager = field(default_factory=threading.RLock)
 
 
 def load_run(run: Run) -> Loaded:
@@ -39,3 +58,63 @@ def load_base_model(name: str) -> Loaded:
     """
     files = find_model(name)
     return Loaded(files, load_base(files), load_tokenizer(files))
+
+
+class Shelf:
+    """One base model at a time, and the last few adapters on it.
+
+    Each adapter is on a copy of the base model's modules that shares its weights: it takes the memory of its own
+    numbers alone, the base model stays as it was loaded, and several of them answer side by side.
+    """
+
+    def __init__(self) -> None:
+        self._base: tuple[tuple[str, str], Loaded] | None = None
+        self._adapted: OrderedDict[tuple[str, str], Loaded] = OrderedDict()
+        self._loading = threading.Lock()
+
+    def base(self, name: str, quantization: str = "none") -> Loaded:
+        """A base model, never adapted.
+
+        Raises:
+            ModelError: it can't be found or loaded.
+        """
+        with self._loading:
+            return self._load_base(name, quantization)
+
+    def at_hand(self, name: str, quantization: str = "none") -> Loaded | None:
+        """A base model that is loaded; None where it isn't."""
+        base = self._base
+        return base[1] if base and base[0] == (name, quantization) else None
+
+    def run(self, run: Run) -> Loaded:
+        """A run's adapter, on its base model.
+
+        Raises:
+            ModelError: the run has no adapter yet, or its base model can't be found.
+        """
+        read_adapter_config(run.adapter)  # before minutes of loading
+        recipe, adapter_hash = run.recipe(), hash_adapter(run.adapter)
+        with self._loading:
+            base = self._load_base(recipe.model, recipe.quantization)
+            found = self._adapted.pop((run.id, adapter_hash), None)
+            if found is None:
+                model = put_adapter(base.files, sharing_copy(base.model), run.adapter)
+                found = Loaded(base.files, model, base.tokenizer, run, adapter_hash)
+            self._adapted[run.id, adapter_hash] = found
+            while len(self._adapted) > KEPT_ADAPTERS:
+                self._adapted.popitem(last=False)
+            return found
+
+    def _load_base(self, name: str, quantization: Any) -> Loaded:
+        if self._base is None or self._base[0] != (name, quantization):
+            self._adapted.clear()
+            self._base = None  # its memory first
+            files = find_model(name)
+            loaded = Loaded(files, load_base(files, quantization=quantization), load_tokenizer(files))
+            self._base = (name, quantization), loaded
+        return self._base[1]
+
+
+def sharing_copy(model: Any) -> Any:
+    """A copy of a model's modules with the same parameters and buffers, not copies of them."""
+    return copy.deepcopy(model, {id(one): one for one in chain(model.parameters(), model.buffers())})

@@ -156,3 +156,31 @@ def steer_gates(
 def steered(model: nn.Module, steering: Steering) -> _SteeredModel:
     """`steer_gates` for a `Steering` that is at hand."""
     return _SteeredModel(model, steering)
+
+
+def steering_or_none(**asked: Any) -> Steering | None:
+    """A `Steering` from settings that may all be empty; None where nothing but layers is asked.
+
+    Raises:
+        ConfigError: settings exclude each other, or are out of range.
+    """
+    if all(value is None or value is False or value == () for name, value in asked.items() if name != "layers"):
+        return None
+    return Steering(**asked)
+
+
+def block_range(text: str) -> tuple[int, ...]:
+    """Blocks from "3", "0-11" or "0,4-6".
+
+    Raises:
+        ConfigError: it is none of these.
+    """
+    found: list[int] = []
+    for part in text.split(","):
+        first, _, last = part.strip().partition("-")
+        if not first.isdecimal() or not (last or first).isdecimal() or int(last or first) < int(first):
+            raise ConfigError(
+                f"Layers {text!r} are no blocks. Write a number, a range such as 0-11, or both with commas."
+            )
+        found += range(int(first), int(last or first) + 1)
+    return tuple(found)

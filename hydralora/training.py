@@ -22,6 +22,7 @@ from hydralora.recipe import Recipe, TrainingSettings
 from hydralora.resources import Usage, peak_memory
 from hydralora.results import describe_run, measure_heads, save_adapter, take_adapter
 from hydralora.samples import answer_samples, choose_samples
+from hydralora.snapshots import save_snapshot, snapshot_steps
 from hydralora.trainer import AnswerTrainer, answer_trainer, training_arguments
 
 LIVE_ROWS = 32  # held-out rows in the evaluations while training; the full set is measured before and after
@@ -51,6 +52,7 @@ def train(
     checkpoints: Path | None = None,
     resume: "Resume | None" = None,
     measure_stopped: Callable[[], bool] = lambda: False,
+    snapshots: Path | None = None,
 ) -> dict[str, Any]:
     """Run a recipe: read, cluster, adapt, measure, train, save, measure again.
 
@@ -62,6 +64,7 @@ def train(
             nothing more is measured, unless `measure_stopped` is true then.
         checkpoints: folder for checkpoints, as often as the recipe says; none are saved without it.
         resume: where an earlier process left this run.
+        snapshots: folder for the weights at a few steps, as many as the recipe says; none are kept without it.
 
     Returns:
         The results: rows, components, base and tuned (None when stopped) measurements, parameters, seconds by stage.
@@ -82,7 +85,7 @@ def train(
         processes.leave()
         return _nothing_learnt(recipe, run)
     prepared, base = begun
-    trainer = _trainer(prepared, recipe, checkpoints, run, processes)
+    trainer = _trainer(prepared, recipe, checkpoints, run, processes, snapshots)
     try:
         if resume and resume.checkpoint:
             trainer.go_on_from(resume.checkpoint)
@@ -93,7 +96,7 @@ def train(
         kept = best_checkpoint(checkpoints) if checkpoints else None
         if kept is None or not processes.is_first:
             raise
-        take_adapter(kept[1], Path(output))
+        take_adapter(kept[1], recipe, prepared, Path(output))
         raise RunError(f"{error} The adapter of step {kept[0]}, the best on held-out rows, is kept.") from error
     processes.leave()
     if not processes.is_first:
@@ -225,12 +228,15 @@ class _Events(TrainerCallback):
         processes: Processes,
         saves: bool,
         folder: Path,
+        snapshots: Path | None,
     ) -> None:
         self.run = run
         self.processes = processes
         self.prepared = prepared
         self.settings, self.saves = settings, saves
         self.usage = Usage(prepared.device, folder)
+        self.snapshots = snapshots if processes.is_first else None
+        self.due_snapshots: set[int] = set()
         count = min(LIVE_ROWS, len(prepared.heldout))  # at random: files are often sorted by task
         live = random.Random(settings.seed).sample(range(len(prepared.heldout)), count)
         self.live_rows = [prepared.heldout[i] for i in live]
@@ -243,9 +249,17 @@ class _Events(TrainerCallback):
         self._since = time.monotonic()
         self._logged = self.run.step = state.global_step
         self.run.note(TRAINING_STARTS, max_steps=state.max_steps)
+        self.due_snapshots = snapshot_steps(state.max_steps, self.settings.snapshots)
+        if state.global_step == 0:
+            self._snapshot(0)
+
+    def _snapshot(self, step: int) -> None:
+        if self.snapshots and step in self.due_snapshots:
+            save_snapshot(self.prepared.model, self.snapshots, step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.run.step = state.global_step
+        self._snapshot(state.global_step)
         if self.processes.agree(self.run.should_stop()):
             control.should_training_stop = True
             control.should_save = self.saves
@@ -295,12 +309,17 @@ def _diverged(step: int) -> RunError:
 
 
 def _trainer(
-    prepared: Prepared, recipe: Recipe, checkpoints: Path | None, run: _Reporter, processes: Processes
+    prepared: Prepared,
+    recipe: Recipe,
+    checkpoints: Path | None,
+    run: _Reporter,
+    processes: Processes,
+    snapshots: Path | None,
 ) -> AnswerTrainer:
     settings = recipe.training
     save_every = settings.save_every if checkpoints else 0
     folder = checkpoints or Path(tempfile.gettempdir())  # nothing is written there, but Trainer wants one
-    callback = _Events(run, prepared, settings, processes, bool(save_every), folder.parent)
+    callback = _Events(run, prepared, settings, processes, bool(save_every), folder.parent, snapshots)
     trainer = answer_trainer(
         prepared.model,
         prepared.train,

@@ -68,6 +68,7 @@ def _work(run: Run, processes: Processes) -> int:
             run.checkpoints,
             Resume(step, checkpoint, run.before()),
             lambda: run.measure_requested,
+            run.snapshots,
         )
     except Exception as error:  # the run's state must tell what happened, whatever it was
         traceback.print_exc()

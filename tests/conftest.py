@@ -1,6 +1,7 @@
 """What all tests share: no network, none of the user's files, and a few tiny models."""
 
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,6 +13,8 @@ import pytest
 import torch
 import yaml
 
+import hydralora.trainer
+from hydralora.loss import summed_answer_loss
 from hydralora.recipe import Recipe, parse_recipe
 from hydralora.runs import Run, RunStore
 from tests import USER_ENVIRONMENT
@@ -52,6 +55,23 @@ def tokenizer() -> Any:
 def plain_tokenizer() -> Any:
     """A tokenizer without a chat template."""
     return byte_tokenizer(chat=False)
+
+
+@pytest.fixture
+def break_loss(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Give it n: the loss of the n-th batch that is trained on from here is not a number."""
+
+    def at(call: int) -> None:
+        calls: list[int] = []
+
+        def breaks(model: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, int]:
+            calls.append(1)
+            loss, count = summed_answer_loss(model, batch)
+            return loss * (math.nan if len(calls) == call else 1), count
+
+        monkeypatch.setattr(hydralora.trainer, "summed_answer_loss", breaks)
+
+    return at
 
 
 @pytest.fixture

@@ -1,35 +1,78 @@
-"""The Chat tab: tuned and base answers side by side, token by token, with the tuned model's gates."""
+"""The Chat tab: up to four answers side by side, token by token, with the gates that made them."""
 
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from app import figures
+from app.actions.points import adapter_weights
 from app.actions.recipes import model_name, recipe_from_form, resolve_model
 from app.services import Answer, Services
+from hydralora import figures
 from hydralora.data.examples import Example
+from hydralora.data.templates import encode_prompt
 from hydralora.errors import HydraError
-from hydralora.generation import Sampling, Token, gated_modules, generate
+from hydralora.generation import Alternative, Sampling, Token, gated_modules, generate, room_for
 from hydralora.preparation import read_split
 from hydralora.serving import Loaded
+from hydralora.steering import Steering
+from hydralora.traces import Trace, TraceToken, load_trace, make_trace, save_trace
 
 UPDATE_SECONDS = 0.12  # between updates of the page
 PROMPTS = 12
+ALTERNATIVES = 5
+COLUMNS = {"run": "This run", "steered": "This run, steered", "base": "Base model", "other": "Another run"}
 Messages = list[dict[str, str]]
+NOTHING: dict[str, Any] = {"answer": "", "tokens": [], "heads": 0}
+
+
+@dataclass(frozen=True)
+class Column:
+    """Who answers: a run, its gates steered or not, or, without a run, the base model."""
+
+    key: str
+    loaded: Loaded
+    steering: Steering | None = None
+
+    @property
+    def title(self) -> str:
+        """What stands over it: whose answer it is, with its adapter's hash and the setting of its gates."""
+        if not self.loaded.run:
+            return f"Base model: {model_name(self.loaded.files.id)}, no adapter"
+        gates = f"gates {describe_steering(self.steering)}" if self.steering else "gates by the router"
+        name = "Another run" if self.key == "other" else "Tuned model: run"
+        return f"{name} {self.loaded.run.id}, adapter {(self.loaded.adapter_hash or '')[:8]}, {gates}"
+
+
+@dataclass(frozen=True)
+class ColumnView:
+    """What the page shows of a column; `strip` is the token strip's value."""
+
+    title: str
+    messages: Messages
+    strip: dict[str, Any]
+    answer_id: str
 
 
 @dataclass(frozen=True)
 class ChatView:
-    """What the page shows. `strip` is the token strip's value; the figures are "" where there are no gates."""
+    """What the page shows. The figures are "" where there are no gates."""
 
-    answer_id: str
-    tuned: Messages
-    base: Messages
-    strip: dict[str, Any]
+    columns: dict[str, ColumnView]
     bars: str
     heatmap: str
     status: str
+
+
+@dataclass(frozen=True)
+class TokenView:
+    """A token that is looked at: its gates, a sentence, and what else the model weighed, with probabilities."""
+
+    bars: str
+    heatmap: str
+    sentence: str
+    alternatives: list[list[str]] = field(default_factory=list)
 
 
 def prompts(services: Services, dataset_id: str) -> list[list[str]]:
@@ -44,65 +87,194 @@ def prompts(services: Services, dataset_id: str) -> list[list[str]]:
     return [[row.question, row.answer] for row in chosen[:PROMPTS]]
 
 
-def titles(services: Services, run_id: str | None, model: str) -> tuple[str, str]:
-    """What stands over the tuned and the base column."""
+def heads_of(services: Services, run_id: str | None) -> int:
+    """How many heads a run's adapter has; 0 without one."""
+    if not run_id or not services.run(run_id).has_adapter or not services.run(run_id).recipe().has_heads:
+        return 0
+    return max(len(layer.heads) for layer in adapter_weights(services, run_id).values())
+
+
+def describe_steering(steering: Steering | None) -> str:
+    """A setting of the gates in words; heads are counted from 1, as on the page."""
+    if steering is None:
+        return "by the router"
+    asked = steering.describe()
+    parts = []
+    if "pin" in asked:
+        parts.append(f"pinned to head {asked['pin'] + 1}")
+    if "mute" in asked:
+        parts.append(f"without head {', '.join(str(head + 1) for head in asked['mute'])}")
+    if "uniform" in asked:
+        parts.append("uniform")
+    if "temperature" in asked:
+        parts.append(f"at temperature {asked['temperature']:g}")
+    if "top_k" in asked:
+        parts.append(f"top {asked['top_k']}")
+    if "layers" in asked:
+        parts.append(f"in layers {asked['layers'][0]} to {asked['layers'][-1]}")
+    return ", ".join(parts)
+
+
+def columns(
+    services: Services,
+    chosen: Sequence[str],
+    run_id: str | None,
+    model: str,
+    other: str | None = None,
+    steering: Steering | None = None,
+) -> list[Column]:
+    """Who answers, of the columns that were chosen, in their order; the base model alone where there is no adapter.
+
+    Raises:
+        HydraError: nobody is left, steering was not set, or a model can't be loaded.
+    """
     run = services.run(run_id) if run_id else None
+    tuned = run if run and run.has_adapter else None
+    found = []
+    for key in COLUMNS:
+        if key not in chosen:
+            continue
+        if key == "base":
+            found.append(Column(key, services.loaded_base(run_id, resolve_model(services, model))))
+        elif key == "other":
+            if not other:
+                raise HydraError("No other run is chosen. Choose one beside the columns, or leave its column out.")
+            found.append(Column(key, services.loaded(other)))
+        elif tuned and key == "steered":
+            if steering is None:
+                raise HydraError("Nothing is steered yet. Pin or mute a head, or leave the steered column out.")
+            found.append(Column(key, services.loaded(tuned.id), steering))
+        elif tuned:
+            found.append(Column(key, services.loaded(tuned.id)))
+    if not found:
+        raise HydraError("Nobody is there to answer. Choose a column; without a trained run, the base model's.")
+    return found
+
+
+def titles(services: Services, run_id: str | None, model: str) -> dict[str, str]:
+    """What stands over each column before anybody has answered."""
+    run = services.run(run_id) if run_id else None
+    tuned = "Tuned model: none yet. Train one, or choose a run above."
+    if run and run.has_adapter:
+        tuned = f"Tuned model: run {run.id}, adapter {(run.state()['adapter_hash'] or '')[:8]}"
     base = f"Base model: {model_name(run.recipe().model if run else resolve_model(services, model))}, no adapter"
-    if not run or not run.has_adapter:
-        return "Tuned model: none yet. Train one, or choose a run above.", base
-    return f"Tuned model: run {run.id}, adapter {(run.state()['adapter_hash'] or '')[:8]}", base
+    return {"run": tuned, "steered": f"{tuned}, steered", "base": base, "other": "Another run"}
+
+
+def check_prompt(prompt: str) -> None:
+    """
+    Raises:
+        HydraError: the prompt is empty.
+    """
+    if not prompt.strip():
+        raise HydraError("The prompt is empty. Type something, or choose a held-out row.")
 
 
 def stream(
     services: Services,
-    run_id: str | None,
-    model: str,
-    tuned: Messages,
-    base: Messages,
+    asked: Sequence[Column],
+    histories: Mapping[str, Messages],
     prompt: str,
-    max_new_tokens: int,
-    temperature: float,
+    sampling: Sampling,
+    system: str = "",
 ) -> Iterator[ChatView]:
-    """Answer `prompt` in both columns, each with its own history; the base alone where there is no adapter.
+    """Answer `prompt` in every column, each with its own history.
 
     Raises:
-        HydraError: the prompt is empty or too long, or the model can't be loaded.
+        HydraError: the prompt is empty or too long, or the gates can't be steered so.
     """
-    if not prompt.strip():
-        raise HydraError("The prompt is empty. Type something, or choose a held-out row.")
-    sampling = Sampling(int(max_new_tokens), temperature, seed=0)
-    question = {"role": "user", "content": prompt}
-    tuned, base = [*_answered(tuned), question], [*_answered(base), question]
-    yield ChatView("", tuned, base, {"answer": "", "tokens": [], "heads": 0}, "", "", "Loading the model …")
-    loaded = services.loaded(run_id, resolve_model(services, model))
-    answer_id, answer = services.new_answer(gated_modules(loaded.model))
-    columns = _Columns(services, loaded, tuned if loaded.adapter_hash else tuned[:-1], base, sampling)
+    check_prompt(prompt)
+    talks = [_Talk(services, column, histories.get(column.key, []), prompt, sampling, system) for column in asked]
     began = shown = time.monotonic()
-    strip: list[list[Any]] = []  # grows by a token at a time, so that long answers don't slow down
     count = 0
-    for token in columns.run():
-        if token:
-            answer.tokens.append(token)
-            strip.append(_strip_token(token))
+    for _ in _in_turns(talks):
         count += 1
         if time.monotonic() - shown >= UPDATE_SECONDS:
             shown = time.monotonic()
-            speed = f"{count / (shown - began):.1f} tokens/s in both columns together"
-            yield _view(answer_id, answer, columns, strip, f"Answering: {speed}")
-    yield _view(answer_id, answer, columns, strip, f"Done: {count} tokens in {time.monotonic() - began:.1f} s.")
+            together = f" in {len(talks)} columns together" if len(talks) > 1 else ""
+            yield _view(talks, f"Answering: {count / (shown - began):.1f} tokens/s{together}")
+    yield _view(talks, f"Done: {count} tokens in {time.monotonic() - began:.1f} s.")
 
 
-def pick(services: Services, answer_id: str, index: int) -> tuple[str, str, str]:
-    """Freeze bars and heatmap on a token (-1: let them follow the newest); returns both and a sentence."""
+def pick(services: Services, answer_id: str, place: int) -> TokenView:
+    """Freeze bars and heatmap on a token of an answer, the prompt's first (-1: let them follow the newest)."""
     answer = services.answer(answer_id)
-    answer.frozen = index if 0 <= index < len(answer.tokens) else None
+    tokens = [*answer.prompt, *answer.tokens]
+    answer.frozen = place if 0 <= place < len(tokens) else None
     bars, heatmap = _gate_figures(answer)
     if answer.frozen is None:
-        return bars, heatmap, "The newest token is shown. Select a token to look at its gates."
-    token = answer.tokens[answer.frozen]
-    gates = mean_over_layers(token)
-    listed = ", ".join(f"head {i + 1} {gate:.2f}" for i, gate in enumerate(gates))
-    return bars, heatmap, f"Token {answer.frozen + 1} of {len(answer.tokens)}, {token.text!r}: {listed}."
+        return TokenView(bars, heatmap, "The newest token is shown. Select a token to look at its gates.")
+    token, read = tokens[answer.frozen], answer.frozen < len(answer.prompt)
+    number = answer.frozen + 1 if read else answer.frozen + 1 - len(answer.prompt)
+    of = f"{len(answer.prompt)} of the question" if read else str(len(answer.tokens))
+    listed = ", ".join(f"head {i + 1} {gate:.2f}" for i, gate in enumerate(mean_over_layers(token)))
+    others = [[repr(one.text)[1:-1], f"{one.probability:.1%}"] for one in token.alternatives]
+    return TokenView(
+        bars, heatmap, f"Token {number} of {of}, {token.text!r}" + (f": {listed}." if listed else "."), others
+    )
+
+
+def length_line(services: Services, run_id: str | None, model: str, prompt: str, system: str, history: Messages) -> str:
+    """How long the conversation is with this prompt, in tokens; "" before a model is loaded.
+
+    A prompt that is too long is said here, before it is sent.
+    """
+    loaded = services.loaded_already(run_id, resolve_model(services, model))
+    if loaded is None or not prompt.strip():
+        return ""
+    length = len(encode_prompt(loaded.tokenizer, _conversation(history, prompt, system)))
+    try:
+        left = room_for(loaded.model, length)
+    except HydraError as error:
+        return str(error)
+    return f"{length:,} tokens with the conversation so far; {left:,} are left for the answer."
+
+
+def save(services: Services, answer_id: str) -> str:
+    """Write an answer with its gates to a file for download; returns its path.
+
+    Raises:
+        HydraError: the answer is no longer kept.
+    """
+    answer = services.answer(answer_id)
+    path = services.download("answer.json", answer_id)
+    save_trace(_trace(answer), path)
+    return str(path)
+
+
+def save_page(services: Services, answer_id: str) -> str:
+    """Write a page that replays an answer, for download; returns its path.
+
+    Raises:
+        HydraError: the answer is no longer kept.
+    """
+    path = services.download("answer.html", answer_id)
+    figures.write_replay(path, _trace(services.answer(answer_id)).model_dump_json())
+    return str(path)
+
+
+def replay(services: Services, file: Path) -> ChatView:
+    """A trace that was saved, as the page shows an answer; no model is needed.
+
+    Raises:
+        ConfigError: the file is no trace.
+    """
+    trace = load_trace(file)
+    answer = Answer(
+        trace.modules,
+        messages=[message.model_dump() for message in trace.messages],
+        about=trace.model_dump(include={"base", "base_hash", "run", "adapter_hash", "steering"}),
+        sampling=Sampling(**trace.sampling.model_dump()),
+        prompt=[_as_token(token) for token in trace.prompt],
+        tokens=[_as_token(token) for token in trace.tokens],
+    )
+    answer_id = services.keep_answer(answer)
+    said = [*answer.messages, {"role": "assistant", "content": trace.text}]
+    whose = f"run {trace.run}, adapter {(trace.adapter_hash or '')[:8]}" if trace.run else "no adapter"
+    title = f"Replayed from a file: {model_name(trace.base)}, {whose}"
+    view = ColumnView(title, said, _strip(answer_id, answer), answer_id)
+    bars, heatmap = _gate_figures(answer)
+    return ChatView({"run": view}, bars, heatmap, "Replayed from a file; no model has answered.")
 
 
 def mean_over_layers(token: Token) -> list[float]:
@@ -110,52 +282,97 @@ def mean_over_layers(token: Token) -> list[float]:
     return [sum(column) / len(column) for column in zip(*token.gates, strict=True)]
 
 
+class _Talk:
+    """A column while it answers."""
+
+    def __init__(
+        self, services: Services, column: Column, history: Messages, prompt: str, sampling: Sampling, system: str
+    ) -> None:
+        self.column = column
+        self.said = [*_answered(history), {"role": "user", "content": prompt}]
+        loaded, about = column.loaded, column.loaded.files.describe()
+        self.answer = Answer(
+            gated_modules(loaded.model),
+            messages=_conversation(history, prompt, system),
+            about={
+                "base": about["id"],
+                "base_hash": about["hash"],
+                "run": loaded.run.id if loaded.run else None,
+                "adapter_hash": loaded.adapter_hash,
+                "steering": column.steering.describe() if column.steering else None,
+            },
+            sampling=sampling,
+        )
+        self.answer_id = services.keep_answer(self.answer)
+        self._tokens = generate(
+            loaded.model,
+            loaded.tokenizer,
+            self.answer.messages,
+            sampling,
+            lock=loaded.lock,
+            steering=column.steering,
+            alternatives=ALTERNATIVES,
+            on_prompt=self.answer.prompt.extend,
+        )
+
+    def step(self) -> bool:
+        """One more token; False at the end."""
+        token = next(self._tokens, None)
+        if token is not None:
+            self.answer.tokens.append(token)
+        return token is not None
+
+    def view(self, beside: "_Talk | None") -> ColumnView:
+        text = "".join(token.text for token in self.answer.tokens)
+        said = [*self.said, {"role": "assistant", "content": text}]
+        strip = _strip(self.answer_id, self.answer, beside.answer if beside else None)
+        return ColumnView(self.column.title, said, strip, self.answer_id)
+
+
+def _in_turns(talks: Sequence[_Talk]) -> Iterator[None]:
+    """A token of each column in turn, until all are at their end."""
+    left = list(talks)
+    while left:
+        for talk in list(left):
+            if talk.step():
+                yield
+            else:
+                left.remove(talk)
+
+
 def _answered(messages: Messages) -> Messages:
     """A conversation without a last question that got no answer, as after an error."""
     return messages[:-1] if messages and messages[-1]["role"] == "user" else list(messages)
 
 
-class _Columns:
-    """Both answers, generated in turns on one model."""
-
-    def __init__(self, services: Services, loaded: Loaded, tuned: Messages, base: Messages, sampling: Sampling) -> None:
-        self.tuned, self.base = tuned, base
-        self.has_adapter = loaded.adapter_hash is not None
-        self._services, self._loaded, self._sampling = services, loaded, sampling
-
-    def run(self) -> Iterator[Token | None]:
-        """Every new token of the tuned answer; None for one of the base answer."""
-        streams = [(self.base, self._generate(self.base, adapter=False), False)]
-        if self.has_adapter:
-            streams.insert(0, (self.tuned, self._generate(self.tuned, adapter=True), True))
-        for messages, _, _ in streams:
-            messages.append({"role": "assistant", "content": ""})
-        while streams:
-            for item in list(streams):
-                messages, tokens, adapted = item
-                token = next(tokens, None)
-                if token is None:
-                    streams.remove(item)
-                    continue
-                messages[-1] = {"role": "assistant", "content": messages[-1]["content"] + token.text}
-                yield token if adapted else None
-
-    def _generate(self, messages: Messages, adapter: bool) -> Iterator[Token]:
-        return generate(
-            self._loaded.model,
-            self._loaded.tokenizer,
-            list(messages),
-            self._sampling,
-            adapter=adapter,
-            lock=self._services.model_lock,
-        )
+def _conversation(history: Messages, prompt: str, system: str) -> Messages:
+    first = [{"role": "system", "content": system.strip()}] if system.strip() else []
+    return [*first, *_answered(history), {"role": "user", "content": prompt}]
 
 
-def _view(answer_id: str, answer: Answer, columns: _Columns, strip: list[list[Any]], status: str) -> ChatView:
-    bars, heatmap = _gate_figures(answer)
-    heads = len(answer.tokens[0].gates[0]) if answer.tokens and answer.tokens[0].gates else 0
-    value = {"answer": answer_id, "tokens": list(strip), "heads": heads}
-    return ChatView(answer_id, list(columns.tuned), list(columns.base), value, bars, heatmap, status)
+def _view(talks: Sequence[_Talk], status: str) -> ChatView:
+    by_key = {talk.column.key: talk for talk in talks}
+    plain = by_key.get("run")
+    columns = {key: talk.view(plain if key == "steered" else None) for key, talk in by_key.items()}
+    gated = next((talk for talk in talks if talk.answer.modules), None)
+    bars, heatmap = _gate_figures(gated.answer) if gated else ("", "")
+    return ChatView(columns, bars, heatmap, status)
+
+
+def _strip(answer_id: str, answer: Answer, beside: Answer | None = None) -> dict[str, Any]:
+    """The value of the token strip; tokens that differ from those of the answer beside it are marked."""
+    everything = [*answer.prompt, *answer.tokens]
+    if not answer.modules:
+        return NOTHING
+    heads = len(everything[0].gates[0]) if everything and everything[0].gates else 0
+    read = len(answer.prompt)
+    others = beside.tokens if beside else []
+    listed = answer.listed  # grows by a token at a time, so that long answers don't slow down
+    for place in range(len(listed), len(everything)):
+        token, own = everything[place], place - read
+        unlike = own >= 0 and beside is not None and (own >= len(others) or others[own].id != token.id)
+        listed.append([*_strip_token(token), int(place < read), int(unlike)])
+    return {"answer": answer_id, "tokens": list(listed), "heads": heads}
 
 
 def _strip_token(token: Token) -> list[Any]:
@@ -168,7 +385,17 @@ def _strip_token(token: Token) -> list[Any]:
 
 
 def _gate_figures(answer: Answer) -> tuple[str, str]:
-    if not answer.tokens or not answer.tokens[-1].gates:
+    tokens = [*answer.prompt, *answer.tokens]
+    if not tokens or not tokens[-1].gates:
         return "", ""
-    token = answer.tokens[answer.frozen if answer.frozen is not None else -1]
+    token = tokens[answer.frozen if answer.frozen is not None else -1]
     return figures.gate_bars(mean_over_layers(token)), figures.gate_heatmap(answer.modules, token.gates)
+
+
+def _trace(answer: Answer) -> Trace:
+    return make_trace(answer.tokens, answer.prompt, answer.modules, answer.messages, answer.sampling, **answer.about)
+
+
+def _as_token(token: TraceToken) -> Token:
+    others = tuple(Alternative(one.id, one.text, one.probability) for one in token.alternatives)
+    return Token(token.id, token.text, token.gates, others)

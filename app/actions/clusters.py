@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from app import figures
 from app.actions.background import Done, in_background
 from app.actions.data import row_cells, tokenizer_of
 from app.processes import in_process
 from app.services import Asked, Services
+from hydralora import figures
 from hydralora.clustering import Clusters, Component, overlap
 from hydralora.clustering.dbscan import NOISE
 from hydralora.clustering.export import write_rows

@@ -6,10 +6,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from app import figures
 from app.actions.background import Done, in_background
 from app.actions.recipes import model_name, resolve_model
 from app.services import Services
+from hydralora import figures
 from hydralora.data.batches import batch_order
 from hydralora.data.dataset import Dataset, read_dataset
 from hydralora.data.examples import Example

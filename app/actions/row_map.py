@@ -4,11 +4,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from app import figures
 from app.actions.background import Done, in_background
 from app.actions.data import row_cells
 from app.processes import EVERY
 from app.services import Asked, Services
+from hydralora import figures
 from hydralora.clustering.features import sample_rows
 from hydralora.data.examples import Example
 from hydralora.projection import Method

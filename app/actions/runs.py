@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from app import figures
 from app.actions.background import Done, in_background
 from app.actions.recipes import form_from_recipe, model_name, resolve_model
 from app.actions.train import run_choices
 from app.processes import in_process
 from app.services import Services
+from hydralora import figures
 from hydralora.applying import answer_file, evaluate_run
 from hydralora.comparing import compare, summary
 from hydralora.errors import HydraError, RunError

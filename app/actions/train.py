@@ -6,12 +6,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from app import figures
 from app.actions import recipes
 from app.actions.background import Done, in_background
 from app.actions.recipes import model_name, recipe_from_form
 from app.processes import in_process
 from app.services import Asked, Services
+from hydralora import figures
 from hydralora.dry_run import PLACES, dry_run, estimate_text
 from hydralora.errors import HydraError
 from hydralora.estimate import describe_duration, run_seconds

@@ -32,6 +32,74 @@ const select = (data) => {
       trace.selectedpoints = trace.customdata.flatMap((id, i) => (selected.has(id) ? [i] : []));
 };
 
+const save = (blob, suffix) => {
+  const name = (target.layout.title?.text || 'figure').replace(/[^\w.-]+/g, '-').toLowerCase();
+  const link = document.createElement('a');
+  link.href = URL.createObjectURL(blob);
+  link.download = `${name}.${suffix}`;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+};
+
+// One row a point of every trace; a heatmap has one a cell.
+const table = () => {
+  const rows = [['series', 'x', 'y', 'z', 'label']];
+  for (const trace of target.calcdata.map((points) => points[0].trace)) {
+    const at = (values, i) => (values === undefined ? '' : Array.isArray(values) || ArrayBuffer.isView(values) ? values[i] : values);
+    if (trace.type === 'heatmap')
+      trace.z.forEach((row, i) => Array.from(row).forEach((z, j) =>
+        rows.push([trace.name, at(trace._input.x, j) ?? j, at(trace._input.y, i) ?? i, z, ''])));
+    else
+      for (let i = 0; i < trace._length; i++)
+        rows.push([trace.name, at(trace.x, i), at(trace.y, i), trace.z ? at(trace.z, i) : '', at(trace.text, i) ?? '']);
+  }
+  return rows;
+};
+
+// A cell that begins like a formula would be run by a spreadsheet.
+const cell = (value) => {
+  const text = value === null || value === undefined ? '' : String(value);
+  const safe = typeof value === 'string' && /^[=+\-@\t\r]/.test(text) ? `'${text}` : text;
+  return /[",\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
+};
+
+const page = async () => {
+  const script = await (await fetch(document.querySelector('script[src*="plotly.min.js"]').src)).text();
+  const {data, layout, frames = []} = JSON.parse(props.value);
+  const json = JSON.stringify({data, layout, frames, config: {responsive: true}}).replaceAll('<', '\\u003c');
+  const close = '</' + 'script>';
+  return `<!doctype html><meta charset="utf-8"><title>Figure</title><script>${script}${close}` +
+    `<div id="figure"></div><script>Plotly.newPlot('figure', ${json})${close}`;
+};
+
+const shownRows = 200;
+const listRows = (rows) => {
+  const node = document.createElement('table');
+  for (const [i, row] of rows.slice(0, shownRows + 1).entries()) {
+    const line = node.insertRow();
+    for (const value of row) {
+      const place = document.createElement(i ? 'td' : 'th');
+      place.textContent = typeof value === 'number' ? Number(value.toPrecision(5)) : (value ?? '');
+      line.append(place);
+    }
+  }
+  if (rows.length > shownRows + 1) node.createCaption().textContent = `The first ${shownRows} of ${rows.length - 1} points`;
+  return node;
+};
+
+const exports = element.querySelector('.exports');
+const image = (format) => window.Plotly.downloadImage(target, {format, filename: 'figure', width: 1200, height: target.layout.height});
+const asFile = {
+  png: () => image('png'),
+  svg: () => image('svg'),
+  html: async () => save(new Blob([await page()], {type: 'text/html'}), 'html'),
+  csv: () => save(new Blob([table().map((row) => row.map(cell).join(',')).join('\r\n')], {type: 'text/csv'}), 'csv'),
+};
+exports.addEventListener('click', (event) => asFile[event.target.dataset.as]?.());
+exports.querySelector('.as-table').addEventListener('toggle', (event) => {
+  event.target.querySelector('div').replaceChildren(...(event.target.open ? [listRows(table())] : []));
+});
+
 let wired = false;
 let shown = null; // the figure's axes and points, as its meta names them
 let drawn = null; // the value that was drawn last: a change of theme draws it again
@@ -42,6 +110,7 @@ const draw = async () => {
     target.style.height = '';
     shown = selected = null;
     wired = false;
+    exports.hidden = true;
     return;
   }
   const figure = JSON.parse(props.value);
@@ -52,8 +121,15 @@ const draw = async () => {
   else if (shown?.axes === axes && target.layout?.selections) layout.selections = target.layout.selections;
   select(figure.data);
   target.style.height = `${figure.layout.height}px`; // a resize takes its height from the element, not the layout
-  await window.Plotly.react(target, figure.data, shown?.axes === axes ? keepView(layout) : layout,
-    {responsive: true, displaylogo: false, modeBarButtonsToRemove: ['autoScale2d']});
+  await window.Plotly.react(target, {
+    data: figure.data,
+    layout: shown?.axes === axes ? keepView(layout) : layout,
+    frames: figure.frames || [],
+    config: {responsive: true, displaylogo: false, modeBarButtonsToRemove: ['autoScale2d']},
+  });
+  exports.hidden = false;
+  const open = exports.querySelector('.as-table');
+  if (open.open) open.querySelector('div').replaceChildren(listRows(table()));
   shown = {axes, points};
   drawn = props.value;
   if (wired) return;

@@ -10,6 +10,11 @@ import gradio as gr
 import plotly
 
 PLOTLY_JS = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
+EXPORTS = """<details class="exports" hidden><summary>Save, or see it as a table</summary>
+<button type="button" data-as="png">PNG</button> <button type="button" data-as="svg">SVG</button>
+<button type="button" data-as="html" title="A page that needs nothing else, not even a network">HTML</button>
+<button type="button" data-as="csv">CSV</button>
+<details class="as-table"><summary>Table</summary><div></div></details></details>"""
 SCRIPT = Path(__file__).with_name("plot.js").read_text(encoding="utf-8")
 
 
@@ -22,7 +27,7 @@ def plot_panel(elem_id: str, label: str, empty: str = "") -> gr.HTML:
     return gr.HTML(
         "",
         html_template=f'<div class="plot" role="img" aria-label="{html.escape(label)}" '
-        f'data-empty="{html.escape(empty)}"></div>',
+        f'data-empty="{html.escape(empty)}"></div>{EXPORTS}',
         js_on_load=SCRIPT,
         head=f'<script src="/gradio_api/file={PLOTLY_JS.as_posix()}"></script>',
         elem_id=elem_id,

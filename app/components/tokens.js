@@ -7,49 +7,54 @@ let selected = -1;
 
 const colour = (head) => colours[head % colours.length];
 
-const span = ([text, head, margin], index) => {
+const span = ([text, head, margin, read, unlike], index) => {
   const node = document.createElement('span');
-  node.className = 'token';
+  node.className = `token${read ? ' read' : ''}${unlike ? ' unlike' : ''}`;
   node.setAttribute('role', 'option');
   node.dataset.index = index;
   node.textContent = text === '' ? '·' : text.replaceAll('\n', '⏎\n');
+  if (unlike) node.title = 'not the token that the router’s own gates gave; ';
   if (head === null) return node;
   node.dataset.head = head;
   node.style.setProperty('--head', colour(head));
   node.style.setProperty('--strength', `${Math.round(25 + 65 * margin)}%`);
-  node.title = `head ${head + 1}, ahead by ${margin.toFixed(2)}`;
+  node.title += `head ${head + 1}, ahead by ${margin.toFixed(2)}`;
   const mark = document.createElement('sub');
   mark.textContent = head + 1;
   node.append(mark);
   return node;
 };
 
-const mark = () => {
-  for (const node of list.children)
-    node.setAttribute('aria-selected', String(Number(node.dataset.index) === selected));
-};
+// Only what changes is touched: an answer of thousands of tokens stays smooth.
+const mark = (index, is) => list.children[index]?.setAttribute('aria-selected', String(is));
 
 const select = (index) => {
+  mark(selected, false);
   selected = index === selected ? -1 : index;
-  mark();
+  mark(selected, true);
   trigger('pick', {index: selected});
 };
 
 const draw = () => {
   const value = props.value || {answer: '', tokens: [], heads: 0};
-  if (value.answer !== answer) {
+  if (value.answer !== answer || value.tokens.length < list.children.length) {
     answer = value.answer;
     selected = -1;
     list.replaceChildren();
+    legend.replaceChildren();
+  }
+  if (value.tokens.length && !legend.children.length)
     legend.replaceChildren(...Array.from({length: value.heads}, (_, head) => {
       const item = document.createElement('span');
       item.style.setProperty('--head', colour(head));
       item.textContent = `head ${head + 1}`;
       return item;
     }));
-  }
-  for (let i = list.children.length; i < value.tokens.length; i++) list.append(span(value.tokens[i], i));
-  mark();
+  const fresh = document.createDocumentFragment();
+  for (let i = list.children.length; i < value.tokens.length; i++) fresh.append(span(value.tokens[i], i));
+  const follows = list.scrollTop + list.clientHeight >= list.scrollHeight - 40;
+  list.append(fresh);
+  if (follows) list.scrollTop = list.scrollHeight;
 };
 
 list.addEventListener('click', (event) => {
@@ -63,6 +68,7 @@ list.addEventListener('keydown', (event) => {
   event.preventDefault();
   const next = selected < 0 ? (step > 0 ? 0 : count - 1) : Math.min(count - 1, Math.max(0, selected + step));
   if (next !== selected) select(next);
+  list.children[next].scrollIntoView({block: 'nearest'});
 });
 draw();
 watch('value', draw);

@@ -5,7 +5,7 @@ from typing import Any
 
 import gradio as gr
 
-from app.palette import HEAD_COLOURS
+from hydralora.figures.palette import HEAD_COLOURS
 
 SCRIPT = Path(__file__).with_name("tokens.js").read_text(encoding="utf-8")
 STYLE = Path(__file__).with_name("tokens.css").read_text(encoding="utf-8")

@@ -1,24 +1,85 @@
-"""Chat: the tuned model and its base side by side, with the gates of every token."""
+"""Chat: the tuned model beside its base, itself steered, or another run, with the gates of every token."""
 
 import html
 from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from app.actions import chat as actions
+from app.actions.train import run_choices
 from app.components.plot import plot_panel
 from app.components.tokens import EMPTY, token_strip
 from app.services import MODEL_QUEUE, Services
-from app.tabs.messages import LATEST, say, sentence, shown, shown_stream
+from app.tabs import steering
+from app.tabs.buttons import upload_button
+from app.tabs.messages import LATEST, QUIET, say, sentence, shown, shown_stream
+from hydralora.generation import Sampling
 
-CHATTERS = 4  # answers at once; they share one model, a token at a time
+CHATTERS = 8  # answers at once; those of one model share it, a token at a time
+SHOWN_FIRST = ["run", "base"]
+HOW_TO_READ = (
+    "Each token has the colour and number of its strongest head, the stronger the further that head leads; pale tokens "
+    "are the question's, wavy ones differ from the answer that is not steered. Bars and heatmap follow the newest "
+    "token; select a token, by mouse or arrow keys, to hold them on it. A gate is the weight a head gets, not how much "
+    "that head changed the answer."
+)
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """The tab's widgets; those of the columns by their keys."""
+
+    answers: gr.State  # ids of the newest, by column
+    histories: gr.State  # by column, as they were written; the chatbots only show them
+    rows: gr.Dataframe
+    chosen: gr.CheckboxGroup
+    other: gr.Dropdown
+    steer_box: gr.Accordion
+    steer: steering.SteeringForm
+    prompt: gr.Textbox
+    send: gr.Button
+    stop: gr.Button
+    again: gr.Button
+    edit: gr.Button
+    clear: gr.Button
+    length: gr.HTML
+    expected: gr.HTML
+    columns: dict[str, gr.Column]
+    titles: dict[str, gr.HTML]
+    chatbots: dict[str, gr.Chatbot]
+    strips: dict[str, gr.HTML]
+    reading: gr.HTML
+    bars: gr.HTML
+    heatmap: gr.HTML
+    weighed: gr.Dataframe
+    status: gr.HTML
+    sampling: list[Any]
+    system: gr.Textbox
+    trace: gr.DownloadButton
+    page: gr.DownloadButton
+    saved: gr.UploadButton
+
+    @property
+    def shown(self) -> list[Any]:
+        """What a view of the conversation fills."""
+        columns = [part for key in actions.COLUMNS for part in (self.titles[key], self.chatbots[key], self.strips[key])]
+        return [self.answers, self.histories, *columns, self.bars, self.heatmap, self.status]
 
 
 def build(services: Services, dataset: gr.Dropdown, run: gr.Dropdown, model: gr.Dropdown, tab: gr.Tab) -> None:
-    answer_id = gr.State("")
-    histories = gr.State(([], []))  # as they were written; the chatbots only show them
-    with gr.Accordion("Held-out rows: click one to ask it", open=True):
+    parts = _widgets()
+    _wire_choices(services, parts, dataset, run, model, tab)
+    _wire_conversation(services, parts, run, model)
+    _wire_files(services, parts)
+    _wire_tokens(services, parts)
+
+
+def _widgets() -> _Parts:
+    answers, histories = gr.State({}), gr.State({})
+    with gr.Accordion("Held-out rows: click one to ask it", open=False, elem_id="heldout-rows"):
         rows = gr.Dataframe(
             headers=["prompt", "expected answer"],
             column_widths=["62%", "38%"],
@@ -30,45 +91,154 @@ def build(services: Services, dataset: gr.Dropdown, run: gr.Dropdown, model: gr.
             elem_id="prompts",
         )
     with gr.Row():
+        chosen = gr.CheckboxGroup(
+            [(name, key) for key, name in actions.COLUMNS.items()],
+            value=SHOWN_FIRST,
+            label="Who answers, side by side",
+            elem_id="chat-columns",
+            min_width=320,
+        )
+        other = gr.Dropdown([], value=None, label="The other run", visible=False, elem_id="chat-other-run")
+    with gr.Accordion("Steer the gates", open=True, visible=False, elem_id="steering") as steer_box:
+        steer = steering.build()
+    with gr.Row():
         prompt = gr.Textbox(
-            placeholder="Ask both models something", show_label=False, lines=1, max_lines=6, scale=6, elem_id="prompt"
+            placeholder="Ask them something", show_label=False, lines=1, max_lines=6, scale=6, elem_id="prompt"
         )
         send = gr.Button("Send", variant="primary", scale=1, min_width=90, elem_id="send")
         stop = gr.Button("Stop", scale=1, min_width=90, elem_id="chat-stop")
-        clear = gr.Button("Clear", scale=1, min_width=90, elem_id="clear")
-    expected = sentence("", elem_id="expected")
     with gr.Row():
-        with gr.Column(min_width=320):
-            tuned_title = sentence("", elem_id="tuned-title")
-            tuned = _column("tuned")
-        with gr.Column(min_width=320):
-            base_title = sentence("", elem_id="base-title")
-            base = _column("base")
-    strip = token_strip("strip")
+        again = gr.Button("Answer again", size="sm", min_width=120, scale=0, elem_id="chat-again")
+        edit = gr.Button("Edit the question", size="sm", min_width=140, scale=0, elem_id="chat-edit")
+        clear = gr.Button("Clear", size="sm", min_width=90, scale=0, elem_id="clear")
+        length = sentence("", elem_id="prompt-length")
+    expected = sentence("", elem_id="expected")
+    columns, titles, chatbots, strips = {}, {}, {}, {}
+    with gr.Row():
+        for key in actions.COLUMNS:
+            with gr.Column(min_width=300, visible=key in SHOWN_FIRST) as columns[key]:
+                titles[key] = sentence("", elem_id=f"title-{key}", elem_classes=["column-title"])
+                chatbots[key] = _chatbot(key)
+                strips[key] = token_strip(f"strip-{key}")
     reading = sentence("", elem_id="gate-reading")
     with gr.Row():
         bars = plot_panel("bars", "Gate of each head", empty="Gates of the newest token are drawn here.")
         heatmap = plot_panel("heatmap", "Gates by layer and head", empty="Gates by layer and head are drawn here.")
-    status = sentence("", elem_id="chat-status")
-    sentence(
-        "Each token of the tuned answer has the colour and number of its strongest head, the stronger the further that "
-        "head leads. Bars and heatmap follow the newest token; select a token, by mouse or arrow keys, to hold them on "
-        "it. A gate is the weight a head gets, not how much that head changed the answer."
+    weighed = gr.Dataframe(
+        headers=["token that could have come", "probability"],
+        interactive=False,
+        visible=False,
+        elem_id="weighed",
+        label="What the model weighed here, before temperature",
     )
-    with gr.Accordion("Sampling", open=False), gr.Row():
-        length = gr.Slider(1, 1024, value=128, step=1, label="Longest answer, tokens", elem_id="length")
-        heat = gr.Slider(0, 2, value=0, step=0.1, label="Temperature (0: always the likeliest token)")
-    outputs = [answer_id, histories, tuned, base, strip, bars, heatmap, status]
+    status = sentence("", elem_id="chat-status")
+    sentence(HOW_TO_READ)
+    with gr.Accordion("Sampling, system prompt", open=False):
+        with gr.Row():
+            sampling: list[Any] = [
+                gr.Slider(1, 2048, value=128, step=1, label="Longest answer, tokens", elem_id="length"),
+                gr.Slider(0, 2, value=0, step=0.1, label="Temperature (0: always the likeliest token)"),
+                gr.Slider(0.05, 1, value=1, step=0.05, label="Top p"),
+                gr.Number(0, label="Seed", precision=0, minimum=0, elem_id="chat-seed"),
+            ]
+        system = gr.Textbox("", label="System prompt", lines=1, max_lines=6, elem_id="system")
+    with gr.Row():
+        trace = gr.DownloadButton(
+            "Save the answer", size="sm", scale=0, min_width=140, interactive=False, elem_id="save-trace"
+        )
+        page = gr.DownloadButton(
+            "Save as a page that replays it", size="sm", scale=0, min_width=220, interactive=False, elem_id="save-page"
+        )
+        saved = upload_button("Open a saved answer", "open-trace", [".json"], 180)
+    return _Parts(
+        answers=answers,
+        histories=histories,
+        rows=rows,
+        chosen=chosen,
+        other=other,
+        steer_box=steer_box,
+        steer=steer,
+        prompt=prompt,
+        send=send,
+        stop=stop,
+        again=again,
+        edit=edit,
+        clear=clear,
+        length=length,
+        expected=expected,
+        columns=columns,
+        titles=titles,
+        chatbots=chatbots,
+        strips=strips,
+        reading=reading,
+        bars=bars,
+        heatmap=heatmap,
+        weighed=weighed,
+        status=status,
+        sampling=sampling,
+        system=system,
+        trace=trace,
+        page=page,
+        saved=saved,
+    )
+
+
+def _wire_choices(
+    services: Services, parts: _Parts, dataset: gr.Dropdown, run: gr.Dropdown, model: gr.Dropdown, tab: gr.Tab
+) -> None:
+    """What can be asked, who can answer, and what can be steered follow dataset and run."""
+
+    @shown
+    def prepare(dataset_id: str) -> list:
+        return actions.prompts(services, dataset_id)
+
+    @shown
+    def arrange(run_id: str | None, model: str, chosen: list[str], other: str | None) -> tuple:
+        known = [(label, one) for label, one in run_choices(services) if one != run_id]
+        kept = other if other in {one for _, one in known} else None
+        return (
+            gr.Dropdown(choices=known, value=kept, visible="other" in chosen),
+            gr.Accordion(visible="steered" in chosen),
+            *(gr.Column(visible=key in chosen) for key in actions.COLUMNS),
+            *(say(title) for title in actions.titles(services, run_id, model).values()),
+        )
+
+    @shown
+    def name_heads(run_id: str | None) -> tuple:
+        return steering.heads_named(actions.heads_of(services, run_id))
+
+    gr.on([tab.select, dataset.change], prepare, dataset, parts.rows, **LATEST)
+    gr.on(
+        [tab.select, run.change, model.change, parts.chosen.change],
+        arrange,
+        [run, model, parts.chosen, parts.other],
+        [parts.other, parts.steer_box, *parts.columns.values(), *parts.titles.values()],
+        **LATEST,
+    )
+    gr.on([tab.select, run.change], name_heads, run, [parts.steer.pin, parts.steer.mute], **LATEST)
+
+
+def _wire_conversation(services: Services, parts: _Parts, run: gr.Dropdown, model: gr.Dropdown) -> None:
+    """Ask, stop, ask again, change the question, clear."""
 
     @shown_stream
     def answer(
-        run_id: str | None, model: str, histories: tuple[list, list], prompt: str, length: float, heat: float
+        run_id: str | None,
+        model: str,
+        chosen: list[str],
+        other: str | None,
+        histories: dict[str, list],
+        prompt: str,
+        system: str,
+        *held: Any,
     ) -> Iterator[tuple]:
-        tuned, base = histories
-        for view in actions.stream(services, run_id, model, tuned, base, prompt, int(length), heat):
-            columns = _displayed(view.tuned), _displayed(view.base)
-            said = view.tuned, view.base
-            yield (view.answer_id, said, *columns, view.strip, view.bars, view.heatmap, say(view.status))
+        longest, heat, top_p, seed, *gates = held
+        actions.check_prompt(prompt)
+        yield (*[gr.skip()] * (len(parts.shown) - 1), say("Loading the model …"))
+        asked = actions.columns(services, chosen, run_id, model, other, steering.read(*gates))
+        sampling = Sampling(int(longest), heat, top_p, int(seed or 0))
+        for view in actions.stream(services, asked, histories, prompt, sampling, system):
+            yield _shown(view)
 
     @shown
     def take(table: gr.SelectData) -> tuple:
@@ -76,44 +246,98 @@ def build(services: Services, dataset: gr.Dropdown, run: gr.Dropdown, model: gr.
         return question, say(f"Expected answer: {wanted}")
 
     @shown
-    def pick(answer_id: str, event: gr.EventData) -> tuple:
-        bars, heatmap, text = actions.pick(services, answer_id, int(event._data["index"]))
-        return bars, heatmap, say(text)
+    def measure(run_id: str | None, model: str, prompt: str, system: str, histories: dict[str, list]) -> str:
+        longest = max(histories.values(), key=len, default=[])
+        return say(actions.length_line(services, run_id, model, prompt, system, longest))
 
-    @shown
-    def prepare(dataset_id: str) -> list:
-        return actions.prompts(services, dataset_id)
+    def take_back(histories: dict[str, list]) -> tuple:
+        """The last question, and the conversations without it and its answers."""
+        asked = [said[-2]["content"] for said in histories.values() if len(said) > 1]
+        left = {key: said[:-2] for key, said in histories.items()}
+        return asked[0] if asked else "", left, *(_displayed(left.get(key, [])) for key in actions.COLUMNS)
 
-    @shown
-    def name(run_id: str | None, model: str) -> tuple:
-        return tuple(say(title) for title in actions.titles(services, run_id, model))
-
-    gr.on([tab.select, dataset.change], prepare, dataset, rows, **LATEST)
-    gr.on([tab.select, run.change, model.change], name, [run, model], [tuned_title, base_title], **LATEST)
-    inputs = [run, model, histories, prompt, length, heat]
-    settings = {
+    inputs = [run, model, parts.chosen, parts.other, parts.histories, parts.prompt, parts.system]
+    asking: dict[str, Any] = {
+        "fn": answer,
+        "inputs": [*inputs, *parts.sampling, *parts.steer.fields],
+        "outputs": parts.shown,
         "concurrency_id": MODEL_QUEUE,
         "concurrency_limit": CHATTERS,
         "show_progress": "hidden",
         "api_visibility": "private",
     }
-    typed = gr.on([send.click, prompt.submit], answer, inputs, outputs, **settings)
-    typed.success(lambda: ("", ""), None, [prompt, reading], api_visibility="private")
-    chosen = rows.select(take, None, [prompt, expected], api_visibility="private")
-    asked = chosen.then(answer, inputs, outputs, **settings)
-    asked.success(lambda: "", None, prompt, api_visibility="private")
-    stop.click(None, None, None, cancels=[typed, asked])
-    clear.click(
-        lambda: ("", ([], []), [], [], EMPTY, "", "", "", "", ""),
+    taken_back = [parts.prompt, parts.histories, *parts.chatbots.values()]
+    typed = gr.on([parts.send.click, parts.prompt.submit], **asking)
+    row = parts.rows.select(take, None, [parts.prompt, parts.expected], api_visibility="private").then(**asking)
+    repeated = parts.again.click(take_back, parts.histories, taken_back, **QUIET).then(**asking)
+    parts.edit.click(take_back, parts.histories, taken_back, **QUIET)
+    for asked in (typed, row, repeated):
+        asked.success(
+            lambda: ("", "", gr.Dataframe(visible=False)), None, [parts.prompt, parts.reading, parts.weighed], **QUIET
+        )
+    parts.stop.click(None, None, None, cancels=[typed, row, repeated])
+    empty = ["", [], EMPTY] * len(actions.COLUMNS)
+    parts.clear.click(
+        lambda: ({}, {}, *empty, "", "", "", "", "", gr.Dataframe(visible=False)),
         None,
-        [*outputs, reading, expected],
-        cancels=[typed, asked],
+        [*parts.shown, parts.reading, parts.expected, parts.weighed],
+        cancels=[typed, row, repeated],
         api_visibility="private",
     )
-    strip.pick(pick, answer_id, [bars, heatmap, reading], show_progress="hidden", api_visibility="private")
+    gr.on(
+        [parts.prompt.change, parts.system.change],
+        measure,
+        [run, model, parts.prompt, parts.system, parts.histories],
+        parts.length,
+        **LATEST,
+    )
 
 
-def _column(name: str) -> gr.Chatbot:
+def _wire_files(services: Services, parts: _Parts) -> None:
+    """Answers saved, and opened again."""
+
+    @shown
+    def write(answers: dict[str, str]) -> tuple:
+        first = next((answers[key] for key in actions.COLUMNS if key in answers), None)
+        if first is None:
+            return gr.DownloadButton(interactive=False), gr.DownloadButton(interactive=False)
+        files = actions.save(services, first), actions.save_page(services, first)
+        return tuple(gr.DownloadButton(value=file, interactive=True) for file in files)
+
+    @shown
+    def open_saved(file: str) -> tuple:
+        return *_shown(actions.replay(services, Path(file))), gr.CheckboxGroup(value=["run"])
+
+    parts.answers.change(write, parts.answers, [parts.trace, parts.page], **LATEST)
+    parts.status.change(write, parts.answers, [parts.trace, parts.page], **LATEST)
+    parts.saved.upload(open_saved, parts.saved, [*parts.shown, parts.chosen], **QUIET)
+
+
+def _wire_tokens(services: Services, parts: _Parts) -> None:
+    """A selected token: its gates, and what else could have come."""
+    for key, strip in parts.strips.items():
+
+        @shown
+        def pick(answers: dict[str, str], event: gr.EventData, key: str = key) -> tuple:
+            seen = actions.pick(services, answers.get(key, ""), int(event._data["index"]))
+            table = gr.Dataframe(value=seen.alternatives, visible=bool(seen.alternatives))
+            return seen.bars, seen.heatmap, say(seen.sentence), table
+
+        strip.pick(pick, parts.answers, [parts.bars, parts.heatmap, parts.reading, parts.weighed], **QUIET)
+
+
+def _shown(view: actions.ChatView) -> tuple:
+    """A view as the values of `_Parts.shown`; columns that are not in it stay."""
+    values: list[Any] = []
+    for key in actions.COLUMNS:
+        found = view.columns.get(key)
+        values += [say(found.title), _displayed(found.messages), found.strip] if found else [gr.skip()] * 3
+    ids = {key: one.answer_id for key, one in view.columns.items()}
+    said = {key: one.messages for key, one in view.columns.items()}
+    return ids, said, *values, view.bars, view.heatmap, say(view.status)
+
+
+def _chatbot(key: str) -> gr.Chatbot:
     """Models' and users' text is shown as it is: neither Markdown nor HTML."""
     return gr.Chatbot(
         show_label=False,
@@ -122,7 +346,7 @@ def _column(name: str) -> gr.Chatbot:
         render_markdown=False,
         sanitize_html=True,
         feedback_options=None,
-        elem_id=f"chat-{name}",
+        elem_id=f"chat-{key}",
         placeholder=" ",
     )
 

@@ -8,9 +8,9 @@ import gradio as gr
 from app.actions import row_map as actions
 from app.actions.data import COLUMNS, WIDTHS
 from app.components.plot import plot_panel, selected_ids
-from app.figures import METHOD_NAMES, ColourBy
 from app.services import Services
 from app.tabs.messages import QUIET, say, sentence, shown, shown_stream
+from hydralora.figures import METHOD_NAMES, ColourBy
 from hydralora.projection import Method
 
 NOTHING = "Lasso points, click one, or search, to list their rows here"

@@ -80,13 +80,15 @@ def build(services: Services, form: RecipeForm, run: gr.Dropdown, tab: gr.Tab, p
         try:
             view = actions.view(services, run_id, before.get("signature", ""))
         except HydraError as error:  # in the status line: a message every second would be a storm
-            return {status: say(str(error))}
+            return {status: gr.update(value=say(str(error)))}
         if view is None:
             return gr.skip()
+        # Updates throughout: where an output is skipped, which is an update too, and then gets a plain value, Gradio
+        # keeps one more component in memory each time.
         return {
             seen: {"signature": view.signature, "marks": view.marks},
-            status: say(view.status),
-            usage: say(view.usage),
+            status: gr.update(value=say(view.status)),
+            usage: gr.update(value=say(view.usage)),
             start: gr.Button(interactive=True),
             stop: gr.Button(interactive=view.active),
             measure: gr.Button(visible=view.active and not view.waiting),
@@ -94,7 +96,7 @@ def build(services: Services, form: RecipeForm, run: gr.Dropdown, tab: gr.Tab, p
             sooner: gr.Button(visible=view.waiting),
             later: gr.Button(visible=view.waiting),
             **{
-                item: getattr(view, name)
+                item: gr.update(value=getattr(view, name))
                 for name, item in drawn.items()
                 if view.marks[name] != before.get("marks", {}).get(name)
             },

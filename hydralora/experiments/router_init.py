@@ -13,10 +13,10 @@ from typing import Any
 
 from hydralora.data.templates import IGNORED, Encoded
 from hydralora.errors import ConfigError
-from hydralora.evaluation import head_use
 from hydralora.files import write_json
 from hydralora.models import DEFAULT_MODEL
 from hydralora.preparation import Prepared, prepare
+from hydralora.probing import head_use
 from hydralora.recipe import Recipe, parse_recipe
 from hydralora.training import train
 from hydralora.tuner.init import ROWS_PER_COMPONENT, SHRINKAGE, init_router
@@ -161,8 +161,8 @@ class _Starts:
             entropy = wanted.tuner.router_entropy
             init_router(prepared.model, rows, prepared.train_labels, entropy, start.rows, start.shrinkage)
         pad = prepared.tokenizer.pad_token_id
-        use = head_use(prepared.model, prepared.heldout, prepared.heldout_labels, prepared.k, pad)
-        return {"mutual_information": use.mutual_information}
+        use = head_use(prepared.model, prepared.heldout, pad)
+        return {"mutual_information": use.mutual_information(prepared.heldout_labels)}
 
 
 def _positions(row: Encoded, tokens: str) -> list[int]:

@@ -4,8 +4,10 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
+from hydralora.files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+
 ABOUT = "run.json"
-ADAPTER = ("adapter_config.json", "adapter_model.safetensors", "README.md")
+ADAPTER = (ADAPTER_CONFIG, ADAPTER_WEIGHTS, "README.md")
 MEMBERS = (*ADAPTER, "recipe.yaml", ABOUT, "events.jsonl")
 
 Name = Annotated[str, Field(max_length=500)]

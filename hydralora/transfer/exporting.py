@@ -14,7 +14,7 @@ from hydralora.bake import Baked, bake
 from hydralora.data.batches import collate
 from hydralora.data.templates import encode_all
 from hydralora.errors import ConfigError, RunError
-from hydralora.files import folder_written_whole, to_json
+from hydralora.files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, folder_written_whole, to_json
 from hydralora.models import load_adapted
 from hydralora.preparation import read_split
 from hydralora.recipe import Recipe
@@ -29,7 +29,6 @@ Format = Literal["adapter", "lora", "merged", "official"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 MEASURED_ROWS = 64  # held-out rows on which a plain LoRA's mixture is taken and its divergence measured
 BATCH = 8
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
 def export_run(run: Run, form: str, out: Path, on_progress: OnProgress = lambda done, total: None) -> dict[str, Any]:
@@ -91,10 +90,10 @@ def _place(out: Path) -> Iterator[Path]:
 
 def _write_adapter(run: Run, folder: Path) -> None:
     state, recipe = run.state(), run.recipe().portable()
-    shutil.copyfile(run.adapter / WEIGHTS, folder / WEIGHTS)
-    config = json.loads((run.adapter / CONFIG).read_text(encoding="utf-8"))
+    shutil.copyfile(run.adapter / ADAPTER_WEIGHTS, folder / ADAPTER_WEIGHTS)
+    config = json.loads((run.adapter / ADAPTER_CONFIG).read_text(encoding="utf-8"))
     config["base_model_name_or_path"] = recipe.model  # it was a folder of this machine
-    (folder / CONFIG).write_text(json.dumps(config, indent=2), encoding="utf-8")
+    (folder / ADAPTER_CONFIG).write_text(json.dumps(config, indent=2), encoding="utf-8")
     card = (run.adapter / "README.md").read_text(encoding="utf-8")
     (folder / "README.md").write_text(card + results_table(state.get("results") or {}), encoding="utf-8")
     (folder / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")

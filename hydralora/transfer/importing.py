@@ -13,6 +13,7 @@ import yaml
 from pydantic import ValidationError
 
 from hydralora.errors import ConfigError, HydraError, ModelError, RunError
+from hydralora.files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from hydralora.models import find_model
 from hydralora.recipe import Recipe, parse_recipe, validation_message
 from hydralora.results import hash_adapter
@@ -127,8 +128,8 @@ def _check_adapter(file: Path, adapter: Path, adapter_hash: str | None) -> None:
     from safetensors import SafetensorError, safe_open
 
     try:
-        config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
-        with safe_open(adapter / "adapter_model.safetensors", "pt") as weights:
+        config = json.loads((adapter / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+        with safe_open(adapter / ADAPTER_WEIGHTS, "pt") as weights:
             count = len(weights.keys())
     except (ValueError, SafetensorError) as error:
         raise ModelError(f"{file.name}: its adapter can't be read ({error}). Export the run again.") from error

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from hydralora.errors import ConfigError, ModelError
-from hydralora.files import folder_written_whole
+from hydralora.files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, folder_written_whole
 from hydralora.tuner.config import HydraLoraConfig, HydraPeftType
 from hydralora.tuner.layer import HydraLoraLayer
 from hydralora.tuner.model import active_adapter, active_router, head_matrices, hydra_layers
@@ -97,9 +97,9 @@ def save_official(model: nn.Module, folder: str | Path) -> None:
         weights |= {f"{PREFIX}{name}.lora_B{i}.weight": head for i, head in enumerate(heads)}
     weights = {key: value.cpu().clone(memory_format=torch.contiguous_format) for key, value in weights.items()}
     with written_whole(folder) as building:
-        (building / "adapter_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        (building / ADAPTER_CONFIG).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
         torch.save(weights, building / "adapter_model.bin")
-        save_file(weights, building / "adapter_model.safetensors", metadata={"format": "pt"})
+        save_file(weights, building / ADAPTER_WEIGHTS, metadata={"format": "pt"})
 
 
 def active_config(model: nn.Module, caller: str) -> tuple[HydraLoraConfig, dict[str, HydraLoraLayer]]:
@@ -141,7 +141,7 @@ def written_whole(folder: str | Path) -> Iterator[Path]:
 
 def _refuse_to_replace_the_adapter(folder: Path) -> None:
     try:
-        found = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+        found = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return
     if isinstance(found, dict) and found.get("peft_type") == HydraPeftType.HYDRALORA.value:
@@ -185,7 +185,7 @@ def _published_targets(
 
 
 def _read_settings(folder: Path) -> dict:
-    path = folder / "adapter_config.json"
+    path = folder / ADAPTER_CONFIG
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -203,7 +203,7 @@ def _read_settings(folder: Path) -> dict:
 
 
 def _read_weights(folder: Path) -> dict[str, torch.Tensor]:
-    safe, pickled = folder / "adapter_model.safetensors", folder / "adapter_model.bin"
+    safe, pickled = folder / ADAPTER_WEIGHTS, folder / "adapter_model.bin"
     try:
         weights = load_file(safe) if safe.exists() else torch.load(pickled, map_location="cpu", weights_only=True)
         return {key.removeprefix(PREFIX): value.detach() for key, value in weights.items()}

@@ -13,17 +13,15 @@ import pytest
 from pyarrow.csv import ParseOptions, read_csv
 from pyarrow.parquet import read_table
 
-from app import figures
-from app.actions import chat, clusters, data, parameters, recipes, row_map, train
+from app.actions import clusters, data, points, recipes, row_map, train
 from app.actions.background import Done, in_background
 from app.services import Asked, Services
+from hydralora import figures
 from hydralora.data.store import DEMO
-from hydralora.errors import ConfigError, DatasetError, HydraError, RunError
-from hydralora.generation import Sampling, generate
+from hydralora.errors import ConfigError, DatasetError, RunError
 from hydralora.preparation import prepare, read_split
 from hydralora.projection import Method
 from hydralora.runs import ACTIVE
-from hydralora.serving import load_base_model
 from tests.conftest import FinishedRun
 from tests.waiting import wait_until
 
@@ -444,24 +442,13 @@ def test_the_page_names_runs_by_id_alone(services: Services, finished: FinishedR
             services.run(named)
 
 
-def test_a_run_without_an_adapter_is_said_and_answers_as_its_base(services: Services, finished: FinishedRun) -> None:
+def test_a_run_without_an_adapter_is_said(services: Services, finished: FinishedRun) -> None:
     run = services.store.create(finished.run.recipe())
     try:
-        assert "no adapter yet" in parameters.view(services, run.id, "pca", "head").sentence
-        assert parameters.points(services, run.id, "pca", [0]) == []
-        last = list(chat.stream(services, run.id, "", [], [], "name fruit number bb", 4, 0.0))[-1]
-        assert last.tuned == []
-        assert [message["role"] for message in last.base] == ["user", "assistant"]
-        assert services.loaded(run.id, "").files.folder == Path(finished.run.recipe().model)
+        assert "no adapter yet" in next(points.view(services, points.Wanted((run.id,)), "head")).sentence
+        assert points.rows(services, points.Wanted((run.id,)), [0]) == []
     finally:
         services.store.delete(run)
-
-
-def test_a_question_without_an_answer_is_not_asked_again(services: Services, finished: FinishedRun) -> None:
-    left_over = [{"role": "user", "content": "an error followed"}]
-    last = list(chat.stream(services, finished.run.id, "", left_over, left_over, "name fruit number bb", 4, 0.0))[-1]
-    assert [message["content"] for message in last.tuned[:1]] == ["name fruit number bb"]
-    assert [message["role"] for message in last.base] == ["user", "assistant"]
 
 
 def test_two_sessions_compute_a_result_once(services: Services) -> None:
@@ -482,67 +469,11 @@ def test_stopping_a_finished_run_is_refused(services: Services, finished: Finish
         train.stop(services, finished.run.id)
 
 
-def test_parameters_have_a_point_for_every_matrix(services: Services, finished: FinishedRun) -> None:
-    view = parameters.view(services, finished.run.id, "pca", "head")
-    drawn = [trace for figure in view.figures for trace in json.loads(figure)["data"]]
-    ids = sorted(i for trace in drawn for i in trace["customdata"])
-    assert ids == list(range(2 * 3 * (1 + 3)))  # 2 layers, 3 modules, A and 3 heads
-    rows = parameters.points(services, finished.run.id, "pca", [0, 999])
-    assert len(rows) == 1
-    assert rows[0][0].startswith("model.layers.")
-    for colour in ("kind", "layer", "module"):
-        assert parameters.view(services, finished.run.id, "pca", colour).figures
-
-
 def test_without_a_run_every_tab_says_what_to_do(services: Services) -> None:
     view = train.view(services, None)
     assert view
     assert "Start training" in view.status
-    assert "Train one first" in parameters.view(services, None, "pca", "head").sentence
-    assert "Train one" in chat.titles(services, None, "")[0]
-
-
-def test_chat_streams_both_columns_with_gates(services: Services, finished: FinishedRun) -> None:
-    question = "which tool fixes aa engine"
-    views = list(chat.stream(services, finished.run.id, "", [], [], question, 12, 0.0))
-    last = views[-1]
-    assert last.tuned[0] == {"role": "user", "content": question}
-    assert last.base[-1]["role"] == "assistant"
-    assert last.strip["heads"] == 3
-    answer = services.answer(last.answer_id)
-    assert len(answer.tokens) == len(last.strip["tokens"])
-    bars, heatmap, sentence = chat.pick(services, last.answer_id, 0)
-    gates = json.loads(bars)["data"][0]["y"]
-    assert gates == pytest.approx(chat.mean_over_layers(answer.tokens[0]))
-    assert sum(gates) == pytest.approx(1, abs=1e-5)
-    assert sentence.startswith("Token 1 of")
-    assert len(json.loads(heatmap)["data"][0]["x"]) == 2  # layers
-
-
-def test_the_base_column_is_the_base(services: Services, finished: FinishedRun) -> None:
-    question = "name fruit number aa"
-    last = list(chat.stream(services, finished.run.id, "", [], [], question, 12, 0.0))[-1]
-    base = load_base_model(finished.run.recipe().model)
-    tokens = generate(base.model, base.tokenizer, [{"role": "user", "content": question}], Sampling(12))
-    assert last.base[-1]["content"] == "".join(token.text for token in tokens)
-
-
-def test_an_answer_that_is_not_kept_is_refused(services: Services) -> None:
-    with pytest.raises(HydraError, match="no longer kept"):
-        chat.pick(services, "not-an-id", 0)
-
-
-def test_an_empty_prompt_is_refused(services: Services, finished: FinishedRun) -> None:
-    with pytest.raises(HydraError, match="empty"):
-        next(chat.stream(services, finished.run.id, "", [], [], "  ", 12, 0.0))
-
-
-def test_held_out_rows_are_offered_for_every_task(services: Services) -> None:
-    offered = chat.prompts(services, DEMO)
-    heldout = services.datasets.get(DEMO).heldout
-    assert heldout
-    assert len(offered) == 12
-    assert {len(pair) for pair in offered} == {2}
+    assert "Train one first" in next(points.view(services, points.Wanted(()), "head")).sentence
 
 
 def test_work_in_the_background_tells_how_far_it_is_and_can_be_stopped() -> None:

@@ -1,9 +1,9 @@
 """The page as a whole: it builds, and nothing of it is a public endpoint."""
 
 from app.forms import values
-from app.palette import HEAD_COLOURS, HEAD_MARKS
 from app.services import Services
 from app.ui import build
+from hydralora.figures.palette import HEAD_COLOURS, HEAD_MARKS
 
 
 def test_the_page_builds_without_public_endpoints(services: Services) -> None:

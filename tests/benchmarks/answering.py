@@ -6,10 +6,7 @@ and until its number shows the Data tab is opened and a button pressed that only
 
 import argparse
 import os
-import socket
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -17,8 +14,9 @@ from pathlib import Path
 from playwright.sync_api import Page, sync_playwright
 
 from tests.benchmarks.clusters_tab import write_rows
-from tests.browser.conftest import ARGUMENTS, wait_for
+from tests.browser.conftest import ARGUMENTS
 from tests.browser.steps import UPLOAD, open_tab
+from tests.serving import running_app
 
 BROWSER = os.environ.get("HYDRALORA_BROWSER") or "/usr/bin/chromium"
 CLICK = """async ([button, shows]) => {
@@ -67,24 +65,14 @@ def main() -> None:
     parser.add_argument("file", type=Path)
     parser.add_argument("--rows", type=int, default=100_000)
     chosen = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-        free.close()
-        path, log = Path(folder) / "rows.jsonl", Path(folder) / "log"
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "rows.jsonl"
         write_rows(chosen.file, path, chosen.rows)
-        command = [sys.executable, "-m", "app", "--port", str(port), "--workspace", folder, "--max-upload", "1gb"]
-        with log.open("wb") as file:
-            process = subprocess.Popen(command, stdout=file, stderr=file, env=os.environ | {"HF_HUB_OFFLINE": "1"})
-        try:
-            wait_for(f"http://127.0.0.1:{port}", process, log)
-            with sync_playwright() as playwright:
-                page = playwright.chromium.launch(executable_path=BROWSER, args=ARGUMENTS).new_page()
-                page.goto(f"http://127.0.0.1:{port}")
-                measure(page, path)
-        finally:
-            process.terminate()
-            process.wait(20)
+        app = running_app(Path(folder) / "workspace", os.environ, "--max-upload", "1gb")
+        with app as running, sync_playwright() as playwright:
+            page = playwright.chromium.launch(executable_path=BROWSER, args=ARGUMENTS).new_page()
+            page.goto(running.url)
+            measure(page, path)
 
 
 if __name__ == "__main__":

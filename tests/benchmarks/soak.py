@@ -8,10 +8,7 @@ import argparse
 import asyncio
 import json
 import os
-import socket
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 import uuid
@@ -21,14 +18,14 @@ from typing import Any
 import httpx
 import psutil
 
+from app.tabs.train import POLL_SECONDS
 from hydralora.assets import demo_file
 from hydralora.jobs import JobManager
 from hydralora.models import DEFAULT_MODEL
 from hydralora.recipe import parse_recipe
 from hydralora.runs import RunStore
-from tests.browser.conftest import wait_for
+from tests.serving import running_app
 
-EVERY = 1.0  # seconds, as the page
 SETTLING = 5  # minutes before memory is compared: caches fill
 
 
@@ -58,14 +55,14 @@ async def client(url: str, listener: int, run_id: str, until: float, took: list[
                         assert message["success"], message
                         break
             took.append(time.monotonic() - began)
-            await asyncio.sleep(max(0.0, EVERY - (time.monotonic() - began)))
+            await asyncio.sleep(max(0.0, POLL_SECONDS - (time.monotonic() - began)))
 
 
 async def soak(url: str, run_id: str, process: psutil.Process, minutes: int, clients: int) -> None:
     config = httpx.get(f"{url}/config", timeout=60).json()
     took: list[float] = []
     until = time.monotonic() + 60 * minutes
-    listener, delays = polling(config), [i * EVERY / clients for i in range(clients)]
+    listener, delays = polling(config), [i * POLL_SECONDS / clients for i in range(clients)]
     pages = [asyncio.create_task(client(url, listener, run_id, until, took, delay)) for delay in delays]
     memory, counted = [], 0
     for minute in range(1, minutes + 1):
@@ -91,16 +88,9 @@ def main() -> None:
     parser.add_argument("--minutes", type=int, default=30)
     parser.add_argument("--clients", type=int, default=20)
     chosen = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-        free.close()
-        jobs = JobManager(RunStore(folder))
-        command = [sys.executable, "-m", "app", "--port", str(port), "--workspace", folder]
-        log = Path(folder) / "log"
-        with log.open("wb") as file:
-            app = subprocess.Popen(command, stdout=file, stderr=file, env=os.environ | {"HF_HUB_OFFLINE": "1"})
-        url = f"http://127.0.0.1:{port}"
+    with tempfile.TemporaryDirectory() as folder:
+        workspace = Path(folder) / "workspace"
+        jobs = JobManager(RunStore(workspace))
         recipe = {
             "model": DEFAULT_MODEL,
             "data": {"train": str(demo_file("train")), "eval": str(demo_file("heldout"))},
@@ -108,14 +98,12 @@ def main() -> None:
         }
         run = jobs.start(parse_recipe(recipe))
         try:
-            wait_for(url, app, log)
-            asyncio.run(soak(url, run.id, psutil.Process(app.pid), chosen.minutes, chosen.clients))
+            with running_app(workspace, os.environ) as app:
+                asyncio.run(soak(app.url, run.id, psutil.Process(app.process.pid), chosen.minutes, chosen.clients))
             print(f"the run was at step {jobs.refresh(run)['step']}")
         finally:
             jobs.stop(run)
             jobs.follow(run)
-            app.terminate()
-            app.wait(20)
 
 
 if __name__ == "__main__":

@@ -3,11 +3,6 @@
 import json
 import os
 import re
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +10,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from tests.serving import App, running_app
 from tests.tiny_model import write_tiny_model
 
 SCREENSHOTS = Path(__file__).parent.parent / "screenshots"
@@ -25,39 +21,13 @@ ARGUMENTS = (
 SCRIPT = "<img src=x onerror='window.hacked = 1'>"
 
 
-@dataclass
-class App:
-    """A running app with a tiny base model called "tiny" in its workspace."""
-
-    url: str
-    workspace: Path
-    log: Path
-    process: subprocess.Popen = field(repr=False)
-
-
 @pytest.fixture(scope="session")
 def app(tmp_path_factory: pytest.TempPathFactory, user_environment: dict[str, str]) -> Iterator[App]:
-    folder = tmp_path_factory.mktemp("app")
-    workspace = folder / "workspace"
+    """With a tiny base model called "tiny" in its workspace."""
+    workspace = tmp_path_factory.mktemp("app") / "workspace"
     write_tiny_model(workspace / "models" / "tiny", sharpness=20)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    log = folder / "app.log"
-    with log.open("wb") as file:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "app", "--port", str(port), "--workspace", str(workspace)],
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            env=user_environment | {"HF_HUB_OFFLINE": "1"},
-        )
-    try:
-        url = f"http://127.0.0.1:{port}"
-        wait_for(url, process, log)
-        yield App(url, workspace, log, process)
-    finally:
-        process.terminate()
-        process.wait(20)
+    with running_app(workspace, user_environment) as app:
+        yield app
 
 
 @pytest.fixture(scope="session")
@@ -109,16 +79,3 @@ def upload(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("upload") / "three skills.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
-
-
-def wait_for(url: str, process: subprocess.Popen, log: Path) -> None:
-    until = time.monotonic() + 120
-    while time.monotonic() < until:
-        assert process.poll() is None, log.read_text(encoding="utf-8")
-        try:
-            with urllib.request.urlopen(url, timeout=2) as answer:
-                if answer.status == 200:
-                    return
-        except OSError:
-            time.sleep(0.5)
-    raise AssertionError(f"the app did not answer in 120 s: {log.read_text(encoding='utf-8')}")

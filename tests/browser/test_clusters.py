@@ -8,8 +8,9 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from hydralora.data.store import DatasetStore
-from tests.browser.conftest import App, Seen
+from tests.browser.conftest import Seen
 from tests.browser.steps import UPLOAD, choose, lasso, open_tab, traces
+from tests.serving import App
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 

@@ -10,8 +10,9 @@ from hydralora.data.store import DatasetStore
 from hydralora.generation import Sampling, generate
 from hydralora.runs import RunStore
 from hydralora.serving import load_base_model
-from tests.browser.conftest import SCREENSHOTS, App, Seen
+from tests.browser.conftest import SCREENSHOTS, Seen
 from tests.browser.steps import UPLOAD, choose, lasso, open_tab, traces
+from tests.serving import App
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -162,16 +163,16 @@ def _lasso_matrices(page: Page) -> None:
 
 def _chat(page: Page, app: App, upload: Path) -> None:
     page.locator("#to-chat").click()
-    expect(page.locator("#tuned-title")).to_contain_text("adapter ")
+    expect(page.locator("#title-run")).to_contain_text("adapter ")
     page.get_by_text("Sampling").click()
     page.locator("#length input[type=number]").fill(str(ANSWER_TOKENS))
     question = "which tool repairs engine zz"
     page.locator("#prompt textarea").fill(question)
     page.locator("#send").click()
     expect(page.locator("#chat-status")).to_contain_text("Done", timeout=120_000)
-    tokens = page.locator("#strip .token")
+    tokens = page.locator("#strip-run .token:not(.read)")
     assert tokens.count() == len("saw")
-    assert "saw" in page.locator("#chat-tuned").inner_text()
+    assert "saw" in page.locator("#chat-run").inner_text()
     assert _letters(_base_answer(app, question)) in _letters(page.locator("#chat-base").inner_text())
     _read_gates(page, tokens)
 
@@ -189,7 +190,7 @@ def _read_gates(page: Page, tokens: Locator) -> None:
     rows = traces(page, "heatmap")[0]["z"]  # (heads x kinds of module, layers)
     assert len(rows) == 3 * 3
     assert all(sum(column) == pytest.approx(3, abs=1e-3) for column in zip(*rows, strict=True))  # 3 kinds of module
-    page.locator("#strip .tokens").press("ArrowRight")
+    page.locator("#strip-run .tokens").press("ArrowRight")
     expect(reading).to_contain_text("Token 3 of 3, 'w'")
 
 

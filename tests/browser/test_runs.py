@@ -11,8 +11,9 @@ from hydralora.assets import demo_file
 from hydralora.jobs import JobManager
 from hydralora.recipe import parse_recipe
 from hydralora.runs import Run, RunStore
-from tests.browser.conftest import App, Seen
+from tests.browser.conftest import Seen
 from tests.browser.steps import choose, open_tab, traces
+from tests.serving import App
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 

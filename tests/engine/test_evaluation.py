@@ -7,11 +7,10 @@ import torch
 
 from hydralora.data.examples import Example
 from hydralora.data.templates import IGNORED, Encoded, encode
-from hydralora.evaluation import HeadUse, evaluate, head_use
-from hydralora.gates import record_gates
+from hydralora.evaluation import evaluate
 from hydralora.generation import Sampling, generate
 from hydralora.loss import answer_logits, answer_loss
-from tests.tiny_model import adapt, shake, tiny_llama
+from tests.tiny_model import tiny_llama
 
 PAIRS = [("a", "oak"), ("b", "elm"), ("c", "ash"), ("d", "fir"), ("e", "yew"), ("f", "bay tree")]
 
@@ -91,31 +90,3 @@ def test_components_are_measured_apart(overfitted: Any, rows: list[Encoded], tok
     assert list(scores["per_component"]) == ["0", "1"]
     assert scores["per_component"]["1"] == scores["per_task"]["long"]
     assert evaluate(overfitted, rows, tokenizer.pad_token_id)["per_component"] == {}
-
-
-@torch.no_grad()
-def test_head_use_is_taken_where_answers_are_predicted(rows: list[Encoded], tokenizer: Any) -> None:
-    model = shake(adapt(tiny_llama(), num_heads=4))
-    labels = [0, 2, 2, 0, 0, 2]
-    found = head_use(model, rows, labels, 3, tokenizer.pad_token_id)
-    assert found.mean_gates[1] == []
-    for label in (0, 2):
-        means, strongest = [], torch.zeros(6, 4, dtype=torch.long)
-        for row in (row for row, mine in zip(rows, labels, strict=True) if mine == label):
-            with record_gates(model) as record:
-                model(torch.tensor([row.input_ids]))
-            gates = record.stacked()[:, 0, row.answer_start - 1 : -1]  # (modules, answer tokens, N)
-            means.append(gates.mean((0, 1)))
-            strongest += torch.nn.functional.one_hot(gates.argmax(-1), 4).sum(1)
-        torch.testing.assert_close(torch.tensor(found.mean_gates[label]), torch.stack(means).mean(0), atol=1e-5, rtol=0)
-        assert torch.equal(found.strongest[:, label], strongest)
-
-
-@pytest.mark.parametrize(
-    ("table", "wanted"),
-    [([[5, 0], [0, 5]], 1.0), ([[3, 3], [3, 3]], 0.0), ([[8, 0], [8, 0]], 0.0), ([[4, 4], [0, 0]], 0.0)],
-    ids=["tells the component", "tells nothing", "one head alone", "one component alone"],
-)
-def test_mutual_information_is_a_share_of_the_components_entropy(table: list[list[int]], wanted: float) -> None:
-    use = HeadUse([], torch.tensor([table, table]))
-    assert use.mutual_information == pytest.approx(wanted, abs=1e-9)

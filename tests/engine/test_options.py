@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from hydralora import ConfigError, HydraLoraConfig, record_gates
-from hydralora.analysis import head_similarity, matrices
+from hydralora.analysis import head_similarity, matrices, model_weights
 from hydralora.tuner.layer import HydraLoraLayer
 from hydralora.tuner.model import count_parameters, hydra_layers
 from tests.tiny_model import adapt, shake, tiny_gemma2, tiny_gpt2, tiny_llama, tiny_opt
@@ -122,7 +122,7 @@ class TestZeroStart:
     ) -> None:
         model = adapt(make(), target_modules=None, **settings)
         assert torch.equal(model(ids).logits, make()(ids).logits)
-        assert all(cosine is None for cosine in head_similarity(model).values())
+        assert all(cosine is None for cosine in head_similarity(model_weights(model)).values())
         for gradient in gradients(model, ids).values():
             assert not gradient["A"].any()
             assert not gradient["router"].any()
@@ -325,7 +325,7 @@ class TestOwnA:
 
     def test_analysis_shows_every_a(self) -> None:
         model = shake(adapt(tiny_llama(), shared_A=False, num_heads=3))
-        found = matrices(model)
+        found = matrices(model_weights(model))
         for name, layer in hydra_layers(model).items():
             kinds = [(one.kind, one.head) for one in found if one.module == name]
             assert kinds == [*(("A", i) for i in range(3)), *(("head", i) for i in range(3))]
@@ -335,7 +335,7 @@ class TestOwnA:
                 assert one.vector.tolist() == a[one.head].flatten().tolist()
 
     def test_a_shared_one_stays_one(self) -> None:
-        found = matrices(shake(adapt(tiny_llama())))
+        found = matrices(model_weights(shake(adapt(tiny_llama()))))
         assert [one.head for one in found if one.kind == "A"] == [None] * 6
 
 

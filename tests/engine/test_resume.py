@@ -11,11 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import hydralora.trainer
 from hydralora import RunError, RunStore
 from hydralora.checkpoints import best_checkpoint, building_place, put_in_place, saved_checkpoints
 from hydralora.jobs import JobManager
-from hydralora.loss import summed_answer_loss
 from hydralora.recipe import Recipe
 from hydralora.runs import Run
 from hydralora.training import Resume, train
@@ -153,16 +151,9 @@ def test_the_best_checkpoint_stays_beside_the_newest(tmp_path: Path) -> None:
 
 
 def test_a_run_that_diverges_keeps_the_best_adapter(
-    make_recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_recipe: Make, tmp_path: Path, break_loss: Callable[[int], None]
 ) -> None:
-    calls: list[int] = []
-
-    def diverges(model: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, int]:
-        calls.append(1)
-        loss, count = summed_answer_loss(model, batch)
-        return loss * (math.nan if len(calls) == 14 else 1), count
-
-    monkeypatch.setattr(hydralora.trainer, "summed_answer_loss", diverges)
+    break_loss(14)
     recipe = make_recipe(max_steps=30, eval_every=4, save_every=4, log_every=2)
     with pytest.raises(RunError, match=r"no longer a number.* The adapter of step \d+, the best"):
         train(recipe, tmp_path / "adapter", checkpoints=tmp_path / "checkpoints")
@@ -170,3 +161,4 @@ def test_a_run_that_diverges_keeps_the_best_adapter(
     assert best
     assert bit_equal(weights(tmp_path / "adapter"), weights(best[1]))
     assert all(value.isfinite().all() for value in weights(tmp_path / "adapter").values())
+    assert "Trained on" in (tmp_path / "adapter" / "README.md").read_text(encoding="utf-8")

@@ -18,7 +18,6 @@ import hydralora.trainer
 import hydralora.training
 from hydralora import ConfigError, ModelError, RunError, train
 from hydralora.data.batches import batch_order, collate
-from hydralora.loss import summed_answer_loss
 from hydralora.models import find_model, load_adapted
 from hydralora.preparation import prepare
 from hydralora.recipe import Recipe, parse_recipe
@@ -251,16 +250,9 @@ def test_a_loss_that_is_no_number_fails_the_run(make_recipe: Make, tmp_path: Pat
 
 
 def test_weights_that_are_no_numbers_are_not_saved(
-    make_recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_recipe: Make, tmp_path: Path, break_loss: Callable[[int], None]
 ) -> None:
-    calls: list[int] = []
-
-    def breaks_late(model: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, int]:
-        calls.append(1)
-        loss, count = summed_answer_loss(model, batch)
-        return loss * (math.nan if len(calls) == 4 else 1), count
-
-    monkeypatch.setattr(hydralora.trainer, "summed_answer_loss", breaks_late)
+    break_loss(4)
     with pytest.raises(RunError, match="no longer a number"):  # it happens behind the last step that is logged
         train(make_recipe(max_steps=4, log_every=3, eval_every=0), tmp_path)
     assert not (tmp_path / "adapter_model.safetensors").exists()

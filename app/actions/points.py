@@ -1,0 +1,166 @@
+"""The Points view of Parameters: A's and heads of a run, or of several, as points; one of them looked into."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from app.actions.background import Done, in_background
+from app.processes import EVERY
+from app.services import Services
+from hydralora import figures
+from hydralora.analysis import Matrix, Weights, cosines, gram, matrices, product_spectrum, project_matrices, spectrum
+from hydralora.projection import MIN_POINTS, Method
+
+COLUMNS = ["run", "matrix", "layer", "kind", "head", "x", "y", "z"]
+PANELS = 3  # more shapes than this are named, not drawn
+AT_ONCE = {"pca"}  # what takes less than a second
+TOLD = 5  # looks between two tellings of how long it has taken
+SIBLINGS = 12  # heads whose cosines are written into their squares
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is drawn: runs, each A and head or their products, and how they are projected."""
+
+    runs: tuple[str, ...]
+    products: bool = False
+    method: Method = "pca"
+    dims: int = 2
+    neighbours: int | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class PointsView:
+    """What the page shows; figures None leaves those that are there."""
+
+    sentence: str
+    figures: list[str] | None
+
+
+@dataclass(frozen=True)
+class MatrixView:
+    """One matrix: a sentence, its singular values, its cosines with the module's other heads ("" where it has none)."""
+
+    sentence: str
+    spectrum: str = ""
+    siblings: str = ""
+
+
+def missing(services: Services, run_id: str | None) -> str:
+    """Why there is nothing to draw of a run, and what to do; "" where there is something."""
+    if not run_id:
+        return "No run is chosen. Train one first; its A and heads are then drawn here."
+    if not services.run(run_id).has_adapter:
+        return "This run has saved no adapter yet. Its A and heads are drawn when training ends."
+    return ""
+
+
+def view(services: Services, wanted: Wanted, colour_by: figures.MatrixColour) -> Iterator[PointsView]:
+    """The points; where they take longer, PCA's first, then how long they have been computed.
+
+    Raises:
+        HydraError: an adapter can't be read, or a setting is out of its range.
+    """
+    if why := missing(services, wanted.runs[0] if wanted.runs else None):
+        yield PointsView(why, [])
+        return
+    wanted = _drawable(services, wanted)
+    if wanted.method not in AT_ONCE and not services.remembers(_key(services, wanted)):
+        first = _view(services, Wanted(wanted.runs, wanted.products, "pca", wanted.dims), colour_by)
+        name, drawn = figures.METHOD_NAMES[wanted.method], first.figures
+        for ticks, step in enumerate(in_background(lambda on_progress: _groups(services, wanted))):
+            if not isinstance(step, Done) and ticks % TOLD == 0:
+                told = f"{name} is being computed ({ticks * EVERY:.0f} s); meanwhile this is PCA."
+                yield PointsView(told, drawn)
+                drawn = None
+    yield _view(services, wanted, colour_by)
+
+
+def rows(services: Services, wanted: Wanted, ids: Sequence[int]) -> list[list[Any]]:
+    """The table rows of selected points."""
+    if not wanted.runs or missing(services, wanted.runs[0]):
+        return []
+    points = _points(_groups(services, _drawable(services, wanted)))
+    return [
+        [
+            point["run"],
+            figures.describe_matrix(point),
+            point["layer"],
+            point["kind"],
+            "" if point["head"] is None else point["head"] + 1,
+            *(round(point[axis], 3) if axis in point else "" for axis in "xyz"),
+        ]
+        for point in (points[i] for i in ids if 0 <= i < len(points))
+    ]
+
+
+def look_into(services: Services, wanted: Wanted, place: int) -> MatrixView:
+    """The matrix behind a point."""
+    points = _points(_groups(services, _drawable(services, wanted)))
+    if not 0 <= place < len(points):
+        return MatrixView("")
+    point = points[place]
+    found = matrices(adapter_weights(services, point["run"]), point["run"], products=wanted.products)
+    own = next(one for one in found if one.describe().items() <= point.items())
+    measured = spectrum(own.right) if own.left is None else product_spectrum(own.left, own.right)
+    family = [one for one in found if one.module == own.module and one.kind == own.kind]
+    name = figures.describe_matrix(point)
+    return MatrixView(
+        f"{name}: {own.shape[0]} x {own.shape[1]}, Frobenius norm {measured.norm:.4g}, effective rank "
+        f"{measured.effective_rank:.2f} of {len(measured.singular_values)}.",
+        figures.singular_values(measured.singular_values, measured.effective_rank, name),
+        _siblings(family) if len(family) > 1 else "",
+    )
+
+
+def adapter_weights(services: Services, run_id: str) -> Weights:
+    """A's and heads of a run's adapter, read once for all sessions."""
+    from hydralora.analysis import read_weights
+
+    run = services.run(run_id)
+    return services.remember(("weights", run_id, run.state()["adapter_hash"]), lambda: read_weights(run.adapter))
+
+
+def _siblings(family: Sequence[Matrix]) -> str:
+    names = [one.kind if one.head is None else f"head {one.head + 1}" for one in family[:SIBLINGS]]
+    return figures.cosine_matrix(names, cosines(gram(family[:SIBLINGS])), f"Cosines in {family[0].module}")
+
+
+def _view(services: Services, wanted: Wanted, colour_by: figures.MatrixColour) -> PointsView:
+    groups = _groups(services, wanted)
+    drawn, first = [], 0
+    for group in groups[:PANELS]:
+        drawn.append(figures.group_figure(group, colour_by, first))
+        first += len(group["points"])
+    left_out = f" {len(groups) - PANELS} more shapes are not drawn." if len(groups) > PANELS else ""
+    few = any(len(group["points"]) < MIN_POINTS for group in groups)
+    by_cosine = f" Fewer than {MIN_POINTS} of a shape have no neighbourhoods: their cosines are shown." if few else ""
+    return PointsView(figures.HOW_TO_READ + by_cosine + left_out, drawn)
+
+
+def _drawable(services: Services, wanted: Wanted) -> Wanted:
+    """Those of the runs that have an adapter."""
+    runs = tuple(run_id for run_id in dict.fromkeys(wanted.runs) if services.run(run_id).has_adapter)
+    return Wanted(runs, wanted.products, wanted.method, wanted.dims, wanted.neighbours, wanted.seed)
+
+
+def _points(groups: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of the groups that are drawn, in the order of the figures' ids."""
+    return [point for group in groups[:PANELS] for point in group["points"]]
+
+
+def _key(services: Services, wanted: Wanted) -> tuple:
+    return "points", wanted, tuple(services.run(run_id).state()["adapter_hash"] for run_id in wanted.runs)
+
+
+def _groups(services: Services, wanted: Wanted) -> list[dict[str, Any]]:
+    def compute() -> list[dict[str, Any]]:
+        found = [
+            one
+            for run_id in wanted.runs
+            for one in matrices(adapter_weights(services, run_id), run_id, products=wanted.products)
+        ]
+        return project_matrices(found, wanted.method, wanted.dims, wanted.seed, wanted.neighbours)
+
+    return services.remember(_key(services, wanted), compute)

@@ -1,0 +1,24 @@
+"""A and the heads of a trained adapter: as points, by their singular values, beside one another."""
+
+from hydralora.analysis.heads import head_measures, head_similarity, product_spectrum, spectrum
+from hydralora.analysis.matrices import Matrix, cosines, gram, matrices, project_matrices
+from hydralora.analysis.separation import Separation, separation
+from hydralora.analysis.weights import LayerWeights, Weights, model_weights, read_weights
+
+__all__ = [
+    "LayerWeights",
+    "Matrix",
+    "Separation",
+    "Weights",
+    "cosines",
+    "gram",
+    "head_measures",
+    "head_similarity",
+    "matrices",
+    "model_weights",
+    "product_spectrum",
+    "project_matrices",
+    "read_weights",
+    "separation",
+    "spectrum",
+]

@@ -1,0 +1,95 @@
+"""The heads of an adapter beside one another: how alike, how large, of how many directions, how far from the start."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from hydralora.analysis.weights import LayerWeights, Weights
+from hydralora.tuner.model import block_index
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """A matrix by its singular values, largest first.
+
+    Attributes:
+        norm: Frobenius norm.
+        effective_rank: exp of the entropy of the singular values' shares, 1 to r (Roy and Vetterli, 2007); 0 for zeros.
+    """
+
+    norm: float
+    singular_values: list[float]
+    effective_rank: float
+
+
+def spectrum(matrix: torch.Tensor) -> Spectrum:
+    """Of (r, width) or (out, r) with a small r: from the (r, r) matrix of inner products, in double precision."""
+    small = matrix.double() if matrix.shape[0] <= matrix.shape[1] else matrix.double().T
+    return _spectrum(torch.linalg.eigvalsh(small @ small.T).clamp_min(0).sqrt().flip(0))
+
+
+def product_spectrum(left: torch.Tensor, right: torch.Tensor) -> Spectrum:
+    """Of left @ right, (out, r) and (r, in), without forming it."""
+    r_left, r_right = (torch.linalg.qr(part.double(), mode="r").R for part in (left, right.T))
+    return _spectrum(torch.linalg.svdvals(r_left @ r_right.T))
+
+
+def _spectrum(values: torch.Tensor) -> Spectrum:
+    total = float(values.sum())
+    rank = math.exp(float(torch.special.entr(values / total).sum())) if total else 0.0
+    return Spectrum(float(values.square().sum().sqrt()), values.tolist(), rank)
+
+
+def head_cosines(layer: LayerWeights) -> list[list[float | None]]:
+    """Cosine of each pair of a layer's heads, (N, N); None where one is all zero."""
+    flat = layer.heads.flatten(1).double()
+    norms = flat.norm(dim=1)
+    values = ((flat @ flat.T) / (norms[:, None] * norms)).clamp(-1, 1)
+    return [[None if math.isnan(value) else value for value in row] for row in values.tolist()]
+
+
+def head_similarity(weights: Weights) -> dict[str, float | None]:
+    """Mean cosine between the heads of each adapted module; None where a head is still zero or there is only one."""
+    return {module: _mean_off_diagonal(head_cosines(layer)) for module, layer in weights.items()}
+
+
+def _mean_off_diagonal(values: list[list[float | None]]) -> float | None:
+    found = [value for i, row in enumerate(values) for j, value in enumerate(row) if i != j]
+    return None if not found or None in found else float(np.mean([value for value in found if value is not None]))
+
+
+def distance(now: torch.Tensor, before: torch.Tensor) -> float:
+    """How far a matrix has moved, as a Frobenius norm."""
+    return float((now - before).double().norm())
+
+
+def head_measures(weights: Weights, start: Weights | None = None) -> list[dict[str, float | int | str | None]]:
+    """Each head in numbers: {module, layer, head, similarity, norm, effective_rank, moved}.
+
+    Args:
+        start: the same adapter before its first step.
+
+    `similarity` is the mean cosine to the module's other heads, None where one is zero or there is no other; `moved`
+    the distance from the start, None where that isn't known.
+    """
+    rows: list[dict[str, float | int | str | None]] = []
+    for module, layer in weights.items():
+        alike = head_cosines(layer)
+        for i, head in enumerate(layer.heads):
+            others = [value for j, value in enumerate(alike[i]) if j != i]
+            known = [value for value in others if value is not None]
+            found = spectrum(head)
+            rows.append(
+                {
+                    "module": module,
+                    "layer": block_index(module),
+                    "head": i,
+                    "similarity": sum(known) / len(known) if known and len(known) == len(others) else None,
+                    "norm": found.norm,
+                    "effective_rank": found.effective_rank,
+                    "moved": distance(head, start[module].heads[i]) if start else None,
+                }
+            )
+    return rows

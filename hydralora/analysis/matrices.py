@@ -1,0 +1,169 @@
+"""Matrices as points: A's, heads, and the products of both, by all their numbers."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from threadpoolctl import threadpool_limits
+
+from hydralora.analysis.weights import Weights
+from hydralora.errors import ModelError
+from hydralora.projection import MIN_POINTS, Method, effective_method, project
+from hydralora.tuner.model import block_index
+
+Kind = Literal["A", "head", "product"]
+COLUMNS_AT_ONCE = 16_384  # of numbers in double precision, so that long vectors don't fill the memory
+
+
+@dataclass(frozen=True, eq=False)
+class Matrix:
+    """One A, one head, or the product of both: what a head adds to its layer.
+
+    Attributes:
+        head: None for an A that all heads share.
+        step: of the snapshot that it is from; None for the adapter itself.
+        shape: (r, width) of an A or a head: an A has its layer's input width, a head its output's; (out, in) of a
+            product.
+        left: (out, r) for a product, which is left @ right; None for the others, which are `right` alone.
+        right: (r, width).
+    """
+
+    run: str
+    module: str
+    layer: int | None
+    kind: Kind
+    head: int | None
+    step: int | None
+    shape: tuple[int, int]
+    left: torch.Tensor | None
+    right: torch.Tensor
+
+    @property
+    def whole(self) -> torch.Tensor:
+        """All its numbers, in its shape."""
+        return self.right if self.left is None else self.left @ self.right
+
+    @property
+    def vector(self) -> np.ndarray:
+        """All its numbers in a row."""
+        return self.whole.numpy().ravel()
+
+    def describe(self) -> dict[str, Any]:
+        """Which one it is, as plain values; `step` only where it is from a snapshot."""
+        named = {"run": self.run, "module": self.module, "layer": self.layer, "kind": self.kind, "head": self.head}
+        return named if self.step is None else named | {"step": self.step}
+
+
+def matrices(weights: Weights, run: str = "", step: int | None = None, products: bool = False) -> list[Matrix]:
+    """Every A and every head of an adapter, in the model's order; with `products` the products of both in their place.
+
+    Raises:
+        ModelError: there are none.
+    """
+    found = [
+        Matrix(run, module, block_index(module), kind, head, step, shape, left, right)
+        for module, layer in weights.items()
+        for kind, head, shape, left, right in (_products(layer) if products else _parts(layer))
+    ]
+    if not found:
+        raise ModelError(f"{run or 'The model'}: it has no HydraLoRA heads. Choose a run that has some.")
+    return found
+
+
+def _parts(layer: Any) -> Iterator[tuple]:
+    for i, a in enumerate(layer.a):
+        yield "A", None if len(layer.a) == 1 else i, tuple(a.shape), None, a
+    for i, head in enumerate(layer.heads):
+        yield "head", i, tuple(head.T.shape), None, head.T
+
+
+def _products(layer: Any) -> Iterator[tuple]:
+    for i, head in enumerate(layer.heads):
+        a = layer.a_of(i)
+        yield "product", i, (len(head), a.shape[1]), layer.scaling * head, a
+
+
+def gram(members: Sequence[Matrix]) -> np.ndarray:
+    """Inner products (n, n) of matrices of one shape, in double precision.
+
+    Those of products B A come from their factors, <B A, B' A'> = sum((B^T B') * (A A'^T)): no product is formed.
+    """
+    with threadpool_limits(1):
+        if members[0].left is not None:
+            return _gram_of_products(members)
+        rows = torch.stack([member.right.flatten() for member in members])
+        out = np.zeros((len(members), len(members)))
+        for columns in rows.split(COLUMNS_AT_ONCE, dim=1):
+            part = columns.double().numpy()
+            out += part @ part.T
+        return out
+
+
+def _gram_of_products(members: Sequence[Matrix]) -> np.ndarray:
+    left = np.concatenate(
+        [member.left.T.double().numpy() for member in members if member.left is not None]
+    )  # (nr, out)
+    right = np.concatenate([member.right.double().numpy() for member in members])  # (n r, in)
+    ranks = np.cumsum([0] + [len(member.right) for member in members])
+    out = np.empty((len(members), len(members)))
+    for i, (first, last) in enumerate(pairwise(ranks)):
+        both = (left[first:last] @ left.T) * (right[first:last] @ right.T)  # (r, n r)
+        out[i] = np.add.reduceat(both.sum(0), ranks[:-1])
+    return (out + out.T) / 2
+
+
+def coordinates(inner: np.ndarray) -> np.ndarray:
+    """Points (n, up to n) whose distances are those that the inner products tell: classical scaling, exact.
+
+    So a projection of them is one of the matrices themselves, however many numbers these have. Their axes are the
+    principal components.
+    """
+    centre = np.eye(len(inner)) - 1 / len(inner)
+    values, vectors = np.linalg.eigh(centre @ inner @ centre)
+    order = np.argsort(values)[::-1]
+    values, vectors = values[order], vectors[:, order]
+    kept = values > max(values[0], 0) * len(inner) * np.finfo(float).eps
+    return vectors[:, kept] * np.sqrt(values[kept]) if kept.any() else np.zeros((len(inner), 1))
+
+
+def cosines(inner: np.ndarray) -> list[list[float | None]]:
+    """From inner products to cosines; None for a matrix of zeros."""
+    norms = np.sqrt(np.diag(inner).clip(0))
+    known = np.outer(norms > 0, norms > 0)
+    values = np.divide(inner, np.outer(norms, norms), out=np.zeros_like(inner), where=known).clip(-1, 1)
+    return [[float(v) if k else None for v, k in zip(*row, strict=True)] for row in zip(values, known, strict=True)]
+
+
+def project_matrices(
+    found: Sequence[Matrix], method: Method = "pca", dims: int = 2, seed: int = 0, neighbours: int | None = None
+) -> list[dict[str, Any]]:
+    """A group of points per matrix shape: {shape, method, seed, neighbours, points: [{run, module, layer, kind, head,
+    x, y}], cosines}.
+
+    Matrices of unlike shape have no distances to each other, so each shape is projected on its own. A group of fewer
+    than 5 points is always projected by PCA, and says so in `method`; only such a group has `cosines`, (points,
+    points), which show it better; elsewhere they are None.
+    """
+    groups = []
+    for shape in sorted({matrix.shape for matrix in found}):
+        members = [matrix for matrix in found if matrix.shape == shape]
+        inner = gram(members)
+        points = project(coordinates(inner), method, dims, seed, neighbours)
+        rows = [
+            member.describe() | dict(zip("xyz", map(float, point), strict=False))
+            for member, point in zip(members, points, strict=True)
+        ]
+        groups.append(
+            {
+                "shape": list(shape),
+                "method": effective_method(method, len(members)),
+                "seed": seed,
+                "neighbours": neighbours,
+                "points": rows,
+                "cosines": cosines(inner) if len(members) < MIN_POINTS else None,
+            }
+        )
+    return groups

@@ -1,0 +1,99 @@
+"""A and the heads of an adapter, from a loaded model or from its file alone: no base model is needed."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from hydralora.errors import ModelError
+from hydralora.files import ADAPTER_WEIGHTS
+from hydralora.models import read_adapter_config
+from hydralora.tuner.config import HydraLoraConfig
+from hydralora.tuner.model import active_adapter, head_matrices, hydra_layers
+
+PREFIX = "base_model.model."
+
+
+@dataclass(frozen=True)
+class LayerWeights:
+    """An adapted layer's matrices, float32 on the CPU; a plain LoRA's is one head.
+
+    Attributes:
+        a: (1, r, in), or (N, r, in) where each head has an A of its own.
+        heads: (N, out, r).
+        scaling: what each product of both is multiplied with, lora_alpha / r.
+    """
+
+    a: torch.Tensor
+    heads: torch.Tensor
+    scaling: float
+
+    def a_of(self, head: int) -> torch.Tensor:
+        """The A that a head is multiplied with, (r, in)."""
+        return self.a[head if len(self.a) > 1 else 0]
+
+
+Weights = dict[str, LayerWeights]  # by the module's name, blocks in their order
+
+
+def model_weights(model: Any) -> Weights:
+    """The matrices of the active HydraLoRA adapter; none where the model has no such layer."""
+    found = {}
+    for module, layer in hydra_layers(model).items():
+        a, heads = (part.float().cpu() for part in head_matrices(layer))
+        found[module] = LayerWeights(a, heads, layer.adapters[active_adapter(layer)].scaling)
+    return found
+
+
+def read_weights(adapter: Path, file: str = ADAPTER_WEIGHTS) -> Weights:
+    """The matrices of a saved adapter, HydraLoRA or plain LoRA.
+
+    Args:
+        adapter: a folder with its config.
+        file: the weights in it, as a snapshot's.
+
+    Raises:
+        ModelError: it isn't there, can't be read, or has neither heads nor a LoRA.
+    """
+    config = read_adapter_config(adapter, file)
+    try:
+        tensors = load_file(adapter / file)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{adapter / file}: the adapter's weights can't be read. {error}") from error
+    found = _hydra(tensors, config) if isinstance(config, HydraLoraConfig) else _lora(tensors, config)
+    if not found:
+        raise ModelError(f"{adapter}: its weights have neither HydraLoRA heads nor a LoRA's matrices.")
+    return {name: found[name] for name in sorted(found, key=_natural)}
+
+
+def _hydra(tensors: Mapping[str, torch.Tensor], config: HydraLoraConfig) -> Weights:
+    found = {}
+    for key, heads in tensors.items():
+        if key.endswith(".hydra_B"):
+            module = key.removesuffix(".hydra_B")
+            a = tensors[f"{module}.hydra_A.weight"].float().unflatten(0, (-1, config.r))
+            found[module.removeprefix(PREFIX)] = LayerWeights(
+                a, heads.float().transpose(1, 2), config.lora_alpha / config.r
+            )
+    return found
+
+
+def _lora(tensors: Mapping[str, torch.Tensor], config: Any) -> Weights:
+    found = {}
+    for key, a in tensors.items():
+        if key.endswith(".lora_A.weight"):
+            module = key.removesuffix(".lora_A.weight")
+            b = tensors[f"{module}.lora_B.weight"].float()
+            scaling = config.lora_alpha / (len(a) ** 0.5 if config.use_rslora else len(a))
+            found[module.removeprefix(PREFIX)] = LayerWeights(a.float()[None], b[None], scaling)
+    return found
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Blocks in the order of their numbers: 2 before 10."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"\.", name)]

@@ -1,0 +1,60 @@
+"""Tables into Plotly figures, one function a figure, as JSON: for the page's plot panel, or a file of their own."""
+
+from hydralora.figures.base import METHOD_NAMES
+from hydralora.figures.curves import group_losses, head_load, loss, losses, training_curves
+from hydralora.figures.gates import component_by_head, gate_bars, gate_heatmap
+from hydralora.figures.matrices import (
+    HOW_TO_READ,
+    MEASURES,
+    MatrixColour,
+    Measure,
+    cosine_matrix,
+    describe_matrix,
+    group_figure,
+    head_measures,
+    singular_values,
+)
+from hydralora.figures.pages import write_page, write_replay
+from hydralora.figures.rows import (
+    ColourBy,
+    component_number,
+    neighbour_distances,
+    number_trials,
+    row_map,
+    sizes,
+    tasks_by_component,
+    token_lengths,
+)
+from hydralora.figures.trajectory import trajectory
+
+__all__ = [
+    "HOW_TO_READ",
+    "MEASURES",
+    "METHOD_NAMES",
+    "ColourBy",
+    "MatrixColour",
+    "Measure",
+    "component_by_head",
+    "component_number",
+    "cosine_matrix",
+    "describe_matrix",
+    "gate_bars",
+    "gate_heatmap",
+    "group_figure",
+    "group_losses",
+    "head_load",
+    "head_measures",
+    "loss",
+    "losses",
+    "neighbour_distances",
+    "number_trials",
+    "row_map",
+    "singular_values",
+    "sizes",
+    "tasks_by_component",
+    "token_lengths",
+    "training_curves",
+    "trajectory",
+    "write_page",
+    "write_replay",
+]

@@ -1,0 +1,171 @@
+"""A run over its steps: losses, speed, the load of its heads."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import plotly.graph_objects as go
+
+from hydralora.figures.base import figure_json, short, thinned
+from hydralora.figures.palette import A_COLOUR, NEUTRAL, head_colour, head_mark, head_name
+
+HEALTHY_ENTROPY = (0.3, 0.95)  # above: gates as good as uniform; below: one head takes nearly all
+
+
+def loss(events: Sequence[dict[str, Any]]) -> str:
+    """Training loss, and held-out loss where it was measured, over steps."""
+    trained = thinned([event for event in events if event["kind"] == "train"])
+    sampled = thinned([event for event in events if event["kind"] == "eval" and event["split"] == "live"])
+    whole = [event for event in events if event["kind"] == "eval" and event["split"] != "live"]
+    return figure_json(
+        [
+            go.Scatter(
+                x=[event["step"] for event in trained],
+                y=[event["loss"] for event in trained],
+                mode="lines+markers",
+                name="training",
+                line={"color": "#0072B2"},
+            ),
+            go.Scatter(
+                x=[event["step"] for event in sampled],
+                y=[event["loss"] for event in sampled],
+                mode="lines+markers",
+                name="held-out sample",
+                line={"color": "#D55E00", "dash": "dot"},
+            ),
+            go.Scatter(
+                x=[event["step"] for event in whole],
+                y=[event["loss"] for event in whole],
+                mode="markers",
+                name="all held-out rows",
+                marker={"color": "#D55E00", "symbol": "diamond", "size": 10},
+            ),
+        ],
+        title="Loss on the answers",
+        xaxis={"title": {"text": "step"}},
+        yaxis={"title": {"text": "nats a token"}, "rangemode": "tozero"},
+    )
+
+
+def training_curves(events: Sequence[dict[str, Any]]) -> str:
+    """Learning rate, gradient norm and speed over steps, one above the other."""
+    trained = thinned([event for event in events if event["kind"] == "train"])
+    rows = (
+        ("learning_rate", "learning rate"),
+        ("gradient_norm", "gradient norm"),
+        ("tokens_per_second", "tokens a second"),
+    )
+    share = 1 / len(rows)
+    layout: dict[str, Any] = {}
+    traces = []
+    for i, (key, name) in enumerate(rows):
+        axis = "" if i == 0 else str(i + 1)
+        top = 1 - i * share
+        layout[f"yaxis{axis}"] = {
+            "domain": [top - share + 0.06, top],
+            "title": {"text": name},
+            "rangemode": "tozero",
+            "nticks": 4,
+        }
+        traces.append(
+            go.Scatter(
+                x=[event["step"] for event in trained],
+                y=[event.get(key) for event in trained],
+                yaxis=f"y{axis}",
+                mode="lines",
+                name=name,
+                line={"color": NEUTRAL[i]},
+            )
+        )
+    xaxis = {"title": {"text": "step"}, "anchor": f"y{len(rows)}"}
+    return figure_json(traces, title="How it trains", height=460, showlegend=False, xaxis=xaxis, **layout)
+
+
+def group_losses(events: Sequence[dict[str, Any]]) -> str:
+    """Held-out loss of each component over steps: of a sample while it trains, of all rows before and after."""
+    found = [event for event in events if event["kind"] == "eval" and event.get("per_component")]
+    groups = sorted({group for event in found for group in event["per_component"]}, key=int)
+    return figure_json(
+        [
+            go.Scatter(
+                x=[event["step"] for event in found if group in event["per_component"]],
+                y=[event["per_component"][group]["loss"] for event in found if group in event["per_component"]],
+                mode="lines+markers",
+                name=f"component {int(group) + 1}",
+                line={"color": head_colour(int(group))},
+                marker={"symbol": head_mark(int(group))},
+            )
+            for group in groups
+        ],
+        title="Held-out loss of each component",
+        xaxis={"title": {"text": "step"}},
+        yaxis={"title": {"text": "nats a token"}, "rangemode": "tozero"},
+    )
+
+
+def losses(runs: Sequence[tuple[str, Sequence[dict[str, Any]]]]) -> str:
+    """Training loss of several runs over steps, with what all held-out rows gave before and after."""
+    traces: list[Any] = []
+    for i, (name, events) in enumerate(runs):
+        look = {"color": NEUTRAL[i % len(NEUTRAL)]}
+        for kind, mode, dash in (("train", "lines", "solid"), ("live", "lines", "dot"), ("whole", "markers", "solid")):
+            found = thinned([event for event in events if _loss_kind(event) == kind])
+            traces.append(
+                go.Scatter(
+                    x=[event["step"] for event in found],
+                    y=[event["loss"] for event in found],
+                    mode=mode,
+                    name=short(name),
+                    legendgroup=str(i),
+                    showlegend=kind == "train",
+                    line=look | {"dash": dash},
+                    marker=look | {"symbol": head_mark(i), "size": 10},
+                )
+            )
+    return figure_json(
+        traces,
+        title="Loss on the answers",
+        xaxis={"title": {"text": "step"}},
+        yaxis={"title": {"text": "nats a token"}, "rangemode": "tozero"},
+    )
+
+
+def _loss_kind(event: dict[str, Any]) -> str:
+    if event["kind"] != "eval":
+        return event["kind"]
+    return "live" if event["split"] == "live" else "whole"
+
+
+def head_load(events: Sequence[dict[str, Any]]) -> str:
+    """Mean gate of each head over steps, and the gates' entropy as a share of its maximum."""
+    gates = thinned([event for event in events if event["kind"] == "gates"])
+    steps = [event["step"] for event in gates]
+    count = len(gates[0]["mean_gate"]) if gates else 0
+    traces: list[Any] = [
+        go.Scatter(
+            x=steps,
+            y=[event["mean_gate"][head] for event in gates],
+            mode="lines+markers",
+            name=head_name(head),
+            line={"color": head_colour(head)},
+            marker={"symbol": head_mark(head)},
+        )
+        for head in range(count)
+    ]
+    traces.append(
+        go.Scatter(
+            x=steps,
+            y=[event["entropy"] for event in gates],
+            mode="lines",
+            name="entropy",
+            line={"color": A_COLOUR, "dash": "dash"},
+        )
+    )
+    low, high = HEALTHY_ENTROPY
+    band = {"type": "rect", "xref": "paper", "x0": 0, "x1": 1, "y0": low, "y1": high, "layer": "below"}
+    return figure_json(
+        traces,
+        shapes=[band | {"line": {"width": 0}, "fillcolor": A_COLOUR, "opacity": 0.12}],
+        title="Load of each head",
+        xaxis={"title": {"text": "step"}},
+        yaxis={"title": {"text": "mean gate"}, "range": [0, 1]},
+    )

@@ -1,0 +1,86 @@
+"""Gates of a token, and of the rows of components."""
+
+from collections.abc import Sequence
+
+import plotly.graph_objects as go
+
+from hydralora.figures.base import figure_json
+from hydralora.figures.palette import head_colour, head_name
+from hydralora.tuner.model import block_index
+
+
+def gate_bars(gates: Sequence[float]) -> str:
+    """One bar a head: its mean gate over the adapted layers, for one token."""
+    heads = range(len(gates))
+    return figure_json(
+        [
+            go.Bar(
+                x=[head_name(head) for head in heads],
+                y=list(gates),
+                text=[f"{gate:.2f}" for gate in gates],
+                marker={"color": [head_colour(head) for head in heads], "line": {"color": "#555", "width": 1}},
+            )
+        ],
+        title="Gate of each head, mean over the layers",
+        yaxis={"range": [0, 1], "fixedrange": True},
+        height=240,
+    )
+
+
+def gate_heatmap(modules: Sequence[str], gates: Sequence[Sequence[float]]) -> str:
+    """Gates of one token: a column for each layer, a row for each head and kind of module."""
+    kinds = list(dict.fromkeys(module.rpartition(".")[2] for module in modules))
+    layers = list(dict.fromkeys(block_index(module) for module in modules))
+    count = len(gates[0])
+    cells = {(module.rpartition(".")[2], block_index(module)): row for module, row in zip(modules, gates, strict=True)}
+    rows, labels = [], []
+    for head in range(count):
+        for kind in kinds:
+            rows.append([cells[kind, layer][head] if (kind, layer) in cells else None for layer in layers])
+            labels.append(f"<span style='color:{head_colour(head)}'>■</span> {head_name(head)}, {kind}")
+    return figure_json(
+        [
+            go.Heatmap(
+                z=rows,
+                x=[str(layer) for layer in layers],
+                y=list(range(len(rows))),
+                zmin=0,
+                zmax=1,
+                colorscale="Cividis",
+                colorbar={"title": {"text": "gate"}, "thickness": 12},
+                hovertemplate="layer %{x}<br>%{customdata}<br>gate %{z:.3f}<extra></extra>",
+                customdata=[[label.partition("</span> ")[2]] * len(layers) for label in labels],
+            )
+        ],
+        title="Gates by layer and head",
+        xaxis={"title": {"text": "layer"}, "type": "category"},
+        yaxis={
+            "tickmode": "array",
+            "tickvals": list(range(len(rows))),
+            "ticktext": labels,
+            "autorange": "reversed",
+            "automargin": True,
+        },
+        height=120 + 22 * len(rows),
+    )
+
+
+def component_by_head(names: Sequence[str], gates: Sequence[Sequence[float]]) -> str:
+    """Mean gate of each head (columns) on each component's held-out rows (rows)."""
+    kept = [(name, row) for name, row in zip(names, gates, strict=True) if row]
+    return figure_json(
+        [
+            go.Heatmap(
+                z=[row for _, row in kept],
+                x=[head_name(head) for head in range(len(kept[0][1]))] if kept else [],
+                y=[name for name, _ in kept],
+                zmin=0,
+                zmax=1,
+                colorscale="Cividis",
+                texttemplate="%{z:.2f}",
+                colorbar={"title": {"text": "gate"}, "thickness": 12},
+            )
+        ],
+        title="Which head answers which component",
+        yaxis={"autorange": "reversed", "automargin": True},
+    )

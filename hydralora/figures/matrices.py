@@ -1,0 +1,195 @@
+"""A's, heads and their products: as points, by their cosines and singular values, layer by layer."""
+
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+import plotly.graph_objects as go
+
+from hydralora.errors import ConfigError
+from hydralora.figures.base import METHOD_NAMES, figure_json, short
+from hydralora.figures.palette import A_COLOUR, A_MARK, NEUTRAL, head_colour, head_mark, head_name
+
+MatrixColour = Literal["head", "kind", "layer", "module", "run"]
+Measure = Literal["similarity", "norm", "effective_rank", "moved"]
+KINDS = {"A": "A", "head": "B (heads)", "product": "B·A"}
+MEASURES: dict[Measure, str] = {
+    "similarity": "mean cosine to the layer's other heads",
+    "norm": "Frobenius norm",
+    "effective_rank": "effective rank",
+    "moved": "distance from the start",
+}
+HOW_TO_READ = (
+    "Each point is one matrix, all its numbers projected to a few. Near points are alike; the axes, and gaps between "
+    "far groups, mean nothing. Matrices of unlike shape can't be compared, so each shape has a picture of its own."
+)
+SYMBOLS_3D = ("circle", "square", "diamond", "cross", "circle-open", "square-open", "diamond-open", "x")  # all it has
+
+
+def matrices(group: dict[str, Any], colour_by: MatrixColour, first_id: int = 0) -> str:
+    """The matrices of one shape as points, in two or three dimensions; customdata counts the points from first_id."""
+    points = group["points"]
+    solid = bool(points) and "z" in points[0]
+    places = {id(point): first_id + i for i, point in enumerate(points)}
+    traces = []
+    for name, members, style in _traces(points, colour_by):
+        axes = {axis: [point[axis] for point in members] for axis in ("xyz" if solid else "xy")}
+        shared = {
+            "customdata": [places[id(point)] for point in members],
+            "text": [describe_matrix(point) for point in members],
+            "hovertemplate": "%{text}<extra></extra>",
+            "mode": "markers",
+            "name": short(name),
+        }
+        if solid:
+            marks = style["symbol"] if isinstance(style["symbol"], list) else [style["symbol"]]
+            style = style | {"size": 4, "symbol": [_solid_mark(mark) for mark in marks * (len(members) // len(marks))]}
+            traces.append(go.Scatter3d(**axes, **shared, marker=style))
+        else:
+            traces.append(go.Scattergl(**axes, **shared, marker=style))
+    rows, columns = group["shape"]
+    hidden = {"showticklabels": False, "title": {"text": ""}}
+    return figure_json(
+        traces,
+        title=f"{len(points)} matrices of {rows} x {columns} ({METHOD_NAMES[group['method']]})",
+        dragmode="turntable" if solid else "lasso",
+        height=460,
+        meta={"axes": f"{group['shape']} {group['method']} {solid}", "points": str(group["shape"])},
+        **(
+            {"scene": dict.fromkeys(("xaxis", "yaxis", "zaxis"), hidden)}
+            if solid
+            else {"xaxis": hidden, "yaxis": hidden}
+        ),
+    )
+
+
+def group_figure(group: dict[str, Any], colour_by: MatrixColour, first_id: int = 0) -> str:
+    """The matrices of one shape as points; fewer than 5, which have no neighbourhoods, by their cosines.
+
+    Raises:
+        ConfigError: an unknown `colour_by`.
+    """
+    if colour_by not in get_args(MatrixColour):
+        raise ConfigError(
+            f"Points can't be coloured by {colour_by!r}. Choose one of {', '.join(get_args(MatrixColour))}."
+        )
+    if group["cosines"] is None:
+        return matrices(group, colour_by, first_id)
+    rows, columns = group["shape"]
+    names = [describe_matrix(point) for point in group["points"]]
+    return cosine_matrix(names, group["cosines"], f"Cosines of {len(names)} matrices of {rows} x {columns}")
+
+
+def describe_matrix(point: dict[str, Any]) -> str:
+    """In words: its module, and which one of it; its step where it is from a snapshot."""
+    which = {"A": "A", "product": "B·A"}.get(point["kind"], "B")
+    head = "" if point["head"] is None else f" of {head_name(point['head'])}"
+    step = f", step {point['step']}" if point.get("step") is not None else ""
+    return f"{point['module']}, {which}{head}{step}"
+
+
+def cosine_matrix(names: Sequence[str], values: Sequence[Sequence[float | None]], title: str) -> str:
+    """Cosines of a few matrices with each other; empty where one is all zero."""
+    return figure_json(
+        [
+            go.Heatmap(
+                z=values,
+                x=[short(name) for name in names],
+                y=[short(name) for name in names],
+                zmin=-1,
+                zmax=1,
+                colorscale="RdBu",
+                texttemplate="%{z:.2f}",
+                colorbar={"title": {"text": "cosine"}, "thickness": 12},
+            )
+        ],
+        title=title,
+        height=160 + 40 * len(names),
+        xaxis={"automargin": True, "type": "category"},
+        yaxis={"automargin": True, "type": "category", "autorange": "reversed"},
+    )
+
+
+def singular_values(values: Sequence[float], effective_rank: float, title: str) -> str:
+    """A matrix's singular values, largest first."""
+    return figure_json(
+        [
+            go.Bar(
+                x=list(range(1, len(values) + 1)),
+                y=list(values),
+                marker={"color": NEUTRAL[0]},
+                hovertemplate="%{y:.4g}<extra></extra>",
+            )
+        ],
+        title=f"Singular values of {short(title)}",
+        height=240,
+        xaxis={"title": {"text": f"effective rank {effective_rank:.2f} of {len(values)}"}, "dtick": 1},
+        yaxis={"rangemode": "tozero"},
+    )
+
+
+def head_measures(rows: Sequence[dict[str, Any]], measure: Measure) -> str:
+    """One measure of every head (columns) of every adapted module (rows)."""
+    modules = list(dict.fromkeys(row["module"] for row in rows))
+    heads = sorted({row["head"] for row in rows})
+    found = {(row["module"], row["head"]): row[measure] for row in rows}
+    alike = {"zmin": -1, "zmax": 1, "colorscale": "RdBu"} if measure == "similarity" else {"colorscale": "Cividis"}
+    return figure_json(
+        [
+            go.Heatmap(
+                z=[[found.get((module, head)) for head in heads] for module in modules],
+                x=[head_name(head) for head in heads],
+                y=modules,
+                hovertemplate="%{y}, %{x}: %{z:.4g}<extra></extra>",
+                colorbar={"thickness": 12},
+                **alike,
+            )
+        ],
+        title=f"Heads: {MEASURES[measure]}",
+        height=140 + 14 * len(modules),
+        xaxis={"type": "category", "side": "top"},
+        yaxis={"automargin": True, "type": "category", "autorange": "reversed", "tickfont": {"size": 10}},
+        margin={"l": 56, "r": 16, "t": 72, "b": 24},
+    )
+
+
+def _solid_mark(mark: str) -> str:
+    """The mark's nearest in three dimensions, which has eight."""
+    others = {"triangle-up": "circle-open", "star": "diamond-open", "hexagon": "square-open", "bowtie": "x"}
+    return mark if mark in SYMBOLS_3D else others[mark]
+
+
+def _traces(points: Sequence[dict[str, Any]], colour_by: str) -> list[tuple[str, list[dict[str, Any]], dict]]:
+    """(name, points, marker) of every trace."""
+    if colour_by == "layer":
+        scale = {
+            "color": [point["layer"] or 0 for point in points],
+            "colorscale": "Viridis",
+            "showscale": True,
+            "colorbar": {"title": {"text": "layer"}, "thickness": 12},
+            "size": 8,
+            "symbol": [A_MARK if point["kind"] == "A" else head_mark(point["head"]) for point in points],
+        }
+        return [("matrix", list(points), scale)]
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for point in points:
+        groups.setdefault(_group_name(point, colour_by), []).append(point)
+    out = []
+    for i, (name, members) in enumerate(groups.items()):
+        style: dict[str, Any] = {"color": NEUTRAL[i % len(NEUTRAL)], "symbol": head_mark(i), "size": 8}
+        if name == "A":
+            style |= {"color": A_COLOUR, "symbol": A_MARK}
+        elif colour_by == "head":
+            head = members[0]["head"]
+            style |= {"color": head_colour(head), "symbol": head_mark(head)}
+        out.append((name, members, style))
+    return out
+
+
+def _group_name(point: dict[str, Any], colour_by: str) -> str:
+    if colour_by == "module":
+        return str(point["module"].rpartition(".")[2])
+    if colour_by == "run":
+        return str(point["run"])
+    if point["kind"] == "A":
+        return "A"
+    return head_name(point["head"]) if colour_by == "head" else KINDS[point["kind"]]

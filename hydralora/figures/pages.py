@@ -1,0 +1,63 @@
+"""Figures in one HTML file that needs nothing else, not even a network."""
+
+import html
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from plotly.io import from_json, to_html
+from plotly.offline import get_plotlyjs
+
+from hydralora.errors import ConfigError
+from hydralora.figures.palette import HEAD_COLOURS
+from hydralora.files import write_text
+
+REPLAY = Path(__file__).with_name("replay.html")
+PAGE = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>
+  body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 24px auto; padding: 0 16px; color: #1f2937 }}
+  figure {{ margin: 24px 0 }}
+  figcaption {{ color: #4b5563; max-width: 96ch }}
+</style>
+<script>{script}</script>
+<h1>{title}</h1>
+{figures}
+</html>
+"""
+
+
+def write_page(path: Path, title: str, figures: Sequence[tuple[str, str]]) -> None:
+    """Write figures (JSON, caption) to a file; title and captions are text, not HTML.
+
+    Raises:
+        ConfigError: the file can't be written.
+    """
+    parts = [
+        f"<figure>{to_html(from_json(figure), full_html=False, include_plotlyjs=False)}"
+        f"<figcaption>{html.escape(caption)}</figcaption></figure>"
+        for figure, caption in figures
+    ]
+    text = PAGE.format(title=html.escape(title), script=get_plotlyjs(), figures="\n".join(parts))
+    try:
+        write_text(path, text)
+    except OSError as error:
+        raise ConfigError(f"{path}: can't be written ({error.strerror or error}). Give another file.") from error
+
+
+def write_replay(path: Path, trace_json: str) -> None:
+    """Write a page that replays an answer with its gates; it needs nothing else, not even a network.
+
+    Args:
+        trace_json: a trace as JSON (`hydralora.traces.Trace`). It is data to the page, never markup or script.
+
+    Raises:
+        ConfigError: the file can't be written.
+    """
+    data = trace_json.replace("<", "\\u003c")  # so that no text in it ends the element that holds it
+    text = REPLAY.read_text(encoding="utf-8").replace("COLOURS", json.dumps(HEAD_COLOURS)).replace("TRACE", data)
+    try:
+        write_text(path, text)
+    except OSError as error:
+        raise ConfigError(f"{path}: can't be written ({error.strerror or error}). Give another file.") from error

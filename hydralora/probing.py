@@ -1,0 +1,171 @@
+"""What the heads do on rows: whose rows each takes, by component or task, and the tokens it takes most."""
+
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from hydralora.data.templates import Encoded
+from hydralora.evaluation import batches, predicting
+from hydralora.gates import mean_gates, record_gates
+
+SHUFFLES = 200
+
+
+@dataclass(frozen=True)
+class HeadUse:
+    """How each row uses the heads, where its answer is predicted.
+
+    Attributes:
+        modules: names of the adapted modules.
+        mean: (modules, rows, N), each row's mean gates.
+        strongest: (modules, rows, N), in how many of a row's answer tokens each head had the largest gate.
+    """
+
+    modules: list[str]
+    mean: np.ndarray
+    strongest: np.ndarray
+
+    def mean_gates(self, groups: Sequence[Hashable]) -> dict[Any, np.ndarray]:
+        """Mean gates (modules, N) over each group's rows; a row whose group is None is in none."""
+        return {group: self.mean[:, _rows_of(groups, group)].mean(1) for group in _known(groups)}
+
+    def mutual_information(self, groups: Sequence[Hashable]) -> float:
+        """Between a token's group and its strongest head, mean over the modules, 0 to 1.
+
+        As a share of the groups' own entropy: 1 where the strongest head tells the group.
+        """
+        known = _known(groups)
+        return self._information(np.array([[group == other for group in groups] for other in known]))
+
+    def shuffled_information(self, groups: Sequence[Hashable], times: int = SHUFFLES, seed: int = 0) -> np.ndarray:
+        """The same (times,), with the groups dealt out to the rows anew: what chance gives."""
+        known, rng = _known(groups), np.random.default_rng(seed)
+        members = np.array([[group == other for group in groups] for other in known])
+        dealt = np.flatnonzero(members.any(0))  # rows without a group stay without
+        out = []
+        for _ in range(times):
+            shuffled = members.copy()
+            shuffled[:, dealt] = members[:, rng.permutation(dealt)]
+            out.append(self._information(shuffled))
+        return np.array(out)
+
+    def _information(self, members: np.ndarray) -> float:
+        """`members` (groups, rows): whether a row is in a group."""
+        from scipy.stats import entropy
+
+        tables = np.einsum("gr,mrn->mgn", members.astype(float), self.strongest)  # tokens
+        own = entropy(tables[0].sum(1)) if len(members) > 1 else 0.0
+        if not own:
+            return 0.0
+        joint = entropy(tables.reshape(len(tables), -1), axis=1)
+        shared = entropy(tables.sum(2), axis=1) + entropy(tables.sum(1), axis=1) - joint
+        return float(np.clip(shared.mean() / own, 0, 1))
+
+
+def _known(groups: Iterable[Hashable]) -> list[Any]:
+    return sorted({group for group in groups if group is not None}, key=lambda group: (str(type(group)), group))
+
+
+def _rows_of(groups: Sequence[Hashable], wanted: Hashable) -> list[int]:
+    return [i for i, group in enumerate(groups) if group == wanted]
+
+
+@torch.no_grad()
+def head_use(
+    model: Any,
+    rows: Sequence[Encoded],
+    pad_token_id: int,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> HeadUse:
+    """How rows use the heads of the active HydraLoRA adapter."""
+    mean: list[Any] = [None] * len(rows)
+    strongest: list[Any] = [None] * len(rows)
+    modules: list[str] = []
+    done = 0
+    for indices, batch in batches(model, rows, pad_token_id):
+        with record_gates(model) as record:
+            model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)
+        gates, mask = record.stacked(), predicting(batch["labels"]).cpu()
+        modules = record.modules
+        first = nn.functional.one_hot(gates.argmax(-1), gates.shape[-1]) * mask[..., None]
+        means, counts = mean_gates(gates, mask), first.sum(2)  # (modules, batch, N)
+        for place, index in enumerate(indices):
+            mean[index], strongest[index] = means[:, place].numpy(), counts[:, place].numpy()
+        done += len(indices)
+        on_progress(done, len(rows))
+    return HeadUse(modules, np.stack(mean, axis=1), np.stack(strongest, axis=1))
+
+
+@dataclass(frozen=True)
+class HeadToken:
+    """A token of a row that a head takes: its text with what stands before and behind it, and the gate."""
+
+    row: int
+    before: str
+    text: str
+    behind: str
+    gate: float
+
+
+AROUND = 8  # tokens shown before and behind
+
+
+@dataclass(frozen=True)
+class TokenGates:
+    """Every token of a few rows with its gates.
+
+    Attributes:
+        modules: names of the adapted modules.
+        rows: the rows, encoded.
+        gates: for each row (modules, tokens, N), half precision.
+    """
+
+    modules: list[str]
+    rows: list[Encoded]
+    gates: list[np.ndarray]
+
+    def most(self, tokenizer: Any, head: int, module: str | None = None, count: int = 12) -> list[HeadToken]:
+        """The tokens that a head takes most, in one module or by the mean over all; each text once."""
+        place = self.modules.index(module) if module else None
+        found = []
+        for number, gates in enumerate(self.gates):
+            own = (gates[place] if place is not None else gates.astype(np.float32).mean(0))[:, head]
+            found += [(float(gate), number, position) for position, gate in enumerate(own)]
+        found.sort(key=lambda one: (-one[0], one[1:]))
+        out: list[HeadToken] = []
+        seen: set[str] = set()
+        for gate, number, position in found:
+            ids = self.rows[number].input_ids
+            before, text, behind = (
+                tokenizer.decode(ids[max(0, first) : last], clean_up_tokenization_spaces=False)
+                for first, last in (
+                    (position - AROUND, position),
+                    (position, position + 1),
+                    (position + 1, position + 1 + AROUND),
+                )
+            )
+            if text.strip().lower() in seen:
+                continue
+            seen.add(text.strip().lower())
+            out.append(HeadToken(number, before, text, behind, gate))
+            if len(out) == count:
+                break
+        return out
+
+
+@torch.no_grad()
+def token_gates(model: Any, rows: Sequence[Encoded], pad_token_id: int) -> TokenGates:
+    """The gates of every token of `rows`, one pass."""
+    kept: list[Any] = [None] * len(rows)
+    modules: list[str] = []
+    for indices, batch in batches(model, rows, pad_token_id):
+        with record_gates(model) as record:
+            model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)
+        modules, gates = record.modules, record.stacked().half().numpy()
+        for place, index in enumerate(indices):
+            kept[index] = gates[:, place, : len(rows[index].input_ids)]
+    return TokenGates(modules, list(rows), kept)

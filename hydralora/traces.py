@@ -1,0 +1,160 @@
+"""An answer with its gates as a file: written by a chat, read again without a model."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from hydralora.errors import ConfigError
+from hydralora.files import write_text
+from hydralora.generation import Sampling, Token
+from hydralora.recipe import validation_message
+
+MOST_BYTES = 200 * 2**20
+MOST_TOLD = 500  # characters of what is wrong
+DIGITS = 6  # of a gate, in the file
+SUM_TOLERANCE = 1e-3
+
+Text = Annotated[str, Field(max_length=1_000_000)]
+Name = Annotated[str, Field(max_length=500)]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class TraceAlternative(Strict):
+    id: int
+    text: Text
+    probability: Share
+
+
+class TraceToken(Strict):
+    """A token; `gates` is (modules, N), empty without an adapter."""
+
+    id: int
+    text: Text
+    gates: list[list[Share]]
+    alternatives: list[TraceAlternative] = []
+
+
+class TraceSampling(Strict):
+    max_new_tokens: int
+    temperature: float
+    top_p: float
+    seed: int
+
+
+class TraceMessage(Strict):
+    role: Literal["system", "user", "assistant"]
+    content: Text
+
+
+class Trace(Strict):
+    """An answer to a conversation, token by token.
+
+    Attributes:
+        base: the base model's id; `base_hash` the sha256 of its weights.
+        run: id, or None for the base model alone; `adapter_hash` that of its adapter's weights.
+        steering: what was asked of the gates (`Steering.describe`); None where the router set them.
+        modules: names of the adapted modules, the order of a token's gates.
+        messages: the conversation, the question last.
+        prompt: its tokens, special ones too, with the gates that they were read with.
+        tokens: the answer's.
+    """
+
+    kind: Literal["hydralora-trace"] = "hydralora-trace"
+    version: Literal[1] = 1
+    base: Name
+    base_hash: Name | None = None
+    run: Name | None = None
+    adapter_hash: Name | None = None
+    steering: dict[str, Any] | None = None
+    sampling: TraceSampling
+    modules: list[Name]
+    messages: list[TraceMessage]
+    prompt: list[TraceToken] = []
+    tokens: list[TraceToken]
+
+    @model_validator(mode="after")
+    def _gates_fit(self) -> "Trace":
+        heads = {len(row) for token in (*self.prompt, *self.tokens) for row in token.gates}
+        if len(heads) > 1:
+            raise ValueError(f"tokens have gates of {sorted(heads)} heads; they must have equally many")
+        for place, token in enumerate((*self.prompt, *self.tokens), 1):
+            if token.gates and len(token.gates) != len(self.modules):
+                raise ValueError(
+                    f"token {place} has gates of {len(token.gates)} modules, but {len(self.modules)} are named"
+                )
+            if any(not math.isclose(sum(row), 1, abs_tol=SUM_TOLERANCE) for row in token.gates):
+                raise ValueError(f"token {place} has gates that don't sum to 1")
+        return self
+
+    @property
+    def text(self) -> str:
+        """The answer."""
+        return "".join(token.text for token in self.tokens)
+
+
+def make_trace(
+    tokens: Sequence[Token],
+    prompt: Sequence[Token],
+    modules: Sequence[str],
+    messages: Sequence[dict[str, str]],
+    sampling: Sampling,
+    **about: Any,
+) -> Trace:
+    """A trace of what was generated; `about` is base, base_hash, run, adapter_hash, steering."""
+    return Trace.model_validate(
+        {
+            **about,
+            "modules": list(modules),
+            "messages": list(messages),
+            "sampling": vars(sampling),
+            "prompt": [_plain(token) for token in prompt],
+            "tokens": [_plain(token) for token in tokens],
+        }
+    )
+
+
+def save_trace(trace: Trace, path: Path) -> None:
+    """Write a trace as JSON.
+
+    Raises:
+        ConfigError: the file can't be written.
+    """
+    try:
+        write_text(path, trace.model_dump_json())
+    except OSError as error:
+        raise ConfigError(f"{path}: can't be written ({error.strerror or error}). Give another file.") from error
+
+
+def load_trace(path: Path) -> Trace:
+    """A trace that `save_trace` wrote, checked field by field.
+
+    Raises:
+        ConfigError: it isn't one.
+    """
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise ConfigError(f"{path}: larger than {MOST_BYTES // 2**20} MB, so it isn't read. Save a shorter answer.")
+        return Trace.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: can't be read ({error.strerror or error}). Give a file that a chat saved."
+        ) from error
+    except ValidationError as error:
+        told = validation_message(error)[:MOST_TOLD]
+        raise ConfigError(f"{path}: not a trace of a chat. {told}") from error
+
+
+def _plain(token: Token) -> dict[str, Any]:
+    gates = [[round(gate, DIGITS) for gate in row] for row in token.gates]
+    others = [
+        {"id": one.id, "text": one.text, "probability": min(1.0, round(one.probability, DIGITS))}
+        for one in token.alternatives
+    ]
+    return {"id": token.id, "text": token.text, "gates": gates, "alternatives": others}

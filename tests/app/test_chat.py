@@ -1,0 +1,211 @@
+"""The Chat tab: who answers, with which gates, beside whom; and answers kept in files."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from app.actions import chat
+from app.services import Services
+from hydralora.data.store import DEMO
+from hydralora.data.templates import encode_prompt
+from hydralora.errors import ConfigError, HydraError
+from hydralora.generation import Sampling, generate
+from hydralora.serving import load_base_model, load_run
+from hydralora.steering import Steering
+from tests.conftest import FinishedRun
+
+QUESTION = "which tool fixes aa engine"
+
+
+def talk(
+    services: Services,
+    finished: FinishedRun,
+    chosen: list[str],
+    question: str = QUESTION,
+    histories: dict[str, Any] | None = None,
+    steering: Steering | None = None,
+    system: str = "",
+) -> chat.ChatView:
+    asked = chat.columns(services, chosen, finished.run.id, "", steering=steering)
+    return list(chat.stream(services, asked, histories or {}, question, Sampling(12), system))[-1]
+
+
+def test_columns_answer_side_by_side(services: Services, finished: FinishedRun) -> None:
+    view = talk(services, finished, ["run", "base"])
+    assert list(view.columns) == ["run", "base"]
+    for column in view.columns.values():
+        assert [message["role"] for message in column.messages] == ["user", "assistant"]
+    run, base = view.columns["run"], view.columns["base"]
+    assert run.title.endswith("gates by the router")
+    assert str(finished.run.state()["adapter_hash"])[:8] in run.title
+    assert base.strip["tokens"] == []
+    assert run.strip["heads"] == 3
+    answer = services.answer(run.answer_id)
+    assert len(run.strip["tokens"]) == len(answer.prompt) + len(answer.tokens)
+    assert [token[3] for token in run.strip["tokens"]] == [1] * len(answer.prompt) + [0] * len(answer.tokens)
+
+
+def test_a_token_is_looked_at_with_its_gates_and_what_else_could_have_come(
+    services: Services, finished: FinishedRun
+) -> None:
+    column = talk(services, finished, ["run"]).columns["run"]
+    answer = services.answer(column.answer_id)
+    first = len(answer.prompt)
+    seen = chat.pick(services, column.answer_id, first)
+    gates = json.loads(seen.bars)["data"][0]["y"]
+    assert gates == pytest.approx(chat.mean_over_layers(answer.tokens[0]))
+    assert sum(gates) == pytest.approx(1, abs=1e-5)
+    assert seen.sentence.startswith(f"Token 1 of {len(answer.tokens)}")
+    assert len(json.loads(seen.heatmap)["data"][0]["x"]) == 2  # layers
+    assert len(seen.alternatives) == chat.ALTERNATIVES
+    assert chat.pick(services, column.answer_id, 0).sentence.startswith(f"Token 1 of {first} of the question")
+    assert "newest" in chat.pick(services, column.answer_id, -1).sentence
+
+
+def test_the_base_column_is_a_base_that_was_never_adapted(
+    services: Services, finished: FinishedRun, ids: torch.Tensor
+) -> None:
+    view = talk(services, finished, ["run", "base"])
+    base = load_base_model(finished.run.recipe().model)
+    tokens = generate(base.model, base.tokenizer, [{"role": "user", "content": QUESTION}], Sampling(12))
+    assert view.columns["base"].messages[-1]["content"] == "".join(token.text for token in tokens)
+    with torch.no_grad():
+        beside = services.loaded_base(finished.run.id, "").model(ids).logits
+        assert torch.equal(beside, base.model(ids).logits)
+        assert not torch.equal(services.loaded(finished.run.id).model(ids).logits, beside)
+
+
+def test_an_adapter_on_shared_weights_is_the_adapter(
+    services: Services, finished: FinishedRun, ids: torch.Tensor
+) -> None:
+    shared, alone = services.loaded(finished.run.id), load_run(finished.run)
+    base = services.loaded_base(finished.run.id, "")
+    own = {parameter.data_ptr() for parameter in base.model.parameters()}
+    taken = [p for name, p in shared.model.named_parameters() if "hydra_" not in name]
+    assert {parameter.data_ptr() for parameter in taken} <= own
+    with torch.no_grad():
+        assert torch.equal(shared.model(ids).logits, alone.model(ids).logits)
+
+
+def test_steered_gates_are_those_asked_for_and_differences_are_marked(
+    services: Services, finished: FinishedRun
+) -> None:
+    view = talk(services, finished, ["run", "steered"], steering=Steering(pin=2))
+    steered = services.answer(view.columns["steered"].answer_id)
+    assert all(row == [0, 0, 1] for token in (*steered.prompt, *steered.tokens) for row in token.gates)
+    assert "pinned to head 3" in view.columns["steered"].title
+    plain = services.answer(view.columns["run"].answer_id)
+    marks = [token[4] for token in view.columns["steered"].strip["tokens"][len(steered.prompt) :]]
+    wanted = [int(i >= len(plain.tokens) or plain.tokens[i].id != token.id) for i, token in enumerate(steered.tokens)]
+    assert marks == wanted
+    assert not any(token[4] for token in view.columns["run"].strip["tokens"])
+
+
+def test_a_steered_column_needs_something_to_steer(services: Services, finished: FinishedRun) -> None:
+    with pytest.raises(HydraError, match="Nothing is steered"):
+        chat.columns(services, ["steered"], finished.run.id, "")
+    with pytest.raises(HydraError, match="No other run"):
+        chat.columns(services, ["run", "other"], finished.run.id, "")
+    with pytest.raises(HydraError, match="Choose a column"):
+        chat.columns(services, [], finished.run.id, "")
+
+
+def test_a_run_without_an_adapter_leaves_the_base(services: Services, finished: FinishedRun) -> None:
+    run = services.store.create(finished.run.recipe())
+    try:
+        assert "none yet" in chat.titles(services, run.id, "")["run"]
+        assert [column.key for column in chat.columns(services, ["run", "base"], run.id, "")] == ["base"]
+        with pytest.raises(HydraError, match="base model's"):
+            chat.columns(services, ["run"], run.id, "")
+    finally:
+        services.store.delete(run)
+
+
+def test_a_conversation_goes_on_with_its_own_answers(services: Services, finished: FinishedRun) -> None:
+    first = talk(services, finished, ["run", "base"])
+    histories = {key: column.messages for key, column in first.columns.items()}
+    second = talk(services, finished, ["run", "base"], "and cc engine", histories, system="Be short.")
+    for key, column in second.columns.items():
+        assert column.messages[:2] == first.columns[key].messages
+        sent = services.answer(column.answer_id).messages
+        assert [message["role"] for message in sent] == ["system", "user", "assistant", "user"]
+        loaded = services.loaded_base(finished.run.id, "")
+        assert len(services.answer(column.answer_id).prompt) == len(encode_prompt(loaded.tokenizer, sent))
+
+
+def test_a_question_without_an_answer_is_not_asked_again(services: Services, finished: FinishedRun) -> None:
+    left_over = {"run": [{"role": "user", "content": "an error followed"}]}
+    column = talk(services, finished, ["run"], histories=left_over).columns["run"]
+    assert [message["content"] for message in column.messages[:-1]] == [QUESTION]
+
+
+def test_a_long_prompt_is_said_before_it_is_sent(services: Services, finished: FinishedRun) -> None:
+    services.loaded_base(finished.run.id, "")
+    told = chat.length_line(services, finished.run.id, "", QUESTION, "", [])
+    count = len(encode_prompt(services.loaded(finished.run.id).tokenizer, [{"role": "user", "content": QUESTION}]))
+    assert told.startswith(f"{count} tokens")
+    assert "reads at most" in chat.length_line(services, finished.run.id, "", QUESTION * 5000, "", [])
+    assert chat.length_line(services, finished.run.id, "", "  ", "", []) == ""
+
+
+def test_eight_users_dont_mix(services: Services, finished: FinishedRun) -> None:
+    questions = [f"which tool fixes {chr(97 + i) * 2} engine" for i in range(8)]
+    alone = [talk(services, finished, ["run", "base"], question) for question in questions]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(lambda question: talk(services, finished, ["run", "base"], question), questions))
+    for one, other in zip(alone, together, strict=True):
+        for key in ("run", "base"):
+            assert one.columns[key].messages == other.columns[key].messages
+            mine, theirs = (services.answer(view.columns[key].answer_id) for view in (one, other))
+            assert [token.gates for token in mine.tokens] == [token.gates for token in theirs.tokens]
+
+
+def test_a_saved_answer_opens_again_without_a_model(services: Services, finished: FinishedRun, tmp_path: Path) -> None:
+    view = talk(services, finished, ["steered"], steering=Steering(mute=(0,)))
+    column = view.columns["steered"]
+    file = Path(chat.save(services, column.answer_id))
+    opened = chat.replay(services, file).columns["run"]
+    assert opened.messages == column.messages
+    assert [token[:3] for token in opened.strip["tokens"]] == [token[:3] for token in column.strip["tokens"]]
+    assert "Replayed" in opened.title
+    page = Path(chat.save_page(services, column.answer_id)).read_text(encoding="utf-8")
+    assert "http" not in page.replace("http-equiv", "")
+    file.write_text("{}", encoding="utf-8")
+    with pytest.raises(ConfigError, match="not a trace"):
+        chat.replay(services, file)
+
+
+def test_an_answer_that_is_not_kept_is_refused(services: Services) -> None:
+    with pytest.raises(HydraError, match="no longer kept"):
+        chat.pick(services, "not-an-id", 0)
+
+
+def test_an_empty_prompt_is_refused(services: Services, finished: FinishedRun) -> None:
+    with pytest.raises(HydraError, match="empty"):
+        talk(services, finished, ["run"], "  ")
+
+
+def test_held_out_rows_are_offered_for_every_task(services: Services) -> None:
+    offered = chat.prompts(services, DEMO)
+    heldout = services.datasets.get(DEMO).heldout
+    assert heldout
+    assert len(offered) == 12
+    assert {len(pair) for pair in offered} == {2}
+
+
+@pytest.mark.parametrize(
+    ("steering", "words"),
+    [
+        (None, "by the router"),
+        (Steering(pin=0), "pinned to head 1"),
+        (Steering(mute=(0, 2), top_k=1), "without head 1, 3, top 1"),
+        (Steering(uniform=True, layers=(0, 1, 2)), "uniform, in layers 0 to 2"),
+        (Steering(temperature=0.5), "at temperature 0.5"),
+    ],
+)
+def test_steering_is_told_in_words(steering: Steering | None, words: str) -> None:
+    assert chat.describe_steering(steering) == words

@@ -1,0 +1,106 @@
+"""The Parameters tab's views: every matrix once, the right one behind a point, and what is not there said."""
+
+import json
+import time
+from typing import Any
+
+import pytest
+
+from app.actions import heads, points, trajectory
+from app.actions.points import Wanted
+from app.services import Services
+from hydralora.analysis import read_weights
+from tests.conftest import FinishedRun
+
+MATRICES = 2 * 3 * (1 + 3)  # 2 layers, 3 modules, A and 3 heads
+
+
+def last(steps: Any) -> Any:
+    return list(steps)[-1]
+
+
+def drawn(view: points.PointsView) -> list[dict[str, Any]]:
+    assert view.figures is not None
+    return [trace for figure in view.figures for trace in json.loads(figure)["data"]]
+
+
+@pytest.mark.parametrize("colour", ["head", "kind", "layer", "module", "run"])
+@pytest.mark.parametrize("dims", [2, 3])
+def test_every_matrix_is_a_point(services: Services, finished: FinishedRun, colour: Any, dims: int) -> None:
+    view = last(points.view(services, Wanted((finished.run.id,), dims=dims), colour))
+    traces = drawn(view)
+    assert sorted(i for trace in traces for i in trace["customdata"]) == list(range(MATRICES))
+    assert {trace["type"] for trace in traces} == {"scatter3d" if dims == 3 else "scattergl"}
+
+
+def test_products_are_as_many_as_heads(services: Services, finished: FinishedRun) -> None:
+    wanted = Wanted((finished.run.id,), products=True)
+    traces = drawn(last(points.view(services, wanted, "head")))
+    assert sorted(i for trace in traces for i in trace["customdata"]) == list(range(2 * 3 * 3))
+
+
+def test_what_takes_long_shows_pca_first(
+    services: Services, finished: FinishedRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = points.project_matrices
+
+    def slowly(found: Any, method: Any, *settings: Any) -> list[dict[str, Any]]:
+        time.sleep(0.5 if method == "tsne" else 0)
+        return project(found, method, *settings)
+
+    monkeypatch.setattr(points, "project_matrices", slowly)
+    views = list(points.view(services, Wanted((finished.run.id,), method="tsne", seed=3), "head"))
+    assert "is being computed" in views[0].sentence
+    assert views[0].figures
+    assert "(PCA)" in views[0].figures[0]
+    assert views[-1].figures
+    assert "(t-SNE)" in views[-1].figures[0]
+
+
+def test_a_point_is_looked_into(services: Services, finished: FinishedRun) -> None:
+    wanted = Wanted((finished.run.id,))
+    (row,) = points.rows(services, wanted, [1, 999])
+    seen = points.look_into(services, wanted, 1)
+    assert seen.sentence.startswith(row[1])
+    weights = read_weights(finished.run.adapter)
+    module = row[1].partition(",")[0]
+    matrix = weights[module].a[0] if row[3] == "A" else weights[module].heads[int(row[4]) - 1]
+    assert f"norm {float(matrix.norm()):.4g}" in seen.sentence
+    values = json.loads(seen.spectrum)["data"][0]["y"]
+    assert "bdata" in values or len(values) == 4
+    assert points.look_into(services, wanted, 10_000).sentence == ""
+
+
+def test_runs_are_drawn_together(services: Services, finished: FinishedRun) -> None:
+    traces = drawn(last(points.view(services, Wanted((finished.run.id, finished.run.id)), "run")))
+    assert {trace["name"] for trace in traces} == {finished.run.id}
+    assert sum(len(trace["customdata"]) for trace in traces) == MATRICES  # the same run counts once
+
+
+@pytest.mark.parametrize("measure", ["similarity", "norm", "effective_rank", "moved"])
+def test_heads_are_measured_layer_by_layer(services: Services, finished: FinishedRun, measure: Any) -> None:
+    view = heads.view(services, finished.run.id, measure)
+    assert view.rows is not None
+    assert len(view.rows) == 2 * 3 * 3
+    assert len(json.loads(view.figure)["data"][0]["y"]) == 6
+    assert "Mean" in view.sentence
+
+
+def test_a_trajectory_has_a_frame_for_every_snapshot(services: Services, finished: FinishedRun) -> None:
+    (module, *_), *_ = [trajectory.modules(services, finished.run.id)]
+    view = last(trajectory.view(services, finished.run.id, module, "pca"))
+    figure = json.loads(view.figures[0])
+    assert [frame["name"] for frame in figure["frames"]] == [str(step) for step in range(11)]
+    assert len(figure["layout"]["sliders"][0]["steps"]) == 11
+    whole = last(trajectory.view(services, finished.run.id, trajectory.modules(services, finished.run.id)[-1], "pca"))
+    assert whole.figures
+
+
+def test_a_run_without_snapshots_says_how_to_get_some(services: Services, finished: FinishedRun) -> None:
+    run = services.store.create(finished.run.recipe())
+    try:
+        assert trajectory.modules(services, run.id) == []
+        assert "training.snapshots" in last(trajectory.view(services, run.id, None, "pca")).sentence
+        assert "no adapter yet" in heads.view(services, run.id, "norm").sentence
+    finally:
+        services.store.delete(run)
