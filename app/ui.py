@@ -41,28 +41,6 @@ def build(services: Services) -> gr.Blocks:
         model, max_length = recipe_form.model_choice(services), recipe_form.longest_row()  # shown in a later tab
         place.keep_all({"dataset": dataset, "run": run})
         settings.keep_all({recipe_form.MODEL: model, recipe_form.LONGEST: max_length})
-        with gr.Tabs(selected=TABS[0]) as tabs:
-            with gr.Tab("1 Data", id="data") as data_tab:
-                place.keep("tab", data_tab.select, value="data")
-                data_view = data.build(services, dataset, page, model, max_length)
-            with gr.Tab("2 Clusters", id="clusters") as clusters_tab:
-                place.keep("tab", clusters_tab.select, value="clusters")
-                clusters_view = clusters.build(services, dataset, clusters_tab, model, max_length, settings)
-            with gr.Tab("3 Train", id="train") as train_tab:
-                place.keep("tab", train_tab.select, value="train")
-                form = recipe_form.build(
-                    services, dataset, train_tab, page, settings, model, max_length, clusters_view.fields
-                )
-                train_view = train.build(services, form, run, train_tab, page)
-            with gr.Tab("4 Runs", id="runs") as runs_tab:
-                place.keep("tab", runs_tab.select, value="runs")
-                runs_view = runs.build(services, run, runs_tab, model)
-            with gr.Tab("5 Parameters", id="parameters") as parameters_tab:
-                place.keep("tab", parameters_tab.select, value="parameters")
-                parameters_view = parameters.build(services, run, parameters_tab)
-            with gr.Tab("6 Chat", id="chat") as chat_tab:
-                place.keep("tab", chat_tab.select, value="chat")
-                chat.build(services, dataset, run, model, chat_tab)
 
         def reopen(kept: dict[str, Any] | None, request: gr.Request) -> tuple:
             """What was kept, or the run that the address names (?run=ID)."""
@@ -83,10 +61,33 @@ def build(services: Services) -> gr.Blocks:
                 gr.skip() if tab == TABS[0] else gr.Tabs(selected=tab),  # who was quick to open another stays there
             )
 
+        with gr.Tabs(selected=TABS[0]) as tabs:
+            place.restore(page, reopen, [dataset, run, tabs])
+            with gr.Tab("1 Data", id="data") as data_tab:
+                place.keep("tab", data_tab.select, value="data")
+                data_view = data.build(services, dataset, page, model, max_length)
+            with gr.Tab("2 Clusters", id="clusters") as clusters_tab:
+                place.keep("tab", clusters_tab.select, value="clusters", by_hand=True)
+                clusters_view = clusters.build(services, dataset, clusters_tab, model, max_length, settings)
+            with gr.Tab("3 Train", id="train") as train_tab:
+                place.keep("tab", train_tab.select, value="train", by_hand=True)
+                form = recipe_form.build(
+                    services, dataset, train_tab, page, settings, model, max_length, clusters_view.fields
+                )
+                train_view = train.build(services, form, run, train_tab, page)
+            with gr.Tab("4 Runs", id="runs") as runs_tab:
+                place.keep("tab", runs_tab.select, value="runs", by_hand=True)
+                runs_view = runs.build(services, run, runs_tab, model)
+            with gr.Tab("5 Parameters", id="parameters") as parameters_tab:
+                place.keep("tab", parameters_tab.select, value="parameters", by_hand=True)
+                parameters_view = parameters.build(services, run, parameters_tab)
+            with gr.Tab("6 Chat", id="chat") as chat_tab:
+                place.keep("tab", chat_tab.select, value="chat", by_hand=True)
+                chat.build(services, dataset, run, model, chat_tab)
+
         def go(tab: str) -> gr.Tabs:
             return gr.Tabs(selected=tab)
 
-        place.restore(page, reopen, [dataset, run, tabs])
         data_view.next.click(lambda: go("clusters"), None, tabs, api_visibility="private")
         fields = form.fields
         planned = [fields[key] for key in ("tuner.num_heads", "components.only", "method", "data.stratify")] + [tabs]

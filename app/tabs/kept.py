@@ -22,14 +22,16 @@ class Kept:
 
     state: gr.BrowserState
 
-    def keep(self, name: str, event: Callable, source: Any = None, value: Any = None) -> None:
+    def keep(self, name: str, event: Callable, source: Any = None, value: Any = None, by_hand: bool = False) -> None:
         """Keep, under `name`, what `source` holds at an event; without a source a fixed value.
 
-        Components that are made fire their events too, with their defaults: those of before `restore` are dropped.
+        Components that are made fire their events too, with their defaults: those of before `restore` are dropped,
+        unless only a person fires the event.
         """
-        now = json.dumps(value) if source is None else "now"
+        key, now = json.dumps(self.state.storage_key), json.dumps(value) if source is None else "now"
+        early = f"((window.early ??= {{}})[{key}] ??= {{}})[{json.dumps(name)}] = {now};" if by_hand else ""
         js = (
-            f"(kept, now) => {{ const held = window.held?.['{self.state.storage_key}']; if (!held) return [kept]; "
+            f"(kept, now) => {{ const held = window.held?.[{key}]; if (!held) {{ {early} return [kept]; }} "
             f"held[{json.dumps(name)}] = {now}; return [{{...held}}]; }}"
         )
         event(None, [self.state, *([] if source is None else [source])], self.state, js=js, **QUIET)
@@ -40,10 +42,17 @@ class Kept:
             self.keep(name, field.change, field)
 
     def restore(self, page: gr.Blocks, fn: Callable, outputs: Sequence[Any]) -> None:
-        """Fill `outputs` by fn(what was kept) when the page opens; from then on, and not before, `keep` may write."""
+        """Fill `outputs` by fn(what was kept) when the page opens; from then on, and not before, `keep` may write.
+
+        Called before the page's other listeners to its opening, it need not wait for them.
+        """
         opened = page.load(fn, self.state, list(outputs), **QUIET)
-        begin = f"kept => {{ (window.held ??= {{}})['{self.state.storage_key}'] = {{...kept}}; }}"
-        opened.then(None, self.state, None, js=begin, **QUIET)
+        key = json.dumps(self.state.storage_key)
+        begin = (
+            f"kept => {{ const held = (window.held ??= {{}})[{key}] = {{...kept, ...window.early?.[{key}]}}; "
+            "return [{...held}]; }"
+        )
+        opened.then(None, self.state, self.state, js=begin, **QUIET)
 
 
 def kept(key: str) -> Kept:

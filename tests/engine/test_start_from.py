@@ -39,7 +39,7 @@ def test_the_shape_is_the_adapters(make_recipe: Make, tmp_path: Path) -> None:
     train(make_recipe(max_steps=2), tmp_path / "first")
     other = make_recipe("lora", tuner={"r": 2, "num_heads": 5})
     other.start_from = str(tmp_path / "first")
-    with pytest.raises(ConfigError, match=r"tuner\.r=4, tuner\.num_heads=3, method=hydralora"):
+    with pytest.raises(ConfigError, match=r"method=hydralora, tuner\.r=4, tuner\.num_heads=3"):
         prepare(other, lambda stage: None)
 
 
