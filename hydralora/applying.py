@@ -1,24 +1,29 @@
 """A run's model on the rows of a file: measured on their answers, or asked for answers of its own."""
 
+import random
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hydralora.clustering import renamed
 from hydralora.components import component_texts
 from hydralora.data.dataset import Dataset, read_dataset
 from hydralora.data.examples import Example
 from hydralora.data.mapping import Mapping, load_mapping
 from hydralora.data.templates import encode_all, encode_prompt
-from hydralora.errors import HydraError
+from hydralora.errors import ConfigError, HydraError
 from hydralora.evaluation import evaluate
 from hydralora.files import to_json, write_text
 from hydralora.generation import answer_batch, room_for
-from hydralora.preparation import components_of, read_rows
+from hydralora.preparation import components_of, read_rows, read_split
+from hydralora.probing import HeadUse, TokenGates, head_use, token_gates
 from hydralora.recipe import Recipe
 from hydralora.runs import Run
 from hydralora.serving import load_run
 
 BATCH = 16  # rows answered at once
+PROBED = 128  # held-out rows, at random
 
 Files = Sequence[str | Path] | str | Path
 OnProgress = Callable[[int, int], None]
@@ -54,6 +59,49 @@ def evaluate_run(
     for kind, count in encoded.by_kind.items():
         problems[kind] = problems.get(kind, 0) + count
     return tuned | {"base": base, "read": data.rows, "problems": problems, "components_unknown": why}
+
+
+@dataclass(frozen=True)
+class Probed:
+    """What a run's heads do on some of its held-out rows.
+
+    Attributes:
+        components: of each row; None where the rows that the run was trained on are gone.
+        names: of the components.
+        tasks: of each row, None where it has none.
+    """
+
+    use: HeadUse
+    tokens: TokenGates
+    components: list[int] | None
+    names: list[str]
+    tasks: list[str | None]
+
+
+def probe_run(run: Run, on_progress: OnProgress = lambda done, total: None) -> Probed:
+    """How a run's heads are used on up to `PROBED` of its held-out rows.
+
+    Raises:
+        HydraError: the run has no adapter with heads, or its rows or its base model are gone.
+    """
+    recipe = run.recipe()
+    if not recipe.has_heads:
+        raise ConfigError("This run is a plain LoRA: it has no heads to look at. Choose a run with method hydralora.")
+    rows = read_split(recipe).heldout
+    chosen = random.Random(recipe.training.seed).sample(rows, min(PROBED, len(rows)))
+    loaded = load_run(run)
+    encoded = encode_all(loaded.tokenizer, chosen, recipe.training.max_length, recipe.training.overlong).rows
+    pad = loaded.tokenizer.pad_token_id
+    use = head_use(loaded.model, encoded, pad, lambda done, total: on_progress(done, 2 * total))
+    on_progress(len(encoded), 2 * len(encoded))
+    tokens = token_gates(loaded.model, encoded, pad)
+    examples = [row.example for row in encoded]
+    labels, _ = _components(recipe, examples)
+    names: list[str] = []
+    if labels is not None:
+        found = components_of(recipe, read_rows(recipe).examples)
+        names = [component.name for component in renamed(found.components, recipe.components.names)]
+    return Probed(use, tokens, labels, names, [example.task or None for example in examples])
 
 
 def answer_file(

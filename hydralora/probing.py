@@ -131,14 +131,16 @@ class TokenGates:
     def most(self, tokenizer: Any, head: int, module: str | None = None, count: int = 12) -> list[HeadToken]:
         """The tokens that a head takes most, in one module or by the mean over all; each text once."""
         place = self.modules.index(module) if module else None
-        found = []
-        for number, gates in enumerate(self.gates):
-            own = (gates[place] if place is not None else gates.astype(np.float32).mean(0))[:, head]
-            found += [(float(gate), number, position) for position, gate in enumerate(own)]
-        found.sort(key=lambda one: (-one[0], one[1:]))
+        own = [
+            (gates[place] if place is not None else gates.mean(0, dtype=np.float32))[:, head] for gates in self.gates
+        ]
+        gates = np.concatenate(own)
+        rows = np.repeat(np.arange(len(own)), [len(row) for row in own])
+        positions = np.concatenate([np.arange(len(row)) for row in own])
         out: list[HeadToken] = []
         seen: set[str] = set()
-        for gate, number, position in found:
+        for i in np.argsort(-gates, kind="stable"):
+            gate, number, position = float(gates[i]), int(rows[i]), int(positions[i])
             ids = self.rows[number].input_ids
             before, text, behind = (
                 tokenizer.decode(ids[max(0, first) : last], clean_up_tokenization_spaces=False)

@@ -90,7 +90,7 @@ def table(services: Services) -> list[list[Any]]:
                 row["dataset"],
                 model_name(row["model"]),
                 _rounded(row["loss"], 4),
-                _rounded(row["exact_match"], 3, 100),
+                _rounded(row["exact_match"], 1, 100),
                 _rounded(row["seconds"], 0),
                 _rounded(row["energy_kwh"], 2, 1000),
                 ", ".join(label.tags),

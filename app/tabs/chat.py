@@ -79,7 +79,7 @@ def build(services: Services, dataset: gr.Dropdown, run: gr.Dropdown, model: gr.
 
 def _widgets() -> _Parts:
     answers, histories = gr.State({}), gr.State({})
-    with gr.Accordion("Held-out rows: click one to ask it", open=False, elem_id="heldout-rows"):
+    with gr.Accordion("Held-out rows: click one to ask it", open=True, elem_id="heldout-rows"):
         rows = gr.Dataframe(
             headers=["prompt", "expected answer"],
             column_widths=["62%", "38%"],

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import gradio as gr
 
 from app.services import Services
-from app.tabs import heads, points, trajectory
+from app.tabs import head_use, heads, points, trajectory
 
 
 @dataclass(frozen=True)
@@ -21,4 +21,6 @@ def build(services: Services, run: gr.Dropdown, tab: gr.Tab) -> ParametersTab:
             heads.build(services, run, heads_view)
         with gr.Tab("Over training", id="trajectory") as trajectory_view:
             trajectory.build(services, run, trajectory_view)
+        with gr.Tab("Components and heads", id="use"):
+            head_use.build(services, run)
     return ParametersTab(gr.Button("Next: talk to it", elem_id="to-chat"))

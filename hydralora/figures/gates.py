@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from hydralora.figures.base import figure_json
+from hydralora.figures.base import figure_json, short
 from hydralora.figures.palette import head_colour, head_name
 from hydralora.tuner.model import block_index
 
@@ -65,15 +65,15 @@ def gate_heatmap(modules: Sequence[str], gates: Sequence[Sequence[float]]) -> st
     )
 
 
-def component_by_head(names: Sequence[str], gates: Sequence[Sequence[float]]) -> str:
-    """Mean gate of each head (columns) on each component's held-out rows (rows)."""
+def component_by_head(names: Sequence[str], gates: Sequence[Sequence[float]], of: str = "component") -> str:
+    """Mean gate of each head (columns) on each component's, or task's, held-out rows (rows)."""
     kept = [(name, row) for name, row in zip(names, gates, strict=True) if row]
     return figure_json(
         [
             go.Heatmap(
                 z=[row for _, row in kept],
                 x=[head_name(head) for head in range(len(kept[0][1]))] if kept else [],
-                y=[name for name, _ in kept],
+                y=[short(name) for name, _ in kept],
                 zmin=0,
                 zmax=1,
                 colorscale="Cividis",
@@ -81,6 +81,7 @@ def component_by_head(names: Sequence[str], gates: Sequence[Sequence[float]]) ->
                 colorbar={"title": {"text": "gate"}, "thickness": 12},
             )
         ],
-        title="Which head answers which component",
+        title=f"Which head answers which {of}",
+        height=160 + 40 * len(kept),
         yaxis={"autorange": "reversed", "automargin": True},
     )

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from app.actions import heads, points, trajectory
+from app.actions import head_use, heads, points, trajectory
 from app.actions.points import Wanted
 from app.services import Services
 from hydralora.analysis import read_weights
+from hydralora.errors import ConfigError
 from tests.conftest import FinishedRun
 
 MATRICES = 2 * 3 * (1 + 3)  # 2 layers, 3 modules, A and 3 heads
@@ -102,5 +103,39 @@ def test_a_run_without_snapshots_says_how_to_get_some(services: Services, finish
         assert trajectory.modules(services, run.id) == []
         assert "training.snapshots" in last(trajectory.view(services, run.id, None, "pca")).sentence
         assert "no adapter yet" in heads.view(services, run.id, "norm").sentence
+    finally:
+        services.store.delete(run)
+
+
+def test_heads_are_put_beside_components_and_tasks(services: Services, finished: FinishedRun) -> None:
+    assert not head_use.is_measured(services, finished.run.id)
+    by_task = last(head_use.measure(services, finished.run.id, "task", head_use.ALL))
+    (drawn_map,) = json.loads(by_task.figure)["data"]
+    assert drawn_map["y"] == ["fruit", "tool"]
+    assert drawn_map["x"] == ["head 1", "head 2", "head 3"]
+    assert head_use.is_measured(services, finished.run.id)
+    assert "held-out rows" in by_task.sentence
+    module = by_task.modules[1]
+    of_one = last(head_use.measure(services, finished.run.id, "component", module))
+    assert of_one.figure != by_task.figure
+    for place in (head_use.ALL, module):
+        rows = head_use.tokens(services, finished.run.id, 0, place)
+        gates = [row[head_use.TOKEN_COLUMNS.index("gate")] for row in rows]
+        assert gates == sorted(gates, reverse=True)
+        assert len({row[1].strip().lower() for row in rows}) == len(rows) > 3
+
+
+def test_a_plain_lora_has_no_heads_to_look_at(services: Services, finished: FinishedRun) -> None:
+    recipe = finished.run.recipe()
+    recipe.method = "lora"
+    run = services.store.create(recipe)
+    try:
+        (view,) = head_use.measure(services, run.id, "task", head_use.ALL)
+        assert "no adapter yet" in view.sentence
+        run.adapter.mkdir(parents=True)
+        for file in finished.run.adapter.iterdir():
+            (run.adapter / file.name).write_bytes(file.read_bytes())
+        with pytest.raises(ConfigError, match="plain LoRA"):
+            last(head_use.measure(services, run.id, "task", head_use.ALL))
     finally:
         services.store.delete(run)

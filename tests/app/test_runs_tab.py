@@ -28,7 +28,7 @@ def test_every_run_is_in_the_table_with_its_numbers(services: Services, finished
     assert found["state"] == "finished"
     assert (found["method"], found["N"], found["rank"]) == ("HydraLoRA", 3, 4)
     assert found["loss"] == round(results["tuned"]["loss"], 4)
-    assert found["exact match, %"] == round(100 * results["tuned"]["exact_match"], 3)
+    assert found["exact match, %"] == round(100 * results["tuned"]["exact_match"], 1)
     assert (found["dataset"], found["base model"]) == ("rows.jsonl", "tiny")
 
 
