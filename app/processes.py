@@ -5,6 +5,7 @@ In a thread of the server they would hold Python's lock, for which every answer 
 
 import multiprocessing
 import os
+import pickle
 import sys
 import threading
 from collections.abc import Callable
@@ -47,7 +48,7 @@ def in_process(function: Callable[..., T], *args: Any, on_progress: OnProgress) 
     value: Any
     try:
         while True:
-            kind, value = mine.recv() if mine.poll(EVERY) else ("progress", latest)
+            kind, value = pickle.loads(mine.recv_bytes()) if mine.poll(EVERY) else ("progress", latest)
             if kind == "done":
                 return value
             if kind == "failed":
@@ -68,8 +69,11 @@ def in_process(function: Callable[..., T], *args: Any, on_progress: OnProgress) 
 def _work(pipe: Connection, function: Callable[..., Any], args: tuple) -> None:
     if hasattr(os, "nice"):
         os.nice(NICENESS)
+
+    def tell(kind: str, value: Any) -> None:
+        pipe.send_bytes(pickle.dumps((kind, value)))  # pipe.send would share a tensor's memory, which ends with us
+
     try:
-        result = function(*args, on_progress=lambda done, total: pipe.send(("progress", (done, total))))
-        pipe.send(("done", result))
+        tell("done", function(*args, on_progress=lambda done, total: tell("progress", (done, total))))
     except Exception as error:  # it is raised again where the page waits
-        pipe.send(("failed", error))
+        tell("failed", error)

@@ -68,6 +68,7 @@ class Answer:
         about: whose it is: base, base_hash, run, adapter_hash, steering (`hydralora.traces.Trace`).
         frozen: the token that is looked at, counted from the prompt's first; None for the newest.
         listed: its tokens, as the page's strip has them.
+        gate_sums: (modules, N), over the first `summed` of its tokens.
     """
 
     modules: list[str]
@@ -78,6 +79,8 @@ class Answer:
     tokens: list[Token] = field(default_factory=list)
     frozen: int | None = None
     listed: list[list[Any]] = field(default_factory=list)
+    gate_sums: Any = 0.0
+    summed: int = 0
 
 
 class Services:

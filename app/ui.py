@@ -13,11 +13,19 @@ from app.actions import train as train_actions
 from app.services import Services
 from app.tabs import chat, clusters, data, parameters, recipe_form, runs, train
 from app.tabs.kept import kept
-from app.tabs.messages import shown
+from app.tabs.messages import QUIET, shown
 from hydralora.data.store import DEMO
 
 STYLE = Path(__file__).with_name("style.css")
-TABS = ("data", "clusters", "train", "runs", "parameters", "chat")
+# The tab that was open is opened by the browser itself: an answer of the server's would come after the click of one who
+# is quick. A run that is newly named in the address is shown in Train.
+OPEN_TAB = """kept => {
+  const held = window.held.hydralora, linked = new URLSearchParams(location.search).get('run');
+  if (linked && linked !== held.linked && !window.early?.hydralora?.tab) held.tab = 'train';
+  held.linked = linked;
+  [...document.querySelectorAll('#tabs button')].find((button) => button.dataset.tabId === held.tab)?.click();
+  return [{...held}];
+}"""
 FONT = ["system-ui", "-apple-system", "Segoe UI", "sans-serif"]
 
 
@@ -46,7 +54,7 @@ def build(services: Services) -> gr.Blocks:
             """What was kept, or the run that the address names (?run=ID)."""
             kept = kept or {}
             if linked := request.query_params.get("run"):
-                kept = kept | {"run": linked, "tab": "train"}
+                kept = kept | {"run": linked}
             datasets = data_actions.choices(services)
             runs = train_actions.run_choices(services)
             known = {value for _, value in runs}
@@ -54,15 +62,11 @@ def build(services: Services) -> gr.Blocks:
             if linked and linked not in known:
                 gr.Warning(f"There is no run {html.escape(linked[:40])} in this workspace.")
             dataset_id = kept.get("dataset") if kept.get("dataset") in {value for _, value in datasets} else DEMO
-            tab = kept.get("tab") if kept.get("tab") in TABS else TABS[0]
-            return (
-                gr.Dropdown(choices=datasets, value=dataset_id),
-                gr.Dropdown(choices=runs, value=chosen),
-                gr.skip() if tab == TABS[0] else gr.Tabs(selected=tab),  # who was quick to open another stays there
-            )
+            return gr.Dropdown(choices=datasets, value=dataset_id), gr.Dropdown(choices=runs, value=chosen)
 
-        with gr.Tabs(selected=TABS[0]) as tabs:
-            place.restore(page, reopen, [dataset, run, tabs])
+        opened = place.restore(page, reopen, [dataset, run])
+        opened.then(None, place.state, place.state, js=OPEN_TAB, **QUIET)
+        with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab("1 Data", id="data") as data_tab:
                 place.keep("tab", data_tab.select, value="data")
                 data_view = data.build(services, dataset, page, model, max_length)

@@ -17,13 +17,14 @@ from hydralora.evaluation import evaluate
 from hydralora.files import to_json, write_text
 from hydralora.generation import answer_batch, room_for
 from hydralora.preparation import components_of, read_rows, read_split
-from hydralora.probing import HeadUse, TokenGates, head_use, token_gates
+from hydralora.probing import HeadUse, TokenGates, probe
 from hydralora.recipe import Recipe
 from hydralora.runs import Run
 from hydralora.serving import load_run
 
 BATCH = 16  # rows answered at once
 PROBED = 128  # held-out rows, at random
+PROBED_TRAINING = 64  # training rows, at random
 
 Files = Sequence[str | Path] | str | Path
 OnProgress = Callable[[int, int], None]
@@ -49,7 +50,7 @@ def evaluate_run(
     recipe, loaded = run.recipe(), load_run(run)
     data = _read(recipe, files, mapping)
     encoded = encode_all(loaded.tokenizer, data.examples, recipe.training.max_length, recipe.training.overlong)
-    labels, why = _components(recipe, [row.example for row in encoded.rows])
+    labels, _, why = _components(recipe, [row.example for row in encoded.rows])
     pad, total = loaded.tokenizer.pad_token_id, 2 * len(encoded.rows)
     model = loaded.model
     with model.disable_adapter():
@@ -63,12 +64,14 @@ def evaluate_run(
 
 @dataclass(frozen=True)
 class Probed:
-    """What a run's heads do on some of its held-out rows.
+    """What a run's heads do on some of its rows.
 
     Attributes:
-        components: of each row; None where the rows that the run was trained on are gone.
+        use: on held-out rows, and `tokens` the gates of every token of them.
+        components: of each held-out row; None where the rows that the run was trained on are gone.
         names: of the components.
-        tasks: of each row, None where it has none.
+        tasks: of each held-out row, None where it has none.
+        training: on rows that the run was trained on, `training_rows`.
     """
 
     use: HeadUse
@@ -76,10 +79,12 @@ class Probed:
     components: list[int] | None
     names: list[str]
     tasks: list[str | None]
+    training: HeadUse
+    training_rows: list[Example]
 
 
 def probe_run(run: Run, on_progress: OnProgress = lambda done, total: None) -> Probed:
-    """How a run's heads are used on up to `PROBED` of its held-out rows.
+    """How a run's heads are used on up to `PROBED` of its held-out rows, and `PROBED_TRAINING` that it learnt from.
 
     Raises:
         HydraError: the run has no adapter with heads, or its rows or its base model are gone.
@@ -87,21 +92,36 @@ def probe_run(run: Run, on_progress: OnProgress = lambda done, total: None) -> P
     recipe = run.recipe()
     if not recipe.has_heads:
         raise ConfigError("This run is a plain LoRA: it has no heads to look at. Choose a run with method hydralora.")
-    rows = read_split(recipe).heldout
-    chosen = random.Random(recipe.training.seed).sample(rows, min(PROBED, len(rows)))
+    rows, rng, settings = read_split(recipe), random.Random(recipe.training.seed), recipe.training
     loaded = load_run(run)
-    encoded = encode_all(loaded.tokenizer, chosen, recipe.training.max_length, recipe.training.overlong).rows
     pad = loaded.tokenizer.pad_token_id
-    use = head_use(loaded.model, encoded, pad, lambda done, total: on_progress(done, 2 * total))
-    on_progress(len(encoded), 2 * len(encoded))
-    tokens = token_gates(loaded.model, encoded, pad)
-    examples = [row.example for row in encoded]
-    labels, _ = _components(recipe, examples)
-    names: list[str] = []
-    if labels is not None:
-        found = components_of(recipe, read_rows(recipe).examples)
-        names = [component.name for component in renamed(found.components, recipe.components.names)]
-    return Probed(use, tokens, labels, names, [example.task or None for example in examples])
+    heldout, learnt = (
+        encode_all(
+            loaded.tokenizer, rng.sample(part, min(count, len(part))), settings.max_length, settings.overlong
+        ).rows
+        for part, count in ((rows.heldout, PROBED), (rows.train, PROBED_TRAINING))
+    )
+    total = len(heldout) + len(learnt)
+    use, tokens = probe(loaded.model, heldout, pad, lambda done, _: on_progress(done, total))
+    training, _ = probe(loaded.model, learnt, pad, lambda done, _: on_progress(len(heldout) + done, total))
+    examples = [row.example for row in heldout]
+    labels, names, _ = _components(recipe, examples)
+    tasks = [example.task or None for example in examples]
+    return Probed(use, tokens, labels, names, tasks, training, [row.example for row in learnt])
+
+
+def one_of_each(run: Run, on_progress: OnProgress = lambda done, total: None) -> list[tuple[str, Example]]:
+    """A held-out row of each of a run's components that has one, with the component's name.
+
+    Raises:
+        HydraError: the run's rows are gone, or can't be clustered.
+    """
+    recipe = run.recipe()
+    heldout = read_split(recipe).heldout
+    labels, names, why = _components(recipe, heldout)
+    if labels is None:
+        raise HydraError(why or "The components are not known.")
+    return [(name, heldout[labels.index(i)]) for i, name in enumerate(names) if i in labels]
 
 
 def answer_file(
@@ -159,13 +179,14 @@ def _read(recipe: Recipe, files: Files, mapping: Mapping | None) -> Dataset:
     return read_dataset(files, mapping, recipe.data.task_column)
 
 
-def _components(recipe: Recipe, examples: Sequence[Example]) -> tuple[list[int] | None, str | None]:
-    """The component of each row; or None, and why: the rows that a run was trained on may be gone."""
+def _components(recipe: Recipe, examples: Sequence[Example]) -> tuple[list[int] | None, list[str], str | None]:
+    """The component of each row, and their names; or None, and why: the rows that a run was trained on may be gone."""
     try:
         clusters = components_of(recipe, read_rows(recipe).examples)
-        return clusters.assign(component_texts(examples, recipe.components)), None
+        names = [component.name for component in renamed(clusters.components, recipe.components.names)]
+        return clusters.assign(component_texts(examples, recipe.components)), names, None
     except HydraError as error:
-        return None, str(error)
+        return None, [], str(error)
 
 
 def _prompt(example: Example) -> list[dict[str, str]]:

@@ -19,13 +19,12 @@ from hydralora.errors import ConfigError
 from hydralora.evaluation import predicting
 from hydralora.files import ADAPTER_WEIGHTS
 from hydralora.gates import record_gates
-from hydralora.loss import answer_logits
+from hydralora.loss import answer_logits, summed_divergence
 from hydralora.tuner.config import HydraLoraConfig
 from hydralora.tuner.convert import PREFIX, active_config, written_whole
 from hydralora.tuner.layer import HydraLoraLayer
 from hydralora.tuner.model import HydraLoraModel, active_adapter, active_router, head_matrices
 
-ROWS = 256  # tokens whose distributions over the vocabulary are compared at once
 Batch = dict[str, torch.Tensor]
 CARD = """---
 library_name: peft
@@ -240,10 +239,7 @@ def _divergence(
         routed, _ = answer_logits(model, batch)  # (predicted tokens, vocabulary)
         with _constant_gates(layers, shares):
             baked, _ = answer_logits(model, batch)
-        for p, q in zip(routed.split(ROWS), baked.split(ROWS), strict=True):
-            log_p, log_q = p.float().log_softmax(-1), q.float().log_softmax(-1)
-            divergence = float((log_p.exp() * (log_p - log_q)).sum())
-            total += 0.0 if divergence < 0 else divergence  # rounding alone can be negative
+        total += summed_divergence(routed, baked)
     return total
 
 

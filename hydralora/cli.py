@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hydralora.console import answering, comparison, following, print_event, progress, run_line, say, scores_text
+from hydralora.console import (
+    answering,
+    comparison,
+    following,
+    parts_text,
+    print_event,
+    progress,
+    run_line,
+    say,
+    scores_text,
+)
 from hydralora.errors import ConfigError, HydraError, ModelError
 
 if TYPE_CHECKING:
@@ -559,6 +569,31 @@ def analyze(
         if known:
             lines.append(f"{name}: mean cosine between heads {sum(known) / len(known):.3f}")
     return {"groups": groups, "similarity": similarity, "shown": "\n".join(lines)}
+
+
+@_command
+def breakdown(
+    run: RunName,
+    steps: Annotated[int, typer.Option(help="Steps of each LoRA.", min=1)] = 40,
+    as_json: Json = False,
+    workspace: Workspace = None,
+) -> dict[str, Any]:
+    """Train a LoRA on each of a run's components alone, and measure what sets their A's and B's apart."""
+    from hydralora.breakdown import break_down, component_names, start_breakdown
+    from hydralora.jobs import JobManager
+    from hydralora.runs import RunStore
+
+    jobs = JobManager(RunStore(workspace))
+    of = jobs.store.get(run)
+    runs = dict(zip(component_names(of), start_breakdown(jobs, of, steps), strict=True))
+    for name, one in runs.items():
+        if jobs.refresh(one)["state"] != "finished":
+            say(f"Run {one.id}, on {name}:")
+            _followed(jobs, one)
+    found = break_down(runs)
+    parts, reading = [part.describe() for part in found.parts], found.reading()
+    told = {"runs": {name: one.id for name, one in runs.items()}, "parts": parts, "reading": reading}
+    return told | {"shown": parts_text(parts, reading)}
 
 
 @_command

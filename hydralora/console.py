@@ -160,6 +160,19 @@ def scores_text(scores: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def parts_text(parts: list[dict[str, Any]], reading: str) -> str:
+    """How far matrices lie apart, a line for each kind and shape; then what that means."""
+    lines = [f"{'':14}{'shape':>14}{'silhouette':>12}   {'95 % by chance':18}{'cosine':>8}"]
+    for part in parts:
+        low, high = part["chance"]
+        shape = "{} x {}".format(*part["shape"])
+        lines.append(
+            f"{part['what']:14}{shape:>14}{part['silhouette']:12.3f}   {f'{low:.3f} to {high:.3f}':18}"
+            f"{_cell(part['cosine'], 8, '.3f')}"
+        )
+    return "\n".join([*lines, reading])
+
+
 def _scores_line(name: str, base: dict[str, Any], tuned: dict[str, Any]) -> str:
     return (
         f"{name:24}{tuned['rows']:6} rows  loss {base['loss']:.4f} -> {tuned['loss']:.4f}  "

@@ -219,18 +219,25 @@ def _choose(logits: torch.Tensor, sampling: Sampling, generator: torch.Generator
 
 
 class _TextPieces:
-    """Decodes ids one by one; bytes of an unfinished character are held back."""
+    """Decodes ids one by one; bytes of an unfinished character are held back.
+
+    A piece is decoded with the piece before it, since tokens may be written otherwise at the start of a text.
+    """
 
     def __init__(self, tokenizer: Any, special: bool = False) -> None:
         self.tokenizer = tokenizer
         self.special = special  # whether special tokens are written too
+        self.before: list[int] = []  # ids of the piece before, which is written
         self.ids: list[int] = []
-        self.written = ""
 
     def add(self, token_id: int) -> str:
         self.ids.append(token_id)
-        text = self.tokenizer.decode(self.ids, skip_special_tokens=not self.special, clean_up_tokenization_spaces=False)
+        written, text = self._decode(self.before), self._decode(self.before + self.ids)
         if text.endswith("\ufffd"):
             return ""
-        piece, self.written = text[len(self.written) :], text
-        return piece
+        self.before, self.ids = self.ids, []
+        return text[len(written) :]
+
+    def _decode(self, ids: list[int]) -> str:
+        text = self.tokenizer.decode(ids, skip_special_tokens=not self.special, clean_up_tokenization_spaces=False)
+        return str(text)

@@ -12,6 +12,7 @@ from hydralora.data.templates import IGNORED
 
 # From a head's weight (vocabulary, hidden), its inputs (tokens, hidden), their targets and its bias to the summed loss.
 Kernel = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
+ROWS = 256  # tokens whose distributions over the vocabulary are compared at once
 FUSED_TOLERANCE = 0.02  # nats a token, in bfloat16; a head with a cap or a scale is further off
 
 _UNUSUAL: WeakSet[nn.Module] = WeakSet()  # heads that a model uses in a way that allows no choice of tokens
@@ -92,6 +93,16 @@ def answer_logits(model: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Ten
 def answer_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Cross-entropy of each answer token, in float32: (answer tokens,)."""
     return nn.functional.cross_entropy(logits.float(), targets, reduction="none")
+
+
+def summed_divergence(p: torch.Tensor, q: torch.Tensor) -> float:
+    """Sum over tokens of KL(p || q) in nats, from logits (tokens, vocabulary)."""
+    total = 0.0
+    for one, other in zip(p.split(ROWS), q.split(ROWS), strict=True):
+        log_p, log_q = one.float().log_softmax(-1), other.float().log_softmax(-1)
+        found = float((log_p.exp() * (log_p - log_q)).sum())
+        total += 0.0 if found < 0 else found  # rounding alone can be negative
+    return total
 
 
 def _forward(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:

@@ -74,32 +74,6 @@ def _rows_of(groups: Sequence[Hashable], wanted: Hashable) -> list[int]:
     return [i for i, group in enumerate(groups) if group == wanted]
 
 
-@torch.no_grad()
-def head_use(
-    model: Any,
-    rows: Sequence[Encoded],
-    pad_token_id: int,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
-) -> HeadUse:
-    """How rows use the heads of the active HydraLoRA adapter."""
-    mean: list[Any] = [None] * len(rows)
-    strongest: list[Any] = [None] * len(rows)
-    modules: list[str] = []
-    done = 0
-    for indices, batch in batches(model, rows, pad_token_id):
-        with record_gates(model) as record:
-            model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)
-        gates, mask = record.stacked(), predicting(batch["labels"]).cpu()
-        modules = record.modules
-        first = nn.functional.one_hot(gates.argmax(-1), gates.shape[-1]) * mask[..., None]
-        means, counts = mean_gates(gates, mask), first.sum(2)  # (modules, batch, N)
-        for place, index in enumerate(indices):
-            mean[index], strongest[index] = means[:, place].numpy(), counts[:, place].numpy()
-        done += len(indices)
-        on_progress(done, len(rows))
-    return HeadUse(modules, np.stack(mean, axis=1), np.stack(strongest, axis=1))
-
-
 @dataclass(frozen=True)
 class HeadToken:
     """A token of a row that a head takes: its text with what stands before and behind it, and the gate."""
@@ -159,15 +133,42 @@ class TokenGates:
         return out
 
 
+def head_use(model: Any, rows: Sequence[Encoded], pad_token_id: int) -> HeadUse:
+    """How rows use the heads of the active HydraLoRA adapter."""
+    return _read(model, rows, pad_token_id, lambda done, total: None, keep=False)[0]
+
+
+def probe(
+    model: Any,
+    rows: Sequence[Encoded],
+    pad_token_id: int,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[HeadUse, TokenGates]:
+    """The same, with the gates of every token; `on_progress` is called with the rows read and all there are."""
+    return _read(model, rows, pad_token_id, on_progress, keep=True)
+
+
 @torch.no_grad()
-def token_gates(model: Any, rows: Sequence[Encoded], pad_token_id: int) -> TokenGates:
-    """The gates of every token of `rows`, one pass."""
+def _read(
+    model: Any, rows: Sequence[Encoded], pad_token_id: int, on_progress: Callable[[int, int], None], keep: bool
+) -> tuple[HeadUse, TokenGates]:
+    mean: list[Any] = [None] * len(rows)
+    strongest: list[Any] = [None] * len(rows)
     kept: list[Any] = [None] * len(rows)
     modules: list[str] = []
+    done = 0
     for indices, batch in batches(model, rows, pad_token_id):
         with record_gates(model) as record:
             model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)
-        modules, gates = record.modules, record.stacked().half().numpy()
+        gates, mask = record.stacked(), predicting(batch["labels"]).cpu()
+        modules = record.modules
+        first = nn.functional.one_hot(gates.argmax(-1), gates.shape[-1]) * mask[..., None]
+        means, counts = mean_gates(gates, mask), first.sum(2)  # (modules, batch, N)
         for place, index in enumerate(indices):
-            kept[index] = gates[:, place, : len(rows[index].input_ids)]
-    return TokenGates(modules, list(rows), kept)
+            mean[index], strongest[index] = means[:, place].numpy(), counts[:, place].numpy()
+            if keep:
+                kept[index] = gates[:, place, : len(rows[index].input_ids)].half().numpy()
+        done += len(indices)
+        on_progress(done, len(rows))
+    use = HeadUse(modules, np.stack(mean, axis=1), np.stack(strongest, axis=1))
+    return use, TokenGates(modules, list(rows), kept if keep else [])

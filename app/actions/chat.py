@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from app.actions.points import adapter_weights
 from app.actions.recipes import model_name, recipe_from_form, resolve_model
 from app.services import Answer, Services
@@ -57,20 +59,27 @@ class ColumnView:
 
 @dataclass(frozen=True)
 class ChatView:
-    """What the page shows. The figures are "" where there are no gates."""
+    """What the page shows."""
 
     columns: dict[str, ColumnView]
-    bars: str
-    heatmap: str
+    gates: "GateFigures"
     status: str
+
+
+@dataclass(frozen=True)
+class GateFigures:
+    """A token's gates as bars, and by layer; the answer's mean so far, by layer. "" where there are none."""
+
+    bars: str = ""
+    heatmap: str = ""
+    load: str = ""
 
 
 @dataclass(frozen=True)
 class TokenView:
     """A token that is looked at: its gates, a sentence, and what else the model weighed, with probabilities."""
 
-    bars: str
-    heatmap: str
+    gates: GateFigures
     sentence: str
     alternatives: list[list[str]] = field(default_factory=list)
 
@@ -201,17 +210,15 @@ def pick(services: Services, answer_id: str, place: int) -> TokenView:
     answer = services.answer(answer_id)
     tokens = [*answer.prompt, *answer.tokens]
     answer.frozen = place if 0 <= place < len(tokens) else None
-    bars, heatmap = _gate_figures(answer)
+    gates = _gate_figures(answer)
     if answer.frozen is None:
-        return TokenView(bars, heatmap, "The newest token is shown. Select a token to look at its gates.")
+        return TokenView(gates, "The newest token is shown. Select a token to look at its gates.")
     token, read = tokens[answer.frozen], answer.frozen < len(answer.prompt)
     number = answer.frozen + 1 if read else answer.frozen + 1 - len(answer.prompt)
     of = f"{len(answer.prompt)} of the question" if read else str(len(answer.tokens))
     listed = ", ".join(f"head {i + 1} {gate:.2f}" for i, gate in enumerate(mean_over_layers(token)))
     others = [[repr(one.text)[1:-1], f"{one.probability:.1%}"] for one in token.alternatives]
-    return TokenView(
-        bars, heatmap, f"Token {number} of {of}, {token.text!r}" + (f": {listed}." if listed else "."), others
-    )
+    return TokenView(gates, f"Token {number} of {of}, {token.text!r}" + (f": {listed}." if listed else "."), others)
 
 
 def length_line(services: Services, run_id: str | None, model: str, prompt: str, system: str, history: Messages) -> str:
@@ -273,8 +280,7 @@ def replay(services: Services, file: Path) -> ChatView:
     whose = f"run {trace.run}, adapter {(trace.adapter_hash or '')[:8]}" if trace.run else "no adapter"
     title = f"Replayed from a file: {model_name(trace.base)}, {whose}"
     view = ColumnView(title, said, _strip(answer_id, answer), answer_id)
-    bars, heatmap = _gate_figures(answer)
-    return ChatView({"run": view}, bars, heatmap, "Replayed from a file; no model has answered.")
+    return ChatView({"run": view}, _gate_figures(answer), "Replayed from a file; no model has answered.")
 
 
 def mean_over_layers(token: Token) -> list[float]:
@@ -355,8 +361,7 @@ def _view(talks: Sequence[_Talk], status: str) -> ChatView:
     plain = by_key.get("run")
     columns = {key: talk.view(plain if key == "steered" else None) for key, talk in by_key.items()}
     gated = next((talk for talk in talks if talk.answer.modules), None)
-    bars, heatmap = _gate_figures(gated.answer) if gated else ("", "")
-    return ChatView(columns, bars, heatmap, status)
+    return ChatView(columns, _gate_figures(gated.answer) if gated else GateFigures(), status)
 
 
 def _strip(answer_id: str, answer: Answer, beside: Answer | None = None) -> dict[str, Any]:
@@ -384,12 +389,21 @@ def _strip_token(token: Token) -> list[Any]:
     return [token.text, gates.index(first), round(first - rest[0], 3) if rest else 1]
 
 
-def _gate_figures(answer: Answer) -> tuple[str, str]:
+def _gate_figures(answer: Answer) -> GateFigures:
     tokens = [*answer.prompt, *answer.tokens]
     if not tokens or not tokens[-1].gates:
-        return "", ""
+        return GateFigures()
     token = tokens[answer.frozen if answer.frozen is not None else -1]
-    return figures.gate_bars(mean_over_layers(token)), figures.gate_heatmap(answer.modules, token.gates)
+    for one in answer.tokens[answer.summed :]:  # only what is new
+        answer.gate_sums = answer.gate_sums + np.array(one.gates)
+    answer.summed = len(answer.tokens)
+    load = ""
+    if answer.summed:
+        mean = (answer.gate_sums / answer.summed).tolist()
+        load = figures.gate_heatmap(answer.modules, mean, "the answer so far (mean)")
+    return GateFigures(
+        figures.gate_bars(mean_over_layers(token)), figures.gate_heatmap(answer.modules, token.gates), load
+    )
 
 
 def _trace(answer: Answer) -> Trace:

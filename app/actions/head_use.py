@@ -18,7 +18,9 @@ from hydralora.probing import SHUFFLES
 Groups = Literal["component", "task"]
 ALL = "mean over all"
 TOKENS = 12
-TOKEN_COLUMNS = ["before", "token", "behind", "gate", "row"]
+TOKEN_COLUMNS = ["before", "token", "behind", "gate", "held-out row"]
+ROWS = 6
+ROW_COLUMNS = ["training row", "question", "answer", "task", "mean gate"]
 CHANCE = 95  # percent of shuffled groups that lie below what counts as known
 
 
@@ -57,7 +59,7 @@ def is_measured(services: Services, run_id: str) -> bool:
 
 
 def tokens(services: Services, run_id: str, head: int, module: str) -> list[list[Any]]:
-    """The tokens that a head takes most, in one module or by the mean over all: before, token, behind, gate, row.
+    """The tokens that a head takes most, in one module or by the mean over all, as `TOKEN_COLUMNS`.
 
     Raises:
         HydraError: the run has no heads, or its rows or its base model are gone.
@@ -68,6 +70,20 @@ def tokens(services: Services, run_id: str, head: int, module: str) -> list[list
     found = probed.tokens.most(tokenizer, head, None if module == ALL else module, TOKENS)
     rows = probed.tokens.rows
     return [[one.before, one.text, one.behind, round(one.gate, 3), rows[one.row].example.row] for one in found]
+
+
+def training_rows(services: Services, run_id: str, head: int, module: str) -> list[list[Any]]:
+    """Of the training rows that were read, those that use a head most: number, question, answer, task, mean gate.
+
+    Raises:
+        HydraError: as `tokens`.
+    """
+    probed = _probed(services, run_id)
+    use = probed.training.mean
+    own = use.mean(0) if module == ALL else use[probed.training.modules.index(module)]
+    first = np.argsort(-own[:, head], kind="stable")[:ROWS]
+    rows = [(probed.training_rows[i], float(own[i, head])) for i in first]
+    return [[row.row, row.question, row.answer, row.task or "", round(gate, 3)] for row, gate in rows]
 
 
 def _view(probed: Probed, of: Groups, module: str) -> UseView:

@@ -1,26 +1,39 @@
 """The Points view of Parameters: A's and heads of a run, or of several, as points; one of them looked into."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from app.actions.background import Done, in_background
 from app.processes import EVERY
 from app.services import Services
 from hydralora import figures
-from hydralora.analysis import Matrix, Weights, cosines, gram, matrices, product_spectrum, project_matrices, spectrum
+from hydralora.analysis import (
+    Matrix,
+    Weights,
+    cosines,
+    gram,
+    matrices,
+    product_spectrum,
+    project_matrices,
+    read_weights,
+    spectrum,
+)
 from hydralora.projection import MIN_POINTS, Method
+from hydralora.snapshots import saved_snapshots
 
 COLUMNS = ["run", "matrix", "layer", "kind", "head", "x", "y", "z"]
 PANELS = 3  # more shapes than this are named, not drawn
 AT_ONCE = {"pca"}  # what takes less than a second
 TOLD = 5  # looks between two tellings of how long it has taken
+STEPS_SHOWN = 5
 SIBLINGS = 12  # heads whose cosines are written into their squares
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is drawn: runs, each A and head or their products, and how they are projected."""
+    """What is drawn: runs, each A and head or their products, with `steps` as they were while they learnt, and how they
+    are projected."""
 
     runs: tuple[str, ...]
     products: bool = False
@@ -28,6 +41,7 @@ class Wanted:
     dims: int = 2
     neighbours: int | None = None
     seed: int = 0
+    steps: bool = False
 
 
 @dataclass(frozen=True)
@@ -40,11 +54,16 @@ class PointsView:
 
 @dataclass(frozen=True)
 class MatrixView:
-    """One matrix: a sentence, its singular values, its cosines with the module's other heads ("" where it has none)."""
+    """One matrix: a sentence, its singular values, its cosines with the module's other heads ("" where it has none).
+
+    Attributes:
+        head: the run, module and head that it is of; None for an A, and where there is one head alone.
+    """
 
     sentence: str
     spectrum: str = ""
     siblings: str = ""
+    head: tuple[str, str, int] | None = None
 
 
 def missing(services: Services, run_id: str | None) -> str:
@@ -66,7 +85,7 @@ def view(services: Services, wanted: Wanted, colour_by: figures.MatrixColour) ->
         yield PointsView(why, [])
         return
     wanted = _drawable(services, wanted)
-    if wanted.method not in AT_ONCE and not services.remembers(_key(services, wanted)):
+    if (wanted.steps or wanted.method not in AT_ONCE) and not services.remembers(_key(services, wanted)):
         first = _view(services, Wanted(wanted.runs, wanted.products, "pca", wanted.dims), colour_by)
         name, drawn = figures.METHOD_NAMES[wanted.method], first.figures
         for ticks, step in enumerate(in_background(lambda on_progress: _groups(services, wanted))):
@@ -101,7 +120,7 @@ def look_into(services: Services, wanted: Wanted, place: int) -> MatrixView:
     if not 0 <= place < len(points):
         return MatrixView("")
     point = points[place]
-    found = matrices(adapter_weights(services, point["run"]), point["run"], products=wanted.products)
+    found = _members(services, point["run"], point.get("step"), wanted.products)
     own = next(one for one in found if one.describe().items() <= point.items())
     measured = spectrum(own.right) if own.left is None else product_spectrum(own.left, own.right)
     family = [one for one in found if one.module == own.module and one.kind == own.kind]
@@ -111,15 +130,30 @@ def look_into(services: Services, wanted: Wanted, place: int) -> MatrixView:
         f"{measured.effective_rank:.2f} of {len(measured.singular_values)}.",
         figures.singular_values(measured.singular_values, measured.effective_rank, name),
         _siblings(family) if len(family) > 1 else "",
+        (own.run, own.module, own.head) if own.head is not None and own.kind != "A" and len(family) > 1 else None,
     )
 
 
 def adapter_weights(services: Services, run_id: str) -> Weights:
     """A's and heads of a run's adapter, read once for all sessions."""
-    from hydralora.analysis import read_weights
-
     run = services.run(run_id)
     return services.remember(("weights", run_id, run.state()["adapter_hash"]), lambda: read_weights(run.adapter))
+
+
+def _steps(services: Services, run_id: str) -> list[int | None]:
+    """A few of the steps at which a run kept its matrices, and None for the adapter itself; that one alone without
+    any."""
+    kept = list(saved_snapshots(services.run(run_id).snapshots))[:-1]  # the last is the adapter
+    every = max(1, -(-len(kept) // (STEPS_SHOWN - 1)))
+    return [*kept[::every], None]
+
+
+def _members(services: Services, run_id: str, step: int | None, products: bool) -> list[Matrix]:
+    if step is None:
+        return matrices(adapter_weights(services, run_id), run_id, products=products)
+    folder = services.run(run_id).snapshots
+    weights = services.remember(("snapshot", run_id, step), lambda: read_weights(folder, saved_snapshots(folder)[step]))
+    return matrices(weights, run_id, step, products)
 
 
 def _siblings(family: Sequence[Matrix]) -> str:
@@ -142,7 +176,7 @@ def _view(services: Services, wanted: Wanted, colour_by: figures.MatrixColour) -
 def _drawable(services: Services, wanted: Wanted) -> Wanted:
     """Those of the runs that have an adapter."""
     runs = tuple(run_id for run_id in dict.fromkeys(wanted.runs) if services.run(run_id).has_adapter)
-    return Wanted(runs, wanted.products, wanted.method, wanted.dims, wanted.neighbours, wanted.seed)
+    return replace(wanted, runs=runs)
 
 
 def _points(groups: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -159,7 +193,8 @@ def _groups(services: Services, wanted: Wanted) -> list[dict[str, Any]]:
         found = [
             one
             for run_id in wanted.runs
-            for one in matrices(adapter_weights(services, run_id), run_id, products=wanted.products)
+            for step in (_steps(services, run_id) if wanted.steps else [None])
+            for one in _members(services, run_id, step, wanted.products)
         ]
         return project_matrices(found, wanted.method, wanted.dims, wanted.seed, wanted.neighbours)
 

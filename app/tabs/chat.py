@@ -13,7 +13,7 @@ from app.actions.train import run_choices
 from app.components.plot import plot_panel
 from app.components.tokens import EMPTY, token_strip
 from app.services import MODEL_QUEUE, Services
-from app.tabs import steering
+from app.tabs import heads_alone, steering
 from app.tabs.buttons import upload_button
 from app.tabs.messages import LATEST, QUIET, say, sentence, shown, shown_stream
 from hydralora.generation import Sampling
@@ -54,6 +54,7 @@ class _Parts:
     reading: gr.HTML
     bars: gr.HTML
     heatmap: gr.HTML
+    load: gr.HTML
     weighed: gr.Dataframe
     status: gr.HTML
     sampling: list[Any]
@@ -66,7 +67,12 @@ class _Parts:
     def shown(self) -> list[Any]:
         """What a view of the conversation fills."""
         columns = [part for key in actions.COLUMNS for part in (self.titles[key], self.chatbots[key], self.strips[key])]
-        return [self.answers, self.histories, *columns, self.bars, self.heatmap, self.status]
+        return [self.answers, self.histories, *columns, *self.gates, self.status]
+
+    @property
+    def gates(self) -> list[gr.HTML]:
+        """What the gates are drawn in."""
+        return [self.bars, self.heatmap, self.load]
 
 
 def build(services: Services, dataset: gr.Dropdown, run: gr.Dropdown, model: gr.Dropdown, tab: gr.Tab) -> None:
@@ -75,6 +81,7 @@ def build(services: Services, dataset: gr.Dropdown, run: gr.Dropdown, model: gr.
     _wire_conversation(services, parts, run, model)
     _wire_files(services, parts)
     _wire_tokens(services, parts)
+    heads_alone.build(services, run, parts.system)
 
 
 def _widgets() -> _Parts:
@@ -124,6 +131,9 @@ def _widgets() -> _Parts:
     with gr.Row():
         bars = plot_panel("bars", "Gate of each head", empty="Gates of the newest token are drawn here.")
         heatmap = plot_panel("heatmap", "Gates by layer and head", empty="Gates by layer and head are drawn here.")
+        load = plot_panel(
+            "load-so-far", "Mean gates of the answer, by layer and head", empty="The mean of the answer is drawn here."
+        )
     weighed = gr.Dataframe(
         headers=["token that could have come", "probability"],
         interactive=False,
@@ -173,6 +183,7 @@ def _widgets() -> _Parts:
         reading=reading,
         bars=bars,
         heatmap=heatmap,
+        load=load,
         weighed=weighed,
         status=status,
         sampling=sampling,
@@ -278,7 +289,7 @@ def _wire_conversation(services: Services, parts: _Parts, run: gr.Dropdown, mode
     parts.stop.click(None, None, None, cancels=[typed, row, repeated])
     empty = ["", [], EMPTY] * len(actions.COLUMNS)
     parts.clear.click(
-        lambda: ({}, {}, *empty, "", "", "", "", "", gr.Dataframe(visible=False)),
+        lambda: ({}, {}, *empty, *[""] * (len(parts.gates) + 3), gr.Dataframe(visible=False)),
         None,
         [*parts.shown, parts.reading, parts.expected, parts.weighed],
         cancels=[typed, row, repeated],
@@ -321,9 +332,9 @@ def _wire_tokens(services: Services, parts: _Parts) -> None:
         def pick(answers: dict[str, str], event: gr.EventData, key: str = key) -> tuple:
             seen = actions.pick(services, answers.get(key, ""), int(event._data["index"]))
             table = gr.Dataframe(value=seen.alternatives, visible=bool(seen.alternatives))
-            return seen.bars, seen.heatmap, say(seen.sentence), table
+            return *_drawn(seen.gates), say(seen.sentence), table
 
-        strip.pick(pick, parts.answers, [parts.bars, parts.heatmap, parts.reading, parts.weighed], **QUIET)
+        strip.pick(pick, parts.answers, [*parts.gates, parts.reading, parts.weighed], **QUIET)
 
 
 def _shown(view: actions.ChatView) -> tuple:
@@ -334,7 +345,11 @@ def _shown(view: actions.ChatView) -> tuple:
         values += [say(found.title), _displayed(found.messages), found.strip] if found else [gr.skip()] * 3
     ids = {key: one.answer_id for key, one in view.columns.items()}
     said = {key: one.messages for key, one in view.columns.items()}
-    return ids, said, *values, view.bars, view.heatmap, say(view.status)
+    return ids, said, *values, *_drawn(view.gates), say(view.status)
+
+
+def _drawn(gates: actions.GateFigures) -> tuple[str, str, str]:
+    return gates.bars, gates.heatmap, gates.load
 
 
 def _chatbot(key: str) -> gr.Chatbot:

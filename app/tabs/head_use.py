@@ -24,14 +24,7 @@ def build(services: Services, run: gr.Dropdown) -> None:
     )
     figure = plot_panel("use-figure", "Mean gate of each head on each component")
     head = gr.Radio([], value=None, label="Tokens that one head takes most", visible=False, elem_id="use-head")
-    table = gr.Dataframe(
-        headers=actions.TOKEN_COLUMNS,
-        interactive=False,
-        wrap=True,
-        visible=False,
-        elem_id="use-tokens",
-        label="The token, what stands around it, and the row of the file it is in",
-    )
+    behind = behind_a_head("use")
     asked = [run, of, module]
 
     @shown_stream
@@ -56,16 +49,40 @@ def build(services: Services, run: gr.Dropdown) -> None:
             yield from measure(request, run_id, of, module)
 
     @shown
-    def tokens(run_id: str, head: int | None, module: str) -> dict:
-        found = actions.tokens(services, run_id, head - 1, module) if head else []
-        return gr.update(value=found, visible=bool(found))
+    def look_behind(run_id: str, head: int | None, module: str) -> list[dict]:
+        return seen_behind(services, run_id, head - 1 if head else None, module)
 
     def forget() -> tuple:
         hidden = gr.update(visible=False)
-        return say("Another run is chosen. Read its held-out rows to see its heads."), hidden, hidden, hidden
+        return say("Another run is chosen. Read its held-out rows to see its heads."), hidden, hidden, *(hidden,) * 2
 
     outputs = [told, figure, module, head]
     start.click(measure, asked, outputs, **QUIET)
     gr.on([of.change, module.change], again, asked, outputs, **LATEST)
-    gr.on([head.change, module.change], tokens, [run, head, module], table, **LATEST)
-    run.change(forget, None, [told, figure, head, table], **QUIET)
+    gr.on([head.change, module.change], look_behind, [run, head, module], behind, **LATEST)
+    run.change(forget, None, [told, figure, head, *behind], **QUIET)
+
+
+def behind_a_head(elem_id: str) -> list[gr.Dataframe]:
+    """Where the tokens that a head takes most, and the training rows that use it most, are shown; hidden at first."""
+    tables = (
+        ("tokens", actions.TOKEN_COLUMNS, "Held-out tokens that this head takes most, with what stands around them"),
+        ("rows", actions.ROW_COLUMNS, "Training rows that use this head most"),
+    )
+    return [
+        gr.Dataframe(
+            headers=headers, interactive=False, wrap=True, visible=False, elem_id=f"{elem_id}-{name}", label=label
+        )
+        for name, headers, label in tables
+    ]
+
+
+def seen_behind(services: Services, run_id: str | None, head: int | None, module: str) -> list[dict]:
+    """Updates of `behind_a_head`; hidden where no head is chosen, or the run's rows were not read yet."""
+    if not run_id or head is None or not actions.is_measured(services, run_id):
+        return [gr.update(visible=False)] * 2
+    found = (
+        actions.tokens(services, run_id, head, module),
+        actions.training_rows(services, run_id, head, module),
+    )
+    return [gr.update(value=rows, visible=bool(rows)) for rows in found]

@@ -41,10 +41,10 @@ class Kept:
         for name, field in fields.items():
             self.keep(name, field.change, field)
 
-    def restore(self, page: gr.Blocks, fn: Callable, outputs: Sequence[Any]) -> None:
+    def restore(self, page: gr.Blocks, fn: Callable, outputs: Sequence[Any]) -> Any:
         """Fill `outputs` by fn(what was kept) when the page opens; from then on, and not before, `keep` may write.
 
-        Called before the page's other listeners to its opening, it need not wait for them.
+        Called before the page's other listeners to its opening, it need not wait for them. Returns the event after it.
         """
         opened = page.load(fn, self.state, list(outputs), **QUIET)
         key = json.dumps(self.state.storage_key)
@@ -52,7 +52,7 @@ class Kept:
             f"kept => {{ const held = (window.held ??= {{}})[{key}] = {{...kept, ...window.early?.[{key}]}}; "
             "return [{...held}]; }"
         )
-        opened.then(None, self.state, self.state, js=begin, **QUIET)
+        return opened.then(None, self.state, self.state, js=begin, **QUIET)
 
 
 def kept(key: str) -> Kept:

@@ -37,12 +37,18 @@ def shown(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def shown_stream(function: Callable[P, Iterator[Any]]) -> Callable[P, Iterator[Any]]:
-    """The same for a handler that yields."""
+    """The same for a handler that yields; one that yields nothing changes nothing, where Gradio would empty all that
+    the handler fills."""
 
     @wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> Iterator[Any]:
+        said = False
         with _translated():
-            yield from function(*args, **kwargs)
+            for update in function(*args, **kwargs):
+                said = True
+                yield update
+        if not said:
+            yield gr.skip()
 
     return run
 

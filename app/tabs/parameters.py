@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import gradio as gr
 
 from app.services import Services
-from app.tabs import head_use, heads, points, trajectory
+from app.tabs import breakdown, head_use, heads, points, trajectory
 
 
 @dataclass(frozen=True)
@@ -23,4 +23,6 @@ def build(services: Services, run: gr.Dropdown, tab: gr.Tab) -> ParametersTab:
             trajectory.build(services, run, trajectory_view)
         with gr.Tab("Components and heads", id="use"):
             head_use.build(services, run)
+        with gr.Tab("Breakdown", id="breakdown") as breakdown_view:
+            breakdown.build(services, run, breakdown_view)
     return ParametersTab(gr.Button("Next: talk to it", elem_id="to-chat"))

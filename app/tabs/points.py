@@ -6,9 +6,11 @@ from typing import Any
 import gradio as gr
 
 from app.actions import points as actions
+from app.actions.head_use import is_measured
 from app.actions.train import run_choices
 from app.components.plot import plot_panel, selected_ids
 from app.services import Services
+from app.tabs.head_use import behind_a_head, seen_behind
 from app.tabs.messages import LATEST, QUIET, say, sentence, shown, shown_stream
 from hydralora.figures import METHOD_NAMES, MatrixColour
 from hydralora.projection import NEIGHBOURS, Method
@@ -26,7 +28,7 @@ def build(services: Services, run: gr.Dropdown, tab: gr.Tab, view_tab: gr.Tab) -
             min_width=220,
         )
         colour = gr.Radio(
-            ["head", "kind", "layer", "module", "run"],
+            ["head", "kind", "layer", "module", "run", "step"],
             value="head",
             label="Colour by",
             elem_id="ab-colour",
@@ -59,13 +61,14 @@ def build(services: Services, run: gr.Dropdown, tab: gr.Tab, view_tab: gr.Tab) -
     with gr.Row():
         values = plot_panel("ab-spectrum", "Singular values of the matrix")
         siblings = plot_panel("ab-siblings", "Cosines with the module's other heads")
+    behind = behind_a_head("ab")
     table = gr.Dataframe(headers=actions.COLUMNS, interactive=False, elem_id="ab-points", label=NOTHING, max_height=320)
-    asked: list[Any] = [run, others, what, method, dims, neighbours, seed]
+    asked: list[Any] = [run, others, what, method, dims, neighbours, seed, colour]
 
     @shown_stream
-    def show(request: gr.Request, colour: MatrixColour, *held: Any) -> Iterator[tuple]:
+    def show(request: gr.Request, *held: Any) -> Iterator[tuple]:
         is_newest = services.newest(request.session_hash or "", "points")
-        for view in actions.view(services, _wanted(*held), colour):
+        for view in actions.view(services, _wanted(*held), held[-1]):
             if not is_newest():
                 return
             if view.figures is None:
@@ -84,10 +87,14 @@ def build(services: Services, run: gr.Dropdown, tab: gr.Tab, view_tab: gr.Tab) -
     def pick(event: gr.EventData, *held: Any) -> tuple:
         ids = selected_ids(event)
         seen = actions.look_into(services, _wanted(*held), ids[0]) if ids else actions.MatrixView("")
+        run_id, module, head = seen.head or (None, "", None)
+        unread = run_id is not None and not is_measured(services, run_id)
+        more = " Read held-out rows, in Components and heads, to see the tokens and rows behind it." if unread else ""
         return (
-            say(seen.sentence),
+            say(seen.sentence + more),
             gr.update(value=seen.spectrum, visible=bool(seen.spectrum)),
             gr.update(value=seen.siblings, visible=bool(seen.siblings)),
+            *seen_behind(services, run_id, head, module),
             select(event, *held),
         )
 
@@ -98,15 +105,22 @@ def build(services: Services, run: gr.Dropdown, tab: gr.Tab, view_tab: gr.Tab) -
 
     def forget() -> tuple:
         closed = gr.update(value="", visible=False)
-        return say("Click a point to look into its matrix."), closed, closed, gr.update(value=[], label=NOTHING)
+        hidden = [gr.update(visible=False)] * len(behind)
+        return (
+            say("Click a point to look into its matrix."),
+            closed,
+            closed,
+            *hidden,
+            gr.update(value=[], label=NOTHING),
+        )
 
     gr.on([tab.select, view_tab.select, run.change], other_runs, [run, others], others, **LATEST)
-    drawing = [tab.select, view_tab.select, colour.change, *(field.change for field in asked)]
-    gr.on(drawing, show, [colour, *asked], [*panels, caption], **LATEST)
-    gr.on([field.change for field in asked], forget, None, [about, values, siblings, table], **QUIET)
+    drawing = [tab.select, view_tab.select, *(field.change for field in asked)]
+    gr.on(drawing, show, asked, [*panels, caption], **LATEST)
+    gr.on([field.change for field in asked], forget, None, [about, values, siblings, *behind, table], **QUIET)
     for panel in panels:  # gr.on takes no custom events
         panel.lasso(select, asked, table, api_visibility="private")
-        panel.pick(pick, asked, [about, values, siblings, table], api_visibility="private")
+        panel.pick(pick, asked, [about, values, siblings, *behind, table], api_visibility="private")
 
 
 def _wanted(
@@ -117,8 +131,8 @@ def _wanted(
     dims: int,
     neighbours: float | None,
     seed: float | None,
+    colour: MatrixColour,
 ) -> actions.Wanted:
     runs = (run_id, *others) if run_id else ()
-    return actions.Wanted(
-        runs, what == "products", method, dims, int(neighbours) if neighbours else None, int(seed or 0)
-    )
+    near = int(neighbours) if neighbours else None
+    return actions.Wanted(runs, what == "products", method, dims, near, int(seed or 0), steps=colour == "step")

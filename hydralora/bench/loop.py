@@ -19,7 +19,7 @@ class LoopLayer(nn.Module):
         super().__init__()
         name = active_adapter(layer)
         self.base_layer = layer.base_layer
-        self.A = layer.hydra_A[name]
+        self.A: Any = layer.hydra_A[name]
         self.heads = nn.ModuleList(_linear(head.T) for head in layer.hydra_B[name])
         self.router: Any = layer.hydra_router[name]
         self.dropout = nn.Dropout(layer.adapters[name].lora_dropout)
@@ -27,13 +27,14 @@ class LoopLayer(nn.Module):
         self.scaling = layer.adapters[name].scaling
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(..., in) -> (..., out)."""
+        """(..., in) -> (..., out), in the base layer's dtype; the adapter computes in its own, as in PEFT's LoRA."""
+        result = self.base_layer(x)
+        dtype, x = result.dtype, x.to(self.A.weight.dtype)
         features = x if self.reads_input else self.A(self.dropout(x))
         gates = torch.softmax(self.router.logits(features), dim=-1)  # (..., N)
-        result = self.base_layer(x)
         for i, head in enumerate(self.heads):
             result = result + gates[..., i].unsqueeze(-1) * head(self.A(self.dropout(x))) * self.scaling
-        return result
+        return result.to(dtype)
 
 
 def loop_over_heads(model: Any) -> Any:

@@ -27,8 +27,9 @@ def gate_bars(gates: Sequence[float]) -> str:
     )
 
 
-def gate_heatmap(modules: Sequence[str], gates: Sequence[Sequence[float]]) -> str:
-    """Gates of one token: a column for each layer, a row for each head and kind of module."""
+def gate_heatmap(modules: Sequence[str], gates: Sequence[Sequence[float]], of: str = "the token") -> str:
+    """Gates (modules, N) of one token, or the mean of several: a column for each layer, a row for each head and kind of
+    module."""
     kinds = list(dict.fromkeys(module.rpartition(".")[2] for module in modules))
     layers = list(dict.fromkeys(block_index(module) for module in modules))
     count = len(gates[0])
@@ -52,7 +53,7 @@ def gate_heatmap(modules: Sequence[str], gates: Sequence[Sequence[float]]) -> st
                 customdata=[[label.partition("</span> ")[2]] * len(layers) for label in labels],
             )
         ],
-        title="Gates by layer and head",
+        title=f"Gates of {of}, by layer and head",
         xaxis={"title": {"text": "layer"}, "type": "category"},
         yaxis={
             "tickmode": "array",

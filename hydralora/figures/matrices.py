@@ -9,7 +9,7 @@ from hydralora.errors import ConfigError
 from hydralora.figures.base import METHOD_NAMES, figure_json, short
 from hydralora.figures.palette import A_COLOUR, A_MARK, NEUTRAL, head_colour, head_mark, head_name
 
-MatrixColour = Literal["head", "kind", "layer", "module", "run"]
+MatrixColour = Literal["head", "kind", "layer", "module", "run", "step"]
 Measure = Literal["similarity", "norm", "effective_rank", "moved"]
 KINDS = {"A": "A", "head": "B (heads)", "product": "B·A"}
 MEASURES: dict[Measure, str] = {
@@ -160,12 +160,14 @@ def _solid_mark(mark: str) -> str:
 
 def _traces(points: Sequence[dict[str, Any]], colour_by: str) -> list[tuple[str, list[dict[str, Any]], dict]]:
     """(name, points, marker) of every trace."""
-    if colour_by == "layer":
+    if colour_by in ("layer", "step"):
+        values = [point.get(colour_by) for point in points]
+        end = 1 + max((value for value in values if value is not None), default=-1)  # the adapter itself, behind all
         scale = {
-            "color": [point["layer"] or 0 for point in points],
+            "color": [(end if colour_by == "step" else 0) if value is None else value for value in values],
             "colorscale": "Viridis",
             "showscale": True,
-            "colorbar": {"title": {"text": "layer"}, "thickness": 12},
+            "colorbar": {"title": {"text": colour_by}, "thickness": 12},
             "size": 8,
             "symbol": [A_MARK if point["kind"] == "A" else head_mark(point["head"]) for point in points],
         }
@@ -176,6 +178,9 @@ def _traces(points: Sequence[dict[str, Any]], colour_by: str) -> list[tuple[str,
     out = []
     for i, (name, members) in enumerate(groups.items()):
         style: dict[str, Any] = {"color": NEUTRAL[i % len(NEUTRAL)], "symbol": head_mark(i), "size": 8}
+        if colour_by == "run":
+            style["color"] = head_colour(i)
+            style["symbol"] = [A_MARK if point["kind"] == "A" else head_mark(i) for point in members]
         if name == "A":
             style |= {"color": A_COLOUR, "symbol": A_MARK}
         elif colour_by == "head":

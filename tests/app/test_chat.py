@@ -1,6 +1,7 @@
 """The Chat tab: who answers, with which gates, beside whom; and answers kept in files."""
 
 import json
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -56,14 +57,25 @@ def test_a_token_is_looked_at_with_its_gates_and_what_else_could_have_come(
     answer = services.answer(column.answer_id)
     first = len(answer.prompt)
     seen = chat.pick(services, column.answer_id, first)
-    gates = json.loads(seen.bars)["data"][0]["y"]
+    gates = json.loads(seen.gates.bars)["data"][0]["y"]
     assert gates == pytest.approx(chat.mean_over_layers(answer.tokens[0]))
     assert sum(gates) == pytest.approx(1, abs=1e-5)
     assert seen.sentence.startswith(f"Token 1 of {len(answer.tokens)}")
-    assert len(json.loads(seen.heatmap)["data"][0]["x"]) == 2  # layers
+    assert len(json.loads(seen.gates.heatmap)["data"][0]["x"]) == 2  # layers
     assert len(seen.alternatives) == chat.ALTERNATIVES
     assert chat.pick(services, column.answer_id, 0).sentence.startswith(f"Token 1 of {first} of the question")
     assert "newest" in chat.pick(services, column.answer_id, -1).sentence
+
+
+def test_the_heatmap_of_the_answer_is_its_mean(services: Services, finished: FinishedRun) -> None:
+    view = talk(services, finished, ["run"])
+    answer = services.answer(view.columns["run"].answer_id)
+    drawn = json.loads(view.gates.load)["data"][0]
+    mean = torch.tensor([token.gates for token in answer.tokens]).mean(0)  # (modules, N)
+    for row, label in zip(drawn["z"], drawn["customdata"], strict=True):
+        head, kind = re.fullmatch(r"head (\d+), (\w+)", label[0]).groups()  # type: ignore[union-attr]
+        own = [i for i, module in enumerate(answer.modules) if module.endswith(kind)]
+        assert row == pytest.approx(mean[own, int(head) - 1].tolist(), abs=1e-6)
 
 
 def test_the_base_column_is_a_base_that_was_never_adapted(

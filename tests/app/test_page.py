@@ -1,7 +1,17 @@
 """The page as a whole: it builds, and nothing of it is a public endpoint."""
 
+import json
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import gradio as gr
+import httpx
+import pytest
+
 from app.forms import values
 from app.services import Services
+from app.tabs.messages import shown_stream
 from app.ui import build
 from hydralora.figures.palette import HEAD_COLOURS, HEAD_MARKS
 
@@ -19,3 +29,25 @@ def test_zero_in_an_optional_number_is_none() -> None:
 
 def test_heads_differ_by_colour_and_by_mark() -> None:
     assert len(set(HEAD_COLOURS)) == len(set(HEAD_MARKS)) == 8
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_handler_that_yields_nothing_empties_nothing(count: int) -> None:
+    @shown_stream
+    def silent() -> Iterator[Any]:
+        yield from ()
+
+    with gr.Blocks(analytics_enabled=False) as page:
+        filled = [gr.Textbox("there") for _ in range(count)]
+        page.load(silent, None, filled)
+    _, url, _ = page.launch(prevent_thread_lock=True, quiet=True)
+    try:
+        session = uuid.uuid4().hex
+        asked = {"data": [], "fn_index": 0, "session_hash": session}
+        httpx.post(f"{url}gradio_api/queue/join", json=asked).raise_for_status()
+        with httpx.stream("GET", f"{url}gradio_api/queue/data", params={"session_hash": session}) as answer:
+            told = [json.loads(line.removeprefix("data:")) for line in answer.iter_lines() if line]
+    finally:
+        page.close()
+    values = [message["output"]["data"] for message in told if message["msg"] == "process_generating"]
+    assert values[0] == [{"__type__": "update"}] * count

@@ -1,7 +1,9 @@
 """The Parameters tab's views: every matrix once, the right one behind a point, and what is not there said."""
 
 import json
+import re
 import time
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -70,6 +72,20 @@ def test_a_point_is_looked_into(services: Services, finished: FinishedRun) -> No
     values = json.loads(seen.spectrum)["data"][0]["y"]
     assert "bdata" in values or len(values) == 4
     assert points.look_into(services, wanted, 10_000).sentence == ""
+
+
+def test_by_step_the_matrices_are_drawn_as_they_learnt(services: Services, finished: FinishedRun) -> None:
+    wanted = Wanted((finished.run.id,), steps=True)
+    (*_, view) = points.view(services, wanted, "step")
+    traces = drawn(view)
+    count = points.STEPS_SHOWN * MATRICES
+    ids = sorted(i for trace in traces for i in trace["customdata"])
+    assert ids == list(range(count))
+    rows = points.rows(services, wanted, range(count))
+    steps = [int(found[1]) if (found := re.search(r"step (\d+)$", row[1])) else None for row in rows]
+    assert Counter(steps) == dict.fromkeys([0, 3, 6, 9, None], MATRICES)
+    begun = points.look_into(services, wanted, steps.index(0))
+    assert begun.sentence.startswith(rows[steps.index(0)][1])
 
 
 def test_runs_are_drawn_together(services: Services, finished: FinishedRun) -> None:

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from app.processes import OnProgress, in_process
 from hydralora import DatasetError, HydraError
@@ -17,6 +18,10 @@ from hydralora.recipe import ComponentSettings
 def whose(number: int, on_progress: OnProgress) -> tuple[int, int]:
     on_progress(number, 10)
     return os.getpid(), number
+
+
+def counts(number: int, on_progress: OnProgress) -> torch.Tensor:
+    return torch.arange(number)
 
 
 def fails(on_progress: OnProgress) -> None:
@@ -42,6 +47,11 @@ def test_it_runs_elsewhere_and_tells_its_progress() -> None:
     assert process != os.getpid()
     assert number == 7
     assert (7, 10) in told
+
+
+def test_a_tensor_outlives_the_process_that_made_it() -> None:
+    found = in_process(counts, 5, on_progress=lambda done, total: None)
+    assert found.tolist() == [0, 1, 2, 3, 4]
 
 
 def test_what_goes_wrong_there_is_raised_here() -> None:

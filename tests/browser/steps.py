@@ -48,3 +48,23 @@ def lasso(page: Page, plot: Locator) -> None:
     for x, y in ((right, top), (right, bottom), (left, bottom), (left, top + 4)):
         page.mouse.move(x, y, steps=6)
     page.mouse.up()
+
+
+def click_point(page: Page, elem_id: str, trace: int = 0, point: int = 0) -> None:
+    """Click a point of a figure in two dimensions, where it is drawn."""
+    plot = page.locator(f"#{elem_id} .plot")
+    plot.scroll_into_view_if_needed()
+    page.wait_for_timeout(500)
+    at = plot.evaluate(
+        """(graph, [trace, point]) => {
+          const {xaxis, yaxis} = graph._fullLayout;
+          const found = graph.calcdata[trace][0].trace;
+          const box = graph.getBoundingClientRect();
+          const place = (axis, values) => axis._offset + axis.d2p(values[point]);
+          return [box.left + place(xaxis, found.x), box.top + place(yaxis, found.y)];
+        }""",
+        [trace, point],
+    )
+    page.mouse.move(*at)
+    page.wait_for_timeout(200)
+    page.mouse.click(*at)

@@ -172,6 +172,24 @@ def test_a_run_goes_from_a_preset_through_a_stop_to_its_resumption(page: Page, a
     assert seen.errors == []
 
 
+def test_a_recipe_is_opened_and_a_wrong_one_refused(page: Page, app: App, tmp_path: Path, seen: Seen) -> None:
+    open_tab(page, "3 Train")
+    page.get_by_role("button", name="The same from a terminal").click()
+    file = tmp_path / "mine.yaml"
+    settings = "method: lora\ntuner: {r: 3}\ntraining: {max_steps: 17}\n"
+    file.write_text(f"model: tiny\ndata: {{train: {demo_file('train')}}}\n{settings}", encoding="utf-8")
+    opened = page.locator("input[data-testid='Open a recipe-upload-button']")
+    opened.set_input_files(file)
+    expect(page.locator("#training-max_steps input")).to_have_value("17")
+    expect(page.locator("#recipe")).to_contain_text("method: lora")
+    expect(page.locator("#plan")).to_contain_text("LoRA")
+    file.write_text("model: tiny\ntuner: {rank: 3}\n", encoding="utf-8")
+    opened.set_input_files(file)
+    expect(page.get_by_test_id("toast-body").filter(has_text="rank").first).to_be_visible()
+    expect(page.locator("#training-max_steps input")).to_have_value("17")
+    assert seen.errors == []
+
+
 def test_a_waiting_run_is_moved_and_taken_out_of_the_queue(
     two_runs: list[Run], page: Page, app: App, seen: Seen
 ) -> None:

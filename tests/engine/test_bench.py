@@ -34,6 +34,15 @@ def test_the_loop_is_the_same_function(settings: dict[str, Any], ids: torch.Tens
     torch.testing.assert_close(looped(ids).logits, wanted, atol=1e-4, rtol=1e-4)
 
 
+@torch.no_grad()
+def test_the_loop_competes_on_a_base_in_half_precision_too(ids: torch.Tensor) -> None:
+    model = shake(adapt(tiny_llama().to(torch.bfloat16), num_heads=5))
+    wanted = model(ids).logits
+    found = loop_over_heads(model)(ids).logits
+    assert found.dtype == wanted.dtype == torch.bfloat16
+    torch.testing.assert_close(found, wanted, atol=5e-2, rtol=5e-2)
+
+
 def test_ratios_are_paired_by_round() -> None:
     rounds = Rounds({"mine": [1.0, 20.0, 3.0], "rival": [2.0, 40.0, 3.0]})
     assert rounds.ratio("mine", "rival") == {"median": 0.5, "p10": 0.5, "p90": pytest.approx(0.9), "n": 3}

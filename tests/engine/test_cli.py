@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -244,7 +245,10 @@ def test_stop_asks_the_worker(tmp_path: Path, make_recipe: Any) -> None:
     state = printed("show", run.id, "--workspace", tmp_path)
     assert told == state | {"run": run.id, "folder": str(run.folder)}
     assert run.stop_requested
+    assert not run.measure_requested
     assert printed("show", run.id, "--workspace", tmp_path)["state"] == "stopping"
+    printed("stop", run.id, "--measure", "--workspace", tmp_path)
+    assert run.measure_requested
 
 
 def test_analyze(finished: FinishedRun) -> None:
@@ -261,6 +265,16 @@ def test_analyze(finished: FinishedRun) -> None:
     assert all("z" in point for group in wide["groups"] for point in group["points"])
 
 
+def test_products_as_a_page(finished: FinishedRun, tmp_path: Path) -> None:
+    page = tmp_path / "points.html"
+    found = printed("analyze", finished.run.folder, "--products", "--html", page)
+    points = [point for group in found["groups"] for point in group["points"]]
+    assert len(points) == 6 * 3
+    text = page.read_text(encoding="utf-8")
+    assert "Plotly.newPlot" in text
+    assert not re.search(r"""(src|href)=["']https?:""", text)
+
+
 def test_chat(finished: FinishedRun) -> None:
     ask = ("chat", finished.run.folder, "--prompt", "name fruit number aa", "--max-new-tokens", "6")
     answer = printed(*ask)
@@ -274,6 +288,21 @@ def test_chat(finished: FinishedRun) -> None:
         assert len(token["gates"]) == 6
         assert all(len(row) == 3 and math.isclose(sum(row), 1, abs_tol=1e-5) for row in token["gates"])
     assert hydralora(*ask).stdout == answer["text"] + "\n"
+
+
+def test_a_steered_answer_is_saved_and_replayed(finished: FinishedRun, tmp_path: Path) -> None:
+    file, page = tmp_path / "trace.json", tmp_path / "trace.html"
+    ask = ("chat", finished.run.folder, "--prompt", "name fruit number aa", "--max-new-tokens", "6")
+    answer = printed(*ask, "--pin", "1", "--save", file)
+    assert all(row == [0, 1, 0] for token in answer["tokens"] for row in token["gates"])
+    again = printed("trace", "replay", file, "--html", page)
+    assert again["tokens"] == answer["tokens"]
+    assert again["steering"] == answer["steering"]
+    assert hydralora("trace", "replay", file).stdout == answer["text"] + "\n"
+    assert "name fruit number aa" in page.read_text(encoding="utf-8")
+    refused = hydralora("chat", finished.run.folder, "--prompt", "x", "--pin", "7")
+    assert refused.exit_code == 1
+    assert "config error: steering" in refused.stderr
 
 
 def wrong_recipe(folder: Path) -> Path:

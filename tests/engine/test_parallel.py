@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -31,6 +30,7 @@ from hydralora.recipe import LaunchSettings, Recipe, load_recipe
 from hydralora.runs import Run
 from hydralora.trainer import training_arguments
 from tests.tiny_model import adapt, tiny_llama
+from tests.waiting import wait_until
 
 Make = Callable[..., Recipe]
 TORCHRUN = ("TORCHELASTIC_RUN_ID", "RANK", "WORLD_SIZE")
@@ -74,13 +74,6 @@ def processes_of(run: Run, rank: str | None = None) -> list[psutil.Process]:
         except psutil.Error:
             continue
     return found
-
-
-def wait_until(condition: Callable[[], Any], seconds: float = 90) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it took too long"
-        time.sleep(0.05)
 
 
 def at_work(jobs: JobManager, recipe: Recipe) -> Run:

@@ -10,7 +10,7 @@ from sklearn.metrics import mutual_info_score
 from hydralora.data.examples import Example
 from hydralora.data.templates import Encoded, encode
 from hydralora.gates import record_gates
-from hydralora.probing import HeadUse, head_use, token_gates
+from hydralora.probing import HeadUse, head_use, probe
 from tests.tiny_model import adapt, shake, tiny_llama
 
 PAIRS = [("a", "oak"), ("bb b", "elm"), ("c", "ash"), ("d dd", "fir"), ("e", "yew"), ("f", "bay tree")]
@@ -95,7 +95,10 @@ def test_rows_without_a_group_don_t_count() -> None:
 def test_the_tokens_a_head_takes_most_are_those_of_its_largest_gates(
     model: Any, rows: list[Encoded], tokenizer: Any
 ) -> None:
-    found = token_gates(model, rows, tokenizer.pad_token_id)
+    told: list[tuple[int, int]] = []
+    use, found = probe(model, rows, tokenizer.pad_token_id, lambda *far: told.append(far))
+    assert told[-1] == (len(rows), len(rows))
+    assert np.array_equal(use.mean, head_use(model, rows, tokenizer.pad_token_id).mean)
     for i, row in enumerate(rows):
         assert np.allclose(found.gates[i], gates_of(model, row).numpy(), atol=2e-3)
     module = found.modules[1]

@@ -1,0 +1,68 @@
+"""The paper's breakdown, on the run's own rows."""
+
+from collections.abc import Iterator
+
+import gradio as gr
+
+from app.actions import breakdown as actions
+from app.components.plot import plot_panel
+from app.services import Services
+from app.tabs.messages import LATEST, QUIET, say, sentence, shown, shown_stream
+from hydralora.breakdown import STEPS
+from hydralora.figures import METHOD_NAMES
+from hydralora.projection import Method
+
+LOOK_SECONDS = 2
+
+
+def build(services: Services, run: gr.Dropdown, view_tab: gr.Tab) -> None:
+    with gr.Row():
+        start = gr.Button(
+            "Train a LoRA for each component", variant="primary", scale=0, min_width=260, elem_id="breakdown-start"
+        )
+        steps = gr.Number(
+            STEPS, label="Steps of each", precision=0, minimum=1, elem_id="breakdown-steps", min_width=120
+        )
+        method = gr.Radio(
+            [(name, method) for method, name in METHOD_NAMES.items()],
+            value="pca",
+            label="Projection",
+            elem_id="breakdown-method",
+            min_width=220,
+        )
+    told = sentence(actions.CLAIM, elem_id="breakdown-sentence")
+    table = gr.Dataframe(
+        headers=actions.COLUMNS, interactive=False, visible=False, elem_id="breakdown-table", label="Separation"
+    )
+    with gr.Row():
+        drawn = "A's and B's of a LoRA for each component"
+        panels = [plot_panel(f"breakdown-{i}", drawn) for i in range(actions.PANELS)]
+    seen, again = gr.State(()), gr.Timer(LOOK_SECONDS, active=False)
+
+    @shown_stream
+    def show(request: gr.Request, run_id: str | None, method: Method, before: tuple) -> Iterator[tuple]:
+        is_newest = services.newest(request.session_hash or "", "breakdown")
+        for view in actions.view(services, run_id, method):
+            if not is_newest():
+                return
+            if view.signature == tuple(before):
+                continue
+            figures = view.figures + [""] * (len(panels) - len(view.figures))
+            yield (
+                gr.update(value=view.signature),
+                gr.update(value=say(view.sentence)),
+                gr.update(interactive=view.ready),
+                gr.update(active=view.working),
+                gr.update(value=view.rows, visible=bool(view.rows)),
+                *(gr.update(value=figure, visible=bool(figure)) for figure in figures),
+            )
+
+    @shown
+    def begin(run_id: str | None, steps: float | None) -> tuple:
+        if run_id:
+            actions.start(services, run_id, int(steps or STEPS))
+        return gr.update(active=True), ()
+
+    outputs = [seen, told, start, again, table, *panels]
+    start.click(begin, [run, steps], [again, seen], **QUIET)
+    gr.on([view_tab.select, run.change, method.change, again.tick], show, [run, method, seen], outputs, **LATEST)

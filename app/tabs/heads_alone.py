@@ -1,0 +1,65 @@
+"""Which head does this? A part of Chat."""
+
+from collections.abc import Iterator
+
+import gradio as gr
+
+from app.actions import heads_alone as actions
+from app.services import MODEL_QUEUE, Services
+from app.tabs.messages import QUIET, say, sentence, shown_stream
+
+
+def build(services: Services, run: gr.Dropdown, system: gr.Textbox) -> None:
+    with gr.Accordion("Which head does this?", open=False, elem_id="alone"):
+        questions = gr.Textbox(
+            "", label="Questions, one in each line", lines=3, max_lines=actions.MOST, elem_id="alone-questions"
+        )
+        with gr.Row():
+            start = gr.Button("Ask each head alone", variant="primary", scale=0, min_width=190, elem_id="alone-start")
+            stop = gr.Button("Stop", scale=0, min_width=90, elem_id="alone-stop")
+            fill = gr.Button("One of each component", scale=0, min_width=190, elem_id="alone-examples")
+        told = sentence(
+            "The router mixes the heads for every token. Here each head of the chosen run answers alone, with the "
+            "whole weight, so that what it has learnt can be read.",
+            elem_id="alone-sentence",
+        )
+        summary = gr.Dataframe(interactive=False, visible=False, wrap=True, elem_id="alone-summary", label="How near")
+        answers = gr.Dataframe(
+            headers=actions.ANSWER_COLUMNS,
+            interactive=False,
+            visible=False,
+            wrap=True,
+            elem_id="alone-answers",
+            label="What each answers",
+        )
+
+    @shown_stream
+    def ask(run_id: str | None, questions: str, system: str) -> Iterator[tuple]:
+        for view in actions.ask(services, run_id, questions, system):
+            yield (
+                gr.update(value=say(view.sentence)),
+                gr.update(value={"headers": view.columns, "data": view.summary}, visible=bool(view.summary)),
+                gr.update(value=view.answers, visible=bool(view.answers)),
+            )
+
+    @shown_stream
+    def examples(run_id: str | None) -> Iterator[tuple]:
+        for step in actions.examples(services, run_id):
+            if isinstance(step, str):
+                yield gr.update(value=say(step)), gr.update()
+            else:
+                yield (
+                    gr.update(value=say(f"{len(step)} questions, held out, one of each component.")),
+                    gr.update(value="\n".join(question.replace("\n", " ") for question in step)),
+                )
+
+    asked = start.click(
+        ask,
+        [run, questions, system],
+        [told, summary, answers],
+        concurrency_id=MODEL_QUEUE,
+        trigger_mode="once",
+        **QUIET,
+    )
+    fill.click(examples, run, [told, questions], trigger_mode="once", **QUIET)
+    stop.click(None, None, None, cancels=[asked])

@@ -1,0 +1,189 @@
+"""The paper's breakdown (section 3.1), on one's own rows: a LoRA for each component, and what sets their A's and B's
+apart."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from hydralora.analysis import Matrix, Separation, Weights, matrices, read_weights, separation
+from hydralora.errors import ConfigError, HydraError
+from hydralora.jobs import JobManager
+from hydralora.recipe import Recipe
+from hydralora.runs import Label, Run, RunStore
+from hydralora.snapshots import saved_snapshots
+
+STEPS = 40
+TAG = "breakdown"
+CLEARLY = 0.1  # a smaller difference of two mean cosines is called none
+
+
+def breakdown_recipes(run: Run, steps: int = STEPS) -> list[Recipe]:
+    """For each component of a run's rows a plain LoRA of its rank, trained on that component's rows alone.
+
+    Raises:
+        ConfigError: its components are not known, or there is one alone.
+    """
+    recipe, k = run.recipe(), run.state().get("k")
+    if not k or k < 2 or recipe.components.only:
+        found = "one component alone" if k == 1 or recipe.components.only else "no components yet"
+        raise ConfigError(f"Run {run.id} has {found}; a breakdown needs two or more. Choose another run.")
+    values = recipe.model_dump()
+    values |= {"method": "lora", "start_from": None}
+    values["tuner"] |= {"num_heads": None, "top_k": None}
+    values["training"] |= {"max_steps": steps, "epochs": None, "eval_every": 0, "prompts": 0, "snapshots": 1}
+    if not recipe.data.eval:
+        values["data"]["stratify"] = "component"  # some of each must be held out
+    if recipe.components.method == "kmeans":
+        values["components"]["k"] = k
+    return [Recipe.model_validate(values | {"components": values["components"] | {"only": i + 1}}) for i in range(k)]
+
+
+def breakdown_runs(store: RunStore, run: Run, steps: int = STEPS) -> list[Run | None]:
+    """The newest run of each of `breakdown_recipes`, None where there is none yet."""
+    wanted = breakdown_recipes(run, steps)
+    found: list[Run | None] = [None] * len(wanted)
+    for one, recipe in _tagged(store):
+        if recipe in wanted and found[place := wanted.index(recipe)] is None:
+            found[place] = one
+    return found
+
+
+def breakdown_steps(store: RunStore, run: Run) -> int:
+    """How many steps the newest of a run's breakdowns takes; `STEPS` without one.
+
+    Raises:
+        ConfigError: as `breakdown_recipes`.
+    """
+    wanted = breakdown_recipes(run)
+    for _, recipe in _tagged(store):
+        steps, recipe.training.max_steps = recipe.training.max_steps, STEPS
+        if recipe in wanted and steps:
+            return steps
+    return STEPS
+
+
+def _tagged(store: RunStore) -> Iterator[tuple[Run, Recipe]]:
+    """Runs of any breakdown, the newest first."""
+    for run in store.all():
+        if TAG in run.label().tags:
+            try:
+                yield run, run.recipe()
+            except HydraError:  # damaged: then it is not the one
+                continue
+
+
+def start_breakdown(jobs: JobManager, run: Run, steps: int = STEPS) -> list[Run]:
+    """Queue those that are not there, or did not end well; returns all of them, in the components' order.
+
+    Raises:
+        HydraError: as `breakdown_recipes`.
+    """
+    names = component_names(run)
+    out = []
+    for i, (recipe, found) in enumerate(
+        zip(breakdown_recipes(run, steps), breakdown_runs(jobs.store, run, steps), strict=True)
+    ):
+        if found is None or jobs.refresh(found)["state"] in ("failed", "stopped", "interrupted"):
+            found = jobs.start(recipe)
+            note = f"One of the LoRAs of the breakdown of run {run.id}."
+            found.write_label(Label(f"{names[i]} alone", note, (TAG,)))
+        out.append(found)
+    return out
+
+
+def component_names(run: Run) -> list[str]:
+    """As its results have them, else by their numbers."""
+    state = run.state()
+    known = (state.get("results") or {}).get("components") or []
+    names = [f"{component['id'] + 1}: {component['name']}" for component in known]
+    return names or [f"component {i + 1}" for i in range(state.get("k") or 0)]
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is compared of all runs: "A", "change of A" or "B"; or of one run, "head"."""
+
+    what: str
+    separation: Separation
+
+    def describe(self) -> dict[str, Any]:
+        """As plain values."""
+        return {"what": self.what, "apart": self.separation.apart} | asdict(self.separation)
+
+
+@dataclass(frozen=True)
+class Breakdown:
+    """What sets LoRAs apart that were trained on one component each.
+
+    Attributes:
+        parts: separation by run, for each kind of matrix and each shape.
+        members: every A and B, `run` being the component's name.
+    """
+
+    parts: list[Part]
+    members: list[Matrix]
+
+    def cosine(self, what: str) -> float | None:
+        """Mean over the modules' shapes of the cosine between components."""
+        known = [
+            (part.separation.cosine, part.separation.modules)
+            for part in self.parts
+            if part.what == what and part.separation.cosine is not None
+        ]
+        return float(np.average([c for c, _ in known], weights=[n for _, n in known])) if known else None
+
+    def reading(self) -> str:
+        """Whether the paper's claim holds here, in words: that A's learn what components share, B's what parts them."""
+        stay, change, heads = (self.cosine(what) for what in ("A", "change of A", "B"))
+        if change is None or heads is None or stay is None:
+            return "These runs have learnt nothing that could be compared."
+        if change > heads + CLEARLY:
+            verdict = "The claim holds here: what A's learn is more alike than what B's learn."
+        else:
+            less = "less" if change < heads - CLEARLY else "no more"
+            verdict = f"The claim does not hold here: what A's learn is {less} alike than what B's learn."
+        return (
+            f"{verdict} Mean cosine between components, within a module: what training added to A {change:.2f}, "
+            f"B {heads:.2f}. A itself, {stay:.2f}, tells little: every run starts from the same A, by its seed."
+        )
+
+
+def break_down(runs: Mapping[str, Run]) -> Breakdown:
+    """Compare finished LoRAs, given by their components' names.
+
+    Raises:
+        HydraError: an adapter or its first snapshot can't be read.
+    """
+    members: list[Matrix] = []
+    moved: list[Matrix] = []
+    for name, run in runs.items():
+        end = read_weights(run.adapter)
+        first = saved_snapshots(run.snapshots).get(0)
+        members += matrices(end, name)
+        if first:
+            change = matrices(_change(end, read_weights(run.snapshots, first)), name)
+            moved += [one for one in change if one.kind == "A"]
+    parts = {
+        "A": [one for one in members if one.kind == "A"],
+        "change of A": moved,
+        "B": [one for one in members if one.kind == "head"],
+    }
+    return Breakdown([part for what, own in parts.items() for part in _parts(what, own, [m.run for m in own])], members)
+
+
+def heads_apart(weights: Weights) -> list[Part]:
+    """The same for one run's heads: do those of one number lie together? Empty where it has no two."""
+    heads = [one for one in matrices(weights) if one.kind == "head"]
+    return _parts("head", heads, [str(one.head) for one in heads])
+
+
+def _parts(what: str, members: Sequence[Matrix], labels: Sequence[str]) -> list[Part]:
+    return [Part(what, found) for found in separation(members, labels)]
+
+
+def _change(end: Weights, start: Weights) -> Weights:
+    """A's as they moved. Snapshots are in half precision, and so is the start that is taken away: what is lost by that
+    stays."""
+    return {name: replace(layer, a=layer.a - start[name].a) for name, layer in end.items()}

@@ -1,0 +1,50 @@
+"""The Breakdown view: what it would take, how far it is, and what was measured."""
+
+import json
+from typing import Any
+
+from app.actions import breakdown
+from app.services import Services
+from tests.conftest import FinishedRun
+from tests.waiting import wait_until
+
+STEPS = 2
+
+
+def last(services: Services, run_id: str | None) -> breakdown.BreakdownView:
+    return list(breakdown.view(services, run_id, "pca"))[-1]
+
+
+def test_a_breakdown_is_offered_followed_and_measured(services: Services, finished: FinishedRun) -> None:
+    offered = last(services, finished.run.id)
+    assert "It takes 3 LoRAs of rank 4." in offered.sentence
+    assert (offered.ready, offered.working, offered.rows) == (True, False, [])
+    breakdown.start(services, finished.run.id, STEPS)
+    begun = last(services, finished.run.id)
+    assert (begun.ready, begun.working) == (False, True)
+    assert "0 of 3 LoRAs are trained" in begun.sentence
+
+    def ended() -> bool:
+        services.jobs.advance()
+        return bool(last(services, finished.run.id).rows)
+
+    wait_until(ended, 120)
+    view = last(services, finished.run.id)
+    assert not view.working
+    assert {row[0] for row in view.rows} == {"A", "change of A", "B", "heads of the chosen run"}
+    drawn: list[dict[str, Any]] = [trace for figure in view.figures for trace in json.loads(figure)["data"]]
+    assert sum(len(trace["x"]) for trace in drawn) == 3 * 6 * 2
+    assert len({trace["name"] for trace in drawn}) == 3  # a colour for each component
+    assert view.sentence.startswith(f"After {STEPS} steps of each. The claim")
+    assert view.ready
+
+
+def test_without_components_it_says_why(services: Services, finished: FinishedRun) -> None:
+    assert "No run is chosen" in last(services, None).sentence
+    run = services.store.create(finished.run.recipe())
+    try:
+        view = last(services, run.id)
+        assert "no components yet" in view.sentence
+        assert not view.ready
+    finally:
+        services.store.delete(run)

@@ -1,0 +1,40 @@
+"""Which head does this? Every head answers every question, beside the router."""
+
+import pytest
+
+from app.actions import heads_alone
+from app.services import Services
+from hydralora.errors import HydraError
+from hydralora.generation import Sampling, generate
+from tests.conftest import FinishedRun
+
+QUESTIONS = "which tool fixes aa engine\n\nname fruit number aa"
+
+
+def test_every_head_answers_every_question(services: Services, finished: FinishedRun) -> None:
+    views = list(heads_alone.ask(services, finished.run.id, QUESTIONS))
+    assert "Loading" in views[0].sentence
+    view = views[-1]
+    assert [row[1] for row in view.answers] == ["router", "head 1 alone", "head 2 alone", "head 3 alone"] * 2
+    assert [row[0] for row in view.summary] == ["which tool fixes aa engine", "name fruit number aa"]
+    assert len(view.columns) == len(view.summary[0]) == 6
+    for row in view.summary:
+        assert row[4] == f"head {min(range(3), key=lambda head: row[1 + head]) + 1}"
+    loaded = services.loaded(finished.run.id)
+    asked = [{"role": "user", "content": "name fruit number aa"}]
+    routed = generate(loaded.model, loaded.tokenizer, asked, Sampling(heads_alone.TOKENS))
+    assert view.answers[4][-1] == "".join(token.text for token in routed)
+    assert "2 questions" in view.sentence
+
+
+@pytest.mark.parametrize(("questions", "told"), [(" \n", "no question"), ("a\n" * 13, "13 questions")])
+def test_too_few_and_too_many_questions(services: Services, finished: FinishedRun, questions: str, told: str) -> None:
+    with pytest.raises(HydraError, match=told):
+        list(heads_alone.ask(services, finished.run.id, questions))
+
+
+def test_examples_are_held_out_rows_of_unlike_components(services: Services, finished: FinishedRun) -> None:
+    *_, questions = heads_alone.examples(services, finished.run.id)
+    assert isinstance(questions, list)
+    assert 2 <= len(questions) <= 3
+    assert len(set(questions)) == len(questions)

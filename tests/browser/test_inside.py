@@ -1,0 +1,168 @@
+"""Looking inside in a real browser: matrices, how they moved, the breakdown, answers steered and saved."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from hydralora.assets import demo_file
+from hydralora.jobs import JobManager
+from hydralora.recipe import parse_recipe
+from hydralora.runs import Run, RunStore
+from tests.browser.conftest import SCREENSHOTS, Seen
+from tests.browser.steps import click_point, open_tab, traces
+from tests.serving import App
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+expect.set_options(timeout=30_000)
+STEPS = 60
+
+
+@pytest.fixture(scope="module")
+def run(app: App) -> Iterator[Run]:
+    """A HydraLoRA of the tiny model on the demo, finished."""
+    jobs = JobManager(RunStore(app.workspace))
+    recipe = {
+        "model": str(app.workspace / "models" / "tiny"),
+        "data": {"train": [str(demo_file("train"))], "eval": str(demo_file("heldout"))},
+        "tuner": {"r": 4},
+        "training": {"max_steps": STEPS, "learning_rate": 0.01, "eval_every": 0, "snapshots": 6, "threads": 1},
+    }
+    run = jobs.start(parse_recipe(recipe))
+    assert jobs.follow(run)["state"] == "finished"
+    yield run
+    for one in RunStore(app.workspace).all():
+        jobs.delete(one)
+
+
+@pytest.fixture
+def inside(run: Run, page: Page, app: App) -> Page:
+    page.goto(f"{app.url}/?run={run.id}")
+    expect(page.locator("#run input")).to_have_value(re.compile(run.id))
+    return page
+
+
+def view(page: Page, name: str) -> None:
+    open_tab(page, "5 Parameters")
+    page.locator("#ab-views").get_by_role("tab", name=name).click()
+
+
+def photograph(page: Page, name: str) -> None:
+    """For people to look at, in light and dark, wide and narrow; nothing is wider than the page."""
+    SCREENSHOTS.mkdir(exist_ok=True)
+    for width in (1280, 390):
+        page.set_viewport_size({"width": width, "height": 900})
+        for theme in ("light", "dark"):
+            page.evaluate("dark => document.body.classList.toggle('dark', dark)", theme == "dark")
+            page.wait_for_timeout(700)
+            page.screenshot(path=SCREENSHOTS / f"{name}-{width}-{theme}.png", full_page=True)
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, f"{name} is wider than {width}"
+
+
+def test_a_click_leads_from_a_point_to_its_matrix_its_tokens_and_rows(inside: Page, seen: Seen) -> None:
+    page = inside
+    view(page, "Components and heads")
+    page.locator("#use-start").click()
+    expect(page.locator("#use-sentence")).to_contain_text("Mutual information", timeout=120_000)
+    gates = traces(page, "use-figure")[0]["z"]
+    assert all(sum(row) == pytest.approx(1, abs=1e-3) for row in gates)
+    page.locator("#use-head").get_by_text("head 2").click()
+    expect(page.locator("#use-tokens")).to_be_visible()
+    photograph(page, "components-and-heads")
+    page.set_viewport_size({"width": 1280, "height": 900})
+    view(page, "Points")
+    page.wait_for_function("document.querySelector('#ab-0 .plot')?.data?.length > 0")
+    names = [trace["name"] for trace in traces(page, "ab-0")]
+    click_point(page, "ab-0", names.index("head 2"))
+    expect(page.locator("#ab-about")).to_contain_text(re.compile(r"B of head 2: 4 x \d+, Frobenius norm"))
+    assert len(traces(page, "ab-spectrum")[0]["y"]) == 4
+    cosines = traces(page, "ab-siblings")[0]["z"]
+    assert [row[i] for i, row in enumerate(cosines)] == pytest.approx([1] * len(cosines))
+    expect(page.locator("#ab-tokens")).to_be_visible()
+    expect(page.locator("#ab-rows")).to_contain_text("mean gate")
+    photograph(page, "click-to-matrix")
+    assert seen.errors == []
+
+
+def test_a_trajectory_plays(inside: Page, seen: Seen) -> None:
+    page = inside
+    view(page, "Over training")
+    page.wait_for_function("document.querySelector('#trajectory-0 .plot')?._transitionData?._frames?.length === 7")
+    graph = "document.querySelector('#trajectory-0 .plot')"
+    assert page.evaluate(f"{graph}.layout.sliders[0].active") == 6
+    page.locator("#trajectory-0 .updatemenu-button", has_text="Play").click()
+    page.wait_for_function(f"{graph}.layout.sliders[0].active < 6")
+    photograph_at = page.evaluate(f"{graph}.layout.sliders[0].active")
+    assert 0 <= photograph_at < 6
+    page.wait_for_function(f"{graph}.layout.sliders[0].active === 6", timeout=30_000)
+    photograph(page, "trajectory")
+    assert seen.errors == []
+
+
+def test_the_breakdown_is_trained_and_measured(inside: Page, seen: Seen) -> None:
+    page = inside
+    view(page, "Breakdown")
+    expect(page.locator("#breakdown-sentence")).to_contain_text("It takes 4 LoRAs")
+    page.locator("#breakdown-steps input").fill("5")
+    page.locator("#breakdown-steps input").press("Tab")
+    page.locator("#breakdown-start").click()
+    expect(page.locator("#breakdown-sentence")).to_contain_text("of 4 LoRAs are trained")
+    page.reload()
+    view(page, "Breakdown")
+    expect(page.locator("#breakdown-sentence")).to_contain_text("After 5 steps of each. The claim", timeout=180_000)
+    expect(page.locator("#breakdown-table")).to_contain_text("change of A")
+    drawn = [trace for i in range(2) for trace in traces(page, f"breakdown-{i}")]
+    assert sum(len(trace["x"]) for trace in drawn) == 4 * 6 * 2
+    photograph(page, "breakdown")
+    assert seen.errors == []
+
+
+def test_steered_answers_stand_beside_the_routers(inside: Page, browser: Browser, seen: Seen, tmp_path: Path) -> None:
+    page = inside
+    open_tab(page, "6 Chat")
+    page.locator("#chat-columns").get_by_text("This run, steered").click()
+    page.locator("#steer-pin input").click()
+    page.get_by_role("option", name="head 2").click()
+    page.locator("#prompt textarea").fill("Reverse this list: a b c")
+    page.locator("#send").click()
+    expect(page.locator("#chat-status")).to_contain_text("Done", timeout=120_000)
+    expect(page.locator("#title-steered")).to_contain_text("pinned to head 2")
+    heads = page.locator("#strip-steered .token").evaluate_all("nodes => nodes.map(node => node.dataset.head)")
+    assert set(heads) == {"1"}
+    expect(page.locator("#load-so-far .plot")).to_be_visible()
+    page.get_by_role("button", name="Which head does this?").click()
+    page.locator("#alone-questions textarea").fill("Reverse this list: a b c")
+    page.locator("#alone-start").click()
+    expect(page.locator("#alone-sentence")).to_contain_text("Nearest to the routed model", timeout=120_000)
+    expect(page.locator("#alone-answers")).to_contain_text("head 4 alone")
+    photograph(page, "chat-steered")
+    page.set_viewport_size({"width": 1280, "height": 900})
+    with page.expect_download() as download:
+        page.locator("#save-page").click()
+    file = tmp_path / "answer.html"
+    download.value.save_as(file)
+    assert seen.errors == []
+    _replay_from_disk(browser, file)
+
+
+def _replay_from_disk(browser: Browser, file: Path) -> None:
+    """Without a network, and without the app."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, offline=True)
+    page = context.new_page()
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("request", lambda request: errors.append(request.url) if not request.url.startswith("file:") else None)
+    page.goto(file.as_uri())
+    trace = json.loads(page.locator("#trace").text_content() or "")
+    count = len(trace["prompt"]) + len(trace["tokens"])
+    expect(page.locator(".token")).to_have_count(count)
+    page.locator("#play").click()
+    page.wait_for_function("() => document.querySelectorAll('.token.later').length > 0")
+    page.wait_for_function("() => document.querySelectorAll('.token.later').length === 0", timeout=60_000)
+    page.screenshot(path=SCREENSHOTS / "replay.png", full_page=True)
+    assert errors == []
+    context.close()
