@@ -400,7 +400,7 @@ def _gate_figures(answer: Answer) -> GateFigures:
     load = ""
     if answer.summed:
         mean = (answer.gate_sums / answer.summed).tolist()
-        load = figures.gate_heatmap(answer.modules, mean, "the answer so far (mean)")
+        load = figures.gate_heatmap(answer.modules, mean, "Mean gates of the answer")
     return GateFigures(
         figures.gate_bars(mean_over_layers(token)), figures.gate_heatmap(answer.modules, token.gates), load
     )

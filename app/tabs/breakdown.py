@@ -18,7 +18,7 @@ LOOK_SECONDS = 2
 def build(services: Services, run: gr.Dropdown, view_tab: gr.Tab) -> None:
     with gr.Row():
         start = gr.Button(
-            "Train a LoRA for each component", variant="primary", scale=0, min_width=260, elem_id="breakdown-start"
+            "Train a LoRA for each component", variant="primary", scale=0, min_width=310, elem_id="breakdown-start"
         )
         steps = gr.Number(
             STEPS, label="Steps of each", precision=0, minimum=1, elem_id="breakdown-steps", min_width=120

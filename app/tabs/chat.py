@@ -204,29 +204,33 @@ def _wire_choices(
         return actions.prompts(services, dataset_id)
 
     @shown
-    def arrange(run_id: str | None, model: str, chosen: list[str], other: str | None) -> tuple:
+    def arrange(run_id: str | None, model: str, chosen: list[str], other: str | None, answers: dict[str, str]) -> tuple:
         known = [(label, one) for label, one in run_choices(services) if one != run_id]
         kept = other if other in {one for _, one in known} else None
         return (
             gr.Dropdown(choices=known, value=kept, visible="other" in chosen),
             gr.Accordion(visible="steered" in chosen),
             *(gr.Column(visible=key in chosen) for key in actions.COLUMNS),
-            *(say(title) for title in actions.titles(services, run_id, model).values()),
+            *(  # an answer keeps the title of who gave it
+                gr.skip() if key in answers else say(title)
+                for key, title in actions.titles(services, run_id, model).items()
+            ),
         )
 
     @shown
-    def name_heads(run_id: str | None) -> tuple:
-        return steering.heads_named(actions.heads_of(services, run_id))
+    def name_heads(run_id: str | None, pin: int | None, mute: list[int]) -> tuple:
+        return steering.heads_named(actions.heads_of(services, run_id), pin, mute)
 
     gr.on([tab.select, dataset.change], prepare, dataset, parts.rows, **LATEST)
     gr.on(
-        [tab.select, run.change, model.change, parts.chosen.change],
+        [tab.select, run.change, model.change, parts.chosen.change, parts.answers.change],
         arrange,
-        [run, model, parts.chosen, parts.other],
+        [run, model, parts.chosen, parts.other, parts.answers],
         [parts.other, parts.steer_box, *parts.columns.values(), *parts.titles.values()],
         **LATEST,
     )
-    gr.on([tab.select, run.change], name_heads, run, [parts.steer.pin, parts.steer.mute], **LATEST)
+    naming = [parts.steer.pin, parts.steer.mute]
+    gr.on([tab.select, run.change], name_heads, [run, *naming], naming, **LATEST)
 
 
 def _wire_conversation(services: Services, parts: _Parts, run: gr.Dropdown, model: gr.Dropdown) -> None:

@@ -35,10 +35,12 @@ def build() -> SteeringForm:
     return SteeringForm([pin, mute, uniform, top, heat, layers], pin, mute)
 
 
-def heads_named(count: int) -> tuple[Any, Any]:
-    """Updates of the settings that name heads, for an adapter of `count` heads."""
+def heads_named(count: int, pin: int | None, mute: list[int]) -> tuple[Any, Any]:
+    """Updates of the settings that name heads, for an adapter of `count` heads; what is set stays where it has it."""
     heads = [(f"head {head + 1}", head) for head in range(count)]
-    return gr.Dropdown(choices=[("none", -1), *heads], value=-1), gr.CheckboxGroup(choices=heads, value=[])
+    pinned = pin if pin is not None and pin < count else -1
+    muted = [head for head in mute if head < count]
+    return gr.Dropdown(choices=[("none", -1), *heads], value=pinned), gr.CheckboxGroup(choices=heads, value=muted)
 
 
 def read(pin: int | None, mute: list[int], uniform: bool, top: bool, heat: float, layers: str) -> Steering | None:

@@ -27,7 +27,7 @@ def gate_bars(gates: Sequence[float]) -> str:
     )
 
 
-def gate_heatmap(modules: Sequence[str], gates: Sequence[Sequence[float]], of: str = "the token") -> str:
+def gate_heatmap(modules: Sequence[str], gates: Sequence[Sequence[float]], title: str = "Gates of the token") -> str:
     """Gates (modules, N) of one token, or the mean of several: a column for each layer, a row for each head and kind of
     module."""
     kinds = list(dict.fromkeys(module.rpartition(".")[2] for module in modules))
@@ -53,7 +53,7 @@ def gate_heatmap(modules: Sequence[str], gates: Sequence[Sequence[float]], of: s
                 customdata=[[label.partition("</span> ")[2]] * len(layers) for label in labels],
             )
         ],
-        title=f"Gates of {of}, by layer and head",
+        title=title,
         xaxis={"title": {"text": "layer"}, "type": "category"},
         yaxis={
             "tickmode": "array",

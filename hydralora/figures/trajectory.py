@@ -55,7 +55,7 @@ def trajectory(group: dict[str, Any], losses: Sequence[tuple[int, float]]) -> st
         xaxis2={"title": {"text": "step"}, "anchor": "y2", "domain": [0, 1]},
         yaxis2={"title": {"text": "loss"}, "anchor": "x2", "domain": list(LOSS), "rangemode": "tozero"},
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 1, "xanchor": "right"},
-        margin={"l": 56, "r": 16, "t": 64, "b": 96},
+        margin={"l": 56, "r": 16, "t": 88, "b": 96},
         updatemenus=[_play()],
         sliders=[_slider(steps)],
     )

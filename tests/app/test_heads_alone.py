@@ -19,7 +19,8 @@ def test_every_head_answers_every_question(services: Services, finished: Finishe
     assert [row[0] for row in view.summary] == ["which tool fixes aa engine", "name fruit number aa"]
     assert len(view.columns) == len(view.summary[0]) == 6
     for row in view.summary:
-        assert row[4] == f"head {min(range(3), key=lambda head: row[1 + head]) + 1}"
+        nearest = int(row[4].removeprefix("head ")) - 1
+        assert row[1 + nearest] == min(row[1:4])
     loaded = services.loaded(finished.run.id)
     asked = [{"role": "user", "content": "name fruit number aa"}]
     routed = generate(loaded.model, loaded.tokenizer, asked, Sampling(heads_alone.TOKENS))

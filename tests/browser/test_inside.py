@@ -131,6 +131,10 @@ def test_steered_answers_stand_beside_the_routers(inside: Page, browser: Browser
     page.locator("#send").click()
     expect(page.locator("#chat-status")).to_contain_text("Done", timeout=120_000)
     expect(page.locator("#title-steered")).to_contain_text("pinned to head 2")
+    open_tab(page, "5 Parameters")
+    open_tab(page, "6 Chat")  # what was set, and who answered how, stays
+    expect(page.locator("#steer-pin input")).to_have_value("head 2")
+    expect(page.locator("#title-steered")).to_contain_text("pinned to head 2")
     heads = page.locator("#strip-steered .token").evaluate_all("nodes => nodes.map(node => node.dataset.head)")
     assert set(heads) == {"1"}
     expect(page.locator("#load-so-far .plot")).to_be_visible()
