@@ -57,7 +57,7 @@ class Trace(Strict):
     """An answer to a conversation, token by token.
 
     Attributes:
-        base: the base model's id; `base_hash` the sha256 of its weights.
+        base: the base model's id, or its folder's name; `base_hash` the sha256 of its weights.
         run: id, or None for the base model alone; `adapter_hash` that of its adapter's weights.
         steering: what was asked of the gates (`Steering.describe`); None where the router set them.
         modules: names of the adapted modules, the order of a token's gates.
@@ -105,12 +105,14 @@ def make_trace(
     modules: Sequence[str],
     messages: Sequence[dict[str, str]],
     sampling: Sampling,
+    base: str,
     **about: Any,
 ) -> Trace:
-    """A trace of what was generated; `about` is base, base_hash, run, adapter_hash, steering."""
+    """A trace of what was generated; `about` is base_hash, run, adapter_hash, steering."""
     return Trace.model_validate(
         {
             **about,
+            "base": Path(base).name if Path(base).is_absolute() else base,  # no path of this machine goes into a file
             "modules": list(modules),
             "messages": list(messages),
             "sampling": vars(sampling),

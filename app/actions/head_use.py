@@ -18,9 +18,9 @@ from hydralora.probing import SHUFFLES
 Groups = Literal["component", "task"]
 ALL = "mean over all"
 TOKENS = 12
-TOKEN_COLUMNS = ["before", "token", "behind", "gate", "held-out row"]
+TOKEN_COLUMNS = ["before", "token", "behind", "gate", "row"]
 ROWS = 6
-ROW_COLUMNS = ["training row", "question", "answer", "task", "mean gate"]
+ROW_COLUMNS = ["row", "question", "answer", "task", "mean gate"]
 CHANCE = 95  # percent of shuffled groups that lie below what counts as known
 
 

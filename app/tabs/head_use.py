@@ -12,7 +12,7 @@ from app.tabs.messages import LATEST, QUIET, say, sentence, shown, shown_stream
 
 def build(services: Services, run: gr.Dropdown) -> None:
     with gr.Row():
-        start = gr.Button("Read held-out rows", variant="primary", scale=0, min_width=180, elem_id="use-start")
+        start = gr.Button("Read held-out rows", variant="primary", scale=0, min_width=220, elem_id="use-start")
         of = gr.Radio(
             [("components", "component"), ("tasks", "task")], value="component", label="Rows of", elem_id="use-of"
         )

@@ -15,9 +15,9 @@ def build(services: Services, run: gr.Dropdown, system: gr.Textbox) -> None:
             "", label="Questions, one in each line", lines=3, max_lines=actions.MOST, elem_id="alone-questions"
         )
         with gr.Row():
-            start = gr.Button("Ask each head alone", variant="primary", scale=0, min_width=190, elem_id="alone-start")
+            start = gr.Button("Ask each head alone", variant="primary", scale=0, min_width=230, elem_id="alone-start")
             stop = gr.Button("Stop", scale=0, min_width=90, elem_id="alone-stop")
-            fill = gr.Button("One of each component", scale=0, min_width=190, elem_id="alone-examples")
+            fill = gr.Button("One of each component", scale=0, min_width=240, elem_id="alone-examples")
         told = sentence(
             "The router mixes the heads for every token. Here each head of the chosen run answers alone, with the "
             "whole weight, so that what it has learnt can be read.",

@@ -22,8 +22,8 @@ def trace(tokenizer: Any) -> Trace:
     model = shake(adapt(tiny_llama(), num_heads=3))
     sampling, steering, read = Sampling(8, 0.7, 0.9, 3), Steering(mute=(1,)), []  # type: ignore[var-annotated]
     tokens = list(generate(model, tokenizer, ASK, sampling, steering=steering, alternatives=4, on_prompt=read.extend))
-    about = {"base": "tiny", "run": "a run", "adapter_hash": "0" * 64, "steering": steering.describe()}
-    return make_trace(tokens, read, gated_modules(model), ASK, sampling, **about)
+    about = {"run": "a run", "adapter_hash": "0" * 64, "steering": steering.describe()}
+    return make_trace(tokens, read, gated_modules(model), ASK, sampling, base="tiny", **about)
 
 
 def test_a_trace_comes_back_whole(trace: Trace, tmp_path: Path) -> None:
@@ -36,6 +36,11 @@ def test_a_trace_comes_back_whole(trace: Trace, tmp_path: Path) -> None:
         assert len(shares) == 4
         assert shares == sorted(shares, reverse=True)
         assert sum(shares) <= 1 + 1e-5
+
+
+def test_no_path_of_this_machine_is_in_a_trace(tmp_path: Path) -> None:
+    trace = make_trace([], [], [], ASK, Sampling(), base=str(tmp_path / "models" / "mine"))
+    assert trace.base == "mine"
 
 
 def changed(trace: Trace, change: Any) -> str:
