@@ -228,6 +228,10 @@ class Services:
         """The same, where it need not be loaded first."""
         return self._models.at_hand(*self._base_of(run_id, model))
 
+    def let_go(self, run_id: str | None = None) -> None:
+        """Free the memory of a run's adapter, or of every model; who is answered just now is answered to the end."""
+        self._models.let_go(run_id)
+
     def _base_of(self, run_id: str | None, model: str) -> tuple[str, str]:
         recipe = self.run(run_id).recipe() if run_id else None
         return (recipe.model, recipe.quantization) if recipe else (model, "none")

@@ -105,6 +105,14 @@ class Shelf:
                 self._adapted.popitem(last=False)
             return found
 
+    def let_go(self, run_id: str | None = None) -> None:
+        """Forget a run's adapters, or everything; the memory returns when nobody answers with it any more."""
+        with self._loading:
+            for key in [key for key in self._adapted if run_id in (None, key[0])]:
+                del self._adapted[key]
+            if run_id is None:
+                self._base = None
+
     def _load_base(self, name: str, quantization: Any) -> Loaded:
         if self._base is None or self._base[0] != (name, quantization):
             self._adapted.clear()

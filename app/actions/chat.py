@@ -221,6 +221,12 @@ def pick(services: Services, answer_id: str, place: int) -> TokenView:
     return TokenView(gates, f"Token {number} of {of}, {token.text!r}" + (f": {listed}." if listed else "."), others)
 
 
+def free_memory(services: Services) -> str:
+    """Let the loaded models go; returns a sentence."""
+    services.let_go()
+    return "The models are out of memory. The next question loads them again."
+
+
 def length_line(services: Services, run_id: str | None, model: str, prompt: str, system: str, history: Messages) -> str:
     """How long the conversation is with this prompt, in tokens; "" before a model is loaded.
 

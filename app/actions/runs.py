@@ -151,6 +151,7 @@ def push(services: Services, run_id: str, repository: str) -> str:
 def delete(services: Services, run_id: str) -> str:
     """Take a run out of the list; returns a sentence."""
     services.jobs.delete(services.run(run_id))
+    services.let_go(run_id)
     return f"{run_id} is deleted; for a day it can be brought back."
 
 

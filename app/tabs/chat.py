@@ -45,6 +45,7 @@ class _Parts:
     again: gr.Button
     edit: gr.Button
     clear: gr.Button
+    free: gr.Button
     length: gr.HTML
     expected: gr.HTML
     columns: dict[str, gr.Column]
@@ -118,6 +119,7 @@ def _widgets() -> _Parts:
         again = gr.Button("Answer again", size="sm", min_width=120, scale=0, elem_id="chat-again")
         edit = gr.Button("Edit the question", size="sm", min_width=140, scale=0, elem_id="chat-edit")
         clear = gr.Button("Clear", size="sm", min_width=90, scale=0, elem_id="clear")
+        free = gr.Button("Free memory", size="sm", min_width=120, scale=0, elem_id="chat-free")
         length = sentence("", elem_id="prompt-length")
     expected = sentence("", elem_id="expected")
     columns, titles, chatbots, strips = {}, {}, {}, {}
@@ -174,6 +176,7 @@ def _widgets() -> _Parts:
         again=again,
         edit=edit,
         clear=clear,
+        free=free,
         length=length,
         expected=expected,
         columns=columns,
@@ -299,6 +302,7 @@ def _wire_conversation(services: Services, parts: _Parts, run: gr.Dropdown, mode
         cancels=[typed, row, repeated],
         api_visibility="private",
     )
+    parts.free.click(lambda: say(actions.free_memory(services)), None, parts.status, **QUIET)
     gr.on(
         [parts.prompt.change, parts.system.change],
         measure,

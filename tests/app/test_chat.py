@@ -1,7 +1,9 @@
 """The Chat tab: who answers, with which gates, beside whom; and answers kept in files."""
 
+import gc
 import json
 import re
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -221,3 +223,18 @@ def test_held_out_rows_are_offered_for_every_task(services: Services) -> None:
 )
 def test_steering_is_told_in_words(steering: Steering | None, words: str) -> None:
     assert chat.describe_steering(steering) == words
+
+
+def test_models_are_let_go_and_loaded_again(services: Services, finished: FinishedRun) -> None:
+    adapted = weakref.ref(services.loaded(finished.run.id).model)
+    base = weakref.ref(services.loaded_base(finished.run.id, "").model)
+    services.let_go("another run")
+    assert services.loaded(finished.run.id).model is adapted()
+    services.let_go(finished.run.id)
+    gc.collect()
+    assert adapted() is None
+    assert base() is not None
+    assert "loads them again" in chat.free_memory(services)
+    gc.collect()
+    assert base() is None
+    assert talk(services, finished, ["run", "base"]).columns["run"].messages
