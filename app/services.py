@@ -65,12 +65,14 @@ class Answer:
     """An answer as it is generated, for looking back at its gates, and to be saved.
 
     Attributes:
+        title: what stands over it.
         about: whose it is: base, base_hash, run, adapter_hash, steering (`hydralora.traces.Trace`).
         frozen: the token that is looked at, counted from the prompt's first; None for the newest.
         listed: its tokens, as the page's strip has them.
         gate_sums: (modules, N), over the first `summed` of its tokens.
     """
 
+    title: str
     modules: list[str]
     messages: list[dict[str, str]]
     about: dict[str, Any]

@@ -12,7 +12,7 @@ from app.actions import runs as runs_actions
 from app.actions import train as train_actions
 from app.services import Services
 from app.tabs import chat, clusters, data, parameters, recipe_form, runs, train
-from app.tabs.kept import kept
+from app.tabs.kept import browser_state, kept
 from app.tabs.messages import QUIET, shown
 from hydralora.data.store import DEMO
 
@@ -41,7 +41,7 @@ def build(services: Services) -> gr.Blocks:
     with gr.Blocks(
         title="HydraLoRA studio", analytics_enabled=False, fill_width=True, delete_cache=(3600, 3600)
     ) as page:
-        place, settings = kept("hydralora"), kept("hydralora-form")
+        place, settings, answers = kept("hydralora"), kept("hydralora-form"), browser_state("hydralora-chat")
         with gr.Row(elem_id="context"):
             gr.HTML("<h1>HydraLoRA studio</h1>", min_width=200)
             dataset = gr.Dropdown(data_actions.choices(services), value=DEMO, label="Dataset", elem_id="dataset")
@@ -87,7 +87,7 @@ def build(services: Services) -> gr.Blocks:
                 parameters_view = parameters.build(services, run, parameters_tab)
             with gr.Tab("6 Chat", id="chat") as chat_tab:
                 place.keep("tab", chat_tab.select, value="chat", by_hand=True)
-                chat.build(services, dataset, run, model, chat_tab)
+                chat.build(services, dataset, run, model, chat_tab, answers)
 
         def go(tab: str) -> gr.Tabs:
             return gr.Tabs(selected=tab)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -160,14 +161,15 @@ def columns(
     return found
 
 
-def titles(services: Services, run_id: str | None, model: str) -> dict[str, str]:
-    """What stands over each column before anybody has answered."""
+def titles(services: Services, run_id: str | None, model: str, answer_ids: Mapping[str, str]) -> dict[str, str]:
+    """What stands over each column: of its answer who gave it, else who would."""
     run = services.run(run_id) if run_id else None
     tuned = "Tuned model: none yet. Train one, or choose a run above."
     if run and run.has_adapter:
         tuned = f"Tuned model: run {run.id}, adapter {(run.state()['adapter_hash'] or '')[:8]}"
     base = f"Base model: {model_name(run.recipe().model if run else resolve_model(services, model))}, no adapter"
-    return {"run": tuned, "steered": f"{tuned}, steered", "base": base, "other": "Another run"}
+    would = {"run": tuned, "steered": f"{tuned}, steered", "base": base, "other": "Another run"}
+    return would | {key: answer.title for key, (_, answer) in _kept(services, answer_ids).items()}
 
 
 def check_prompt(prompt: str) -> None:
@@ -194,6 +196,7 @@ def stream(
     """
     check_prompt(prompt)
     talks = [_Talk(services, column, histories.get(column.key, []), prompt, sampling, system) for column in asked]
+    answers = {talk.key: (talk.answer_id, talk.answer) for talk in talks}
     began = shown = time.monotonic()
     count = 0
     for _ in _in_turns(talks):
@@ -201,8 +204,8 @@ def stream(
         if time.monotonic() - shown >= UPDATE_SECONDS:
             shown = time.monotonic()
             together = f" in {len(talks)} columns together" if len(talks) > 1 else ""
-            yield _view(talks, f"Answering: {count / (shown - began):.1f} tokens/s{together}")
-    yield _view(talks, f"Done: {count} tokens in {time.monotonic() - began:.1f} s.")
+            yield _view(answers, f"Answering: {count / (shown - began):.1f} tokens/s{together}")
+    yield _view(answers, f"Done: {count} tokens in {time.monotonic() - began:.1f} s.")
 
 
 def pick(services: Services, answer_id: str, place: int) -> TokenView:
@@ -273,7 +276,9 @@ def replay(services: Services, file: Path) -> ChatView:
         ConfigError: the file is no trace.
     """
     trace = load_trace(file)
+    whose = f"run {trace.run}, adapter {(trace.adapter_hash or '')[:8]}" if trace.run else "no adapter"
     answer = Answer(
+        f"Replayed from a file: {model_name(trace.base)}, {whose}",
         trace.modules,
         messages=[message.model_dump() for message in trace.messages],
         about=trace.model_dump(include={"base", "base_hash", "run", "adapter_hash", "steering"}),
@@ -281,12 +286,14 @@ def replay(services: Services, file: Path) -> ChatView:
         prompt=[_as_token(token) for token in trace.prompt],
         tokens=[_as_token(token) for token in trace.tokens],
     )
-    answer_id = services.keep_answer(answer)
-    said = [*answer.messages, {"role": "assistant", "content": trace.text}]
-    whose = f"run {trace.run}, adapter {(trace.adapter_hash or '')[:8]}" if trace.run else "no adapter"
-    title = f"Replayed from a file: {model_name(trace.base)}, {whose}"
-    view = ColumnView(title, said, _strip(answer_id, answer), answer_id)
-    return ChatView({"run": view}, _gate_figures(answer), "Replayed from a file; no model has answered.")
+    answers = {"run": (services.keep_answer(answer), answer)}
+    return _view(answers, "Replayed from a file; no model has answered.")
+
+
+def reopen(services: Services, answer_ids: Mapping[str, str]) -> ChatView | None:
+    """The answers of a page that was reloaded, by column; None where none of them is kept any more."""
+    found = _kept(services, answer_ids)
+    return _view(found, "These answers were given before the page was loaded.") if found else None
 
 
 def mean_over_layers(token: Token) -> list[float]:
@@ -300,10 +307,10 @@ class _Talk:
     def __init__(
         self, services: Services, column: Column, history: Messages, prompt: str, sampling: Sampling, system: str
     ) -> None:
-        self.column = column
-        self.said = [*_answered(history), {"role": "user", "content": prompt}]
+        self.key = column.key
         loaded, about = column.loaded, column.loaded.files.describe()
         self.answer = Answer(
+            column.title,
             gated_modules(loaded.model),
             messages=_conversation(history, prompt, system),
             about={
@@ -334,12 +341,6 @@ class _Talk:
             self.answer.tokens.append(token)
         return token is not None
 
-    def view(self, beside: "_Talk | None") -> ColumnView:
-        text = "".join(token.text for token in self.answer.tokens)
-        said = [*self.said, {"role": "assistant", "content": text}]
-        strip = _strip(self.answer_id, self.answer, beside.answer if beside else None)
-        return ColumnView(self.column.title, said, strip, self.answer_id)
-
 
 def _in_turns(talks: Sequence[_Talk]) -> Iterator[None]:
     """A token of each column in turn, until all are at their end."""
@@ -362,12 +363,29 @@ def _conversation(history: Messages, prompt: str, system: str) -> Messages:
     return [*first, *_answered(history), {"role": "user", "content": prompt}]
 
 
-def _view(talks: Sequence[_Talk], status: str) -> ChatView:
-    by_key = {talk.column.key: talk for talk in talks}
-    plain = by_key.get("run")
-    columns = {key: talk.view(plain if key == "steered" else None) for key, talk in by_key.items()}
-    gated = next((talk for talk in talks if talk.answer.modules), None)
-    return ChatView(columns, _gate_figures(gated.answer) if gated else GateFigures(), status)
+def _kept(services: Services, answer_ids: Mapping[str, str]) -> dict[str, tuple[str, Answer]]:
+    """Of these answers, by column, those that are still kept, with their ids."""
+    found = {}
+    for key in COLUMNS:
+        if answer_id := answer_ids.get(key):
+            with suppress(HydraError):
+                found[key] = answer_id, services.answer(answer_id)
+    return found
+
+
+def _view(answers: Mapping[str, tuple[str, Answer]], status: str) -> ChatView:
+    """Answers with their ids, by column."""
+    _, plain = answers.get("run", ("", None))
+    columns = {key: _column(*one, plain if key == "steered" else None) for key, one in answers.items()}
+    gated = next((answer for _, answer in answers.values() if answer.modules), None)
+    return ChatView(columns, _gate_figures(gated) if gated else GateFigures(), status)
+
+
+def _column(answer_id: str, answer: Answer, beside: Answer | None) -> ColumnView:
+    text = "".join(token.text for token in answer.tokens)
+    asked = [message for message in answer.messages if message["role"] != "system"]
+    said = [*asked, {"role": "assistant", "content": text}]
+    return ColumnView(answer.title, said, _strip(answer_id, answer, beside), answer_id)
 
 
 def _strip(answer_id: str, answer: Answer, beside: Answer | None = None) -> dict[str, Any]:

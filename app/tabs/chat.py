@@ -76,8 +76,16 @@ class _Parts:
         return [self.bars, self.heatmap, self.load]
 
 
-def build(services: Services, dataset: gr.Dropdown, run: gr.Dropdown, model: gr.Dropdown, tab: gr.Tab) -> None:
+def build(
+    services: Services,
+    dataset: gr.Dropdown,
+    run: gr.Dropdown,
+    model: gr.Dropdown,
+    tab: gr.Tab,
+    kept: gr.BrowserState,
+) -> None:
     parts = _widgets()
+    _wire_reload(services, parts, tab, kept)
     _wire_choices(services, parts, dataset, run, model, tab)
     _wire_conversation(services, parts, run, model)
     _wire_files(services, parts)
@@ -197,6 +205,18 @@ def _widgets() -> _Parts:
     )
 
 
+def _wire_reload(services: Services, parts: _Parts, tab: gr.Tab, kept: gr.BrowserState) -> None:
+    """The browser keeps which answers it had, the server what they were."""
+
+    @shown
+    def reopen(answers: dict[str, str], kept: dict[str, str]) -> Any:
+        view = actions.reopen(services, kept) if kept and not answers else None
+        return (*_shown(view), gr.CheckboxGroup(value=list(view.columns))) if view else gr.skip()
+
+    parts.answers.change(lambda answers: answers, parts.answers, kept, **LATEST)
+    tab.select(reopen, [parts.answers, kept], [*parts.shown, parts.chosen], **QUIET)
+
+
 def _wire_choices(
     services: Services, parts: _Parts, dataset: gr.Dropdown, run: gr.Dropdown, model: gr.Dropdown, tab: gr.Tab
 ) -> None:
@@ -214,10 +234,7 @@ def _wire_choices(
             gr.Dropdown(choices=known, value=kept, visible="other" in chosen),
             gr.Accordion(visible="steered" in chosen),
             *(gr.Column(visible=key in chosen) for key in actions.COLUMNS),
-            *(  # an answer keeps the title of who gave it
-                gr.skip() if key in answers else say(title)
-                for key, title in actions.titles(services, run_id, model).items()
-            ),
+            *(say(title) for title in actions.titles(services, run_id, model, answers).values()),
         )
 
     @shown

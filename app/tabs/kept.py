@@ -56,5 +56,10 @@ class Kept:
 
 
 def kept(key: str) -> Kept:
-    """Values under a key of the browser's store; at the top of the page only, a tab is made too late."""
-    return Kept(gr.BrowserState({}, storage_key=key, secret=SECRET))
+    """Values under a key of the browser's store."""
+    return Kept(browser_state(key))
+
+
+def browser_state(key: str) -> gr.BrowserState:
+    """A dictionary in the browser's store; at the top of the page only, a tab is made too late."""
+    return gr.BrowserState({}, storage_key=key, secret=SECRET)

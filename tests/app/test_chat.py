@@ -131,7 +131,7 @@ def test_a_steered_column_needs_something_to_steer(services: Services, finished:
 def test_a_run_without_an_adapter_leaves_the_base(services: Services, finished: FinishedRun) -> None:
     run = services.store.create(finished.run.recipe())
     try:
-        assert "none yet" in chat.titles(services, run.id, "")["run"]
+        assert "none yet" in chat.titles(services, run.id, "", {})["run"]
         assert [column.key for column in chat.columns(services, ["run", "base"], run.id, "")] == ["base"]
         with pytest.raises(HydraError, match="base model's"):
             chat.columns(services, ["run"], run.id, "")
@@ -238,3 +238,16 @@ def test_models_are_let_go_and_loaded_again(services: Services, finished: Finish
     gc.collect()
     assert base() is None
     assert talk(services, finished, ["run", "base"]).columns["run"].messages
+
+
+def test_answers_are_opened_again_by_their_ids(services: Services, finished: FinishedRun) -> None:
+    view = talk(services, finished, ["run", "base"])
+    ids = {key: column.answer_id for key, column in view.columns.items()}
+    again = chat.reopen(services, ids | {"other": "nobody's", "strange": ids["run"]})
+    assert again is not None
+    assert again.columns == view.columns
+    assert again.gates == view.gates
+    titles = chat.titles(services, finished.run.id, "", {"run": ids["run"]})
+    assert titles["run"] == view.columns["run"].title
+    assert titles["base"].startswith("Base model: ")
+    assert chat.reopen(services, {"run": "0" * 32}) is None

@@ -2,16 +2,19 @@
 
 The default base model with an adapter (RUN_FOLDER's, else a new one of 3 heads with random numbers) answers greedily.
 Rounds take turns: without a look at the gates; with gates and alternatives, as the chat records them; and as the page
-shows them. Told are tokens a second as ratios to the first, and how long another adapter on the same base takes.
+shows them. Told are tokens a second as ratios to the first, how long another adapter on the same base takes, and the
+memory of the process before anything is loaded, with it, and when it is let go.
 """
 
 import argparse
+import gc
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import torch
 
 from app.actions import chat
@@ -70,8 +73,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         services = Services(Path(folder) / "workspace")
         runs = [short_run(services.jobs, seed) for seed in (0, 1)]
+        memory = [resident()]
         for way in WAYS.values():
             way(services, runs[0], 8)
+        memory.append(resident())
         speeds: dict[str, list[float]] = {name: [] for name in WAYS}
         for _ in range(chosen.rounds):
             for name, way in WAYS.items():
@@ -90,7 +95,16 @@ def main() -> None:
         began = time.monotonic()
         services.loaded(runs[0])
         print(f"another adapter on the same base: {first:.2f} s; back to the first: {time.monotonic() - began:.3f} s")
+        services.let_go()
+        gc.collect()
+        memory.append(resident())
+        print("memory: {:.0f} MB before, {:.0f} MB loaded, {:.0f} MB let go".format(*memory))
         services.close()
+
+
+def resident() -> float:
+    """Megabytes of this process in memory."""
+    return psutil.Process().memory_info().rss / 2**20
 
 
 def short_run(jobs: JobManager, seed: int) -> str:

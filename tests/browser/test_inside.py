@@ -144,6 +144,11 @@ def test_steered_answers_stand_beside_the_routers(inside: Page, browser: Browser
     expect(page.locator("#alone-sentence")).to_contain_text("Nearest to the routed model", timeout=120_000)
     expect(page.locator("#alone-answers")).to_contain_text("head 4 alone")
     photograph(page, "chat-steered")
+    page.reload()
+    open_tab(page, "6 Chat")
+    expect(page.locator("#title-steered")).to_contain_text("pinned to head 2")
+    expect(page.locator("#chat-steered")).to_contain_text("Reverse this list: a b c")
+    assert page.locator("#strip-steered .token").count() == len(heads)
     page.set_viewport_size({"width": 1280, "height": 900})
     with page.expect_download() as download:
         page.locator("#save-page").click()
