@@ -8,7 +8,9 @@ from typing import Any
 
 import gradio as gr
 
+from app.actions import answers as answer_actions
 from app.actions import chat as actions
+from app.actions.answers import COLUMNS, ChatView, GateFigures
 from app.actions.train import run_choices
 from app.components.plot import plot_panel
 from app.components.tokens import EMPTY, token_strip
@@ -67,7 +69,7 @@ class _Parts:
     @property
     def shown(self) -> list[Any]:
         """What a view of the conversation fills."""
-        columns = [part for key in actions.COLUMNS for part in (self.titles[key], self.chatbots[key], self.strips[key])]
+        columns = [part for key in COLUMNS for part in (self.titles[key], self.chatbots[key], self.strips[key])]
         return [self.answers, self.histories, *columns, *self.gates, self.status]
 
     @property
@@ -108,7 +110,7 @@ def _widgets() -> _Parts:
         )
     with gr.Row():
         chosen = gr.CheckboxGroup(
-            [(name, key) for key, name in actions.COLUMNS.items()],
+            [(name, key) for key, name in COLUMNS.items()],
             value=SHOWN_FIRST,
             label="Who answers, side by side",
             elem_id="chat-columns",
@@ -132,7 +134,7 @@ def _widgets() -> _Parts:
     expected = sentence("", elem_id="expected")
     columns, titles, chatbots, strips = {}, {}, {}, {}
     with gr.Row():
-        for key in actions.COLUMNS:
+        for key in COLUMNS:
             with gr.Column(min_width=300, visible=key in SHOWN_FIRST) as columns[key]:
                 titles[key] = sentence("", elem_id=f"title-{key}", elem_classes=["column-title"])
                 chatbots[key] = _chatbot(key)
@@ -210,7 +212,7 @@ def _wire_reload(services: Services, parts: _Parts, tab: gr.Tab, kept: gr.Browse
 
     @shown
     def reopen(answers: dict[str, str], kept: dict[str, str]) -> Any:
-        view = actions.reopen(services, kept) if kept and not answers else None
+        view = answer_actions.reopen(services, kept) if kept and not answers else None
         return (*_shown(view), gr.CheckboxGroup(value=list(view.columns))) if view else gr.skip()
 
     parts.answers.change(lambda answers: answers, parts.answers, kept, **LATEST)
@@ -233,7 +235,7 @@ def _wire_choices(
         return (
             gr.Dropdown(choices=known, value=kept, visible="other" in chosen),
             gr.Accordion(visible="steered" in chosen),
-            *(gr.Column(visible=key in chosen) for key in actions.COLUMNS),
+            *(gr.Column(visible=key in chosen) for key in COLUMNS),
             *(say(title) for title in actions.titles(services, run_id, model, answers).values()),
         )
 
@@ -289,7 +291,7 @@ def _wire_conversation(services: Services, parts: _Parts, run: gr.Dropdown, mode
         """The last question, and the conversations without it and its answers."""
         asked = [said[-2]["content"] for said in histories.values() if len(said) > 1]
         left = {key: said[:-2] for key, said in histories.items()}
-        return asked[0] if asked else "", left, *(_displayed(left.get(key, [])) for key in actions.COLUMNS)
+        return asked[0] if asked else "", left, *(_displayed(left.get(key, [])) for key in COLUMNS)
 
     inputs = [run, model, parts.chosen, parts.other, parts.histories, parts.prompt, parts.system]
     asking: dict[str, Any] = {
@@ -311,7 +313,7 @@ def _wire_conversation(services: Services, parts: _Parts, run: gr.Dropdown, mode
             lambda: ("", "", gr.Dataframe(visible=False)), None, [parts.prompt, parts.reading, parts.weighed], **QUIET
         )
     parts.stop.click(None, None, None, cancels=[typed, row, repeated])
-    empty = ["", [], EMPTY] * len(actions.COLUMNS)
+    empty = ["", [], EMPTY] * len(COLUMNS)
     parts.clear.click(
         lambda: ({}, {}, *empty, *[""] * (len(parts.gates) + 3), gr.Dataframe(visible=False)),
         None,
@@ -334,15 +336,15 @@ def _wire_files(services: Services, parts: _Parts) -> None:
 
     @shown
     def write(answers: dict[str, str]) -> tuple:
-        first = next((answers[key] for key in actions.COLUMNS if key in answers), None)
+        first = next((answers[key] for key in COLUMNS if key in answers), None)
         if first is None:
             return gr.DownloadButton(interactive=False), gr.DownloadButton(interactive=False)
-        files = actions.save(services, first), actions.save_page(services, first)
+        files = answer_actions.save(services, first), answer_actions.save_page(services, first)
         return tuple(gr.DownloadButton(value=file, interactive=True) for file in files)
 
     @shown
     def open_saved(file: str) -> tuple:
-        return *_shown(actions.replay(services, Path(file))), gr.CheckboxGroup(value=["run"])
+        return *_shown(answer_actions.replay(services, Path(file))), gr.CheckboxGroup(value=["run"])
 
     parts.answers.change(write, parts.answers, [parts.trace, parts.page], **LATEST)
     parts.status.change(write, parts.answers, [parts.trace, parts.page], **LATEST)
@@ -355,17 +357,17 @@ def _wire_tokens(services: Services, parts: _Parts) -> None:
 
         @shown
         def pick(answers: dict[str, str], event: gr.EventData, key: str = key) -> tuple:
-            seen = actions.pick(services, answers.get(key, ""), int(event._data["index"]))
+            seen = answer_actions.pick(services, answers.get(key, ""), int(event._data["index"]))
             table = gr.Dataframe(value=seen.alternatives, visible=bool(seen.alternatives))
             return *_drawn(seen.gates), say(seen.sentence), table
 
         strip.pick(pick, parts.answers, [*parts.gates, parts.reading, parts.weighed], **QUIET)
 
 
-def _shown(view: actions.ChatView) -> tuple:
+def _shown(view: ChatView) -> tuple:
     """A view as the values of `_Parts.shown`; columns that are not in it stay."""
     values: list[Any] = []
-    for key in actions.COLUMNS:
+    for key in COLUMNS:
         found = view.columns.get(key)
         values += [say(found.title), _displayed(found.messages), found.strip] if found else [gr.skip()] * 3
     ids = {key: one.answer_id for key, one in view.columns.items()}
@@ -373,7 +375,7 @@ def _shown(view: actions.ChatView) -> tuple:
     return ids, said, *values, *_drawn(view.gates), say(view.status)
 
 
-def _drawn(gates: actions.GateFigures) -> tuple[str, str, str]:
+def _drawn(gates: GateFigures) -> tuple[str, str, str]:
     return gates.bars, gates.heatmap, gates.load
 
 

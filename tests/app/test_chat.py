@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from app.actions import chat
+from app.actions import answers, chat
 from app.services import Services
 from hydralora.data.store import DEMO
 from hydralora.data.templates import encode_prompt
@@ -58,15 +58,15 @@ def test_a_token_is_looked_at_with_its_gates_and_what_else_could_have_come(
     column = talk(services, finished, ["run"]).columns["run"]
     answer = services.answer(column.answer_id)
     first = len(answer.prompt)
-    seen = chat.pick(services, column.answer_id, first)
+    seen = answers.pick(services, column.answer_id, first)
     gates = json.loads(seen.gates.bars)["data"][0]["y"]
-    assert gates == pytest.approx(chat.mean_over_layers(answer.tokens[0]))
+    assert gates == pytest.approx(answers.mean_over_layers(answer.tokens[0]))
     assert sum(gates) == pytest.approx(1, abs=1e-5)
     assert seen.sentence.startswith(f"Token 1 of {len(answer.tokens)}")
     assert len(json.loads(seen.gates.heatmap)["data"][0]["x"]) == 2  # layers
     assert len(seen.alternatives) == chat.ALTERNATIVES
-    assert chat.pick(services, column.answer_id, 0).sentence.startswith(f"Token 1 of {first} of the question")
-    assert "newest" in chat.pick(services, column.answer_id, -1).sentence
+    assert answers.pick(services, column.answer_id, 0).sentence.startswith(f"Token 1 of {first} of the question")
+    assert "newest" in answers.pick(services, column.answer_id, -1).sentence
 
 
 def test_the_heatmap_of_the_answer_is_its_mean(services: Services, finished: FinishedRun) -> None:
@@ -181,21 +181,21 @@ def test_eight_users_dont_mix(services: Services, finished: FinishedRun) -> None
 def test_a_saved_answer_opens_again_without_a_model(services: Services, finished: FinishedRun, tmp_path: Path) -> None:
     view = talk(services, finished, ["steered"], steering=Steering(mute=(0,)))
     column = view.columns["steered"]
-    file = Path(chat.save(services, column.answer_id))
-    opened = chat.replay(services, file).columns["run"]
+    file = Path(answers.save(services, column.answer_id))
+    opened = answers.replay(services, file).columns["run"]
     assert opened.messages == column.messages
     assert [token[:3] for token in opened.strip["tokens"]] == [token[:3] for token in column.strip["tokens"]]
     assert "Replayed" in opened.title
-    page = Path(chat.save_page(services, column.answer_id)).read_text(encoding="utf-8")
+    page = Path(answers.save_page(services, column.answer_id)).read_text(encoding="utf-8")
     assert "http" not in page.replace("http-equiv", "")
     file.write_text("{}", encoding="utf-8")
     with pytest.raises(ConfigError, match="not a trace"):
-        chat.replay(services, file)
+        answers.replay(services, file)
 
 
 def test_an_answer_that_is_not_kept_is_refused(services: Services) -> None:
     with pytest.raises(HydraError, match="no longer kept"):
-        chat.pick(services, "not-an-id", 0)
+        answers.pick(services, "not-an-id", 0)
 
 
 def test_an_empty_prompt_is_refused(services: Services, finished: FinishedRun) -> None:
@@ -243,11 +243,11 @@ def test_models_are_let_go_and_loaded_again(services: Services, finished: Finish
 def test_answers_are_opened_again_by_their_ids(services: Services, finished: FinishedRun) -> None:
     view = talk(services, finished, ["run", "base"])
     ids = {key: column.answer_id for key, column in view.columns.items()}
-    again = chat.reopen(services, ids | {"other": "nobody's", "strange": ids["run"]})
+    again = answers.reopen(services, ids | {"other": "nobody's", "strange": ids["run"]})
     assert again is not None
     assert again.columns == view.columns
     assert again.gates == view.gates
     titles = chat.titles(services, finished.run.id, "", {"run": ids["run"]})
     assert titles["run"] == view.columns["run"].title
     assert titles["base"].startswith("Base model: ")
-    assert chat.reopen(services, {"run": "0" * 32}) is None
+    assert answers.reopen(services, {"run": "0" * 32}) is None
