@@ -31,7 +31,15 @@ KEPT_TURNS = 1000
 KEPT_TAILS = 16  # runs whose events are at hand
 QUEUE_SECONDS = 3.0
 KEPT = 32  # results of a kind
-KEPT_RESULTS = {"clusters": 12, "features": 4, "map": 12}  # of those that may take many megabytes
+KEPT_RESULTS = {  # of those that may take many megabytes
+    "clusters": 12,
+    "features": 4,
+    "map": 12,
+    "weights": 8,
+    "snapshot": 8,
+    "probed": 4,
+    "broken down": 2,
+}
 
 
 @dataclass(frozen=True)
@@ -69,7 +77,7 @@ class Answer:
         about: whose it is: base, base_hash, run, adapter_hash, steering (`hydralora.traces.Trace`).
         frozen: the token that is looked at, counted from the prompt's first; None for the newest.
         listed: its tokens, as the page's strip has them.
-        gate_sums: (modules, N), over the first `summed` of its tokens.
+        load: the sum of its tokens' gates (modules, N), and of how many tokens.
     """
 
     title: str
@@ -81,8 +89,7 @@ class Answer:
     tokens: list[Token] = field(default_factory=list)
     frozen: int | None = None
     listed: list[list[Any]] = field(default_factory=list)
-    gate_sums: Any = 0.0
-    summed: int = 0
+    load: tuple[Any, int] = (0.0, 0)
 
 
 class Services:

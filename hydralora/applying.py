@@ -16,7 +16,7 @@ from hydralora.errors import ConfigError, HydraError
 from hydralora.evaluation import evaluate
 from hydralora.files import to_json, write_text
 from hydralora.generation import answer_batch, room_for
-from hydralora.preparation import components_of, read_rows, read_split
+from hydralora.preparation import components_of, read_rows, read_used
 from hydralora.probing import HeadUse, TokenGates, probe
 from hydralora.recipe import Recipe
 from hydralora.runs import Run
@@ -92,7 +92,7 @@ def probe_run(run: Run, on_progress: OnProgress = lambda done, total: None) -> P
     recipe = run.recipe()
     if not recipe.has_heads:
         raise ConfigError("This run is a plain LoRA: it has no heads to look at. Choose a run with method hydralora.")
-    rows, rng, settings = read_split(recipe), random.Random(recipe.training.seed), recipe.training
+    rows, rng, settings = read_used(recipe), random.Random(recipe.training.seed), recipe.training
     loaded = load_run(run)
     pad = loaded.tokenizer.pad_token_id
     heldout, learnt = (
@@ -117,7 +117,7 @@ def one_of_each(run: Run, on_progress: OnProgress = lambda done, total: None) ->
         HydraError: the run's rows are gone, or can't be clustered.
     """
     recipe = run.recipe()
-    heldout = read_split(recipe).heldout
+    heldout = read_used(recipe).heldout
     labels, names, why = _components(recipe, heldout)
     if labels is None:
         raise HydraError(why or "The components are not known.")

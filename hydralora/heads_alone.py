@@ -74,8 +74,10 @@ def heads_alone(
     routed = answer(None)
     on_progress(1, count + 1)
     prompt = encode_prompt(tokenizer, list(messages))
-    ids = torch.tensor([prompt + [token.id for token in routed]], device=next(model.parameters()).device)
-    places = len(routed) + 1  # where each token was chosen, and where the answer ended
+    cut = len(routed) == (sampling or Sampling()).max_new_tokens
+    read = routed[:-1] if cut else routed  # behind the last token of an answer that was cut nothing was chosen
+    ids = torch.tensor([prompt + [token.id for token in read]], device=next(model.parameters()).device)
+    places = len(read) + 1  # where each token was chosen, and where the answer ended by itself
 
     def logits(state: AbstractContextManager) -> torch.Tensor:
         with lock or nullcontext(), torch.inference_mode(), state:  # others share the model: the lock comes first

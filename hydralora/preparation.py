@@ -3,7 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -80,12 +80,8 @@ def prepare(recipe: Recipe, on_stage: Callable[[str], None]) -> Prepared:
     on_stage("clustering")
     clusters = components_of(recipe, data.examples)
     components = renamed(clusters.components, recipe.components.names)
-    rows = _split(recipe, data, clusters)
+    rows, component, held = _used(recipe, data, clusters)
     train, heldout = rows.train, rows.heldout
-    component = dict(zip((row.row for row in data.examples), clusters.labels.tolist(), strict=True))
-    held = dict(zip((row.row for row in heldout), _nearest(recipe, clusters, heldout), strict=True))
-    if recipe.components.only:
-        train, heldout = _one_component(recipe.components.only, clusters.k, (train, component), (heldout, held))
     on_stage("loading the base model")
     files, device = find_model(recipe.model), pick_device()
     tokenizer, base = load_tokenizer(files), load_base(files, device, recipe.quantization)
@@ -128,6 +124,30 @@ def read_split(recipe: Recipe) -> Split:
     data = read_rows(recipe)
     by_component = recipe.data.stratify == "component" and not recipe.data.eval
     return _split(recipe, data, components_of(recipe, data.examples) if by_component else None)
+
+
+def read_used(recipe: Recipe) -> Split:
+    """The rows that a run learns from, and its held-out ones: `read_split`, of one component where the recipe says so.
+
+    Raises:
+        HydraError: as `read_split`; or that component has too few rows.
+    """
+    if not recipe.components.only:
+        return read_split(recipe)
+    data = read_rows(recipe)
+    return _used(recipe, data, components_of(recipe, data.examples))[0]
+
+
+def _used(recipe: Recipe, data: Dataset, clusters: Clusters) -> tuple[Split, dict[int, int], dict[int, int]]:
+    """The rows that are used, and the component of each training and each held-out row by its number."""
+    rows = _split(recipe, data, clusters)
+    component = dict(zip((row.row for row in data.examples), clusters.labels.tolist(), strict=True))
+    held = dict(zip((row.row for row in rows.heldout), _nearest(recipe, clusters, rows.heldout), strict=True))
+    if recipe.components.only:
+        parts = (rows.train, component), (rows.heldout, held)
+        train, heldout = _one_component(recipe.components.only, clusters.k, *parts)
+        rows = replace(rows, train=train, heldout=heldout)
+    return rows, component, held
 
 
 def components_of(recipe: Recipe, examples: Sequence[Example]) -> Clusters:

@@ -1,6 +1,7 @@
 """Models loaded for use: a base model, and runs' adapters on it."""
 
 import copy
+import gc
 import threading
 from collections import OrderedDict
 from contextlib import AbstractContextManager
@@ -107,11 +108,16 @@ class Shelf:
 
     def let_go(self, run_id: str | None = None) -> None:
         """Forget a run's adapters, or everything; the memory returns when nobody answers with it any more."""
+        import torch
+
         with self._loading:
             for key in [key for key in self._adapted if run_id in (None, key[0])]:
                 del self._adapted[key]
             if run_id is None:
                 self._base = None
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()  # what PyTorch keeps for itself, a run on the same card can't have
 
     def _load_base(self, name: str, quantization: Any) -> Loaded:
         if self._base is None or self._base[0] != (name, quantization):

@@ -84,6 +84,8 @@ class Trace(Strict):
         heads = {len(row) for token in (*self.prompt, *self.tokens) for row in token.gates}
         if len(heads) > 1:
             raise ValueError(f"tokens have gates of {sorted(heads)} heads; they must have equally many")
+        if len({bool(token.gates) for token in (*self.prompt, *self.tokens)}) > 1:
+            raise ValueError("some tokens have gates and others have none")
         for place, token in enumerate((*self.prompt, *self.tokens), 1):
             if token.gates and len(token.gates) != len(self.modules):
                 raise ValueError(

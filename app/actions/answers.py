@@ -183,13 +183,14 @@ def _gate_figures(answer: Answer) -> GateFigures:
     if not tokens or not tokens[-1].gates:
         return GateFigures()
     token = tokens[answer.frozen if answer.frozen is not None else -1]
-    for one in answer.tokens[answer.summed :]:  # only what is new
-        answer.gate_sums = answer.gate_sums + np.array(one.gates)
-    answer.summed = len(answer.tokens)
+    sums, count = answer.load
+    new = answer.tokens[count:]  # a click reads it while the answer goes on, so it is replaced at once
+    for one in new:
+        sums = sums + np.array(one.gates)
+    answer.load = sums, count = sums, count + len(new)
     load = ""
-    if answer.summed:
-        mean = (answer.gate_sums / answer.summed).tolist()
-        load = figures.gate_heatmap(answer.modules, mean, "Mean gates of the answer")
+    if count:
+        load = figures.gate_heatmap(answer.modules, (sums / count).tolist(), "Mean gates of the answer")
     return GateFigures(
         figures.gate_bars(mean_over_layers(token)), figures.gate_heatmap(answer.modules, token.gates), load
     )

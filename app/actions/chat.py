@@ -165,7 +165,7 @@ def stream(
 def free_memory(services: Services) -> str:
     """Let the loaded models go; returns a sentence."""
     services.let_go()
-    return "The models are out of memory. The next question loads them again."
+    return "The models are let go. The next question loads them again."
 
 
 def length_line(services: Services, run_id: str | None, model: str, prompt: str, system: str, history: Messages) -> str:

@@ -48,7 +48,7 @@ def measure(services: Services, run_id: str | None, of: Groups, module: str) -> 
         for step in in_background(lambda on_progress: _probed(services, run_id, on_progress)):
             if not isinstance(step, Done):
                 done, total = step
-                read = f"Held-out rows are read by the model: {done} of {total} passes."
+                read = f"Held-out and training rows are read by the model: {done} of {total}."
                 yield UseView(read if total > 1 else "Loading the model …")
     yield _view(_probed(services, run_id), of, module)
 
@@ -59,12 +59,15 @@ def is_measured(services: Services, run_id: str) -> bool:
 
 
 def tokens(services: Services, run_id: str, head: int, module: str) -> list[list[Any]]:
-    """The tokens that a head takes most, in one module or by the mean over all, as `TOKEN_COLUMNS`.
+    """The tokens that a head takes most, in one module or by the mean over all, as `TOKEN_COLUMNS`; none of a module
+    whose gates are not recorded.
 
     Raises:
         HydraError: the run has no heads, or its rows or its base model are gone.
     """
     probed = _probed(services, run_id)
+    if not _has(probed, head, module):
+        return []
     model = services.run(run_id).recipe().model
     tokenizer = services.remember(("tokenizer", model), lambda: load_tokenizer(find_model(model, download=False)))
     found = probed.tokens.most(tokenizer, head, None if module == ALL else module, TOKENS)
@@ -79,6 +82,8 @@ def training_rows(services: Services, run_id: str, head: int, module: str) -> li
         HydraError: as `tokens`.
     """
     probed = _probed(services, run_id)
+    if not _has(probed, head, module):
+        return []
     use = probed.training.mean
     own = use.mean(0) if module == ALL else use[probed.training.modules.index(module)]
     first = np.argsort(-own[:, head], kind="stable")[:ROWS]
@@ -116,6 +121,10 @@ def _view(probed: Probed, of: Groups, module: str) -> UseView:
         modules,
         heads,
     )
+
+
+def _has(probed: Probed, head: int, module: str) -> bool:
+    return head < probed.use.mean.shape[-1] and module in (ALL, *probed.use.modules)
 
 
 def _key(services: Services, run_id: str) -> tuple:

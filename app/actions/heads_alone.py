@@ -67,7 +67,7 @@ def ask(services: Services, run_id: str | None, questions: str, system: str = ""
 
 
 def examples(services: Services, run_id: str | None) -> Iterator[str | list[str]]:
-    """A held-out question of each component; before that, sentences on how far it is.
+    """A held-out question of each component, of `MOST` at the most; before that, sentences on how far it is.
 
     Raises:
         HydraError: the run's rows are gone, or can't be clustered.
@@ -80,7 +80,7 @@ def examples(services: Services, run_id: str | None) -> Iterator[str | list[str]
             ("one of each", run_id), lambda: in_process(one_of_each, run, on_progress=on_progress)
         )
     ):
-        yield [row.question for _, row in step.value] if isinstance(step, Done) else "Finding the components …"
+        yield [row.question for _, row in step.value][:MOST] if isinstance(step, Done) else "Finding the components …"
 
 
 def _view(sentence: str, asked: Sequence[str], done: Sequence[HeadsAlone]) -> AloneView:

@@ -41,6 +41,12 @@ const save = (blob, suffix) => {
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 };
 
+// What stands at an axis, where its ticks are named: without marks, as text.
+const tick = (axis, value) => {
+  const at = axis?.tickmode === 'array' ? axis.tickvals.indexOf(value) : -1;
+  return at < 0 ? value : axis.ticktext[at].replace(/<[^>]*>/g, '').replaceAll('&lt;', '<').replaceAll('&amp;', '&').trim();
+};
+
 // One row a point of every trace; a heatmap has one a cell.
 const table = () => {
   const rows = [['series', 'x', 'y', 'z', 'label']];
@@ -48,7 +54,7 @@ const table = () => {
     const at = (values, i) => (values === undefined ? '' : Array.isArray(values) || ArrayBuffer.isView(values) ? values[i] : values);
     if (trace.type === 'heatmap')
       trace.z.forEach((row, i) => Array.from(row).forEach((z, j) =>
-        rows.push([trace.name, at(trace._input.x, j) ?? j, at(trace._input.y, i) ?? i, z, ''])));
+        rows.push([trace.name, at(trace._input.x, j) ?? j, tick(target._fullLayout.yaxis, at(trace._input.y, i) ?? i), z, ''])));
     else
       for (let i = 0; i < trace._length; i++)
         rows.push([trace.name, at(trace.x, i), at(trace.y, i), trace.z ? at(trace.z, i) : '', at(trace.text, i) ?? '']);

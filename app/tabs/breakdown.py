@@ -9,6 +9,7 @@ from app.components.plot import plot_panel
 from app.services import Services
 from app.tabs.messages import LATEST, QUIET, say, sentence, shown, shown_stream
 from hydralora.breakdown import STEPS
+from hydralora.errors import HydraError
 from hydralora.figures import METHOD_NAMES
 from hydralora.projection import Method
 
@@ -42,7 +43,7 @@ def build(services: Services, run: gr.Dropdown, view_tab: gr.Tab) -> None:
     @shown_stream
     def show(request: gr.Request, run_id: str | None, method: Method, before: tuple) -> Iterator[tuple]:
         is_newest = services.newest(request.session_hash or "", "breakdown")
-        for view in actions.view(services, run_id, method):
+        for view in _told(actions.view(services, run_id, method)):
             if not is_newest():
                 return
             if view.signature == tuple(before):
@@ -66,3 +67,11 @@ def build(services: Services, run: gr.Dropdown, view_tab: gr.Tab) -> None:
     outputs = [seen, told, start, again, table, *panels]
     start.click(begin, [run, steps], [again, seen], **QUIET)
     gr.on([view_tab.select, run.change, method.change, again.tick], show, [run, method, seen], outputs, **LATEST)
+
+
+def _told(views: Iterator[actions.BreakdownView]) -> Iterator[actions.BreakdownView]:
+    """An error as a view: a message every few seconds would be a storm."""
+    try:
+        yield from views
+    except HydraError as error:
+        yield actions.BreakdownView(("failed", str(error)), str(error), ready=True)

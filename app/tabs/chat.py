@@ -365,11 +365,11 @@ def _wire_tokens(services: Services, parts: _Parts) -> None:
 
 
 def _shown(view: ChatView) -> tuple:
-    """A view as the values of `_Parts.shown`; columns that are not in it stay."""
+    """A view as the values of `_Parts.shown`; columns that are not in it are emptied."""
     values: list[Any] = []
     for key in COLUMNS:
         found = view.columns.get(key)
-        values += [say(found.title), _displayed(found.messages), found.strip] if found else [gr.skip()] * 3
+        values += [say(found.title), _displayed(found.messages), found.strip] if found else ["", [], EMPTY]
     ids = {key: one.answer_id for key, one in view.columns.items()}
     said = {key: one.messages for key, one in view.columns.items()}
     return ids, said, *values, *_drawn(view.gates), say(view.status)

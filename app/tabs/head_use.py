@@ -52,15 +52,23 @@ def build(services: Services, run: gr.Dropdown) -> None:
     def look_behind(run_id: str, head: int | None, module: str) -> list[dict]:
         return seen_behind(services, run_id, head - 1 if head else None, module)
 
-    def forget() -> tuple:
+    def forget(request: gr.Request) -> tuple:
+        services.newest(request.session_hash or "", "head use")  # what is being read of the run before is not shown
         hidden = gr.update(visible=False)
-        return say("Another run is chosen. Read its held-out rows to see its heads."), hidden, hidden, *(hidden,) * 2
+        return (
+            say("Read the chosen run's held-out rows to see its heads."),
+            hidden,
+            gr.update(choices=[actions.ALL], value=actions.ALL),
+            gr.update(choices=[], value=None, visible=False),
+            *(hidden,) * len(behind),
+        )
 
     outputs = [told, figure, module, head]
-    start.click(measure, asked, outputs, **QUIET)
+    measured = start.click(measure, asked, outputs, **QUIET)
+    measured.then(again, asked, outputs, **QUIET)  # what is asked may have changed meanwhile
     gr.on([of.change, module.change], again, asked, outputs, **LATEST)
     gr.on([head.change, module.change], look_behind, [run, head, module], behind, **LATEST)
-    run.change(forget, None, [told, figure, head, *behind], **QUIET)
+    run.change(forget, None, [*outputs, *behind], cancels=[measured], **QUIET)
 
 
 def behind_a_head(elem_id: str) -> list[gr.Dataframe]:

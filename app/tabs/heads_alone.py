@@ -49,8 +49,8 @@ def build(services: Services, run: gr.Dropdown, system: gr.Textbox) -> None:
                 yield gr.update(value=say(step)), gr.update()
             else:
                 yield (
-                    gr.update(value=say(f"{len(step)} questions, held out, one of each component.")),
-                    gr.update(value="\n".join(question.replace("\n", " ") for question in step)),
+                    gr.update(value=say(f"{len(step)} held-out questions, each of another component.")),
+                    gr.update(value="\n".join(" ".join(question.splitlines()) for question in step)),
                 )
 
     asked = start.click(
@@ -63,3 +63,10 @@ def build(services: Services, run: gr.Dropdown, system: gr.Textbox) -> None:
     )
     fill.click(examples, run, [told, questions], trigger_mode="once", **QUIET)
     stop.click(None, None, None, cancels=[asked])
+    run.change(
+        lambda: (say("Ask each head of the chosen run."), *[gr.update(visible=False)] * 2),
+        None,
+        [told, summary, answers],
+        cancels=[asked],
+        **QUIET,
+    )

@@ -74,7 +74,9 @@ def component_by_head(names: Sequence[str], gates: Sequence[Sequence[float]], of
             go.Heatmap(
                 z=[row for _, row in kept],
                 x=[head_name(head) for head in range(len(kept[0][1]))] if kept else [],
-                y=[short(name) for name, _ in kept],
+                y=list(range(len(kept))),  # names may be numbers, or alike at their beginnings
+                customdata=[[short(name)] * len(row) for name, row in kept],
+                hovertemplate="%{customdata}<br>%{x}: %{z:.3f}<extra></extra>",
                 zmin=0,
                 zmax=1,
                 colorscale="Cividis",
@@ -84,5 +86,11 @@ def component_by_head(names: Sequence[str], gates: Sequence[Sequence[float]], of
         ],
         title=f"Which head answers which {of}",
         height=160 + 40 * len(kept),
-        yaxis={"autorange": "reversed", "automargin": True},
+        yaxis={
+            "tickmode": "array",
+            "tickvals": list(range(len(kept))),
+            "ticktext": [short(name) for name, _ in kept],
+            "autorange": "reversed",
+            "automargin": True,
+        },
     )

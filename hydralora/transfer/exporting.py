@@ -16,7 +16,7 @@ from hydralora.data.templates import encode_all
 from hydralora.errors import ConfigError, RunError
 from hydralora.files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, folder_written_whole, to_json
 from hydralora.models import load_adapted
-from hydralora.preparation import read_split
+from hydralora.preparation import read_used
 from hydralora.recipe import Recipe
 from hydralora.results import results_table
 from hydralora.runs import Run
@@ -128,7 +128,7 @@ def _write_plain(run: Run, folder: Path, merged: bool) -> float | None:
 
 
 def _baked(recipe: Recipe, loaded: Loaded) -> Baked:
-    heldout = read_split(recipe).heldout[:MEASURED_ROWS]
+    heldout = read_used(recipe).heldout[:MEASURED_ROWS]
     rows = encode_all(loaded.tokenizer, heldout, recipe.training.max_length, "cut").rows
     pad = loaded.tokenizer.pad_token_id
     batches = [collate(rows[start : start + BATCH], pad) for start in range(0, len(rows), BATCH)]

@@ -126,12 +126,15 @@ def test_a_run_without_snapshots_says_how_to_get_some(services: Services, finish
 def test_heads_are_put_beside_components_and_tasks(services: Services, finished: FinishedRun) -> None:
     assert not head_use.is_measured(services, finished.run.id)
     by_task = last(head_use.measure(services, finished.run.id, "task", head_use.ALL))
-    (drawn_map,) = json.loads(by_task.figure)["data"]
-    assert drawn_map["y"] == ["fruit", "tool"]
+    figure = json.loads(by_task.figure)
+    (drawn_map,) = figure["data"]
+    assert figure["layout"]["yaxis"]["ticktext"] == ["fruit", "tool"]
     assert drawn_map["x"] == ["head 1", "head 2", "head 3"]
     assert head_use.is_measured(services, finished.run.id)
     assert "held-out rows" in by_task.sentence
     module = by_task.modules[1]
+    assert head_use.tokens(services, finished.run.id, 7, module) == []  # of another run's heads, or modules
+    assert head_use.training_rows(services, finished.run.id, 0, "lm_head") == []
     of_one = last(head_use.measure(services, finished.run.id, "component", module))
     assert of_one.figure != by_task.figure
     for place in (head_use.ALL, module):

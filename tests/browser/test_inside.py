@@ -70,6 +70,10 @@ def test_a_click_leads_from_a_point_to_its_matrix_its_tokens_and_rows(inside: Pa
     expect(page.locator("#use-sentence")).to_contain_text("Mutual information", timeout=120_000)
     gates = traces(page, "use-figure")[0]["z"]
     assert all(sum(row) == pytest.approx(1, abs=1e-3) for row in gates)
+    page.locator("#use-figure .exports > summary").click()
+    page.locator("#use-figure .as-table summary").click()
+    expect(page.locator("#use-figure .as-table table")).to_contain_text("list, reverse, words")
+    page.locator("#use-figure .exports > summary").click()
     page.locator("#use-head").get_by_text("head 2").click()
     expect(page.locator("#use-tokens")).to_be_visible()
     photograph(page, "components-and-heads")

@@ -23,7 +23,7 @@ from hydralora.breakdown import (
 )
 from hydralora.cli import app
 from hydralora.jobs import JobManager
-from hydralora.preparation import read_rows
+from hydralora.preparation import read_rows, read_used
 from hydralora.recipe import Recipe
 from hydralora.runs import Run
 from tests.conftest import FinishedRun
@@ -54,6 +54,8 @@ def test_each_lora_learns_one_component_alone(broken_down: list[Run], finished: 
         recipe, results = run.recipe(), run.state()["results"]
         assert (recipe.method, recipe.components.only, recipe.tuner.r) == ("lora", i + 1, finished.run.recipe().tuner.r)
         assert results["rows"]["train"] < len(read_rows(recipe).examples) / 2
+        used = read_used(recipe)
+        assert {"train": len(used.train), "heldout": len(used.heldout)} == results["rows"]
         assert run.label().tags == ("breakdown",)
     learnt = sum(run.state()["results"]["rows"]["train"] for run in broken_down)
     held = sum(run.state()["results"]["rows"]["heldout"] for run in broken_down)

@@ -29,7 +29,9 @@ def test_each_head_is_measured_from_the_routed_model(model: Any, tokenizer: Any)
     routed = list(generate(model, tokenizer, ASK, SAMPLING))
     assert found.text == "".join(token.text for token in routed)
     prompt = encode_prompt(tokenizer, ASK)
-    ids = torch.tensor([prompt + [token.id for token in routed]])
+    chosen = [token.id for token in routed]
+    assert len(chosen) == SAMPLING.max_new_tokens  # so that it was cut: behind its last token nothing was chosen
+    ids = torch.tensor([prompt + chosen[:-1]])
     with torch.no_grad(), record_gates(model) as record:
         wanted = model(ids).logits[0, len(prompt) - 1 :].double().log_softmax(-1)
     gates = record.stacked()[:, 0, len(prompt) - 1 :].mean((0, 1))

@@ -53,6 +53,7 @@ def changed(trace: Trace, change: Any) -> str:
     ("change", "told"),
     [
         (lambda data: data.pop("tokens"), "tokens is missing"),
+        (lambda data: data["tokens"][-1].update(gates=[]), "some tokens have gates and others have none"),
         (lambda data: data.update(version=2), "version"),
         (lambda data: data.update(more=1), "more"),
         (lambda data: data["tokens"][0].update(gates=[[0.5, 0.1, 0.1]] * 6), "don't sum to 1"),
