@@ -1,6 +1,7 @@
 """The Breakdown view: what it would take, how far it is, and what was measured."""
 
 import json
+import shutil
 from typing import Any
 
 from app.actions import breakdown
@@ -37,6 +38,9 @@ def test_a_breakdown_is_offered_followed_and_measured(services: Services, finish
     assert len({trace["name"] for trace in drawn}) == 3  # a colour for each component
     assert view.sentence.startswith(f"After {STEPS} steps of each. The claim")
     assert view.ready
+    for run in services.store.all():
+        if run.id != finished.run.id:  # which other tests share
+            shutil.rmtree(run.folder)
 
 
 def test_without_components_it_says_why(services: Services, finished: FinishedRun) -> None:
