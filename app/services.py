@@ -103,7 +103,7 @@ class Services:
         self._models = Shelf()
         self._answers: OrderedDict[str, Answer] = OrderedDict()
         self._results: OrderedDict[tuple, Any] = OrderedDict()
-        self._turns: OrderedDict[tuple[str, str], int] = OrderedDict()
+        self._turns: OrderedDict[tuple[str, str], tuple[int, str | None]] = OrderedDict()
         self._locks: dict[Any, threading.Lock] = {}
         self._tails: OrderedDict[str, EventTail] = OrderedDict()
         self._events_lock = threading.Lock()
@@ -198,14 +198,22 @@ class Services:
                     self._locks.pop(old, None)
             return result
 
-    def newest(self, session: str, what: str) -> Callable[[], bool]:
-        """Begin something anew in a session; the function says whether nothing newer of the kind has begun there."""
+    def newest(self, session: str, what: str, of: str | None = None) -> Callable[[], bool]:
+        """Begin something anew in a session; the function says whether nothing newer of the kind has begun there.
+
+        Args:
+            of: the run that it is about, where `is_about` shall know.
+        """
         with self._shelf:
-            turn = self._turns.pop((session, what), 0) + 1
+            turn = self._turns.pop((session, what), (0, None))[0] + 1, of
             self._turns[session, what] = turn
             while len(self._turns) > KEPT_TURNS:
                 self._turns.popitem(last=False)
         return lambda: self._turns.get((session, what), turn) == turn
+
+    def is_about(self, session: str, what: str, of: str | None) -> bool:
+        """Whether what was begun last is about that run: a page that tells of its choice late tells nothing new."""
+        return of is not None and self._turns.get((session, what), (0, None))[1] == of
 
     def run(self, run_id: str) -> Run:
         """A run of this workspace by id; unlike the command line, the page names no folders.

@@ -1,6 +1,7 @@
 """Components and heads: whose rows each head takes, and which tokens."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import gradio as gr
 
@@ -8,6 +9,8 @@ from app.actions import head_use as actions
 from app.components.plot import plot_panel
 from app.services import Services
 from app.tabs.messages import LATEST, QUIET, say, sentence, shown, shown_stream
+
+KIND = "head use"
 
 
 def build(services: Services, run: gr.Dropdown) -> None:
@@ -29,7 +32,7 @@ def build(services: Services, run: gr.Dropdown) -> None:
 
     @shown_stream
     def measure(request: gr.Request, run_id: str | None, of: actions.Groups, module: str) -> Iterator[tuple]:
-        is_newest = services.newest(request.session_hash or "", "head use")
+        is_newest = services.newest(request.session_hash or "", KIND, run_id)
         for view in actions.measure(services, run_id, of, module):
             if not is_newest():
                 return
@@ -52,8 +55,11 @@ def build(services: Services, run: gr.Dropdown) -> None:
     def look_behind(run_id: str, head: int | None, module: str) -> list[dict]:
         return seen_behind(services, run_id, head - 1 if head else None, module)
 
-    def forget(request: gr.Request) -> tuple:
-        services.newest(request.session_hash or "", "head use")  # what is being read of the run before is not shown
+    def forget(request: gr.Request, run_id: str | None) -> Any:
+        session = request.session_hash or ""
+        if services.is_about(session, KIND, run_id):
+            return gr.skip()
+        services.newest(session, KIND, run_id)  # what is still being read of the run before is not shown
         hidden = gr.update(visible=False)
         return (
             say("Read the chosen run's held-out rows to see its heads."),
@@ -64,11 +70,11 @@ def build(services: Services, run: gr.Dropdown) -> None:
         )
 
     outputs = [told, figure, module, head]
-    measured = start.click(measure, asked, outputs, **QUIET)
+    measured = start.click(measure, asked, outputs, trigger_mode="multiple", **QUIET)
     measured.then(again, asked, outputs, **QUIET)  # what is asked may have changed meanwhile
     gr.on([of.change, module.change], again, asked, outputs, **LATEST)
     gr.on([head.change, module.change], look_behind, [run, head, module], behind, **LATEST)
-    run.change(forget, None, [*outputs, *behind], cancels=[measured], **QUIET)
+    run.change(forget, run, [*outputs, *behind], **LATEST)
 
 
 def behind_a_head(elem_id: str) -> list[gr.Dataframe]:

@@ -1,12 +1,15 @@
 """Which head does this? A part of Chat."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import gradio as gr
 
 from app.actions import heads_alone as actions
 from app.services import MODEL_QUEUE, Services
-from app.tabs.messages import QUIET, say, sentence, shown_stream
+from app.tabs.messages import LATEST, QUIET, say, sentence, shown_stream
+
+KIND = "heads alone"
 
 
 def build(services: Services, run: gr.Dropdown, system: gr.Textbox) -> None:
@@ -34,8 +37,11 @@ def build(services: Services, run: gr.Dropdown, system: gr.Textbox) -> None:
         )
 
     @shown_stream
-    def ask(run_id: str | None, questions: str, system: str) -> Iterator[tuple]:
+    def ask(request: gr.Request, run_id: str | None, questions: str, system: str) -> Iterator[tuple]:
+        is_newest = services.newest(request.session_hash or "", KIND, run_id)
         for view in actions.ask(services, run_id, questions, system):
+            if not is_newest():
+                return
             yield (
                 gr.update(value=say(view.sentence)),
                 gr.update(value={"headers": view.columns, "data": view.summary}, visible=bool(view.summary)),
@@ -58,15 +64,17 @@ def build(services: Services, run: gr.Dropdown, system: gr.Textbox) -> None:
         [run, questions, system],
         [told, summary, answers],
         concurrency_id=MODEL_QUEUE,
-        trigger_mode="once",
+        trigger_mode="multiple",
         **QUIET,
     )
     fill.click(examples, run, [told, questions], trigger_mode="once", **QUIET)
     stop.click(None, None, None, cancels=[asked])
-    run.change(
-        lambda: (say("Ask each head of the chosen run."), *[gr.update(visible=False)] * 2),
-        None,
-        [told, summary, answers],
-        cancels=[asked],
-        **QUIET,
-    )
+
+    def forget(request: gr.Request, run_id: str | None) -> Any:
+        session = request.session_hash or ""
+        if services.is_about(session, KIND, run_id):
+            return gr.skip()
+        services.newest(session, KIND, run_id)  # what is still being answered by the run before is not shown
+        return say("Ask each head of the chosen run."), *[gr.update(visible=False)] * 2
+
+    run.change(forget, run, [told, summary, answers], **LATEST)
