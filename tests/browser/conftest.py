@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.serving import App, running_app
 from tests.tiny_model import write_tiny_model
@@ -18,6 +18,8 @@ ARGUMENTS = (
     "--no-sandbox --disable-background-networking --disable-component-update --disable-sync --no-first-run "
     "--use-gl=swiftshader --enable-webgl --ignore-gpu-blocklist"
 ).split()
+PATIENCE = 120_000  # milliseconds: on a slow machine a worker alone takes half a minute to begin
+expect.set_options(timeout=PATIENCE)
 SCRIPT = "<img src=x onerror='window.hacked = 1'>"
 
 
@@ -57,7 +59,7 @@ def seen() -> Seen:
 def page(app: App, browser: Browser, seen: Seen) -> Iterator[Page]:
     context = browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme="light")
     page = context.new_page()
-    page.set_default_timeout(60_000)
+    page.set_default_timeout(PATIENCE)
     own = re.compile(rf"^({re.escape(app.url)}|data:|blob:)")
     page.on("request", lambda request: None if own.match(request.url) else seen.foreign.append(request.url))
     page.on("pageerror", lambda error: seen.errors.append(str(error)))

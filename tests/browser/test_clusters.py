@@ -14,8 +14,6 @@ from tests.serving import App
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
-expect.set_options(timeout=30_000)
-
 
 @pytest.fixture
 def clusters(page: Page, upload: Path) -> Page:
@@ -134,7 +132,7 @@ def test_the_base_models_states_can_tell_rows_apart(clusters: Page) -> None:
     choose(page, "model", "tiny (workspace)")
     open_tab(page, "2 Clusters")
     choose(page, "components-features", "the base model's states")
-    expect(page.locator("#map-caption")).to_contain_text("the model takes for alike", timeout=60_000)
+    expect(page.locator("#map-caption")).to_contain_text("the model takes for alike")
     assert len(traces(page, "sizes")[0]["x"]) >= 1
 
 

@@ -18,7 +18,6 @@ from tests.serving import App
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
-expect.set_options(timeout=30_000)
 STEPS = 60
 
 
@@ -102,7 +101,7 @@ def test_a_trajectory_plays(inside: Page, seen: Seen) -> None:
     page.wait_for_function(f"{graph}.layout.sliders[0].active < 6")
     photograph_at = page.evaluate(f"{graph}.layout.sliders[0].active")
     assert 0 <= photograph_at < 6
-    page.wait_for_function(f"{graph}.layout.sliders[0].active === 6", timeout=30_000)
+    page.wait_for_function(f"{graph}.layout.sliders[0].active === 6")
     photograph(page, "trajectory")
     assert seen.errors == []
 
@@ -175,7 +174,7 @@ def _replay_from_disk(browser: Browser, file: Path) -> None:
     expect(page.locator(".token")).to_have_count(count)
     page.locator("#play").click()
     page.wait_for_function("() => document.querySelectorAll('.token.later').length > 0")
-    page.wait_for_function("() => document.querySelectorAll('.token.later').length === 0", timeout=60_000)
+    page.wait_for_function("() => document.querySelectorAll('.token.later').length === 0")
     page.screenshot(path=SCREENSHOTS / "replay.png", full_page=True)
     assert errors == []
     context.close()

@@ -16,7 +16,6 @@ from tests.serving import App
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
-expect.set_options(timeout=30_000)
 STEPS = 300
 
 ANSWER_TOKENS = 24

@@ -17,8 +17,6 @@ from tests.serving import App
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
-expect.set_options(timeout=30_000)
-
 
 @pytest.fixture(scope="module")
 def two_runs(app: App) -> Iterator[list[Run]]:
@@ -125,7 +123,7 @@ def test_a_run_is_measured_on_a_file(runs_page: Page, two_runs: list[Run], tmp_p
     file = tmp_path / "new rows.jsonl"
     file.write_text('{"instruction": "Add 1 and 2.", "output": "3", "task": "<i>sum</i>"}\n', encoding="utf-8")
     page.locator("input[data-testid='Evaluate on a file-upload-button']").set_input_files(file)
-    expect(page.locator("#export-told")).to_contain_text("1 rows measured", timeout=60_000)
+    expect(page.locator("#export-told")).to_contain_text("1 rows measured")
     expect(page.locator("#scores")).to_contain_text("task <i>sum</i>")
     assert seen.errors == []
 
@@ -183,8 +181,9 @@ def test_a_recipe_is_opened_and_a_wrong_one_refused(page: Page, app: App, tmp_pa
     expect(page.locator("#training-max_steps input")).to_have_value("17")
     expect(page.locator("#recipe")).to_contain_text("method: lora")
     expect(page.locator("#plan")).to_contain_text("LoRA")
-    file.write_text("model: tiny\ntuner: {rank: 3}\n", encoding="utf-8")
-    opened.set_input_files(file)
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text("model: tiny\ntuner: {rank: 3}\n", encoding="utf-8")
+    opened.set_input_files(wrong)
     expect(page.get_by_test_id("toast-body").filter(has_text="rank").first).to_be_visible()
     expect(page.locator("#training-max_steps input")).to_have_value("17")
     assert seen.errors == []
