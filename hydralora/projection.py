@@ -10,6 +10,7 @@ from hydralora.errors import ConfigError
 
 Method = Literal["pca", "tsne", "umap"]
 PCA_FIRST = 50  # dimensions; t-SNE and UMAP on raw weight vectors of thousands of numbers take minutes
+TSNE_STEPS = {2: 1000, 3: 500}  # in three dimensions one takes more than twice as long
 NEIGHBOURS = {"tsne": 30, "umap": 15}  # the libraries' own
 MIN_POINTS = 5  # fewer points have no neighbourhoods to show
 
@@ -72,8 +73,9 @@ def _tsne(vectors: np.ndarray, dims: int, seed: int, neighbours: int) -> np.ndar
     from sklearn.manifold import TSNE
 
     perplexity = min(float(neighbours), (len(vectors) - 1) / 3)
-    # Of a standard deviation of .0001, as scikit-learn scales its own.
-    return TSNE(dims, perplexity=perplexity, init=_start(vectors, dims, 1e-4), random_state=seed).fit_transform(vectors)
+    # The start has a standard deviation of .0001, as scikit-learn scales its own.
+    start, steps = _start(vectors, dims, 1e-4), TSNE_STEPS[dims]
+    return TSNE(dims, perplexity=perplexity, init=start, max_iter=steps, random_state=seed).fit_transform(vectors)
 
 
 def _umap(vectors: np.ndarray, dims: int, seed: int, neighbours: int) -> np.ndarray:
