@@ -64,7 +64,7 @@ def test_each_lora_learns_one_component_alone(broken_down: list[Run], finished: 
         assert list(run.label().tags) == ["breakdown"]
     learnt = sum(run.state()["results"]["rows"]["train"] for run in broken_down)
     held = sum(run.state()["results"]["rows"]["heldout"] for run in broken_down)
-    assert learnt + held == sum(sizes) + finished.run.state()["results"]["rows"]["heldout"]
+    assert learnt + held == sum(sizes)  # components are found in all rows, before some are held out
 
 
 def test_what_is_trained_is_not_trained_again(broken_down: list[Run], jobs: JobManager, finished: FinishedRun) -> None:
