@@ -202,7 +202,7 @@ class Services:
         """Begin something anew in a session; the function says whether nothing newer of the kind has begun there.
 
         Args:
-            of: the run that it is about, where `is_about` shall know.
+            of: the run that it is about, where `turns_to` shall know.
         """
         with self._shelf:
             turn = self._turns.pop((session, what), (0, None))[0] + 1, of
@@ -211,9 +211,13 @@ class Services:
                 self._turns.popitem(last=False)
         return lambda: self._turns.get((session, what), turn) == turn
 
-    def is_about(self, session: str, what: str, of: str | None) -> bool:
-        """Whether what was begun last is about that run: a page that tells of its choice late tells nothing new."""
-        return of is not None and self._turns.get((session, what), (0, None))[1] == of
+    def turns_to(self, session: str, what: str, of: str | None) -> bool:
+        """Turn to a run, so that nothing begun before is the newest any more; False, and nothing is done, where what
+        was begun last is about that run already: a page may tell late of its choice."""
+        if of is not None and self._turns.get((session, what), (0, None))[1] == of:
+            return False
+        self.newest(session, what, of)
+        return True
 
     def run(self, run_id: str) -> Run:
         """A run of this workspace by id; unlike the command line, the page names no folders.

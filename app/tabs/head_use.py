@@ -56,10 +56,8 @@ def build(services: Services, run: gr.Dropdown) -> None:
         return seen_behind(services, run_id, head - 1 if head else None, module)
 
     def forget(request: gr.Request, run_id: str | None) -> Any:
-        session = request.session_hash or ""
-        if services.is_about(session, KIND, run_id):
+        if not services.turns_to(request.session_hash or "", KIND, run_id):
             return gr.skip()
-        services.newest(session, KIND, run_id)  # what is still being read of the run before is not shown
         hidden = gr.update(visible=False)
         return (
             say("Read the chosen run's held-out rows to see its heads."),

@@ -71,10 +71,8 @@ def build(services: Services, run: gr.Dropdown, system: gr.Textbox) -> None:
     stop.click(None, None, None, cancels=[asked])
 
     def forget(request: gr.Request, run_id: str | None) -> Any:
-        session = request.session_hash or ""
-        if services.is_about(session, KIND, run_id):
+        if not services.turns_to(request.session_hash or "", KIND, run_id):
             return gr.skip()
-        services.newest(session, KIND, run_id)  # what is still being answered by the run before is not shown
         return say("Ask each head of the chosen run."), *[gr.update(visible=False)] * 2
 
     run.change(forget, run, [told, summary, answers], **LATEST)
