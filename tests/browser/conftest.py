@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
@@ -55,17 +56,21 @@ def seen() -> Seen:
     return Seen()
 
 
+def new_page(browser: Browser, **context: Any) -> Page:
+    page = browser.new_context(viewport={"width": 1280, "height": 900}, **context).new_page()
+    page.set_default_timeout(PATIENCE)
+    return page
+
+
 @pytest.fixture
 def page(app: App, browser: Browser, seen: Seen) -> Iterator[Page]:
-    context = browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme="light")
-    page = context.new_page()
-    page.set_default_timeout(PATIENCE)
+    page = new_page(browser, color_scheme="light")
     own = re.compile(rf"^({re.escape(app.url)}|data:|blob:)")
     page.on("request", lambda request: None if own.match(request.url) else seen.foreign.append(request.url))
     page.on("pageerror", lambda error: seen.errors.append(str(error)))
     page.goto(app.url)
     yield page
-    context.close()
+    page.context.close()
 
 
 @pytest.fixture(scope="session")

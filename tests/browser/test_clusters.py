@@ -117,7 +117,7 @@ def test_trials_are_run_and_other_settings_forget_them(clusters: Page) -> None:
     page.get_by_text("How many, by other methods").click()
     page.locator("#run-trials").click()
     expect(page.locator("#trials-sentence")).to_contain_text("Trial")
-    page.wait_for_function("document.querySelector('#trials-figure .plot')?.data?.length > 0", timeout=120_000)
+    page.wait_for_function("document.querySelector('#trials-figure .plot')?.data?.length > 0")
     assert sum(int(times) for times in _data(page, "trials-figure")[0]["text"]) == 15 * 4
     choose(page, "components-method", "DBSCAN")
     expect(page.locator("#clusters-sentence")).to_contain_text("noise")

@@ -12,7 +12,7 @@ from hydralora.assets import demo_file
 from hydralora.jobs import JobManager
 from hydralora.recipe import parse_recipe
 from hydralora.runs import Run, RunStore
-from tests.browser.conftest import SCREENSHOTS, Seen
+from tests.browser.conftest import SCREENSHOTS, Seen, new_page
 from tests.browser.steps import click_point, open_tab, traces
 from tests.serving import App
 
@@ -66,7 +66,7 @@ def test_a_click_leads_from_a_point_to_its_matrix_its_tokens_and_rows(inside: Pa
     page = inside
     view(page, "Components and heads")
     page.locator("#use-start").click()
-    expect(page.locator("#use-sentence")).to_contain_text("Mutual information", timeout=120_000)
+    expect(page.locator("#use-sentence")).to_contain_text("Mutual information")
     gates = traces(page, "use-figure")[0]["z"]
     assert all(sum(row) == pytest.approx(1, abs=1e-3) for row in gates)
     page.locator("#use-figure .exports > summary").click()
@@ -132,7 +132,7 @@ def test_steered_answers_stand_beside_the_routers(inside: Page, browser: Browser
     page.get_by_role("option", name="head 2").click()
     page.locator("#prompt textarea").fill("Reverse this list: a b c")
     page.locator("#send").click()
-    expect(page.locator("#chat-status")).to_contain_text("Done", timeout=120_000)
+    expect(page.locator("#chat-status")).to_contain_text("Done")
     expect(page.locator("#title-steered")).to_contain_text("pinned to head 2")
     open_tab(page, "5 Parameters")
     open_tab(page, "6 Chat")  # what was set, and who answered how, stays
@@ -144,7 +144,7 @@ def test_steered_answers_stand_beside_the_routers(inside: Page, browser: Browser
     page.get_by_role("button", name="Which head does this?").click()
     page.locator("#alone-questions textarea").fill("Reverse this list: a b c")
     page.locator("#alone-start").click()
-    expect(page.locator("#alone-sentence")).to_contain_text("Nearest to the routed model", timeout=120_000)
+    expect(page.locator("#alone-sentence")).to_contain_text("Nearest to the routed model")
     expect(page.locator("#alone-answers")).to_contain_text("head 4 alone")
     photograph(page, "chat-steered")
     page.reload()
@@ -163,8 +163,7 @@ def test_steered_answers_stand_beside_the_routers(inside: Page, browser: Browser
 
 def _replay_from_disk(browser: Browser, file: Path) -> None:
     """Without a network, and without the app."""
-    context = browser.new_context(viewport={"width": 1280, "height": 900}, offline=True)
-    page = context.new_page()
+    page = new_page(browser, offline=True)
     errors: list[str] = []
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.on("request", lambda request: errors.append(request.url) if not request.url.startswith("file:") else None)
@@ -177,4 +176,4 @@ def _replay_from_disk(browser: Browser, file: Path) -> None:
     page.wait_for_function("() => document.querySelectorAll('.token.later').length === 0")
     page.screenshot(path=SCREENSHOTS / "replay.png", full_page=True)
     assert errors == []
-    context.close()
+    page.context.close()

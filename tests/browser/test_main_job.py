@@ -112,7 +112,7 @@ def _train_and_reload(page: Page) -> str:
     page.locator("#training-learning_rate input").fill("0.01")
     page.locator("#start").click()
     status = page.locator("#status")
-    expect(status).to_contain_text(re.compile(rf"Training: step \d+ of {STEPS}"), timeout=120_000)
+    expect(status).to_contain_text(re.compile(rf"Training: step \d+ of {STEPS}"))
     page.wait_for_function("document.querySelector('#loss .plot')?.data?.[0].y.length >= 3")
     before = traces(page, "loss")[0]["y"]
     run = page.locator("#run input").input_value()
@@ -168,7 +168,7 @@ def _chat(page: Page, app: App, upload: Path) -> None:
     question = "which tool repairs engine zz"
     page.locator("#prompt textarea").fill(question)
     page.locator("#send").click()
-    expect(page.locator("#chat-status")).to_contain_text("Done", timeout=120_000)
+    expect(page.locator("#chat-status")).to_contain_text("Done")
     tokens = page.locator("#strip-run .token:not(.read)")
     assert tokens.count() == len("saw")
     assert "saw" in page.locator("#chat-run").inner_text()
