@@ -6,7 +6,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 METHOD_NAMES = {"pca": "PCA", "tsne": "t-SNE", "umap": "UMAP"}
-CURVE_POINTS = 500
+CURVE_POINTS = 2000  # of all traces of a figure together
 MARGIN = {"l": 56, "r": 16, "t": 40, "b": 48}
 LABEL = 32  # characters
 
@@ -17,10 +17,26 @@ def short(text: str) -> str:
     return cut.replace("&", "&amp;").replace("<", "&lt;")
 
 
-def thinned(points: Sequence[Any]) -> Sequence[Any]:
-    """At most CURVE_POINTS of them, evenly, the last one always: a long run stays as quick to draw as a short one."""
-    step = -(-len(points) // CURVE_POINTS)
-    return points if step <= 1 else [*points[:-1:step], points[-1]]
+def thinned(*traces: Sequence[Any]) -> list[Sequence[Any]]:
+    """The points of a figure's traces, CURVE_POINTS in all at most: a long run stays as quick to draw as a short one.
+
+    A short trace keeps all of its points; the long ones share what it leaves, each evenly, its last point always.
+    """
+    shares = [0] * len(traces)
+    left = CURVE_POINTS
+    for done, i in enumerate(sorted(range(len(traces)), key=lambda i: len(traces[i]))):
+        shares[i] = min(len(traces[i]), left // (len(traces) - done))
+        left -= shares[i]
+    return [_evenly(points, most) for points, most in zip(traces, shares, strict=True)]
+
+
+def _evenly(points: Sequence[Any], most: int) -> Sequence[Any]:
+    if len(points) <= most:
+        return points
+    if most < 2:
+        return points[len(points) - most :]
+    step = -(-(len(points) - 1) // (most - 1))
+    return [*points[:-1:step], points[-1]]
 
 
 def figure_json(traces: Sequence[Any], frames: Sequence[Any] = (), **layout: Any) -> str:

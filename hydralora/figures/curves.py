@@ -9,13 +9,12 @@ from hydralora.figures.base import figure_json, short, thinned
 from hydralora.figures.palette import A_COLOUR, NEUTRAL, head_colour, head_mark, head_name
 
 HEALTHY_ENTROPY = (0.3, 0.95)  # above: gates as good as uniform; below: one head takes nearly all
+KINDS = ("train", "live", "whole")  # of losses: of a batch, of a sample of the held-out rows, of all of them
 
 
 def loss(events: Sequence[dict[str, Any]]) -> str:
     """Training loss, and held-out loss where it was measured, over steps."""
-    trained = thinned([event for event in events if event["kind"] == "train"])
-    sampled = thinned([event for event in events if event["kind"] == "eval" and event["split"] == "live"])
-    whole = [event for event in events if event["kind"] == "eval" and event["split"] != "live"]
+    trained, sampled, whole = thinned(*(_of_kind(events, kind) for kind in KINDS))
     return figure_json(
         [
             go.Scatter(
@@ -48,12 +47,12 @@ def loss(events: Sequence[dict[str, Any]]) -> str:
 
 def training_curves(events: Sequence[dict[str, Any]]) -> str:
     """Learning rate, gradient norm and speed over steps, one above the other."""
-    trained = thinned([event for event in events if event["kind"] == "train"])
     rows = (
         ("learning_rate", "learning rate"),
         ("gradient_norm", "gradient norm"),
         ("tokens_per_second", "tokens a second"),
     )
+    trained, *_ = thinned(*[_of_kind(events, "train")] * len(rows))
     share = 1 / len(rows)
     layout: dict[str, Any] = {}
     traces = []
@@ -84,17 +83,18 @@ def group_losses(events: Sequence[dict[str, Any]]) -> str:
     """Held-out loss of each component over steps: of a sample while it trains, of all rows before and after."""
     found = [event for event in events if event["kind"] == "eval" and event.get("per_component")]
     groups = sorted({group for event in found for group in event["per_component"]}, key=int)
+    shown = thinned(*([event for event in found if group in event["per_component"]] for group in groups))
     return figure_json(
         [
             go.Scatter(
-                x=[event["step"] for event in found if group in event["per_component"]],
-                y=[event["per_component"][group]["loss"] for event in found if group in event["per_component"]],
+                x=[event["step"] for event in measured],
+                y=[event["per_component"][group]["loss"] for event in measured],
                 mode="lines+markers",
                 name=f"component {int(group) + 1}",
                 line={"color": head_colour(int(group))},
                 marker={"symbol": head_mark(int(group))},
             )
-            for group in groups
+            for group, measured in zip(groups, shown, strict=True)
         ],
         title="Held-out loss of each component",
         xaxis={"title": {"text": "step"}},
@@ -104,15 +104,17 @@ def group_losses(events: Sequence[dict[str, Any]]) -> str:
 
 def losses(runs: Sequence[tuple[str, Sequence[dict[str, Any]]]]) -> str:
     """Training loss of several runs over steps, with what all held-out rows gave before and after."""
+    looks = dict(zip(KINDS, (("lines", "solid"), ("lines", "dot"), ("markers", "solid")), strict=True))
+    found = iter(thinned(*(_of_kind(events, kind) for _, events in runs for kind in KINDS)))
     traces: list[Any] = []
-    for i, (name, events) in enumerate(runs):
+    for i, (name, _) in enumerate(runs):
         look = {"color": NEUTRAL[i % len(NEUTRAL)]}
-        for kind, mode, dash in (("train", "lines", "solid"), ("live", "lines", "dot"), ("whole", "markers", "solid")):
-            found = thinned([event for event in events if _loss_kind(event) == kind])
+        for kind, (mode, dash) in looks.items():
+            measured = next(found)
             traces.append(
                 go.Scatter(
-                    x=[event["step"] for event in found],
-                    y=[event["loss"] for event in found],
+                    x=[event["step"] for event in measured],
+                    y=[event["loss"] for event in measured],
                     mode=mode,
                     name=short(name),
                     legendgroup=str(i),
@@ -129,7 +131,11 @@ def losses(runs: Sequence[tuple[str, Sequence[dict[str, Any]]]]) -> str:
     )
 
 
-def _loss_kind(event: dict[str, Any]) -> str:
+def _of_kind(events: Sequence[dict[str, Any]], kind: str) -> Sequence[dict[str, Any]]:
+    return [event for event in events if _kind(event) == kind]
+
+
+def _kind(event: dict[str, Any]) -> str:
     if event["kind"] != "eval":
         return event["kind"]
     return "live" if event["split"] == "live" else "whole"
@@ -137,9 +143,10 @@ def _loss_kind(event: dict[str, Any]) -> str:
 
 def head_load(events: Sequence[dict[str, Any]]) -> str:
     """Mean gate of each head over steps, and the gates' entropy as a share of its maximum."""
-    gates = thinned([event for event in events if event["kind"] == "gates"])
-    steps = [event["step"] for event in gates]
+    gates = _of_kind(events, "gates")
     count = len(gates[0]["mean_gate"]) if gates else 0
+    gates, *_ = thinned(*[gates] * (count + 1))  # the entropy is one more
+    steps = [event["step"] for event in gates]
     traces: list[Any] = [
         go.Scatter(
             x=steps,

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import plotly.graph_objects as go
 
-from hydralora.figures.base import CURVE_POINTS, MARGIN, METHOD_NAMES, figure_json, short
+from hydralora.figures.base import MARGIN, METHOD_NAMES, figure_json, short, thinned
 from hydralora.figures.palette import A_COLOUR, A_MARK, NEUTRAL, head_colour, head_mark
 
 TRIAL_NAMES = {"kmeans": "this page", "kneedle": "Kneedle", "silhouette": "best silhouette", "dbscan": "DBSCAN"}
@@ -66,8 +66,7 @@ def component_number(
 
 def neighbour_distances(distances: Sequence[float], eps: float, min_samples: int, of: str = "") -> str:
     """DBSCAN's k-distance curve, and the eps at its knee; the zoom is of a dataset, `of`."""
-    step = max(1, len(distances) // CURVE_POINTS)
-    places = list(range(0, len(distances), step))
+    places = list(thinned(range(len(distances)), range(2))[0])  # eps is a line of two
     return figure_json(
         [
             go.Scatter(
