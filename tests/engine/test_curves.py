@@ -7,6 +7,7 @@ import pytest
 
 from hydralora import figures
 from hydralora.figures.base import CURVE_POINTS, thinned
+from hydralora.recipe import default_value
 
 HEADS = 8
 STEPS = 6000
@@ -64,3 +65,8 @@ def test_short_traces_stay_and_long_ones_share_the_rest(lengths: tuple[int, ...]
         assert len(set(points)) == len(points)
         assert list(points[-1:]) == list(range(length))[-1:]
         assert len(points) == length or len(points) >= min(length, CURVE_POINTS // len(lengths)) // 2
+
+
+def test_the_healthy_band_begins_where_a_router_starts_from_components() -> None:
+    (band,) = json.loads(figures.head_load(long_run(5)))["layout"]["shapes"]
+    assert (band["y0"], band["y1"]) == (default_value("tuner.router_entropy"), 0.95)
