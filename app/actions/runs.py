@@ -16,7 +16,7 @@ from hydralora.comparing import compare, summary
 from hydralora.errors import HydraError, RunError
 from hydralora.models import find_model
 from hydralora.results import METHODS
-from hydralora.runs import Label
+from hydralora.runs import Label, Run
 from hydralora.transfer import export_run, import_run, push_run
 
 COLUMNS: dict[str, tuple[Literal["str", "number"], int]] = {  # what a column holds, and its width in pixels
@@ -237,10 +237,9 @@ def answers(services: Services, run_id: str, file: str) -> Iterator[str | Done[t
             yield f"Answering {Path(file).name}: {step[0]} of {step[1]} rows."
 
 
-def choices(services: Services) -> list[tuple[str, str]]:
-    """(label, id) of every run, newest first, by the name that a person gave it."""
-    names = {run.id: run.label().name for run in services.store.all()}
-    return [(names[run_id] or shown, run_id) for shown, run_id in run_choices(services)]
+def choices(services: Services, runs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """`runs`, (label, id) of each, by the names that a person gave them."""
+    return [(Run(services.store.folder / run_id).label().name or shown, run_id) for shown, run_id in runs]
 
 
 def comparison(services: Services, run_ids: Sequence[str]) -> Comparison:

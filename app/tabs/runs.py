@@ -11,6 +11,8 @@ from app.tabs import comparing, run_files
 from app.tabs.buttons import upload_button
 from app.tabs.messages import LATEST, QUIET, say, sentence, shown
 
+Offered = list[tuple[str, str]] | None  # (label, id) of the runs to choose from; None: nothing was told yet
+
 
 @dataclass(frozen=True)
 class RunsTab:
@@ -66,6 +68,7 @@ def build(services: Services, run: gr.Dropdown, tab: gr.Tab, model: gr.Dropdown)
     chosen, compared = comparing.build(services)
 
     looked_at = gr.State(None)  # the run whose files and measurements are shown
+    offered = gr.State(None)  # the runs to choose from, as they were told to the page last
 
     @shown
     def look(run_id: str | None, before: str | None) -> dict[Any, Any]:
@@ -87,16 +90,30 @@ def build(services: Services, run: gr.Dropdown, tab: gr.Tab, model: gr.Dropdown)
             looked_at: run_id,
         }
 
-    def listed() -> tuple:
-        runs = actions.choices(services)
-        return actions.table(services), gr.Dropdown(choices=runs), gr.Button(visible=bool(services.store.deleted()))
+    def offer(run_id: str | None, before: Offered) -> tuple:
+        runs = actions.run_choices(services)
+        return _offered(runs, run_id, before), runs
+
+    def listed(run_id: str | None, before: Offered, picked: list[str] | None) -> dict[Any, Any]:
+        again, runs = offer(run_id, before)
+        return {
+            table: actions.table(services),
+            run: again,
+            offered: runs,
+            chosen: _comparable(actions.choices(services, runs), picked or []),
+            undo: gr.Button(visible=bool(services.store.deleted())),
+        }
 
     looked: dict[str, Any] = {
         "fn": look,
         "inputs": [run, looked_at],
         "outputs": [looked_at, about, name, note, tags, recipe, code, keep, again, on, remove, following, *files],
     }
-    listing: dict[str, Any] = {"fn": listed, "inputs": None, "outputs": [table, chosen, undo]}
+    listing: dict[str, Any] = {
+        "fn": listed,
+        "inputs": [run, offered, chosen],
+        "outputs": [table, run, offered, chosen, undo],
+    }
 
     @shown
     def write(run_id: str, *words: str) -> None:
@@ -118,15 +135,32 @@ def build(services: Services, run: gr.Dropdown, tab: gr.Tab, model: gr.Dropdown)
         run_id = actions.take(services, file, model)
         return say(f"{run_id} was imported."), gr.Dropdown(choices=actions.run_choices(services), value=run_id)
 
-    def choose(event: gr.SelectData) -> str:
-        return str(event.row_value[0])
+    @shown
+    def choose(event: gr.SelectData) -> gr.Dropdown:
+        run_id = services.run(str(event.row_value[0])).id
+        return gr.Dropdown(choices=actions.run_choices(services), value=run_id)
 
     gr.on([tab.select, run.change], **looked, **LATEST)
     gr.on([tab.select, run.change], **listing, **LATEST)
     table.select(choose, None, run, **QUIET)
+    run.focus(offer, [run, offered], [run, offered], **QUIET)
     keep.click(write, [run, name, note, tags], None, **QUIET).success(**listing, **QUIET).success(**looked, **QUIET)
     remove.click(delete, run, [told, run], **QUIET).success(**listing, **QUIET)
     undo.click(restore, None, [told, run], **QUIET).success(**listing, **QUIET)
     bring.upload(take, [bring, model], [told, run], api_visibility="private").success(**listing, **QUIET)
     compared(tab)
     return RunsTab(again, on, following)
+
+
+def _offered(runs: list[tuple[str, str]], run_id: str | None, before: Offered) -> Any:
+    """The runs to choose from, which may come and go elsewhere: sent only where they are others than before. The choice
+    stays, unless its run is gone: a choice of what is not offered would be refused in every tab."""
+    if run_id and run_id not in {value for _, value in runs}:
+        return gr.Dropdown(choices=runs, value=None)
+    return gr.skip() if runs == before else gr.Dropdown(choices=runs)
+
+
+def _comparable(runs: list[tuple[str, str]], chosen: list[str]) -> gr.Dropdown:
+    """The runs to compare; those that are gone are chosen no more."""
+    known = [one for one in chosen if one in {value for _, value in runs}]
+    return gr.Dropdown(choices=runs) if known == chosen else gr.Dropdown(choices=runs, value=known)

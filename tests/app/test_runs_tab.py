@@ -38,7 +38,7 @@ def test_a_run_is_named_noted_and_tagged(services: Services, finished: FinishedR
     seen = runs.view(services, run_id)
     assert (seen.name, seen.note, seen.tags) == ("my <b>run</b>", "two\nlines", "good, slow")
     assert cells(services, run_id)["name"] == "my <b>run</b>"
-    assert ("my <b>run</b>", run_id) in runs.choices(services)
+    assert ("my <b>run</b>", run_id) in runs.choices(services, train.run_choices(services))
     assert finished.run.state()["state"] == "finished"
     runs.label(services, run_id, "", "", "")
     assert runs.view(services, run_id).name == ""

@@ -1,0 +1,82 @@
+"""The Runs tab as it is wired: runs that come and go elsewhere, words not yet kept, deletions of several people."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from app.services import Services
+from hydralora.runs import Run
+from tests.app.pages import Page, RefusedError, open_page
+from tests.conftest import FinishedRun
+
+
+@pytest.fixture(scope="module")
+def served(services: Services) -> Iterator[Page]:
+    with open_page(services) as page:
+        yield page
+
+
+@pytest.fixture
+def page(served: Page) -> Page:
+    """A new session."""
+    return Page(served.blocks, served.url)
+
+
+@pytest.fixture
+def elsewhere(page: Page, services: Services, finished: FinishedRun) -> Iterator[Run]:
+    """A run that another process made after the page was opened."""
+    page.tell("reopen", {}, fills="run")
+    run = services.store.create(finished.run.recipe())
+    run.update(state="stopped", message="by hand")
+    yield run
+    if run.folder.exists():
+        services.store.delete(run)
+
+
+def offered(update: dict[str, Any]) -> list[str]:
+    return [value for _, value in update["choices"]]
+
+
+def test_a_row_of_a_run_that_was_started_elsewhere_opens_it(page: Page, finished: FinishedRun, elsewhere: Run) -> None:
+    listed = page.tell("listed", finished.run.id, None, [], fills="runs-table")
+    assert elsewhere.id in [row[0] for row in listed["runs-table"]["data"]]
+    chosen = page.tell("choose", fills="run", event={"index": [0, 0], "value": "", "row_value": [elsewhere.id]})["run"]
+    assert chosen["value"] == elsewhere.id
+    assert elsewhere.id in offered(chosen)
+    assert elsewhere.id in page.tell("look", elsewhere.id, None, fills="run-sentence")["run-sentence"]
+
+
+@pytest.mark.parametrize(("listener", "fills", "more"), [("listed", "runs-table", [None, []]), ("offer", "run", [None])])
+def test_the_choice_of_runs_follows_the_table_and_keeps_its_value(
+    listener: str, fills: str, more: list[Any], page: Page, finished: FinishedRun, elsewhere: Run
+) -> None:
+    with pytest.raises(RefusedError, match="not in the list of choices"):
+        page.tell("look", elsewhere.id, None, fills="run-sentence")
+    told = page.tell(listener, finished.run.id, *more, fills=fills)["run"]
+    assert elsewhere.id in offered(told)
+    assert "value" not in told
+    page.tell("look", elsewhere.id, None, fills="run-sentence")
+    again = page.tell(listener, finished.run.id, *more, fills=fills)["run"]
+    assert "choices" not in again  # nothing changed, so nothing is sent
+
+
+
+def test_a_run_that_was_deleted_elsewhere_is_chosen_no_more(
+    page: Page, services: Services, finished: FinishedRun, elsewhere: Run
+) -> None:
+    both = [elsewhere.id, finished.run.id]
+    page.tell("listed", finished.run.id, None, [], fills="runs-table")
+    services.store.delete(elsewhere)
+    told = page.tell("listed", elsewhere.id, None, both, fills="runs-table")
+    assert told["run"]["value"] is None
+    assert elsewhere.id not in offered(told["run"])
+    assert told["compared"]["value"] == [finished.run.id]
+    with pytest.raises(RefusedError, match="There is no run"):
+        page.tell("choose", fills="run", event={"index": [0, 0], "value": "", "row_value": [elsewhere.id]})
+
+
+def test_the_address_opens_a_run_that_was_started_elsewhere(page: Page, elsewhere: Run) -> None:
+    told = page.tell("reopen", {}, fills="run", query=f"?run={elsewhere.id}")["run"]
+    assert told["value"] == elsewhere.id
+    page.tell("look", elsewhere.id, None, fills="run-sentence")
