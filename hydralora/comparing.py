@@ -14,7 +14,8 @@ def compare(runs: Sequence[tuple[Run, dict[str, Any]]]) -> dict[str, Any]:
 
     Returns:
         differences: {setting: {run id: value}}, of the settings that are not alike in all of them; results: a summary
-        of each (see `summary`), with per_task and per_component, of the base model as well.
+        of each (see `summary`), with rows, the number of held-out rows, per_task and per_component, and those of its
+        base model as well, which are there as soon as it was measured.
     """
     settings = {run.id: _flat(run.recipe().model_dump()) for run, _ in runs}
     names = dict.fromkeys(name for values in settings.values() for name in values)
@@ -23,17 +24,19 @@ def compare(runs: Sequence[tuple[Run, dict[str, Any]]]) -> dict[str, Any]:
         values = {run_id: held.get(name) for run_id, held in settings.items()}
         if any(value != next(iter(values.values())) for value in values.values()):
             differences[name] = values
-    return {"differences": differences, "results": [summary(run, state) | _by_group(state) for run, state in runs]}
+    return {"differences": differences, "results": [summary(run, state) | _measured(run, state) for run, state in runs]}
 
 
 def summary(run: Run, state: Mapping[str, Any]) -> dict[str, Any]:
     """A run in one row; what is not known is None.
 
     loss (nats a token) and exact_match (0-1) are of all held-out rows, base_loss and base_exact_match those before
-    training; seconds are of training alone; energy_kwh of all that the run did, CPU, GPU and memory.
+    training; seconds are of training alone; energy_kwh of all that the run did, energy_parts_kwh the same by part (cpu,
+    gpu, ram).
     """
     recipe, results = run.recipe(), state.get("results") or {}
     tuned, base = results.get("tuned") or {}, results.get("base") or {}
+    energy = dict(results.get("energy_kwh") or {})
     return {
         "run": run.id,
         "state": state["state"],
@@ -50,7 +53,8 @@ def summary(run: Run, state: Mapping[str, Any]) -> dict[str, Any]:
         "base_exact_match": base.get("exact_match"),
         "parameters": (results.get("parameters") or {}).get("total"),
         "seconds": (results.get("seconds") or {}).get("training"),
-        "energy_kwh": (results.get("energy_kwh") or {}).get("total"),
+        "energy_kwh": energy.pop("total", None),
+        "energy_parts_kwh": energy or None,
     }
 
 
@@ -60,11 +64,17 @@ def dataset_name(recipe: Recipe) -> str:
     return ", ".join(file if file.startswith(PREFIX) else Path(file).name for file in files)
 
 
-def _by_group(state: Mapping[str, Any]) -> dict[str, Any]:
+def _measured(run: Run, state: Mapping[str, Any]) -> dict[str, Any]:
     results = state.get("results") or {}
-    tuned, base = results.get("tuned") or {}, results.get("base") or {}
+    tuned, base = results.get("tuned") or {}, results.get("base") or run.before() or {}
     groups = ("per_task", "per_component")
-    return {name: tuned.get(name, {}) for name in groups} | {"base": {name: base.get(name, {}) for name in groups}}
+    return {
+        "base_loss": base.get("loss"),
+        "base_exact_match": base.get("exact_match"),
+        "rows": base.get("rows"),
+        **{name: tuned.get(name, {}) for name in groups},
+        "base": {name: base.get(name, {}) for name in groups},
+    }
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

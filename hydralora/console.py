@@ -134,7 +134,7 @@ def run_line(state: dict[str, Any]) -> str:
 
 
 def comparison(compared: dict[str, Any]) -> str:
-    """Runs side by side: a line for each, and the settings that are not alike."""
+    """Runs side by side: a line for each, the settings that are not alike, and the measurements of each."""
     lines = [
         f"{'run':22}{'state':13}{'method':12}{'N':>3}{'r':>5}{'loss':>9}{'exact':>8}{'parameters':>13}{'seconds':>9}{'Wh':>9}"
     ]
@@ -146,15 +146,24 @@ def comparison(compared: dict[str, Any]) -> str:
             f"{_cell(row['energy_kwh'] and 1000 * row['energy_kwh'], 9, '.2f')}"
         )
     lines += [f"{name}: {', '.join(map(str, of.values()))}" for name, of in compared["differences"].items()]
+    for row in compared["results"]:
+        lines += ["", *_measurements(row)]
     return "\n".join(lines)
+
+
+def _measurements(row: dict[str, Any]) -> list[str]:
+    """A run's held-out rows, its base model beside it, and the energy by part."""
+    base = row["base"] | {"loss": row["base_loss"], "exact_match": row["base_exact_match"]}
+    lines = [f"{row['run']}, base model -> run (-: not measured)", *_score_lines(base, row)]
+    if row["energy_parts_kwh"]:
+        parts = ", ".join(f"{part.upper()} {kwh:.6f}" for part, kwh in row["energy_parts_kwh"].items())
+        lines.append(f"{'energy, kWh':24}{row['energy_kwh']:.6f}: {parts}")
+    return lines
 
 
 def scores_text(scores: dict[str, Any]) -> str:
     """Measurements beside the base model's, of all rows, of each task and of each component."""
-    base = scores["base"]
-    lines = [_scores_line("all rows", base, scores)]
-    for key, name in (("per_task", "task"), ("per_component", "component")):
-        lines += [_scores_line(f"{name} {group}", base[key][group], found) for group, found in scores[key].items()]
+    lines = _score_lines(scores["base"], scores)
     if scores["components_unknown"]:
         lines.append(f"components unknown: {scores['components_unknown']}")
     return "\n".join(lines)
@@ -173,11 +182,20 @@ def parts_text(parts: list[dict[str, Any]], reading: str) -> str:
     return "\n".join([*lines, reading])
 
 
+def _score_lines(base: dict[str, Any], tuned: dict[str, Any]) -> list[str]:
+    lines = [_scores_line("all rows", base, tuned)]
+    for key, name in (("per_task", "task"), ("per_component", "component")):
+        for group in dict.fromkeys((*base[key], *tuned[key])):
+            lines.append(_scores_line(f"{name} {group}", base[key].get(group, {}), tuned[key].get(group, {})))
+    return lines
+
+
 def _scores_line(name: str, base: dict[str, Any], tuned: dict[str, Any]) -> str:
-    return (
-        f"{name:24}{tuned['rows']:6} rows  loss {base['loss']:.4f} -> {tuned['loss']:.4f}  "
-        f"exact match {base['exact_match']:.1%} -> {tuned['exact_match']:.1%}"
-    )
+    def change(key: str, form: str) -> str:
+        return " -> ".join(_cell(scores.get(key), 0, form) for scores in (base, tuned))
+
+    rows = _cell(tuned.get("rows", base.get("rows")), 6, "")
+    return f"{name:24}{rows} rows  loss {change('loss', '.4f')}  exact match {change('exact_match', '.1%')}"
 
 
 def _cell(value: float | None, width: int, form: str) -> str:

@@ -1,6 +1,6 @@
 """The Runs tab: all runs in a table; one of them named, measured, given away or deleted; several compared."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -43,6 +43,15 @@ FORMATS = {
 }
 SCORE_COLUMNS = ["rows of", "rows", "loss, base", "loss, run", "exact match, base", "exact match, run"]
 ALL = "all rows"
+GROUPS = {"per_task": "task", "per_component": "component"}  # of a run's rows, and what one is called
+TAKEN = {  # rows of a comparison: where a run's value stands, and how it is written
+    "parameters": ("parameters", "{:,.0f}"),
+    "training": ("seconds", "{:,.0f} s"),
+    "energy": ("total", "{:.6f} kWh"),
+    "energy, CPU": ("cpu", "{:.6f} kWh"),
+    "energy, GPU": ("gpu", "{:.6f} kWh"),
+    "energy, RAM": ("ram", "{:.6f} kWh"),
+}
 
 
 @dataclass(frozen=True)
@@ -60,11 +69,11 @@ class RunView:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Runs side by side: `headers` and `rows` of two tables."""
+    """Runs side by side, by `names`: what came of them (two cells for each: base model, run), and settings that differ."""
 
     sentence: str
     figure: str = ""
-    headers: list[str] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
     rows: list[list[str]] = field(default_factory=list)
     differences: list[list[str]] = field(default_factory=list)
 
@@ -212,10 +221,10 @@ def evaluate(services: Services, run_id: str, file: str) -> Iterator[str | Done[
 
 def _score_rows(scores: dict[str, Any]) -> list[list[Any]]:
     groups = [(ALL, scores["base"], scores)]
-    for key, kind in (("per_task", "task"), ("per_component", "component")):
-        for group, found in scores[key].items():
-            name = group if kind == "task" else int(group) + 1
-            groups.append((f"{kind} {name}", scores["base"][key][group], found))
+    for key, kind in GROUPS.items():
+        groups += [
+            (_group_name(kind, group), scores["base"][key][group], found) for group, found in scores[key].items()
+        ]
     return [
         [name, tuned["rows"], *(f"{found['loss']:.3f}" for found in (base, tuned))]
         + [f"{found['exact_match']:.1%}" for found in (base, tuned)]
@@ -243,7 +252,7 @@ def choices(services: Services, runs: Sequence[tuple[str, str]]) -> list[tuple[s
 
 
 def comparison(services: Services, run_ids: Sequence[str]) -> Comparison:
-    """Runs side by side, beside their base model."""
+    """Runs side by side, each beside its own base model."""
     runs = [services.run(run_id) for run_id in run_ids]
     if len(runs) < 2:
         return Comparison("Choose two runs or more to compare.")
@@ -252,35 +261,50 @@ def comparison(services: Services, run_ids: Sequence[str]) -> Comparison:
     names = [run.label().name or run.id for run in runs]
     return Comparison(
         "Solid: training loss; dotted: a sample of the held-out rows; marks: all of them, before and after. Runs on "
-        "other rows, or with other held-out rows, can't be compared by their loss.",
+        "other rows, or with other held-out rows, can't be compared by their loss. A cell is blank where nothing was "
+        "measured; components are numbered by each run for itself.",
         figures.losses([(name, services.events(run)) for name, run in zip(names, runs, strict=True)]),
-        ["rows of", "base model", *names],
+        names,
         _result_rows(compared["results"]),
         [[name, *(_value(value) for value in values.values())] for name, values in compared["differences"].items()],
     )
 
 
 def _result_rows(results: list[dict[str, Any]]) -> list[list[str]]:
-    first = results[0]
-    rows = [
-        [ALL, _cell(first["base_loss"], first["base_exact_match"])]
-        + [_cell(result["loss"], result["exact_match"]) for result in results]
-    ]
-    key = "per_task" if any(result["base"]["per_task"] for result in results) else "per_component"
-    groups = dict.fromkeys(group for result in results for group in result["base"][key])
-    for group in groups:
-        name = group if key == "per_task" else f"component {int(group) + 1}"
-        scores = [first["base"][key].get(group), *(result[key].get(group) for result in results)]
-        rows.append([name, *(_cell(found["loss"], found["exact_match"]) if found else "" for found in scores)])
-    for name, key, unit in (("parameters", "parameters", ""), ("training", "seconds", " s")):
-        rows.append([name, "", *(f"{result[key]:,.0f}{unit}" if result[key] else "" for result in results)])
-    energy = [result["energy_kwh"] for result in results]
-    rows.append(["energy", "", *(f"{1000 * kwh:,.2f} Wh" if kwh else "" for kwh in energy)])
+    """What came of each run, two cells for it: its base model's, and its own."""
+    rows = [[ALL, *_side_by_side((_of_all_rows(result, "base_"), _of_all_rows(result)) for result in results)]]
+    for key, kind in GROUPS.items():
+        for group in dict.fromkeys(group for result in results for group in (*result["base"][key], *result[key])):
+            pairs = ((result["base"][key].get(group), result[key].get(group)) for result in results)
+            rows.append([_group_name(kind, group), *_side_by_side(pairs)])
+    taken = [result | {"total": result["energy_kwh"]} | (result["energy_parts_kwh"] or {}) for result in results]
+    for name, (key, form) in TAKEN.items():
+        cells = ["" if of.get(key) is None else form.format(of[key]) for of in taken]
+        rows.append([name, *(cell for own in cells for cell in ("", own))])
     return rows
 
 
+def _side_by_side(pairs: Iterable[tuple[dict[str, Any] | None, dict[str, Any] | None]]) -> Iterator[str]:
+    return (_cell(scores["loss"], scores["exact_match"]) if scores else "" for pair in pairs for scores in pair)
+
+
+def _of_all_rows(result: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    return {key: result[prefix + key] for key in ("loss", "exact_match")}
+
+
+def _energy(result: dict[str, Any]) -> str:
+    parts = ", ".join(f"{part.upper()} {kwh:.6f}" for part, kwh in (result["energy_parts_kwh"] or {}).items())
+    return f"{result['energy_kwh']:.6f} kWh" + (f" ({parts})" if parts else "")
+
+
+def _group_name(kind: str, group: str) -> str:
+    return f"{kind} {int(group) + 1 if kind == 'component' else group}"
+
+
 def _cell(loss: float | None, exact_match: float | None) -> str:
-    return "" if loss is None or exact_match is None else f"loss {loss:.3f}, exact match {exact_match:.1%}"
+    if exact_match is None:
+        return ""
+    return f"loss {'not a number' if loss is None else f'{loss:.3f}'}, exact match {exact_match:.1%}"
 
 
 def _value(value: Any) -> str:

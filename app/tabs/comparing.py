@@ -1,4 +1,4 @@
-"""Runs side by side: curves, results beside the base model's, settings that differ."""
+"""Runs side by side: curves, results beside each one's base model, settings that differ."""
 
 from collections.abc import Callable
 
@@ -26,12 +26,14 @@ def build(services: Services) -> tuple[gr.Dropdown, Callable[[gr.Tab], None]]:
     @shown
     def compare(run_ids: list[str]) -> tuple:
         seen = actions.comparison(services, run_ids or [])
-        names = ["setting", *seen.headers[2:]]
+        of_each = [header for name in seen.names for header in (f"{name}: base model", name)]
+        results_of = {"headers": ["rows of", *of_each], "data": seen.rows}
+        differing = {"headers": ["setting", *seen.names], "data": seen.differences}
         return (
             say(seen.sentence),
             seen.figure,
-            gr.Dataframe(value={"headers": seen.headers, "data": seen.rows}, visible=bool(seen.rows)),
-            gr.Dataframe(value={"headers": names, "data": seen.differences}, visible=bool(seen.differences)),
+            gr.Dataframe(value=results_of, visible=bool(seen.rows)),
+            gr.Dataframe(value=differing, visible=bool(seen.differences)),
         )
 
     def wire(tab: gr.Tab) -> None:

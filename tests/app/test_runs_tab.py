@@ -119,11 +119,23 @@ def test_runs_stand_side_by_side(services: Services, finished: FinishedRun) -> N
     other.update(state="stopped")
     runs.label(services, other.id, "small", "", "")
     seen = runs.comparison(services, [finished.run.id, other.id])
-    assert seen.headers == ["rows of", "base model", finished.run.id, "small"]
+    assert seen.names == [finished.run.id, "small"]
     assert seen.differences == [["tuner.r", "4", "2"]]
     measured = finished.run.state()["results"]
-    assert seen.rows[0][1].startswith(f"loss {measured['base']['loss']:.3f}")
-    assert [row[0] for row in seen.rows] == ["all rows", "fruit", "tool", "parameters", "training", "energy"]
+    rows = {row[0]: row[1:] for row in seen.rows}
+    for name, base, tuned in (
+        ("all rows", measured["base"], measured["tuned"]),
+        ("task fruit", *(measured[of]["per_task"]["fruit"] for of in ("base", "tuned"))),
+        ("component 1", *(measured[of]["per_component"]["0"] for of in ("base", "tuned"))),
+    ):
+        told = [f"loss {scores['loss']:.3f}, exact match {scores['exact_match']:.1%}" for scores in (base, tuned)]
+        assert rows[name] == [*told, "", ""]  # nothing of the other run was measured, and its sentence says so
+    assert "blank where nothing was measured" in seen.sentence
+    spent = measured["energy_kwh"]
+    for name, part in (("energy", "total"), ("energy, CPU", "cpu"), ("energy, GPU", "gpu"), ("energy, RAM", "ram")):
+        assert rows[name] == ["", f"{spent[part]:.6f} kWh", "", ""]
+        assert f"{spent[part]:.6f}" in runs.view(services, finished.run.id).sentence
+    assert {"task tool", "parameters", "training"} <= set(rows)
     traces = json.loads(seen.figure)["data"]
     assert {trace["name"] for trace in traces} == {finished.run.id, "small"}
     assert runs.comparison(services, [other.id]).figure == ""
@@ -179,3 +191,16 @@ def test_the_form_starts_from_runs_of_this_workspace_alone(services: Services, n
     with pytest.raises(RunError, match=r"no (such )?run"):
         train.recipe_from_form(services, DEMO, "", values)
     assert list(recipes.wrong_in_form(services, DEMO, "", values)) == ["start_from"]
+
+
+def test_each_run_stands_beside_its_own_base(services: Services, finished: FinishedRun) -> None:
+    scores = {"loss": 9.0, "exact_match": 0.25, "rows": 3}
+    other = services.store.create(finished.run.recipe())
+    other.add_event({"kind": "eval", "split": "before", "step": 0, **scores, "per_task": {"new": scores}})
+    other.update(state="stopped")
+    rows = {row[0]: row[1:] for row in runs.comparison(services, [finished.run.id, other.id]).rows}
+    base = finished.run.state()["results"]["base"]
+    assert rows["all rows"][0].startswith(f"loss {base['loss']:.3f}")
+    assert rows["all rows"][2:] == ["loss 9.000, exact match 25.0%", ""]
+    assert rows["task new"] == ["", "", "loss 9.000, exact match 25.0%", ""]
+    runs.delete(services, other.id)

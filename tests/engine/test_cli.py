@@ -227,6 +227,23 @@ def test_runs_show_and_stop(finished: FinishedRun) -> None:
     assert "No runs yet" in hydralora("runs").stdout
 
 
+def test_runs_are_compared_by_group_and_with_their_base(finished: FinishedRun) -> None:
+    command = ("compare", finished.run.id, finished.run.id, "--workspace", finished.store.workspace)
+    found = printed(*command)
+    assert {"differences", "results"} <= set(found)
+    row, results = found["results"][0], finished.run.state()["results"]
+    assert row["energy_parts_kwh"] == {part: results["energy_kwh"][part] for part in ("cpu", "gpu", "ram")}
+    shown = hydralora(*command).stdout
+    groups = {"task fruit": ("per_task", "fruit"), "component 0": ("per_component", "0")}
+    pairs = {name: [results[of][key][group] for of in ("base", "tuned")] for name, (key, group) in groups.items()}
+    pairs["all rows"] = [results["base"], results["tuned"]]
+    for name, (base, tuned) in pairs.items():
+        (line, _) = [line for line in shown.splitlines() if line.startswith(name)]
+        assert f"loss {base['loss']:.4f} -> {tuned['loss']:.4f}" in line
+        assert f"exact match {base['exact_match']:.1%} -> {tuned['exact_match']:.1%}" in line
+    assert f"CPU {results['energy_kwh']['cpu']:.6f}" in shown
+
+
 def test_a_damaged_run_is_listed(tmp_path: Path, make_recipe: Any) -> None:
     store = RunStore(tmp_path)
     damaged, other = store.create(make_recipe()), store.create(make_recipe())
