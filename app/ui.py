@@ -109,8 +109,7 @@ def build(services: Services) -> gr.Blocks:
 
             @shown
             def use_settings(run_id: str, settings_of: Callable = settings_of) -> tuple:
-                dataset_id, name, held = settings_of(services, run_id, list(fields))
-                return *recipe_form.as_form(fields, dataset_id, name, held), go("train")
+                return *recipe_form.as_form(fields, settings_of(services, run_id, list(fields))), go("train")
 
             button.click(use_settings, run, [dataset, model, *fields.values(), tabs], api_visibility="private")
         runs_view.next.click(lambda: go("parameters"), None, tabs, api_visibility="private")

@@ -249,6 +249,14 @@ class Recipe(Section):
             )
         return self
 
+    def settings(self) -> dict[str, Any]:
+        """Every setting's value by "section.name"; those of no section by their name."""
+        found: dict[str, Any] = {}
+        for name, value in self:
+            inner = {f"{name}.{key}": held for key, held in value} if isinstance(value, Section) else {name: value}
+            found |= inner
+        return found
+
     def portable(self) -> "Recipe":
         """The same without folders of this machine: files and models that lie in one are called by their names."""
         moved = self.model_copy(deep=True)

@@ -1,16 +1,17 @@
 """From what the form holds to a recipe; which base models may be named."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from app.services import Asked, Services
+from hydralora.data.store import StoredDataset
 from hydralora.errors import ConfigError, HydraError
 from hydralora.models import CATALOGUE, DEFAULT_MODEL
-from hydralora.recipe import Recipe, parse_components, parse_recipe, wrong_settings
+from hydralora.recipe import Recipe, default_value, parse_components, parse_recipe, wrong_settings
 
 
 def model_choices(services: Services) -> list[tuple[str, str]]:
@@ -87,26 +88,48 @@ def _plain_values(services: Services, dataset_id: str, model: str, values: dict[
     return settings
 
 
-def form_from_recipe(services: Services, recipe: Recipe, keys: Iterable[str]) -> tuple[str | None, str, list[Any]]:
-    """What the form holds where it asks for this recipe: dataset, base model, and the values of `keys`.
+class FormValues(NamedTuple):
+    """What the form holds where it asks for a recipe.
 
-    The dataset is None where this workspace doesn't have it; "" is a base model that the form can't name.
+    Attributes:
+        dataset: None where this workspace doesn't have it.
+        model: "" where the form can't name it.
+        values: those of the settings that were asked for.
+        lost: the settings that neither the form nor its dataset can hold, of those that are not their defaults.
     """
+
+    dataset: str | None
+    model: str
+    values: list[Any]
+    lost: list[str]
+
+
+def form_from_recipe(services: Services, recipe: Recipe, keys: Sequence[str]) -> FormValues:
+    """What the form, which holds the settings `keys`, has to hold to ask for this recipe."""
     train = recipe.data.train if isinstance(recipe.data.train, list) else [recipe.data.train]
     names = sorted(Path(file).name for file in train)
     alike = [one for one in services.datasets.all() if sorted(file.name for file in one.files) == names]
     alike.sort(key=lambda one: [str(file) for file in one.files] != train)  # these very files, else others so called
-    found = (one.id for one in alike if _heldout_name(one.heldout) == _heldout_name(recipe.data.eval))
+    found = next((one for one in alike if _file_name(one.heldout) == _file_name(recipe.data.eval)), None)
     own = {folder.resolve(): name for name, folder in _own_models(services).items()}
     model = own.get(Path(recipe.model).resolve(), "" if Path(recipe.model).is_absolute() else recipe.model)
-    values = []
-    for key in keys:
-        section, _, name = key.rpartition(".")
-        values.append(getattr(getattr(recipe, section) if section else recipe, name))
-    return next(found, None), model, values
+    settings = recipe.settings()
+    values = [settings[key] for key in keys]
+    return FormValues(found.id if found else None, model, values, _lost(services, recipe, found, keys))
 
 
-def _heldout_name(file: Path | str | None) -> str | None:
+def _lost(services: Services, recipe: Recipe, dataset: StoredDataset | None, keys: Sequence[str]) -> list[str]:
+    held = {*keys, "model", "data.train", "data.eval"}
+    if not dataset or _file_name(dataset.mapping_file) == _file_name(recipe.data.mapping):
+        held.add("data.mapping")
+    if dataset and services.datasets.names(dataset.id, Asked(recipe.components, recipe.model).key) == (
+        recipe.components.names
+    ):
+        held.add("components.names")
+    return [key for key, value in recipe.settings().items() if key not in held and value != default_value(key)]
+
+
+def _file_name(file: Path | str | None) -> str | None:
     return Path(file).name if file else None
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from app.actions.background import Done, in_background
-from app.actions.recipes import form_from_recipe, model_name, resolve_model
+from app.actions.recipes import FormValues, form_from_recipe, model_name, resolve_model
 from app.actions.train import run_choices
 from app.processes import in_process
 from app.services import Services
@@ -136,12 +136,12 @@ def label(services: Services, run_id: str, name: str, note: str, tags: str) -> N
     services.run(run_id).write_label(Label(" ".join(name.split()), note.strip(), tuple(tag for tag in found if tag)))
 
 
-def settings(services: Services, run_id: str, keys: Sequence[str]) -> tuple[str | None, str, list[Any]]:
-    """A run's settings for the form: dataset (None where it is gone), base model, and the values of `keys`."""
+def settings(services: Services, run_id: str, keys: Sequence[str]) -> FormValues:
+    """A run's settings for the form, which holds `keys`."""
     return form_from_recipe(services, services.run(run_id).recipe(), keys)
 
 
-def going_on(services: Services, run_id: str, keys: Sequence[str]) -> tuple[str | None, str, list[Any]]:
+def going_on(services: Services, run_id: str, keys: Sequence[str]) -> FormValues:
     """The settings of a run that trains on from this one, as `settings`."""
     run = services.run(run_id)
     if not run.has_adapter:

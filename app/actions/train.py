@@ -94,8 +94,8 @@ def preset(name: str, keys: Sequence[str]) -> dict[str, Any]:
     return {key: PRESETS[name].get(key, default_value(key)) for key in keys}
 
 
-def opened_recipe(services: Services, file: str, keys: Sequence[str]) -> tuple[str | None, str, list[Any]]:
-    """What a recipe file puts into the form, as `recipes.form_from_recipe`. The files that it names are not read.
+def opened_recipe(services: Services, file: str, keys: Sequence[str]) -> recipes.FormValues:
+    """What a recipe file puts into the form, which holds `keys`. The files that it names are not read.
 
     Raises:
         ConfigError: it can't be read, or a setting is wrong.

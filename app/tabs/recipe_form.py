@@ -146,8 +146,7 @@ def _terminal(services: Services, form: RecipeForm) -> gr.Code:
 
     @shown
     def fill(file: str) -> tuple:
-        dataset_id, name, held = actions.opened_recipe(services, file, list(form.fields))
-        return as_form(form.fields, dataset_id, name, held)
+        return as_form(form.fields, actions.opened_recipe(services, file, list(form.fields)))
 
     opened.upload(fill, opened, form.inputs, **QUIET)
     return recipe
@@ -177,10 +176,16 @@ def _plan(services: Services, form: RecipeForm, recipe: gr.Code, events: list[Ca
     gr.on(events, outline, [flagged, *form.inputs], outputs, **LATEST)
 
 
-def as_form(fields: dict[str, Widget], dataset_id: str | None, model: str, held: list[Any]) -> tuple:
-    """What a recipe puts into the form: dataset, base model, fields; a warning where this workspace lacks one."""
-    for missing, what in ((dataset_id, "dataset"), (model, "base model")):
+def as_form(fields: dict[str, Widget], recipe: recipes.FormValues) -> tuple:
+    """What a recipe puts into the form: dataset, base model, fields; a warning where this workspace lacks one, or the
+    form a place for a setting."""
+    for missing, what in ((recipe.dataset, "dataset"), (recipe.model, "base model")):
         if not missing:
             gr.Warning(f"Its {what} is not in this workspace, so the {what} in the form stays as it is.")
-    shown_values = (forms.shown(key, value) for key, value in zip(fields, held, strict=True))
-    return dataset_id or gr.skip(), model or gr.skip(), *shown_values
+    if recipe.lost:
+        gr.Warning(
+            f"The form has no place for {', '.join(recipe.lost)}, so a run that is started here goes without. "
+            "To keep that, train the recipe in a terminal: hydralora train RECIPE.yaml."
+        )
+    shown_values = (forms.shown(key, value) for key, value in zip(fields, recipe.values, strict=True))
+    return recipe.dataset or gr.skip(), recipe.model or gr.skip(), *shown_values

@@ -20,11 +20,16 @@ class RefusedError(Exception):
 
 @dataclass
 class Page:
-    """One session. What a real page holds of its widgets is given at each call; states are the server's."""
+    """One session. What a real page holds of its widgets is given at each call; states are the server's.
+
+    Attributes:
+        warned: the warnings so far.
+    """
 
     blocks: gr.Blocks
     url: str
     session: str = field(default_factory=lambda: uuid.uuid4().hex)
+    warned: list[str] = field(default_factory=list)
 
     def tell(self, listener: str, *held: Any, fills: str, event: Any = None, query: str = "") -> dict[str, Any]:
         """Call the listener with this name that fills `fills`; its answer by the filled widgets' ids.
@@ -41,6 +46,7 @@ class Page:
         httpx.post(f"{self.url}gradio_api/queue/join{query}", json=asked).raise_for_status()
         with httpx.stream("GET", f"{self.url}gradio_api/queue/data", params={"session_hash": self.session}) as lines:
             told = [json.loads(line.removeprefix("data:")) for line in lines.iter_lines() if line]
+        self.warned += [message["log"] for message in told if message["msg"] == "log"]
         (done,) = (message for message in told if message["msg"] == "process_completed")
         if not done["success"]:
             raise RefusedError(done["output"]["error"])

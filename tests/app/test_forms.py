@@ -5,10 +5,12 @@ from typing import Any
 
 import gradio as gr
 import pytest
+import yaml
 
 from app.actions import recipes, train
 from app.forms import SECTIONS, keys_of, shown, values, widget
 from app.services import Services
+from hydralora.data.mapping import Mapping
 from hydralora.data.store import DEMO
 from hydralora.errors import ConfigError
 from hydralora.recipe import PRESETS, default_value, parse_recipe
@@ -79,11 +81,40 @@ def test_the_recipe_that_is_shown_opens_as_the_same_form(services: Services, tmp
     assert "/" not in text.split("data:")[1].split("components:")[0]
     file = tmp_path / "recipe.yaml"
     file.write_text(text, encoding="utf-8")
-    dataset_id, model, opened = train.opened_recipe(services, str(file), list(held))
-    assert (dataset_id, model) == (DEMO, "HuggingFaceTB/SmolLM2-135M-Instruct")
-    assert dict(zip(held, opened, strict=True)) == held
+    opened = train.opened_recipe(services, str(file), list(held))
+    assert (opened.dataset, opened.model, opened.lost) == (DEMO, "HuggingFaceTB/SmolLM2-135M-Instruct", [])
+    assert dict(zip(held, opened.values, strict=True)) == held
     file.write_text("model: x\ndata: {train: y}\ntuner: {r: none}\n", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"recipe.yaml: tuner.r"):
         train.opened_recipe(services, str(file), list(held))
     file.write_text("model: x\ndata: {train: elsewhere.jsonl}\n", encoding="utf-8")
-    assert train.opened_recipe(services, str(file), ["method"]) == (None, "x", ["hydralora"])
+    assert train.opened_recipe(services, str(file), ["method"]) == (None, "x", ["hydralora"], [])
+
+
+def test_settings_that_the_form_has_no_place_for_are_named(services: Services, tmp_path: Path) -> None:
+    file = tmp_path / "recipe.yaml"
+    names = [path.name for path in services.datasets.get(DEMO).files]
+    held = services.datasets.get(DEMO).heldout
+    recipe: dict[str, Any] = {
+        "model": "x",
+        "data": {"train": names, "eval": held and held.name, "mapping": "mine.yaml", "task_column": "kind"},
+        "components": {"names": ["one", "two"], "language": "en"},
+        "launch": {"slurm": {"timeout_min": 9}, "fsdp": "full_shard", "processes": 2},
+        "training": {"max_steps": 7},
+    }
+    file.write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    opened = train.opened_recipe(services, str(file), ["training.max_steps", "launch.processes"])
+    assert opened.dataset == DEMO
+    lost = ["data.mapping", "data.task_column", "components.language", "components.names", "launch.slurm", "launch.fsdp"]
+    assert opened.lost == lost
+
+
+def test_what_the_dataset_holds_is_not_lost(services: Services, data_file: Path) -> None:
+    mapped = services.datasets.add([data_file], Mapping(question="instruction", answer="output"))
+    way = recipes.component_settings(services, "", {"components.k": 2})
+    services.datasets.rename(mapped.id, way.key, 2, 1, "fruit")
+    recipe = recipes.recipe_from_form(services, mapped.id, "", {"components.k": 2})
+    assert (recipe.components.names, Path(str(recipe.data.mapping)).name) == (["fruit", ""], "mapping.yaml")
+    filled = recipes.form_from_recipe(services, recipe, ["components.k"])
+    assert (filled.dataset, filled.lost) == (mapped.id, [])
+    services.datasets.remove(mapped.id)

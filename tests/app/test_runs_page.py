@@ -80,3 +80,17 @@ def test_the_address_opens_a_run_that_was_started_elsewhere(page: Page, elsewher
     told = page.tell("reopen", {}, fills="run", query=f"?run={elsewhere.id}")["run"]
     assert told["value"] == elsewhere.id
     page.tell("look", elsewhere.id, None, fills="run-sentence")
+
+
+def test_a_run_whose_settings_the_form_lacks_says_so_as_it_is_cloned(
+    page: Page, services: Services, finished: FinishedRun
+) -> None:
+    recipe = finished.run.recipe()
+    recipe.data.task_column = "task"
+    recipe.launch.slurm = {"timeout_min": 9}
+    run = services.store.create(recipe)
+    run.update(state="stopped")
+    page.tell("reopen", {}, fills="run")
+    page.tell("use_settings", run.id, fills="model")
+    assert any("no place for data.task_column, launch.slurm," in told for told in page.warned)
+    services.store.delete(run)

@@ -152,8 +152,9 @@ def test_a_runs_settings_go_back_into_the_form(services: Services, model_folder:
     recipe = train.recipe_from_form(services, DEMO, "own", values)
     run = services.store.create(recipe)
     run.update(state="stopped")
-    dataset_id, model, held = runs.settings(services, run.id, keys)
-    assert (dataset_id, model, held) == (DEMO, "own", [2, "lora", None, None])
+    filled = runs.settings(services, run.id, keys)
+    held = filled.values
+    assert (filled.dataset, filled.model, held) == (DEMO, "own", [2, "lora", None, None])
     assert [shown(key, value) for key, value in zip(keys, held, strict=True)] == [2, "lora", 0, 0]
     runs.delete(services, run.id)
 
@@ -176,8 +177,7 @@ def test_the_snippet_runs_as_it_stands(services: Services, finished: FinishedRun
 
 def test_a_run_is_trained_on_with_its_own_shape(services: Services, finished: FinishedRun, model_folder: Path) -> None:
     keys = ["start_from", "tuner.num_heads", "tuner.r", "training.max_steps"]
-    _, _, held = runs.going_on(services, finished.run.id, keys)
-    assert held == [finished.run.id, 3, 4, 10]
+    assert runs.going_on(services, finished.run.id, keys).values == [finished.run.id, 3, 4, 10]
     run = services.store.create(finished.run.recipe())
     with pytest.raises(RunError, match="no adapter to train on from"):
         runs.going_on(services, run.id, keys)
