@@ -1,5 +1,6 @@
 """From what the form holds to a recipe; which base models may be named."""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,10 +9,12 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from app.services import Asked, Services
+from hydralora.data.hub import PREFIX
 from hydralora.data.store import StoredDataset
 from hydralora.errors import ConfigError, HydraError
 from hydralora.models import CATALOGUE, DEFAULT_MODEL
 from hydralora.recipe import Recipe, default_value, parse_components, parse_recipe, wrong_settings
+from hydralora.runs import RunStore
 
 
 def model_choices(services: Services) -> list[tuple[str, str]]:
@@ -131,6 +134,23 @@ def _lost(services: Services, recipe: Recipe, dataset: StoredDataset | None, key
 
 def _file_name(file: Path | str | None) -> str | None:
     return Path(file).name if file else None
+
+
+def to_copy(recipe: Recipe) -> str:
+    """A recipe as a file that runs on this machine wherever it is saved, since it names its files in full; only what
+    was never here, such as the rows of a run that was imported, goes by its name. What a run is exported with names no
+    folder."""
+    data = recipe.data
+    files = [*(data.train if isinstance(data.train, list) else [data.train]), data.eval, data.mapping]
+    if not all(file is None or file.startswith(PREFIX) or Path(file).exists() for file in files):
+        data = recipe.portable().data
+    return recipe.model_copy(update={"data": data}).to_yaml()
+
+
+def workspace_option(services: Services) -> str:
+    """What a terminal's command needs to work in this app's workspace; nothing where it is the default one."""
+    own = services.store.workspace
+    return "" if own == RunStore().workspace else f" --workspace {shlex.quote(str(own))}"
 
 
 def component_settings(services: Services, model: str, values: dict[str, Any]) -> Asked:

@@ -1,12 +1,13 @@
 """The Runs tab: all runs in a table; one of them named, measured, given away or deleted; several compared."""
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from app.actions.background import Done, in_background
-from app.actions.recipes import FormValues, form_from_recipe, model_name, resolve_model
+from app.actions.recipes import FormValues, form_from_recipe, model_name, resolve_model, to_copy, workspace_option
 from app.actions.train import run_choices
 from app.processes import in_process
 from app.services import Services
@@ -124,8 +125,8 @@ def view(services: Services, run_id: str | None) -> RunView:
         name=label.name,
         note=label.note,
         tags=", ".join(label.tags),
-        recipe=recipe.portable().to_yaml(),
-        code=_code(run_id, recipe.portable().model),
+        recipe=to_copy(recipe),
+        code=_code(run_id, recipe.model, workspace_option(services)),
         has_adapter=run.has_adapter,
     )
 
@@ -318,13 +319,13 @@ def _rounded(value: float | None, digits: int, times: float = 1) -> float | None
     return None if value is None else round(value * times, digits)
 
 
-def _code(run_id: str, base: str) -> str:
-    return f'''# hydralora export {run_id} --out {run_id}-adapter, or unpack the zip file there
+def _code(run_id: str, base: str, workspace: str) -> str:
+    return f'''# hydralora export {run_id} --out {run_id}-adapter{workspace}, or unpack the zip file there
 import hydralora  # registers the method with PEFT
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-files = hydralora.find_model("{base}")
+files = hydralora.find_model({json.dumps(base)})
 base = AutoModelForCausalLM.from_pretrained(files.folder)
 tokenizer = AutoTokenizer.from_pretrained(files.folder)
 model = PeftModel.from_pretrained(base, "{run_id}-adapter")

@@ -85,8 +85,8 @@ def plan(services: Services, dataset_id: str, model: str, values: dict[str, Any]
 
 
 def recipe_text(services: Services, dataset_id: str, model: str, values: dict[str, Any]) -> str:
-    """The form as a recipe file, without folders of this machine."""
-    return recipe_from_form(services, dataset_id, model, values).portable().to_yaml()
+    """The form as a recipe file."""
+    return recipes.to_copy(recipe_from_form(services, dataset_id, model, values))
 
 
 def preset(name: str, keys: Sequence[str]) -> dict[str, Any]:

@@ -140,7 +140,10 @@ def _presets(buttons: list[gr.Button], fields: dict[str, Widget]) -> None:
 
 def _terminal(services: Services, form: RecipeForm) -> gr.Code:
     """The recipe as a file to copy, and a button that opens one; returns where it is shown."""
-    sentence("Save this as recipe.yaml beside the data file; then hydralora train recipe.yaml --follow does the same.")
+    sentence(
+        "Save this as recipe.yaml; on this machine, where it names files and folders, the command does the same: "
+        f"hydralora train recipe.yaml --follow{recipes.workspace_option(services)}"
+    )
     recipe = gr.Code(language="yaml", interactive=False, show_label=False, elem_id="recipe")
     opened = upload_button("Open a recipe", "open-recipe", (".yaml", ".yml"), 180)
 

@@ -13,7 +13,9 @@ from app.services import Services
 from hydralora.data.mapping import Mapping
 from hydralora.data.store import DEMO
 from hydralora.errors import ConfigError
-from hydralora.recipe import PRESETS, default_value, parse_recipe
+from hydralora.models import find_model
+from hydralora.preparation import read_split
+from hydralora.recipe import PRESETS, default_value, load_recipe, parse_recipe
 
 KEYS = [key for section in ("tuner", "training", "components") for key in keys_of(section)]
 EXAMPLES: dict[str, Any] = {
@@ -77,8 +79,6 @@ def test_what_is_wrong_is_told_by_field(services: Services) -> None:
 def test_the_recipe_that_is_shown_opens_as_the_same_form(services: Services, tmp_path: Path) -> None:
     held = {"tuner.r": 3, "training.epochs": 2.0, "training.max_steps": None, "tuner.target_modules": ["up_proj"]}
     text = train.recipe_text(services, DEMO, "", held)
-    assert str(services.store.workspace) not in text
-    assert "/" not in text.split("data:")[1].split("components:")[0]
     file = tmp_path / "recipe.yaml"
     file.write_text(text, encoding="utf-8")
     opened = train.opened_recipe(services, str(file), list(held))
@@ -118,3 +118,27 @@ def test_what_the_dataset_holds_is_not_lost(services: Services, data_file: Path)
     filled = recipes.form_from_recipe(services, recipe, ["components.k"])
     assert (filled.dataset, filled.lost) == (mapped.id, [])
     services.datasets.remove(mapped.id)
+
+
+def test_the_recipe_that_is_shown_runs_wherever_it_is_saved(
+    services: Services, data_file: Path, model_folder: Path, tmp_path: Path
+) -> None:
+    own = services.store.workspace / "models" / "shown"
+    own.parent.mkdir(parents=True, exist_ok=True)
+    own.symlink_to(model_folder)
+    dataset = services.datasets.add([data_file], Mapping(question="instruction", answer="output"))
+    file = tmp_path / "recipe.yaml"
+    file.write_text(train.recipe_text(services, dataset.id, "shown", {"tuner.r": 3}), encoding="utf-8")
+    recipe = load_recipe(file)
+    assert find_model(recipe.model, download=False).folder.resolve() == model_folder.resolve()
+    assert 40 < len(read_split(recipe).train) < 48
+    assert train.opened_recipe(services, str(file), ["tuner.r"]) == (dataset.id, "shown", [3], [])
+    services.datasets.remove(dataset.id)
+    own.unlink()
+
+
+def test_a_command_names_the_workspace_where_it_is_not_the_default_one(services: Services) -> None:
+    assert recipes.workspace_option(services) == f" --workspace {services.store.workspace}"
+    default = Services()
+    assert recipes.workspace_option(default) == ""
+    default.close()
