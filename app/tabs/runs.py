@@ -74,11 +74,10 @@ def build(services: Services, run: gr.Dropdown, tab: gr.Tab, model: gr.Dropdown)
     def look(run_id: str | None, before: str | None) -> dict[Any, Any]:
         seen = actions.view(services, run_id)
         known = gr.Button(interactive=bool(run_id))
+        words = {name: seen.name, note: seen.note, tags: seen.tags}
         return {
             about: say(seen.sentence),
-            name: seen.name,
-            note: seen.note,
-            tags: seen.tags,
+            **(words if run_id != before else {}),  # else what is typed, and not kept yet, would be lost
             recipe: seen.recipe,
             code: seen.code,
             keep: known,
@@ -116,8 +115,10 @@ def build(services: Services, run: gr.Dropdown, tab: gr.Tab, model: gr.Dropdown)
     }
 
     @shown
-    def write(run_id: str, *words: str) -> None:
+    def write(run_id: str, *words: str) -> tuple:
         actions.label(services, run_id, *words)
+        seen = actions.view(services, run_id)
+        return seen.name, seen.note, seen.tags
 
     @shown
     def delete(run_id: str) -> tuple:
@@ -144,7 +145,8 @@ def build(services: Services, run: gr.Dropdown, tab: gr.Tab, model: gr.Dropdown)
     gr.on([tab.select, run.change], **listing, **LATEST)
     table.select(choose, None, run, **QUIET)
     run.focus(offer, [run, offered], [run, offered], **QUIET)
-    keep.click(write, [run, name, note, tags], None, **QUIET).success(**listing, **QUIET).success(**looked, **QUIET)
+    words = [name, note, tags]
+    keep.click(write, [run, *words], words, **QUIET).success(**listing, **QUIET)
     remove.click(delete, run, [told, run], **QUIET).success(**listing, **QUIET)
     undo.click(restore, None, [told, run], **QUIET).success(**listing, **QUIET)
     bring.upload(take, [bring, model], [told, run], api_visibility="private").success(**listing, **QUIET)

@@ -94,3 +94,18 @@ def test_a_run_whose_settings_the_form_lacks_says_so_as_it_is_cloned(
     page.tell("use_settings", run.id, fills="model")
     assert any("no place for data.task_column, launch.slurm," in told for told in page.warned)
     services.store.delete(run)
+
+
+def test_words_that_are_not_kept_yet_outlive_a_look_at_another_tab(
+    page: Page, services: Services, finished: FinishedRun, elsewhere: Run
+) -> None:
+    words = ("run-name", "run-note", "run-tags")
+    page.tell("listed", finished.run.id, None, [], fills="runs-table")
+    first = page.tell("look", finished.run.id, None, fills="run-sentence")
+    assert [first[word] for word in words] == ["", "", ""]
+    again = page.tell("look", finished.run.id, None, fills="run-sentence")
+    assert all("value" not in again[word] for word in words)  # nothing is sent
+    kept = page.tell("write", elsewhere.id, " my  run ", "a note", "one,, two", fills="run-name")
+    assert [kept[word] for word in words] == ["my run", "a note", "one, two"]
+    other = page.tell("look", elsewhere.id, None, fills="run-sentence")
+    assert [other[word] for word in words] == ["my run", "a note", "one, two"]
