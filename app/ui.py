@@ -42,6 +42,7 @@ def build(services: Services) -> gr.Blocks:
         title="HydraLoRA studio", analytics_enabled=False, fill_width=True, delete_cache=(3600, 3600)
     ) as page:
         place, settings, answers = kept("hydralora"), kept("hydralora-form"), browser_state("hydralora-chat")
+        deleted = browser_state("hydralora-deleted")
         with gr.Row(elem_id="context"):
             gr.HTML("<h1>HydraLoRA studio</h1>", min_width=200)
             dataset = gr.Dropdown(data_actions.choices(services), value=DEMO, label="Dataset", elem_id="dataset")
@@ -81,7 +82,7 @@ def build(services: Services) -> gr.Blocks:
                 train_view = train.build(services, form, run, train_tab, page)
             with gr.Tab("4 Runs", id="runs") as runs_tab:
                 place.keep("tab", runs_tab.select, value="runs", by_hand=True)
-                runs_view = runs.build(services, run, runs_tab, model)
+                runs_view = runs.build(services, run, runs_tab, model, deleted)
             with gr.Tab("5 Parameters", id="parameters") as parameters_tab:
                 place.keep("tab", parameters_tab.select, value="parameters", by_hand=True)
                 parameters_view = parameters.build(services, run, parameters_tab)

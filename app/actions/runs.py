@@ -165,16 +165,22 @@ def delete(services: Services, run_id: str) -> str:
     return f"{run_id} is deleted; for a day it can be brought back."
 
 
-def restore(services: Services) -> str:
-    """Bring back the run that was deleted last; returns its id.
+def restorable(services: Services, deleted: Sequence[str]) -> list[str]:
+    """Of the runs that were deleted in this browser, in that order, those that can be brought back."""
+    kept = services.store.deleted()
+    return [run_id for run_id in deleted if run_id in kept]
+
+
+def restore(services: Services, deleted: Sequence[str]) -> str:
+    """Bring back the run that was deleted last of `deleted`, the runs that were deleted in this browser; returns its id.
 
     Raises:
-        RunError: none was deleted.
+        RunError: none of them can be.
     """
-    deleted = services.store.deleted()
-    if not deleted:
-        raise RunError("No run was deleted in the last day, so none can be brought back.")
-    return services.store.restore(deleted[0]).id
+    found = restorable(services, deleted)
+    if not found:
+        raise RunError("No run was deleted here in the last day, so none can be brought back.")
+    return services.store.restore(found[-1]).id
 
 
 def export(services: Services, run_id: str, form: str) -> Iterator[str | Done[tuple[str, Path]]]:

@@ -12,6 +12,7 @@ from app.tabs.buttons import upload_button
 from app.tabs.messages import LATEST, QUIET, say, sentence, shown
 
 Offered = list[tuple[str, str]] | None  # (label, id) of the runs to choose from; None: nothing was told yet
+Gone = dict[str, list[str]]  # what the browser keeps of the runs that were deleted in it
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,10 @@ class RunsTab:
     next: gr.Button
 
 
-def build(services: Services, run: gr.Dropdown, tab: gr.Tab, model: gr.Dropdown) -> RunsTab:
+def build(
+    services: Services, run: gr.Dropdown, tab: gr.Tab, model: gr.Dropdown, deleted: gr.BrowserState
+) -> RunsTab:
+    """`deleted` holds {"runs": ids} of those that were deleted in this browser, the last one last."""
     sentence("Click a run to look at it, here and in the other tabs. Columns can be sorted and filtered.")
     table = gr.Dataframe(
         headers=list(actions.COLUMNS),
@@ -93,14 +97,14 @@ def build(services: Services, run: gr.Dropdown, tab: gr.Tab, model: gr.Dropdown)
         runs = actions.run_choices(services)
         return _offered(runs, run_id, before), runs
 
-    def listed(run_id: str | None, before: Offered, picked: list[str] | None) -> dict[Any, Any]:
+    def listed(run_id: str | None, before: Offered, picked: list[str] | None, gone: Gone) -> dict[Any, Any]:
         again, runs = offer(run_id, before)
         return {
             table: actions.table(services),
             run: again,
             offered: runs,
             chosen: _comparable(actions.choices(services, runs), picked or []),
-            undo: gr.Button(visible=bool(services.store.deleted())),
+            undo: gr.Button(visible=bool(actions.restorable(services, gone.get("runs", [])))),
         }
 
     looked: dict[str, Any] = {
@@ -110,7 +114,7 @@ def build(services: Services, run: gr.Dropdown, tab: gr.Tab, model: gr.Dropdown)
     }
     listing: dict[str, Any] = {
         "fn": listed,
-        "inputs": [run, offered, chosen],
+        "inputs": [run, offered, chosen, deleted],
         "outputs": [table, run, offered, chosen, undo],
     }
 
@@ -121,14 +125,15 @@ def build(services: Services, run: gr.Dropdown, tab: gr.Tab, model: gr.Dropdown)
         return seen.name, seen.note, seen.tags
 
     @shown
-    def delete(run_id: str) -> tuple:
+    def delete(run_id: str, gone: Gone) -> tuple:
         said = actions.delete(services, run_id)
         runs = actions.run_choices(services)
-        return say(said), gr.Dropdown(choices=runs, value=runs[0][1] if runs else None)
+        mine = actions.restorable(services, [*gone.get("runs", []), run_id])
+        return say(said), gr.Dropdown(choices=runs, value=runs[0][1] if runs else None), {"runs": mine}
 
     @shown
-    def restore() -> tuple:
-        run_id = actions.restore(services)
+    def restore(gone: Gone) -> tuple:
+        run_id = actions.restore(services, gone.get("runs", []))
         return say(f"{run_id} is back."), gr.Dropdown(choices=actions.run_choices(services), value=run_id)
 
     @shown
@@ -147,8 +152,8 @@ def build(services: Services, run: gr.Dropdown, tab: gr.Tab, model: gr.Dropdown)
     run.focus(offer, [run, offered], [run, offered], **QUIET)
     words = [name, note, tags]
     keep.click(write, [run, *words], words, **QUIET).success(**listing, **QUIET)
-    remove.click(delete, run, [told, run], **QUIET).success(**listing, **QUIET)
-    undo.click(restore, None, [told, run], **QUIET).success(**listing, **QUIET)
+    remove.click(delete, [run, deleted], [told, run, deleted], **QUIET).success(**listing, **QUIET)
+    undo.click(restore, deleted, [told, run], **QUIET).success(**listing, **QUIET)
     bring.upload(take, [bring, model], [told, run], api_visibility="private").success(**listing, **QUIET)
     compared(tab)
     return RunsTab(again, on, following)

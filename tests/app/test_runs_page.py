@@ -39,7 +39,7 @@ def offered(update: dict[str, Any]) -> list[str]:
 
 
 def test_a_row_of_a_run_that_was_started_elsewhere_opens_it(page: Page, finished: FinishedRun, elsewhere: Run) -> None:
-    listed = page.tell("listed", finished.run.id, None, [], fills="runs-table")
+    listed = page.tell("listed", finished.run.id, None, [], {}, fills="runs-table")
     assert elsewhere.id in [row[0] for row in listed["runs-table"]["data"]]
     chosen = page.tell("choose", fills="run", event={"index": [0, 0], "value": "", "row_value": [elsewhere.id]})["run"]
     assert chosen["value"] == elsewhere.id
@@ -47,7 +47,7 @@ def test_a_row_of_a_run_that_was_started_elsewhere_opens_it(page: Page, finished
     assert elsewhere.id in page.tell("look", elsewhere.id, None, fills="run-sentence")["run-sentence"]
 
 
-@pytest.mark.parametrize(("listener", "fills", "more"), [("listed", "runs-table", [None, []]), ("offer", "run", [None])])
+@pytest.mark.parametrize(("listener", "fills", "more"), [("listed", "runs-table", [None, [], {}]), ("offer", "run", [None])])
 def test_the_choice_of_runs_follows_the_table_and_keeps_its_value(
     listener: str, fills: str, more: list[Any], page: Page, finished: FinishedRun, elsewhere: Run
 ) -> None:
@@ -66,9 +66,9 @@ def test_a_run_that_was_deleted_elsewhere_is_chosen_no_more(
     page: Page, services: Services, finished: FinishedRun, elsewhere: Run
 ) -> None:
     both = [elsewhere.id, finished.run.id]
-    page.tell("listed", finished.run.id, None, [], fills="runs-table")
+    page.tell("listed", finished.run.id, None, [], {}, fills="runs-table")
     services.store.delete(elsewhere)
-    told = page.tell("listed", elsewhere.id, None, both, fills="runs-table")
+    told = page.tell("listed", elsewhere.id, None, both, {}, fills="runs-table")
     assert told["run"]["value"] is None
     assert elsewhere.id not in offered(told["run"])
     assert told["compared"]["value"] == [finished.run.id]
@@ -100,7 +100,7 @@ def test_words_that_are_not_kept_yet_outlive_a_look_at_another_tab(
     page: Page, services: Services, finished: FinishedRun, elsewhere: Run
 ) -> None:
     words = ("run-name", "run-note", "run-tags")
-    page.tell("listed", finished.run.id, None, [], fills="runs-table")
+    page.tell("listed", finished.run.id, None, [], {}, fills="runs-table")
     first = page.tell("look", finished.run.id, None, fills="run-sentence")
     assert [first[word] for word in words] == ["", "", ""]
     again = page.tell("look", finished.run.id, None, fills="run-sentence")
@@ -109,3 +109,25 @@ def test_words_that_are_not_kept_yet_outlive_a_look_at_another_tab(
     assert [kept[word] for word in words] == ["my run", "a note", "one, two"]
     other = page.tell("look", elsewhere.id, None, fills="run-sentence")
     assert [other[word] for word in words] == ["my run", "a note", "one, two"]
+
+
+def test_each_browser_brings_back_what_was_deleted_in_it(
+    page: Page, services: Services, finished: FinishedRun, elsewhere: Run
+) -> None:
+    mine, other = elsewhere, services.store.create(finished.run.recipe())
+    other.update(state="stopped")
+    another = Page(page.blocks, page.url)
+    kept = {}
+    for browser, run in ((page, mine), (another, other)):
+        browser.tell("reopen", {}, fills="run")
+        listed = browser.tell("listed", run.id, None, [], {}, fills="runs-table")
+        assert listed["undo-delete"]["visible"] is False
+        browser.tell("delete", run.id, {}, fills="runs-told")
+        kept[run.id] = {"runs": [run.id]}
+    listed = page.tell("listed", finished.run.id, None, [], kept[mine.id], fills="runs-table")
+    assert listed["undo-delete"]["visible"] is True
+    told = page.tell("restore", kept[mine.id], fills="runs-told")
+    assert (told["run"]["value"], told["runs-told"]) == (mine.id, f"<p>{mine.id} is back.</p>")
+    with pytest.raises(RefusedError, match="none can be brought back"):
+        page.tell("restore", kept[mine.id], fills="runs-told")
+    assert other.id in services.store.deleted()

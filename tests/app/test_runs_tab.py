@@ -53,10 +53,12 @@ def test_a_deleted_run_comes_back_for_a_day(
     run = services.store.create(finished.run.recipe())
     run.update(state="stopped", message="by hand")
     with pytest.raises(RunError, match="none can be brought back"):
-        runs.restore(services)
+        runs.restore(services, [run.id])
     assert run.id in runs.delete(services, run.id)
     assert run.id not in [line[0] for line in runs.table(services)]
-    assert runs.restore(services) == run.id
+    with pytest.raises(RunError, match="none can be brought back"):
+        runs.restore(services, [])  # another browser deleted it
+    assert runs.restore(services, [run.id]) == run.id
     assert cells(services, run.id)["state"] == "stopped"
     runs.delete(services, run.id)
     services.store.empty_bin()  # deleted just now, so it stays
