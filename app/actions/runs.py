@@ -1,6 +1,7 @@
 """The Runs tab: all runs in a table; one of them named, measured, given away or deleted; several compared."""
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,6 +45,7 @@ FORMATS = {
 }
 SCORE_COLUMNS = ["rows of", "rows", "loss, base", "loss, run", "exact match, base", "exact match, run"]
 ALL = "all rows"
+DAMAGED = "damaged"
 GROUPS = {"per_task": "task", "per_component": "component"}  # of a run's rows, and what one is called
 TAKEN = {  # rows of a comparison: where a run's value stands, and how it is written
     "parameters": ("parameters", "{:,.0f}"),
@@ -53,6 +55,14 @@ TAKEN = {  # rows of a comparison: where a run's value stands, and how it is wri
     "energy, GPU": ("gpu", "{:.6f} kWh"),
     "energy, RAM": ("ram", "{:.6f} kWh"),
 }
+
+
+@dataclass(frozen=True)
+class Listing:
+    """All runs, newest first: the table's rows, and of each that is damaged, by its id, what can be done."""
+
+    rows: list[list[Any]]
+    damaged: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -79,34 +89,65 @@ class Comparison:
     differences: list[list[str]] = field(default_factory=list)
 
 
-def table(services: Services) -> list[list[Any]]:
-    """A line for each run, newest first."""
-    lines = []
-    for run in services.store.all():
+def listing(services: Services) -> Listing:
+    """All runs, also those that can't be read: a person must see them to mend them."""
+    lines, damaged = [], {}
+    for run in [*services.store.all(), *services.store.damaged()]:
         try:
-            row = summary(run, services.jobs.refresh(run))
-        except HydraError:  # from a newer version, or damaged: it must not hide the others
-            continue
-        label = run.label()
-        lines.append(
-            [
-                run.id,
-                label.name,
-                row["state"],
-                METHODS[row["method"]],
-                row["heads"],
-                row["rank"],
-                row["parameters"],
-                row["dataset"],
-                model_name(row["model"]),
-                _rounded(row["loss"], 4),
-                _rounded(row["exact_match"], 1, 100),
-                _rounded(row["seconds"], 0),
-                _rounded(row["energy_kwh"], 2, 1000),
-                ", ".join(label.tags),
-            ]
-        )
-    return lines
+            lines.append(_line(services, run))
+        except HydraError as error:
+            damaged[run.id] = _damage(services, run, error)
+            lines.append(_damaged_line(run))
+    return Listing(sorted(lines, key=lambda line: line[0], reverse=True), damaged)
+
+
+def _line(services: Services, run: Run) -> list[Any]:
+    row, label = summary(run, services.jobs.refresh(run)), run.label()
+    return [
+        run.id,
+        label.name,
+        row["state"],
+        METHODS[row["method"]],
+        row["heads"],
+        row["rank"],
+        row["parameters"],
+        row["dataset"],
+        model_name(row["model"]),
+        _rounded(row["loss"], 4),
+        _rounded(row["exact_match"], 1, 100),
+        _rounded(row["seconds"], 0),
+        _rounded(row["energy_kwh"], 2, 1000),
+        ", ".join(label.tags),
+    ]
+
+
+def _damaged_line(run: Run) -> list[Any]:
+    label = run.label()
+    known = {"run": run.id, "name": label.name, "state": DAMAGED, "tags": ", ".join(label.tags)}
+    return [known.get(column, "" if kind == "str" else None) for column, (kind, _) in COLUMNS.items()]
+
+
+def _damage(services: Services, run: Run, error: HydraError) -> str:
+    """Why a run can't be read, and what can be done, without folders of this machine."""
+    told = str(error)
+    if not isinstance(error, RunError):  # its recipe
+        told = f"Run {run.id}: {told} Mend that file, or delete the folder {run.folder}."
+    return told.replace(f"{services.store.workspace}{os.sep}", "")
+
+
+def readable(services: Services, run_id: str) -> str:
+    """The id of a run that a person asks for.
+
+    Raises:
+        RunError: it is gone, or damaged.
+    """
+    run = services.run(run_id)
+    try:
+        run.state()
+        run.recipe()
+    except HydraError as error:
+        raise RunError(_damage(services, run, error)) from error
+    return run.id
 
 
 def view(services: Services, run_id: str | None) -> RunView:

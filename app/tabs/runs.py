@@ -38,6 +38,7 @@ def build(
         elem_id="runs-table",
         label="Runs, newest first",
     )
+    damaged = sentence("", elem_id="runs-damaged")
     with gr.Row():
         bring = upload_button("Import a run", "import-run", (".zip",), 180)
         undo = gr.Button(
@@ -99,8 +100,10 @@ def build(
 
     def listed(run_id: str | None, before: Offered, picked: list[str] | None, gone: Gone) -> dict[Any, Any]:
         again, runs = offer(run_id, before)
+        seen = actions.listing(services)
         return {
-            table: actions.table(services),
+            table: seen.rows,
+            damaged: say(" ".join(seen.damaged.values())),
             run: again,
             offered: runs,
             chosen: _comparable(actions.choices(services, runs), picked or []),
@@ -115,7 +118,7 @@ def build(
     listing: dict[str, Any] = {
         "fn": listed,
         "inputs": [run, offered, chosen, deleted],
-        "outputs": [table, run, offered, chosen, undo],
+        "outputs": [table, damaged, run, offered, chosen, undo],
     }
 
     @shown
@@ -143,7 +146,7 @@ def build(
 
     @shown
     def choose(event: gr.SelectData) -> gr.Dropdown:
-        run_id = services.run(str(event.row_value[0])).id
+        run_id = actions.readable(services, str(event.row_value[0]))
         return gr.Dropdown(choices=actions.run_choices(services), value=run_id)
 
     gr.on([tab.select, run.change], **looked, **LATEST)

@@ -131,3 +131,14 @@ def test_each_browser_brings_back_what_was_deleted_in_it(
     with pytest.raises(RefusedError, match="none can be brought back"):
         page.tell("restore", kept[mine.id], fills="runs-told")
     assert other.id in services.store.deleted()
+
+
+def test_a_damaged_run_is_told_under_the_table_and_its_row_opens_nothing(
+    page: Page, finished: FinishedRun, elsewhere: Run
+) -> None:
+    (elsewhere.folder / "state.json").write_text("", encoding="utf-8")
+    listed = page.tell("listed", finished.run.id, None, [], {}, fills="runs-table")
+    assert [row[2] for row in listed["runs-table"]["data"] if row[0] == elsewhere.id] == ["damaged"]
+    assert "state.json can&#x27;t be read" in listed["runs-damaged"]
+    with pytest.raises(RefusedError, match=r"state\.json"):
+        page.tell("choose", fills="run", event={"index": [0, 0], "value": "", "row_value": [elsewhere.id]})

@@ -18,7 +18,7 @@ from tests.conftest import FinishedRun
 
 
 def cells(services: Services, run_id: str) -> dict[str, object]:
-    line = next(line for line in runs.table(services) if line[0] == run_id)
+    line = next(line for line in runs.listing(services).rows if line[0] == run_id)
     return dict(zip(runs.COLUMNS, line, strict=True))
 
 
@@ -55,7 +55,7 @@ def test_a_deleted_run_comes_back_for_a_day(
     with pytest.raises(RunError, match="none can be brought back"):
         runs.restore(services, [run.id])
     assert run.id in runs.delete(services, run.id)
-    assert run.id not in [line[0] for line in runs.table(services)]
+    assert run.id not in [line[0] for line in runs.listing(services).rows]
     with pytest.raises(RunError, match="none can be brought back"):
         runs.restore(services, [])  # another browser deleted it
     assert runs.restore(services, [run.id]) == run.id
@@ -215,3 +215,29 @@ def test_an_imported_runs_recipe_names_no_file_that_was_never_here(services: Ser
     assert "train: elsewhere.jsonl" in shown_recipe
     assert f"model: {recipe.model}" in shown_recipe
     runs.delete(services, run.id)
+
+
+def test_a_damaged_run_is_shown_with_what_can_be_done(finished: FinishedRun, tmp_path: Path) -> None:
+    own = Services(tmp_path)
+    stateless, recipeless, whole = (own.store.create(finished.run.recipe()) for _ in range(3))
+    for run in (recipeless, whole):
+        run.update(state="stopped")
+    runs.label(own, stateless.id, "mine", "", "")
+    (stateless.folder / "state.json").write_text("{", encoding="utf-8")
+    (recipeless.folder / "recipe.yaml").write_text("model: [", encoding="utf-8")
+    seen = runs.listing(own)
+    assert [row[0] for row in seen.rows] == sorted((run.id for run in (stateless, recipeless, whole)), reverse=True)
+    states = {row[0]: row[2] for row in seen.rows}
+    assert states == {stateless.id: "damaged", recipeless.id: "damaged", whole.id: "stopped"}
+    assert cells(own, stateless.id)["name"] == "mine"
+    assert set(seen.damaged) == {stateless.id, recipeless.id}
+    for run, file in ((stateless, "state.json"), (recipeless, "recipe.yaml")):
+        told = seen.damaged[run.id]
+        assert run.id in told
+        assert file in told
+        assert str(tmp_path) not in told
+        assert "elete the folder" in told
+        with pytest.raises(RunError, match=file):
+            runs.readable(own, run.id)
+    assert runs.readable(own, whole.id) == whole.id
+    own.close()
