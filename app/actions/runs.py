@@ -80,7 +80,7 @@ class RunView:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Runs side by side, by `names`: what came of them (two cells for each: base model, run), and settings that differ."""
+    """Runs side by side, by `names`: in `rows` two cells of each (base model, run); `differences` of their settings."""
 
     sentence: str
     figure: str = ""
@@ -213,7 +213,7 @@ def restorable(services: Services, deleted: Sequence[str]) -> list[str]:
 
 
 def restore(services: Services, deleted: Sequence[str]) -> str:
-    """Bring back the run that was deleted last of `deleted`, the runs that were deleted in this browser; returns its id.
+    """Bring back the run that was deleted last of `deleted`, those of this browser; returns its id.
 
     Raises:
         RunError: none of them can be.

@@ -46,8 +46,8 @@ def build(services: Services, form: RecipeForm, run: gr.Dropdown, tab: gr.Tab, p
         "Left: lower is better; the dotted line is a sample of the held-out rows, the diamonds are all of them, "
         "before and after. Right: a router that moves gives heads unlike loads on "
         "unlike tasks; entropy above the grey band means that the gates stayed as good as uniform, below it that one "
-        "head takes most; a router that starts from the components starts at its lower edge. The load is a mean over all "
-        "rows, so it can't show which task uses which head: the table of components below does, after the run."
+        "head takes most; a router that starts from the components starts at its lower edge. The load is a mean over "
+        "all rows, so it can't show which task uses which head: the table of components below does, after the run."
     )
     with gr.Accordion("More curves", open=False), gr.Row():
         curves = plot_panel("curves", "Learning rate, gradient norm and speed", empty="Drawn once training starts.")

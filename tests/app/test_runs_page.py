@@ -47,7 +47,9 @@ def test_a_row_of_a_run_that_was_started_elsewhere_opens_it(page: Page, finished
     assert elsewhere.id in page.tell("look", elsewhere.id, None, fills="run-sentence")["run-sentence"]
 
 
-@pytest.mark.parametrize(("listener", "fills", "more"), [("listed", "runs-table", [None, [], {}]), ("offer", "run", [None])])
+@pytest.mark.parametrize(
+    ("listener", "fills", "more"), [("listed", "runs-table", [None, [], {}]), ("offer", "run", [None])]
+)
 def test_the_choice_of_runs_follows_the_table_and_keeps_its_value(
     listener: str, fills: str, more: list[Any], page: Page, finished: FinishedRun, elsewhere: Run
 ) -> None:

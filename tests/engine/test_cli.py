@@ -244,6 +244,55 @@ def test_runs_are_compared_by_group_and_with_their_base(finished: FinishedRun) -
     assert f"CPU {results['energy_kwh']['cpu']:.6f}" in shown
 
 
+def test_export_and_import(finished: FinishedRun, model_folder: Path, tmp_path: Path) -> None:
+    here = ("--workspace", finished.store.workspace)
+    file = tmp_path / "run.zip"
+    told = printed("export", finished.run.id, "--out", file, *here)
+    assert told == {"version": 1, "path": str(file), "bytes": file.stat().st_size, "kl": None}
+    plain = printed("export", finished.run.id, "--format", "lora", "--out", tmp_path / "plain", *here)
+    assert set(plain) == {"version", "path", "bytes", "kl"}
+    assert plain["kl"] >= 0
+    assert (tmp_path / "plain" / "adapter_model.safetensors").exists()
+    there = ("--model", model_folder, "--workspace", tmp_path / "there")
+    taken = printed("import", file, *there)
+    assert set(taken) == {"version", "run", "state", "path", "bytes", "kl"}
+    assert (taken["state"], taken["bytes"], taken["kl"]) == ("finished", file.stat().st_size, None)
+    assert taken["path"] == str(RunStore(tmp_path / "there").get(taken["run"]).folder)
+    assert "finished" in hydralora("import", file, *there).stdout
+
+
+@pytest.mark.parametrize(
+    ("command", "kind", "message"),
+    [
+        (("export", "RUN", "--format", "gguf"), "config", "--format is 'gguf'"),
+        (("export", "nothing"), "run", "There is no run"),
+        (("import", "DATA"), "run", "no whole zip file"),
+        (("import", "missing.zip"), "run", "missing.zip"),
+    ],
+)
+def test_export_and_import_refuse_in_one_line(
+    command: tuple[str, ...], kind: str, message: str, finished: FinishedRun, data_file: Path
+) -> None:
+    places = {"RUN": finished.run.id, "DATA": data_file}
+    where = ("--workspace", finished.store.workspace)
+    result = hydralora(*(places.get(argument, argument) for argument in command), *where, "--json")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["error"]["kind"] == kind
+    assert message in result.stderr.splitlines()[-1]
+
+
+def test_estimate(make_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_text(yaml.safe_dump(make_recipe().model_dump()), encoding="utf-8")
+    command = ("estimate", file, "--set", "training.max_steps=9", "--workspace", tmp_path)
+    found = printed(*command)
+    assert set(found) == {"version", "seconds", "memory_bytes", "disk_bytes", "steps", "step_seconds"}
+    assert found["steps"] == 9
+    assert all(found[name] > 0 for name in found)
+    assert "for 9 steps" in hydralora(*command).stdout
+    assert RunStore(tmp_path).all() == []
+
+
 def test_a_damaged_run_is_listed(tmp_path: Path, make_recipe: Any) -> None:
     store = RunStore(tmp_path)
     damaged, other = store.create(make_recipe()), store.create(make_recipe())
