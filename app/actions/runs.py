@@ -2,19 +2,18 @@
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from app.actions.background import Done, in_background
+from app.actions.comparing import ALL, GROUPS, cell, energy, group_name
 from app.actions.recipes import FormValues, form_from_recipe, model_name, resolve_model, to_copy, workspace_option
-from app.actions.train import run_choices
 from app.processes import in_process
 from app.services import Services
-from hydralora import figures
 from hydralora.applying import answer_file, evaluate_run
-from hydralora.comparing import compare, summary
+from hydralora.comparing import summary
 from hydralora.errors import HydraError, RunError
 from hydralora.models import find_model
 from hydralora.results import METHODS
@@ -44,17 +43,7 @@ FORMATS = {
     "The adapter as the published code reads it": "official",
 }
 SCORE_COLUMNS = ["rows of", "rows", "loss, base", "loss, run", "exact match, base", "exact match, run"]
-ALL = "all rows"
 DAMAGED = "damaged"
-GROUPS = {"per_task": "task", "per_component": "component"}  # of a run's rows, and what one is called
-TAKEN = {  # rows of a comparison: where a run's value stands, and how it is written
-    "parameters": ("parameters", "{:,.0f}"),
-    "training": ("seconds", "{:,.0f} s"),
-    "energy": ("total", "{:.6f} kWh"),
-    "energy, CPU": ("cpu", "{:.6f} kWh"),
-    "energy, GPU": ("gpu", "{:.6f} kWh"),
-    "energy, RAM": ("ram", "{:.6f} kWh"),
-}
 
 
 @dataclass(frozen=True)
@@ -76,17 +65,6 @@ class RunView:
     recipe: str = ""
     code: str = ""
     has_adapter: bool = False
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Runs side by side, by `names`: in `rows` two cells of each (base model, run); `differences` of their settings."""
-
-    sentence: str
-    figure: str = ""
-    names: list[str] = field(default_factory=list)
-    rows: list[list[str]] = field(default_factory=list)
-    differences: list[list[str]] = field(default_factory=list)
 
 
 def listing(services: Services) -> Listing:
@@ -159,8 +137,8 @@ def view(services: Services, run_id: str | None) -> RunView:
     result = summary(run, state)
     told = f"{run.id} is {state['state']}: {state['message'].rstrip('.')}."
     if result["loss"] is not None:
-        told += f" Held-out rows: {_cell(result['base_loss'], result['base_exact_match'])} before, "
-        told += f"{_cell(result['loss'], result['exact_match'])} after."
+        told += f" Held-out rows: {cell(result['base_loss'], result['base_exact_match'])} before, "
+        told += f"{cell(result['loss'], result['exact_match'])} after."
     return RunView(
         sentence=told,
         name=label.name,
@@ -271,7 +249,7 @@ def _score_rows(scores: dict[str, Any]) -> list[list[Any]]:
     groups = [(ALL, scores["base"], scores)]
     for key, kind in GROUPS.items():
         groups += [
-            (_group_name(kind, group), scores["base"][key][group], found) for group, found in scores[key].items()
+            (group_name(kind, group), scores["base"][key][group], found) for group, found in scores[key].items()
         ]
     return [
         [name, tuned["rows"], *(f"{found['loss']:.3f}" for found in (base, tuned))]
@@ -292,74 +270,6 @@ def answers(services: Services, run_id: str, file: str) -> Iterator[str | Done[t
             yield Done((f"{step.value['rows']} answers to {Path(file).name}.{equal}", out))
         else:
             yield f"Answering {Path(file).name}: {step[0]} of {step[1]} rows."
-
-
-def choices(services: Services, runs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    """`runs`, (label, id) of each, by the names that a person gave them."""
-    return [(Run(services.store.folder / run_id).label().name or shown, run_id) for shown, run_id in runs]
-
-
-def comparison(services: Services, run_ids: Sequence[str]) -> Comparison:
-    """Runs side by side, each beside its own base model."""
-    runs = [services.run(run_id) for run_id in run_ids]
-    if len(runs) < 2:
-        return Comparison("Choose two runs or more to compare.")
-    states = [services.jobs.refresh(run) for run in runs]
-    compared = compare(list(zip(runs, states, strict=True)))
-    names = [run.label().name or run.id for run in runs]
-    return Comparison(
-        "Solid: training loss; dotted: a sample of the held-out rows; marks: all of them, before and after. Runs on "
-        "other rows, or with other held-out rows, can't be compared by their loss. A cell is blank where nothing was "
-        "measured; components are numbered by each run for itself.",
-        figures.losses([(name, services.events(run)) for name, run in zip(names, runs, strict=True)]),
-        names,
-        _result_rows(compared["results"]),
-        [[name, *(_value(value) for value in values.values())] for name, values in compared["differences"].items()],
-    )
-
-
-def _result_rows(results: list[dict[str, Any]]) -> list[list[str]]:
-    """What came of each run, two cells for it: its base model's, and its own."""
-    rows = [[ALL, *_side_by_side((_of_all_rows(result, "base_"), _of_all_rows(result)) for result in results)]]
-    for key, kind in GROUPS.items():
-        for group in dict.fromkeys(group for result in results for group in (*result["base"][key], *result[key])):
-            pairs = ((result["base"][key].get(group), result[key].get(group)) for result in results)
-            rows.append([_group_name(kind, group), *_side_by_side(pairs)])
-    taken = [result | {"total": result["energy_kwh"]} | (result["energy_parts_kwh"] or {}) for result in results]
-    for name, (key, form) in TAKEN.items():
-        cells = ["" if of.get(key) is None else form.format(of[key]) for of in taken]
-        rows.append([name, *(cell for own in cells for cell in ("", own))])
-    return rows
-
-
-def _side_by_side(pairs: Iterable[tuple[dict[str, Any] | None, dict[str, Any] | None]]) -> Iterator[str]:
-    return (_cell(scores["loss"], scores["exact_match"]) if scores else "" for pair in pairs for scores in pair)
-
-
-def _of_all_rows(result: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    return {key: result[prefix + key] for key in ("loss", "exact_match")}
-
-
-def _energy(result: dict[str, Any]) -> str:
-    parts = ", ".join(f"{part.upper()} {kwh:.6f}" for part, kwh in (result["energy_parts_kwh"] or {}).items())
-    return f"{result['energy_kwh']:.6f} kWh" + (f" ({parts})" if parts else "")
-
-
-def _group_name(kind: str, group: str) -> str:
-    return f"{kind} {int(group) + 1 if kind == 'component' else group}"
-
-
-def _cell(loss: float | None, exact_match: float | None) -> str:
-    if exact_match is None:
-        return ""
-    return f"loss {'not a number' if loss is None else f'{loss:.3f}'}, exact match {exact_match:.1%}"
-
-
-def _value(value: Any) -> str:
-    """A setting's value, without folders of this machine."""
-    values = value if isinstance(value, list) else [value]
-    shown = (Path(one).name if isinstance(one, str) and Path(one).is_absolute() else str(one) for one in values)
-    return ", ".join(shown)
 
 
 def _rounded(value: float | None, digits: int, times: float = 1) -> float | None:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import gradio as gr
 
-from app.actions import runs as actions
+from app.actions import comparing as actions
 from app.components.plot import plot_panel
 from app.services import Services
 from app.tabs.messages import LATEST, say, sentence, shown

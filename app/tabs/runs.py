@@ -5,7 +5,9 @@ from typing import Any
 
 import gradio as gr
 
+from app.actions import comparing as compared_runs
 from app.actions import runs as actions
+from app.actions.train import run_choices
 from app.services import Services
 from app.tabs import comparing, run_files
 from app.tabs.buttons import upload_button
@@ -95,7 +97,7 @@ def build(
         }
 
     def offer(run_id: str | None, before: Offered) -> tuple:
-        runs = actions.run_choices(services)
+        runs = run_choices(services)
         return _offered(runs, run_id, before), runs
 
     def listed(run_id: str | None, before: Offered, picked: list[str] | None, gone: Gone) -> dict[Any, Any]:
@@ -106,7 +108,7 @@ def build(
             damaged: say(" ".join(seen.damaged.values())),
             run: again,
             offered: runs,
-            chosen: _comparable(actions.choices(services, runs), picked or []),
+            chosen: _comparable(compared_runs.choices(services, runs), picked or []),
             undo: gr.Button(visible=bool(actions.restorable(services, gone.get("runs", [])))),
         }
 
@@ -130,24 +132,24 @@ def build(
     @shown
     def delete(run_id: str, gone: Gone) -> tuple:
         said = actions.delete(services, run_id)
-        runs = actions.run_choices(services)
+        runs = run_choices(services)
         mine = actions.restorable(services, [*gone.get("runs", []), run_id])
         return say(said), gr.Dropdown(choices=runs, value=runs[0][1] if runs else None), {"runs": mine}
 
     @shown
     def restore(gone: Gone) -> tuple:
         run_id = actions.restore(services, gone.get("runs", []))
-        return say(f"{run_id} is back."), gr.Dropdown(choices=actions.run_choices(services), value=run_id)
+        return say(f"{run_id} is back."), gr.Dropdown(choices=run_choices(services), value=run_id)
 
     @shown
     def take(file: str, model: str) -> tuple:
         run_id = actions.take(services, file, model)
-        return say(f"{run_id} was imported."), gr.Dropdown(choices=actions.run_choices(services), value=run_id)
+        return say(f"{run_id} was imported."), gr.Dropdown(choices=run_choices(services), value=run_id)
 
     @shown
     def choose(event: gr.SelectData) -> gr.Dropdown:
         run_id = actions.readable(services, str(event.row_value[0]))
-        return gr.Dropdown(choices=actions.run_choices(services), value=run_id)
+        return gr.Dropdown(choices=run_choices(services), value=run_id)
 
     gr.on([tab.select, run.change], **looked, **LATEST)
     gr.on([tab.select, run.change], **listing, **LATEST)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from app.actions import recipes, runs, train
+from app.actions import comparing, recipes, runs, train
 from app.actions.background import Done
 from app.forms import shown
 from app.services import Services
@@ -38,7 +38,7 @@ def test_a_run_is_named_noted_and_tagged(services: Services, finished: FinishedR
     seen = runs.view(services, run_id)
     assert (seen.name, seen.note, seen.tags) == ("my <b>run</b>", "two\nlines", "good, slow")
     assert cells(services, run_id)["name"] == "my <b>run</b>"
-    assert ("my <b>run</b>", run_id) in runs.choices(services, train.run_choices(services))
+    assert ("my <b>run</b>", run_id) in comparing.choices(services, train.run_choices(services))
     assert finished.run.state()["state"] == "finished"
     runs.label(services, run_id, "", "", "")
     assert runs.view(services, run_id).name == ""
@@ -120,7 +120,7 @@ def test_runs_stand_side_by_side(services: Services, finished: FinishedRun) -> N
     other = services.store.create(recipe)
     other.update(state="stopped")
     runs.label(services, other.id, "small", "", "")
-    seen = runs.comparison(services, [finished.run.id, other.id])
+    seen = comparing.comparison(services, [finished.run.id, other.id])
     assert seen.names == [finished.run.id, "small"]
     assert seen.differences == [["tuner.r", "4", "2"]]
     measured = finished.run.state()["results"]
@@ -140,7 +140,7 @@ def test_runs_stand_side_by_side(services: Services, finished: FinishedRun) -> N
     assert {"task tool", "parameters", "training"} <= set(rows)
     traces = json.loads(seen.figure)["data"]
     assert {trace["name"] for trace in traces} == {finished.run.id, "small"}
-    assert runs.comparison(services, [other.id]).figure == ""
+    assert comparing.comparison(services, [other.id]).figure == ""
     runs.delete(services, other.id)
 
 
@@ -197,7 +197,7 @@ def test_each_run_stands_beside_its_own_base(services: Services, finished: Finis
     other = services.store.create(finished.run.recipe())
     other.add_event({"kind": "eval", "split": "before", "step": 0, **scores, "per_task": {"new": scores}})
     other.update(state="stopped")
-    rows = {row[0]: row[1:] for row in runs.comparison(services, [finished.run.id, other.id]).rows}
+    rows = {row[0]: row[1:] for row in comparing.comparison(services, [finished.run.id, other.id]).rows}
     base = finished.run.state()["results"]["base"]
     assert rows["all rows"][0].startswith(f"loss {base['loss']:.3f}")
     assert rows["all rows"][2:] == ["loss 9.000, exact match 25.0%", ""]
