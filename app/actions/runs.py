@@ -139,6 +139,8 @@ def view(services: Services, run_id: str | None) -> RunView:
     if result["loss"] is not None:
         told += f" Held-out rows: {cell(result['base_loss'], result['base_exact_match'])} before, "
         told += f"{cell(result['loss'], result['exact_match'])} after."
+    if result["energy_kwh"] is not None:
+        told += f" Energy: {energy(result)}."
     return RunView(
         sentence=told,
         name=label.name,
@@ -248,9 +250,7 @@ def evaluate(services: Services, run_id: str, file: str) -> Iterator[str | Done[
 def _score_rows(scores: dict[str, Any]) -> list[list[Any]]:
     groups = [(ALL, scores["base"], scores)]
     for key, kind in GROUPS.items():
-        groups += [
-            (group_name(kind, group), scores["base"][key][group], found) for group, found in scores[key].items()
-        ]
+        groups += [(group_name(kind, group), scores["base"][key][group], found) for group, found in scores[key].items()]
     return [
         [name, tuned["rows"], *(f"{found['loss']:.3f}" for found in (base, tuned))]
         + [f"{found['exact_match']:.1%}" for found in (base, tuned)]

@@ -24,9 +24,7 @@ class RunsTab:
     next: gr.Button
 
 
-def build(
-    services: Services, run: gr.Dropdown, tab: gr.Tab, model: gr.Dropdown, deleted: gr.BrowserState
-) -> RunsTab:
+def build(services: Services, run: gr.Dropdown, tab: gr.Tab, model: gr.Dropdown, deleted: gr.BrowserState) -> RunsTab:
     """`deleted` holds {"runs": ids} of those that were deleted in this browser, the last one last."""
     sentence("Click a run to look at it, here and in the other tabs. Columns can be sorted and filtered.")
     table = gr.Dataframe(

@@ -105,7 +105,14 @@ def test_settings_that_the_form_has_no_place_for_are_named(services: Services, t
     file.write_text(yaml.safe_dump(recipe), encoding="utf-8")
     opened = train.opened_recipe(services, str(file), ["training.max_steps", "launch.processes"])
     assert opened.dataset == DEMO
-    lost = ["data.mapping", "data.task_column", "components.language", "components.names", "launch.slurm", "launch.fsdp"]
+    lost = [
+        "data.mapping",
+        "data.task_column",
+        "components.language",
+        "components.names",
+        "launch.slurm",
+        "launch.fsdp",
+    ]
     assert opened.lost == lost
 
 

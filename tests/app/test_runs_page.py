@@ -63,7 +63,6 @@ def test_the_choice_of_runs_follows_the_table_and_keeps_its_value(
     assert "choices" not in again  # nothing changed, so nothing is sent
 
 
-
 def test_a_run_that_was_deleted_elsewhere_is_chosen_no_more(
     page: Page, services: Services, finished: FinishedRun, elsewhere: Run
 ) -> None:

@@ -57,7 +57,9 @@ def test_short_runs_keep_every_point() -> None:
     assert [len(trace["x"]) for trace in drawn(figures.head_load(long_run(50)))] == [50] * (HEADS + 1)
 
 
-@pytest.mark.parametrize("lengths", [(1000,), (2000,), (2001,), (3999,), (5, 4000), (1999, 1999), (0, 9999), (7,) * 900])
+@pytest.mark.parametrize(
+    "lengths", [(1000,), (2000,), (2001,), (3999,), (5, 4000), (1999, 1999), (0, 9999), (7,) * 900]
+)
 def test_short_traces_stay_and_long_ones_share_the_rest(lengths: tuple[int, ...]) -> None:
     kept = thinned(*map(range, lengths))
     assert sum(map(len, kept)) <= CURVE_POINTS
