@@ -206,7 +206,7 @@ def test_each_run_stands_beside_its_own_base(services: Services, finished: Finis
 
 
 def test_an_imported_runs_recipe_names_no_file_that_was_never_here(services: Services, finished: FinishedRun) -> None:
-    assert finished.run.recipe().data.train in runs.view(services, finished.run.id).recipe
+    assert str(finished.run.recipe().data.train) in runs.view(services, finished.run.id).recipe
     recipe = finished.run.recipe()
     recipe.data.train = "elsewhere.jsonl"
     run = services.store.create(recipe)

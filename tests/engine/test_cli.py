@@ -273,7 +273,7 @@ def test_export_and_import(finished: FinishedRun, model_folder: Path, tmp_path: 
 def test_export_and_import_refuse_in_one_line(
     command: tuple[str, ...], kind: str, message: str, finished: FinishedRun, data_file: Path
 ) -> None:
-    places = {"RUN": finished.run.id, "DATA": data_file}
+    places: dict[str, str | Path] = {"RUN": finished.run.id, "DATA": data_file}
     where = ("--workspace", finished.store.workspace)
     result = hydralora(*(places.get(argument, argument) for argument in command), *where, "--json")
     assert result.exit_code == 1
