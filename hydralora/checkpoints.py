@@ -2,16 +2,19 @@
 
 import math
 import os
+import re
 import shutil
 from pathlib import Path
 
 PREFIX = "checkpoint-"  # as transformers' Trainer names them
+NAME = re.compile(rf"{PREFIX}([0-9]+)")
 LOSS = "heldout_loss"  # a file of ours in it
 
 
 def saved_checkpoints(folder: Path) -> dict[int, Path]:
     """The complete checkpoints in a folder by step, the oldest first; none where there is no such folder."""
-    found = {int(path.name.removeprefix(PREFIX)): path for path in folder.glob(f"{PREFIX}*") if path.is_dir()}
+    names = {path: NAME.fullmatch(path.name) for path in folder.glob(f"{PREFIX}*") if path.is_dir()}
+    found = {int(name[1]): path for path, name in names.items() if name}
     return dict(sorted(found.items()))
 
 
@@ -30,13 +33,22 @@ def put_in_place(folder: Path, step: int, keep: int, loss: float | None = None) 
     shutil.rmtree(target, ignore_errors=True)
     if loss is not None and math.isfinite(loss):
         (building / target.name / LOSS).write_text(repr(loss), encoding="utf-8")
+    for path in (building / target.name).rglob("*"):  # a power cut after the rename must find them whole
+        if path.is_file():
+            with path.open("rb+") as file:
+                os.fsync(file.fileno())
     os.replace(building / target.name, target)
-    for left in folder.glob(".building-*"):  # of processes that were killed, too
-        shutil.rmtree(left, ignore_errors=True)
+    remove_unfinished(folder)
     spared = best_checkpoint(folder)
     for old in list(saved_checkpoints(folder).values())[:-keep]:
         if spared is None or old != spared[1]:
             shutil.rmtree(old)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what processes began to write and did not finish."""
+    for left in folder.glob(".building-*"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def best_checkpoint(folder: Path) -> tuple[int, Path] | None:

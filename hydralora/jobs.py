@@ -1,6 +1,7 @@
 """Jobs: a run's worker process, started, stopped, and told apart from one that died."""
 
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -10,16 +11,17 @@ from dataclasses import replace
 from typing import Any
 
 import psutil
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from hydralora.errors import ConfigError, HydraError, RunError
 from hydralora.recipe import Recipe
 from hydralora.runs import ACTIVE, Queue, Run, RunStore
 
+HOST = socket.gethostname()
 RESUMABLE = ("stopped", "interrupted", "failed")
 TORCHRUN = ("TORCHELASTIC_", "LOCAL_", "GROUP_", "ROLE_", "RANK", "WORLD_SIZE", "MASTER_", "OMP_NUM_THREADS")
 CLUSTER = "slurm"  # as submitit calls it
-SILENCE = 900.0  # seconds after which a job of a cluster, whose process can't be looked at from here, counts as dead
+SILENCE = 300.0  # seconds after which a run of another machine, whose process can't be looked at from here, is dead
 KILLING = 10.0  # seconds
 START_GRACE = 60.0  # seconds in which a queued run may have no process yet
 
@@ -49,14 +51,18 @@ class JobManager:
         What it did after that step is forgotten; without a checkpoint it starts anew.
 
         Raises:
-            RunError: it is active or finished.
+            RunError: it is active or finished, or a process still works on it.
         """
         with self._lock():
             found = self.refresh(run)["state"]
             if found not in RESUMABLE:
                 raise RunError(f"Run {run.id} is {found}, so there is nothing to resume.")
             recipe = run.recipe()
-            step = run.rewind()
+            try:
+                with run.worker_lock():  # a worker that was taken for dead must not find its events gone
+                    step = run.rewind()
+            except Timeout:
+                raise RunError(f"Run {run.id} is still at work in another process. Stop it, or wait.") from None
             run.update(state="queued", pid=None, step=step, message=f"resuming from step {step}", progress=None)
             self._enqueue(run, recipe)
         self.advance()
@@ -81,10 +87,17 @@ class JobManager:
                 run.request_stop(measure)  # only the worker writes its run's state while it lives
 
     def kill(self, run: Run) -> None:
-        """End a run's processes at once; what it did since its newest checkpoint is lost."""
+        """End a run's processes at once; what it did since its newest checkpoint is lost.
+
+        Raises:
+            RunError: they are on another machine.
+        """
         state = run.state()
-        if state["pid"] is None or state.get("job") or not _alive(state):
+        if state["pid"] is None or not _alive(state):
             return
+        if elsewhere(state):
+            where = f"in job {state['job']}" if state.get("job") else f"on {state['host']}"
+            raise RunError(f"Run {run.id} is at work {where}, so it can't be ended from here. It was asked to stop.")
         launcher = psutil.Process(state["pid"])
         for process in [*launcher.children(recursive=True), launcher]:
             with suppress(psutil.NoSuchProcess):
@@ -151,7 +164,7 @@ class JobManager:
         """The runs that are at work on this machine now."""
         waiting = set(self.store.queue().waiting)
         states = {run: self.refresh(run) for run in self.store.all() if run.id not in waiting}
-        return [run for run, state in states.items() if state["state"] in ACTIVE and not state.get("job")]
+        return [run for run, state in states.items() if state["state"] in ACTIVE and not elsewhere(state)]
 
     def advance(self) -> None:
         """Start the workers whose turn it is; whoever looks at the queue, or ends a run, calls this."""
@@ -211,9 +224,11 @@ class JobManager:
                 newest = run.newest_checkpoint()
                 kept = f"checkpoint at {newest[0]}" if newest else "no checkpoint yet"
                 total = f" of {state['max_steps']}" if state["max_steps"] else ""
-                return run.update(
-                    state="interrupted", message=f"its process ended at step {state['step']}{total}; {kept}"
-                )
+                found = {"state": "interrupted", "message": f"its process ended at step {state['step']}{total}; {kept}"}
+                try:
+                    return run.update(**found)
+                except OSError:  # a full disk keeps nobody from seeing it
+                    return state | found
         if state["state"] in ACTIVE and run.stop_requested:
             return state | {"state": "stopping", "message": "stopping after this step"}
         return state
@@ -266,7 +281,7 @@ def _spawn(run: Run, recipe: Recipe) -> None:
             **_detached(),
         )
     _children.append(process)
-    run.update(pid=process.pid)  # the worker itself may take minutes to import what it needs
+    run.update(pid=process.pid, host=HOST)  # the worker itself may take minutes to import what it needs
 
 
 def _environment() -> dict[str, str]:
@@ -295,9 +310,14 @@ def _detached() -> dict[str, Any]:
 _children: list[subprocess.Popen] = []  # kept so that an ended worker doesn't stay a zombie that looks alive
 
 
+def elsewhere(state: dict) -> bool:
+    """Whether a run's process is, or will be, on another machine: in a job, or of an app on the same storage."""
+    return bool(state.get("job")) or state.get("host") not in (None, HOST)
+
+
 def _alive(state: dict) -> bool:
-    if state.get("job"):
-        return state["state"] == "queued" or time.time() - state["heartbeat"] < SILENCE
+    if elsewhere(state):
+        return bool(state.get("job")) and state["state"] == "queued" or time.time() - state["heartbeat"] < SILENCE
     _children[:] = [child for child in _children if child.poll() is None]
     if state["pid"] is None:
         return time.time() - state["heartbeat"] < START_GRACE

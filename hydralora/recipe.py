@@ -144,7 +144,7 @@ class TrainingSettings(Section):
         3, ge=0, le=16, description="Held-out prompts that are answered at every evaluation, to be read; 0: none."
     )
     save_every: int = Field(
-        50, ge=0, description="Steps between checkpoints, from which a run goes on after a stop or a crash; 0: none."
+        50, ge=0, description="Steps between checkpoints, from which a run goes on after a crash; 0: one at a stop."
     )
     keep_checkpoints: int = Field(2, ge=1, description="How many of the newest checkpoints stay.")
     snapshots: int = Field(
@@ -258,7 +258,8 @@ class Recipe(Section):
         return found
 
     def portable(self) -> "Recipe":
-        """The same without folders of this machine: files and models that lie in one are called by their names."""
+        """The same for others: files and models that lie in a folder of this machine are called by their names, and
+        nothing is said of its cluster, whose settings may hold secrets."""
         moved = self.model_copy(deep=True)
         train = self.data.train
         moved.data.train = [_name(file) for file in train] if isinstance(train, list) else _name(train)
@@ -270,6 +271,7 @@ class Recipe(Section):
         ):
             value = getattr(section, key)
             setattr(section, key, _name(value) if isinstance(value, str) else value)
+        moved.launch.slurm = None
         moved.model = _name(self.model) if Path(self.model).is_absolute() else self.model
         if self.start_from and Path(self.start_from).is_absolute():
             moved.start_from = _name(self.start_from)

@@ -7,6 +7,15 @@ from typing import Any
 import psutil
 
 
+NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "OutOfMemoryError")
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error, of Python, PyTorch or CUDA, says that memory ran out."""
+    told = f"{type(error).__name__}: {error}"
+    return isinstance(error, MemoryError) or any(sign in told for sign in NO_MEMORY)
+
+
 def peak_memory(device: str = "cpu") -> int:
     """The most memory in bytes that this process has held: the GPU's on "cuda", else its resident memory."""
     if device.startswith("cuda"):
@@ -15,10 +24,12 @@ def peak_memory(device: str = "cpu") -> int:
         return torch.cuda.max_memory_allocated()
     if sys.platform == "win32":
         return psutil.Process().memory_info().peak_wset
+    if sys.platform == "linux":  # getrusage would tell that of the process which started this one, where it was more
+        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+        return int(status.partition("VmHWM:")[2].split()[0]) * 1024
     import resource
 
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # macOS counts in bytes
 
 
 class Usage:

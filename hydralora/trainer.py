@@ -14,6 +14,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from hydralora.checkpoints import building_place, put_in_place
 from hydralora.data.batches import LengthGroupedBatches, collate
 from hydralora.data.templates import Encoded
+from hydralora.errors import ConfigError
 from hydralora.gates import live_gates, load_balance, mean_gates, normalised_entropy
 from hydralora.loss import summed_answer_loss
 from hydralora.parallel import Processes
@@ -82,7 +83,9 @@ class AnswerTrainer(Trainer):
         super()._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()  # each process writes the state of its random numbers
         if self.args.should_save:
-            put_in_place(folder, step, self.keep_checkpoints, self.heldout_loss)
+            trained = (parameter for parameter in self.model.parameters() if parameter.requires_grad)
+            sound = all(bool(parameter.isfinite().all()) for parameter in trained)  # the loss is looked at later
+            put_in_place(folder, step, self.keep_checkpoints, self.heldout_loss if sound else None)
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(building_place(Path(str(self.args.output_dir)), self.state.global_step))
@@ -155,6 +158,21 @@ def answer_trainer(
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+def check_reporting(wanted: Sequence[str] | None) -> None:
+    """
+    Raises:
+        ConfigError: transformers can't report to one of these.
+    """
+    from transformers.integrations import get_available_reporting_integrations
+
+    here = get_available_reporting_integrations()
+    if strange := [name for name in wanted or () if name not in (*here, "none", "all")]:
+        raise ConfigError(
+            f"training.report_to: {', '.join(strange)} is not installed, or transformers doesn't know it. Install it, or "
+            f"leave it out; here are: {', '.join(here) or 'none'}."
+        )
 
 
 def training_arguments(

@@ -23,21 +23,28 @@ from hydralora.resources import Usage, peak_memory
 from hydralora.results import describe_run, measure_heads, save_adapter, take_adapter
 from hydralora.samples import answer_samples, choose_samples
 from hydralora.snapshots import save_snapshot, snapshot_steps
-from hydralora.trainer import AnswerTrainer, answer_trainer, training_arguments
+from hydralora.trainer import AnswerTrainer, answer_trainer, check_reporting, training_arguments
 
 LIVE_ROWS = 32  # held-out rows in the evaluations while training; the full set is measured before and after
 
+STEP_SECONDS = 1.0  # between tellings of the step alone
 TRAINING_STARTS = "training starts"  # the note of a process that begins, or goes on, with its steps
 OnEvent = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
 class Resume:
-    """Where an earlier process left a run: its newest checkpoint with its step, and the base model's scores, if any."""
+    """Where an earlier process left a run: its newest checkpoint with its step, and the base model's scores, if any.
+
+    `base` and `data` are what it was trained on, as `BaseModelFiles.describe` and `Prepared.sources` tell; None where
+    that is not known.
+    """
 
     step: int
     checkpoint: Path | None
     before: dict[str, Any] | None
+    base: dict[str, Any] | None = None
+    data: list[dict[str, str]] | None = None
 
 
 class _StopAsked(Exception):
@@ -59,7 +66,8 @@ def train(
     Args:
         recipe: what to do.
         output: folder for the adapter (safetensors, config, model card).
-        on_event: called with {step, time, kind: "train" | "eval" | "gates" | "note", ...}; time in seconds since 1970.
+        on_event: called with {step, time, kind: "train" | "eval" | "gates" | "note" | "step", ...}; time in seconds
+            since 1970. "step" tells the step alone, once a second.
         should_stop: asked at every stage, step and evaluated batch; when true, what was learnt so far is saved and
             nothing more is measured, unless `measure_stopped` is true then.
         checkpoints: folder for checkpoints, as often as the recipe says; none are saved without it.
@@ -75,6 +83,7 @@ def train(
     Raises:
         HydraError: the data, the model or a setting can't be used, or the loss stopped being a number.
     """
+    check_reporting(recipe.training.report_to)  # before minutes of measuring
     processes = this_process()
     processes.connect(recipe.launch.processes, pick_device())
     run = _Reporter(on_event, should_stop) if processes.is_first else _Reporter()
@@ -85,7 +94,7 @@ def train(
         processes.leave()
         return _nothing_learnt(recipe, run)
     prepared, base = begun
-    trainer = _trainer(prepared, recipe, checkpoints, run, processes, snapshots)
+    trainer = _trainer(prepared, recipe, checkpoints, run, processes, snapshots, base.get("loss") or 0.0)
     try:
         if resume and resume.checkpoint:
             trainer.go_on_from(resume.checkpoint)
@@ -112,7 +121,10 @@ def _begin(
     base: dict[str, Any] = (resume.before if resume else None) or {}
     try:
         prepared = prepare(recipe, run.stage)
-        run.note("prepared", rows=prepared.counts, k=prepared.k, sizes=prepared.sizes, base=prepared.files.describe())
+        if resume and resume.step:
+            _check_unchanged(resume, prepared)
+        model, data = prepared.files.describe(), prepared.sources
+        run.note("prepared", rows=prepared.counts, k=prepared.k, sizes=prepared.sizes, base=model, data=data)
         if processes.is_first and not base:
             with prepared.model.disable_adapter():  # heads that start at random behind a started router have an effect
                 base = _measure(prepared, recipe, run, "base", "before")
@@ -120,6 +132,23 @@ def _begin(
     except _StopAsked:
         return None
     return prepared, base
+
+
+def _check_unchanged(resume: Resume, prepared: Prepared) -> None:
+    """
+    Raises:
+        RunError: the base model or the data is not what the checkpoint was trained on.
+    """
+    was = [source["sha256"] for source in resume.data or []]
+    found = {
+        "data": not was or was == [source["sha256"] for source in prepared.sources],
+        "base model": not resume.base or resume.base["hash"] == prepared.files.describe()["hash"],
+    }
+    if changed := [name for name, same in found.items() if not same]:
+        raise RunError(
+            f"The {' and the '.join(changed)} changed since step {resume.step}, so training can't go on as it was. Put "
+            "back what was there, or start a new run."
+        )
 
 
 def _end(
@@ -242,8 +271,10 @@ class _Events(TrainerCallback):
         self.live_rows = [prepared.heldout[i] for i in live]
         self.live_components = [prepared.heldout_labels[i] for i in live]
         self.trainer: AnswerTrainer | None = None
+        self.most = math.inf  # a larger loss is no learning any more
         self._since = time.monotonic()
         self._logged = 0  # step of the newest event
+        self._told = 0.0  # when a step was told last
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._since = time.monotonic()
@@ -259,6 +290,9 @@ class _Events(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.run.step = state.global_step
+        if time.monotonic() - self._told >= STEP_SECONDS:
+            self._told = time.monotonic()
+            self.run.event("step")
         self._snapshot(state.global_step)
         if self.processes.agree(self.run.should_stop()):
             control.should_training_stop = True
@@ -289,6 +323,8 @@ class _Events(TrainerCallback):
         self._since = now
         if not math.isfinite(logs["loss"]):
             raise _diverged(state.global_step)
+        if self.processes.is_first and logs["loss"] > self.most:
+            raise _diverged(state.global_step, logs["loss"])
         balance /= state.global_step - self._logged
         self._logged = state.global_step
         self.run.event(
@@ -304,8 +340,9 @@ class _Events(TrainerCallback):
             self.run.event("gates", mean_gate=trainer.gate_means.tolist(), entropy=trainer.gate_entropy)
 
 
-def _diverged(step: int) -> RunError:
-    return RunError(f"At step {step} the loss is no longer a number. Lower training.learning_rate, and run again.")
+def _diverged(step: int, loss: float | None = None) -> RunError:
+    found = "no longer a number" if loss is None else f"{loss:.1f}, over twice that of a guess and of the base model"
+    return RunError(f"At step {step} the loss is {found}. Lower training.learning_rate, and run again.")
 
 
 def _trainer(
@@ -315,11 +352,12 @@ def _trainer(
     run: _Reporter,
     processes: Processes,
     snapshots: Path | None,
+    start: float,
 ) -> AnswerTrainer:
     settings = recipe.training
     save_every = settings.save_every if checkpoints else 0
     folder = checkpoints or Path(tempfile.gettempdir())  # nothing is written there, but Trainer wants one
-    callback = _Events(run, prepared, settings, processes, bool(save_every), folder.parent, snapshots)
+    callback = _Events(run, prepared, settings, processes, bool(checkpoints), folder.parent, snapshots)
     trainer = answer_trainer(
         prepared.model,
         prepared.train,
@@ -331,6 +369,7 @@ def _trainer(
         keep_checkpoints=settings.keep_checkpoints,
     )
     callback.trainer = trainer
+    callback.most = 2 * max(start, math.log(len(prepared.tokenizer)))  # the loss of a guess, and of the base model
     if not processes.is_first:
         torch.manual_seed(recipe.training.seed + processes.rank)  # other rows, other dropout
     return trainer

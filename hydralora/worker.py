@@ -6,23 +6,27 @@ import sys
 import threading
 import time
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
 from filelock import Timeout
 
+from hydralora.checkpoints import remove_unfinished
+from hydralora.console import print_event
 from hydralora.energy import EnergyMeter
-from hydralora.errors import HydraError
-from hydralora.jobs import JobManager
+from hydralora.errors import HydraError, RunError
+from hydralora.jobs import HOST, JobManager
 from hydralora.parallel import Processes, this_process
+from hydralora.resources import is_out_of_memory, peak_memory
 from hydralora.runs import ACTIVE, Run, RunStore
 from hydralora.training import Resume, train
 
-NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "OutOfMemoryError")
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NOT_WRITTEN = ("No space left", "File too large", "failed writing file", "unexpected pos")  # torch's, safetensors'
 NICENESS = 5  # below the app and whatever else the user does
+PULSE = 30.0  # seconds between signs of life where nothing else is told
 GRACE = 5.0  # seconds in which the launcher ends this process, where another one of the run has died
 STATES = {"training": "training", "evaluating": "evaluating"}  # first word of a stage; any other is preparing
 
@@ -43,8 +47,16 @@ def main() -> int:
     except Timeout:
         print(f"Another process works on run {run.id}.", file=sys.stderr)
         return 1
-    finally:  # whether it ended well or not, the next one's turn has come
-        JobManager(RunStore(run.folder.parent.parent)).advance()
+    finally:  # whether it ended well or not, the next one's turn has come, on the machine that keeps the queue
+        if not _is_job(run):
+            JobManager(RunStore(run.folder.parent.parent)).advance()
+
+
+def _is_job(run: Run) -> bool:
+    try:
+        return bool(run.state().get("job"))
+    except RunError:  # damaged, or taken away: that must not hold up the others
+        return False
 
 
 def _begin(run: Run, processes: Processes, pid: int) -> int:
@@ -52,7 +64,8 @@ def _begin(run: Run, processes: Processes, pid: int) -> int:
     if found != "queued":
         print(f"Run {run.id} is {found}; only a queued run is started.", file=sys.stderr)
         return 1
-    run.update(state="preparing", pid=pid, message="starting")
+    run.update(state="preparing", pid=pid, host=HOST, message="starting")
+    threading.Thread(target=_live, args=(run,), daemon=True).start()
     return _work(run, processes)
 
 
@@ -60,21 +73,23 @@ def _work(run: Run, processes: Processes) -> int:
     meter = EnergyMeter() if processes.is_first else None
     try:
         step, checkpoint = run.newest_checkpoint() or (0, None)
+        state = run.state()
         results = train(
             RunStore(run.folder.parent.parent).resolved(run.recipe()),
             run.adapter,
             lambda event: _record(run, event),
             lambda: run.stop_requested,
             run.checkpoints,
-            Resume(step, checkpoint, run.before()),
+            Resume(step, checkpoint, run.before(), state["base"], state.get("data")),
             lambda: run.measure_requested,
             run.snapshots,
         )
     except Exception as error:  # the run's state must tell what happened, whatever it was
         traceback.print_exc()
-        if meter:
-            _spend(run, meter, {})
         _fail(run, error, processes)
+        if meter:
+            with suppress(OSError):  # the sentence is more important
+                _spend(run, meter, {})
         return 1
     if meter:
         _finish(run, results | _spend(run, meter, results["seconds"]))
@@ -117,6 +132,7 @@ def _fail(run: Run, error: Exception, processes: Processes) -> None:
     if processes.count > 1 and not isinstance(error, HydraError):
         time.sleep(GRACE)
     if run.state()["state"] in ACTIVE:
+        remove_unfinished(run.checkpoints)  # where the disk is full, that makes room to say so
         run.update(state="failed", message=_sentence(error, run))
 
 
@@ -125,23 +141,41 @@ def _sentence(error: Exception, run: Run) -> str:
     told = f"{type(error).__name__}: {error}"
     if isinstance(error, HydraError):
         return str(error) or type(error).__name__
-    if isinstance(error, MemoryError) or any(sign in told for sign in NO_MEMORY):
-        return _less_memory(run)
+    if is_out_of_memory(error):
+        return f"Not enough memory while {_doing(run)}{_held()}. Try {_less_memory(run)}."
     if getattr(error, "errno", None) in NO_SPACE or any(sign in told for sign in NOT_WRITTEN):
         return f"A file could not be written, probably for want of disk space ({told[:120]}). Free some, then resume."
-    return told
+    return f"{told}. The log has the whole story; where it can be mended, resume."
+
+
+def _doing(run: Run) -> str:
+    stage, training = run.state()["message"], run.recipe().training
+    return f"{stage}, in batches of {training.batch_size} rows" if stage == "training" else stage
+
+
+def _held() -> str:
+    """What the run had taken, and what its machine or GPU has."""
+    import torch
+
+    on_gpu = torch.cuda.is_available()
+    taken, total = peak_memory("cuda" if on_gpu else "cpu"), psutil.virtual_memory().total
+    if on_gpu:
+        total = torch.cuda.mem_get_info()[1]
+    where = "the GPU" if on_gpu else "this machine"
+    return f"; it had taken {taken / 2**30:.1f} GB of the {total / 2**30:.1f} GB of {where}"
 
 
 def _less_memory(run: Run) -> str:
-    training = run.recipe().training
-    if training.batch_size > 1:
+    recipe, stage = run.recipe(), run.state()["message"]
+    training = recipe.training
+    if stage.startswith("loading"):
+        return "a smaller base model" + ("" if recipe.quantization != "none" else ", or quantization=nf4 on a GPU")
+    if training.batch_size > 1 and stage == "training":
         half, rows = training.batch_size // 2, training.batch_size * training.accumulation
-        change = f"training.batch_size={half} with training.accumulation={-(-rows // half)}, which learns the same"
-    elif not training.gradient_checkpointing:
-        change = "training.gradient_checkpointing=true"
-    else:
-        change = f"training.max_length={max(8, training.max_length // 2)}"
-    return f"Not enough memory for batches of {training.batch_size} rows. Try {change}."
+        return f"training.batch_size={half} with training.accumulation={-(-rows // half)}, which learns the same"
+    if not training.gradient_checkpointing and stage == "training":
+        return "training.gradient_checkpointing=true"
+    return f"training.max_length={max(8, training.max_length // 2)}"
 
 
 def _end_with(launcher: int) -> None:
@@ -151,8 +185,19 @@ def _end_with(launcher: int) -> None:
     os._exit(1)
 
 
+def _live(run: Run) -> None:
+    """Give signs of life, for those who can't look at this process."""
+    while True:
+        time.sleep(PULSE)
+        with suppress(OSError, RunError):  # a full disk may pass; a run that was taken away needs none
+            run.update()
+
+
 def _record(run: Run, event: dict[str, Any]) -> None:
     changes: dict[str, Any] = {"step": event["step"]}
+    if event["kind"] == "step":
+        run.update(**changes)
+        return
     if "stage" in event:
         state = "stopping" if run.stop_requested else STATES.get(event["stage"].split()[0], "preparing")
         changes |= {"state": state, "message": event["stage"]}
@@ -160,7 +205,8 @@ def _record(run: Run, event: dict[str, Any]) -> None:
         changes["progress"] = [event["done"], event["total"]]
     else:
         run.add_event(event)
-    for key in ("max_steps", "base", "k"):
+        print_event(event)  # into the log
+    for key in ("max_steps", "base", "data", "k"):
         if key in event and event["kind"] == "note":
             changes[key] = event[key]
     run.update(**changes)

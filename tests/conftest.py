@@ -58,16 +58,16 @@ def plain_tokenizer() -> Any:
 
 
 @pytest.fixture
-def break_loss(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """Give it n: the loss of the n-th batch that is trained on from here is not a number."""
+def break_loss(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Give it n: the loss of the n-th batch that is trained on from here is not a number, or `factor` times as large."""
 
-    def at(call: int) -> None:
+    def at(call: int, factor: float = math.nan) -> None:
         calls: list[int] = []
 
         def breaks(model: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, int]:
             calls.append(1)
             loss, count = summed_answer_loss(model, batch)
-            return loss * (math.nan if len(calls) == call else 1), count
+            return loss * (factor if len(calls) == call else 1), count
 
         monkeypatch.setattr(hydralora.trainer, "summed_answer_loss", breaks)
 

@@ -186,16 +186,28 @@ def _draw(services: Services, run: Run, state: dict[str, Any], signature: str, a
         status=_status(state, events, ahead) + _idle_heads(events) + _as_estimated(state),
         active=state["state"] in ACTIVE,
         resumable=state["state"] in RESUMABLE,
-        loss=figures.loss(events) if _has(events, "train", "eval") else "",
-        load=figures.head_load(events) if _has(events, "gates") else "",
-        curves=figures.training_curves(events) if _has(events, "train") else "",
-        groups=figures.group_losses(events) if _has(events, "eval") else "",
+        **services.remember(("curves", run.id, _place(events)), lambda: _curves(events)),
         use=figures.component_by_head(names, use) if use else "",
-        table=score_table(events),
-        samples=sample_table(events),
         usage=_usage(events) if state["state"] in ACTIVE else "",
         waiting=ahead is not None,
     )
+
+
+def _place(events: list[dict[str, Any]]) -> tuple:
+    """Equal for the same events of a run, which may be written anew when it is resumed."""
+    return len(events), events[-1]["time"] if events else None
+
+
+def _curves(events: list[dict[str, Any]]) -> dict[str, Any]:
+    """What is drawn of the events; a step alone changes none of it."""
+    return {
+        "loss": figures.loss(events) if _has(events, "train", "eval") else "",
+        "load": figures.head_load(events) if _has(events, "gates") else "",
+        "curves": figures.training_curves(events) if _has(events, "train") else "",
+        "groups": figures.group_losses(events) if _has(events, "eval") else "",
+        "table": score_table(events),
+        "samples": sample_table(events),
+    }
 
 
 def _has(events: list[dict[str, Any]], *kinds: str) -> bool:

@@ -9,9 +9,11 @@ from typing import Any, ParamSpec, TypeVar
 import gradio as gr
 
 from hydralora.errors import HydraError
+from hydralora.resources import is_out_of_memory
 
 QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}  # listeners that tell in words
 LATEST = QUIET | {"trigger_mode": "always_last"}  # those that show what is chosen: no change may pass unseen
+MOST_TOLD = 300  # characters of an error that nobody foresaw
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -59,3 +61,10 @@ def _translated() -> Iterator[None]:
         yield
     except HydraError as error:
         raise gr.Error(html.escape(str(error)), title="That did not work", print_exception=False) from error
+    except gr.Error:
+        raise
+    except Exception as error:
+        told = f"{type(error).__name__}: {str(error)[:MOST_TOLD]}"
+        if is_out_of_memory(error):
+            told = "There is not enough memory for this. Free the chat's models, or wait until a run has ended."
+        raise gr.Error(html.escape(f"{told} The app's terminal has the details."), title="That did not work") from error

@@ -18,7 +18,7 @@ from hydralora.files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, folder_written_whol
 from hydralora.models import load_adapted
 from hydralora.preparation import read_used
 from hydralora.recipe import Recipe
-from hydralora.results import results_table
+from hydralora.results import hash_adapter, results_table
 from hydralora.runs import Run
 from hydralora.serving import Loaded, load_run
 from hydralora.transfer.about import ABOUT, About, Event
@@ -98,7 +98,8 @@ def _write_adapter(run: Run, folder: Path) -> None:
     (folder / "README.md").write_text(card + results_table(state.get("results") or {}), encoding="utf-8")
     (folder / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
     base = state["base"] | {"id": recipe.model}
-    about = About.model_validate({key: state.get(key) for key in About.model_fields} | {"version": 1, "base": base})
+    own = {"version": 1, "base": base, "adapter_hash": hash_adapter(run.adapter)}  # the state's comes with the results
+    about = About.model_validate({key: state.get(key) for key in About.model_fields} | own)
     (folder / ABOUT).write_text(to_json(about.model_dump()), encoding="utf-8")
     events = (Event.model_validate(event) for event in run.events())
     lines = (to_json(event.model_dump(exclude_unset=True)) + "\n" for event in events)

@@ -5,13 +5,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
 from hydralora.assets import demo_file
 from hydralora.jobs import JobManager
 from hydralora.recipe import parse_recipe
 from hydralora.runs import Run, RunStore
-from tests.browser.conftest import Seen
+from tests.browser.conftest import Seen, new_page
 from tests.browser.steps import choose, open_tab, traces
 from tests.serving import App
 
@@ -128,7 +128,9 @@ def test_a_run_is_measured_on_a_file(runs_page: Page, two_runs: list[Run], tmp_p
     assert seen.errors == []
 
 
-def test_a_run_goes_from_a_preset_through_a_stop_to_its_resumption(page: Page, app: App, seen: Seen) -> None:
+def test_a_run_goes_from_a_preset_through_a_stop_to_its_resumption(
+    page: Page, browser: Browser, app: App, seen: Seen
+) -> None:
     open_tab(page, "3 Train")
     choose(page, "model", "tiny (workspace)")
     page.get_by_role("button", name="Quick look").click()
@@ -151,6 +153,10 @@ def test_a_run_goes_from_a_preset_through_a_stop_to_its_resumption(page: Page, a
     page.reload()
     expect(page.locator("#run input")).to_have_value(re.compile(run_id))
     expect(page.locator("#status")).to_contain_text("Training: step")
+    other = new_page(browser)  # somebody else
+    other.goto(f"{app.url}/?run={run_id}")
+    expect(other.locator("#status")).to_contain_text("Training: step")
+    other.context.close()
     expect(page.locator("#usage")).to_contain_text("CPU cores")
     expect(page.locator("#samples")).to_contain_text("expected")
     run = RunStore(app.workspace).get(run_id)

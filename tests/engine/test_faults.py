@@ -169,8 +169,13 @@ def test_too_little_memory_is_said_with_a_next_step(
     from hydralora.worker import _sentence
 
     run = RunStore(workspace).create(make_recipe(**settings))
+    run.update(message="training")
     for error in (RuntimeError("DefaultCPUAllocator: can't allocate memory: 12 bytes"), MemoryError()):
         assert told in _sentence(error, run)
+        assert " GB of this machine" in _sentence(error, run)
+    run.update(message="loading the base model")
+    assert "while loading the base model" in _sentence(MemoryError(), run)
+    assert "Try a smaller base model" in _sentence(MemoryError(), run)
 
 
 def test_memory_runs_out_for_real(workspace: Path, make_recipe: Callable[..., Recipe]) -> None:
@@ -189,4 +194,20 @@ def test_memory_runs_out_for_real(workspace: Path, make_recipe: Callable[..., Re
         """
     )
     subprocess.run([sys.executable, "-c", script, str(run.folder)], capture_output=True, text=True, check=False)
-    assert run.state()["message"].startswith("Not enough memory for batches of 4 rows. Try training.batch_size=2")
+    told = run.state()["message"]
+    assert told.startswith("Not enough memory while training, in batches of 4 rows; it had taken ")
+    assert "Try training.batch_size=2" in told
+
+
+def test_where_nothing_can_be_written_a_death_is_seen_all_the_same(
+    workspace: Path, make_recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunStore(workspace).create(make_recipe())
+    run.update(state="training", pid=2**22 + 1)
+    monkeypatch.setattr("hydralora.runs.write_json", _full)
+    assert JobManager(RunStore(workspace)).refresh(run)["state"] == "interrupted"
+    assert run.state()["state"] == "training"
+
+
+def _full(path: Path, value: Any) -> None:
+    raise OSError(28, "No space left on device", str(path))

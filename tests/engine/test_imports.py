@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 ENGINE = (
     {"errors"},
     {"checkpoints", "fetching", "files", "projection", "assets", "parallel", "resources", "energy"},
-    {"snapshots"},
+    {"snapshots", "console"},
     {"recipe", "tuner", "models"},
     {"data"},
     {"loss", "gates", "steering", "clustering", "embedding"},
@@ -24,7 +24,7 @@ ENGINE = (
     {"training", "runs"},
     {"jobs", "serving"},
     {"worker", "applying", "breakdown", "transfer", "comparing"},
-    {"experiments", "bench", "estimate", "console", "figures"},
+    {"experiments", "bench", "estimate", "figures"},
     {"dry_run"},
     {"cli"},
 )

@@ -1,5 +1,6 @@
 """Runs that wait for their turn: one at work at a time, whatever happens to it."""
 
+import json
 import os
 import signal
 import subprocess
@@ -208,3 +209,36 @@ def test_what_a_run_takes_is_added_up(jobs: JobManager, make_recipe: Make) -> No
     assert second["total_seconds"] > first["total_seconds"] + 1
     assert second["seconds"]["training"] > first["seconds"]["training"]
     assert second["energy_kwh"]["total"] > first["energy_kwh"]["total"]
+
+
+def test_a_run_of_another_machine_is_told_by_its_signs_of_life(jobs: JobManager, make_recipe: Make) -> None:
+    run = jobs.store.create(make_recipe())
+    run.update(state="training", pid=2**22 + 1, host="another machine")
+    assert jobs.refresh(run)["state"] == "training"
+    assert run.state()["state"] == "training"
+    assert jobs.active() == []  # it takes none of the slots here
+    with pytest.raises(RunError, match="at work on another machine, so it can't be ended from here"):
+        jobs.kill(run)
+    silent = run.state() | {"heartbeat": 0.0}
+    (run.folder / "state.json").write_text(json.dumps(silent), encoding="utf-8")
+    assert jobs.refresh(run)["state"] == "interrupted"
+
+
+def test_a_worker_that_was_taken_for_dead_keeps_its_events(
+    jobs: JobManager, make_recipe: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hydralora.runs.LEAVING", 0.1)
+    run = jobs.store.create(make_recipe())
+    run.add_event({"step": 3, "time": 0.0, "kind": "train", "loss": 1.0})
+    run.update(state="interrupted")
+    with run.worker_lock(), pytest.raises(RunError, match="still at work in another process"):
+        jobs.resume(run)
+    assert len(run.events()) == 1
+
+
+def test_the_log_tells_what_the_run_did(jobs: JobManager, make_recipe: Make) -> None:
+    run = jobs.start(make_recipe(max_steps=3, log_every=1))
+    assert jobs.follow(run)["state"] == "finished"
+    lines = run.log_lines(10_000)
+    assert sum(line.startswith("step ") for line in lines) == 3
+    assert "clustering ..." in lines

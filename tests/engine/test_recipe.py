@@ -158,3 +158,10 @@ def test_the_demos_recipe_needs_no_other_file() -> None:
     assert recipe.data.eval is not None
     assert Path(str(recipe.data.train)).is_file()
     assert Path(recipe.data.eval).is_file()
+
+
+def test_what_is_given_away_says_nothing_of_a_cluster() -> None:
+    values = {"model": "m", "data": {"train": "rows.jsonl"}}
+    recipe = parse_recipe(values | {"launch": {"executor": "slurm", "slurm": {"setup": ["export TOKEN=secret"]}}})
+    assert "secret" not in recipe.portable().to_yaml()
+    assert "secret" in recipe.to_yaml()

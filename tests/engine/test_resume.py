@@ -162,3 +162,52 @@ def test_a_run_that_diverges_keeps_the_best_adapter(
     assert bit_equal(weights(tmp_path / "adapter"), weights(best[1]))
     assert all(value.isfinite().all() for value in weights(tmp_path / "adapter").values())
     assert "Trained on" in (tmp_path / "adapter" / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_run_that_was_stopped_has_a_checkpoint_even_where_none_are_saved(make_recipe: Make, tmp_path: Path) -> None:
+    events: list[dict[str, Any]] = []
+    folder = tmp_path / "checkpoints"
+    recipe = make_recipe(max_steps=8, save_every=0, log_every=1)
+    results = train(recipe, tmp_path / "adapter", events.append, lambda: events[-1]["step"] >= 3, folder)
+    assert list(saved_checkpoints(folder)) == [results["step"]]
+
+
+@pytest.mark.parametrize("what", ["data", "base model"])
+def test_training_does_not_go_on_with_other_rows_or_weights(
+    recipe: Recipe, whole: tuple[dict[str, torch.Tensor], list[tuple]], tmp_path: Path, what: str
+) -> None:
+    events: list[dict[str, Any]] = []
+    folder = tmp_path / "checkpoints"
+    train(recipe, tmp_path / "a", events.append, lambda: events[-1]["step"] >= 6, folder)
+    prepared = next(event for event in events if event.get("message") == "prepared")
+    base, data = prepared["base"], prepared["data"]
+    if what == "data":
+        data = [source | {"sha256": "0" * 64} for source in data]
+    else:
+        base = base | {"hash": "0" * 64}
+    step, checkpoint = list(saved_checkpoints(folder).items())[-1]
+    with pytest.raises(RunError, match=f"The {what} changed since step {step}"):
+        train(recipe, tmp_path / "b", checkpoints=folder, resume=Resume(step, checkpoint, None, base, data))
+
+
+def test_what_is_no_checkpoint_is_left_alone(tmp_path: Path) -> None:
+    for name in ("checkpoint-4", "checkpoint-old", "checkpoint-4 (copy)"):
+        (tmp_path / name).mkdir()
+    assert list(saved_checkpoints(tmp_path)) == [4]
+
+
+def test_a_loss_far_above_a_guess_ends_the_run(
+    make_recipe: Make, tmp_path: Path, break_loss: Callable[..., None]
+) -> None:
+    break_loss(6, 100.0)
+    with pytest.raises(RunError, match=r"At step 6 the loss is \d+\.\d, over twice that of a guess"):
+        train(make_recipe(max_steps=8, log_every=1), tmp_path / "adapter")
+
+
+def test_the_step_is_told_once_a_second(
+    make_recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hydralora.training.STEP_SECONDS", 0.0)
+    events: list[dict[str, Any]] = []
+    train(make_recipe(max_steps=5, log_every=5), tmp_path / "adapter", events.append)
+    assert [event["step"] for event in events if event["kind"] == "step"] == [1, 2, 3, 4, 5]

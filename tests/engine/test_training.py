@@ -22,6 +22,7 @@ from hydralora.models import find_model, load_adapted
 from hydralora.preparation import prepare
 from hydralora.recipe import Recipe, parse_recipe
 from hydralora.results import hash_adapter
+from hydralora.trainer import training_arguments
 from hydralora.tuner.model import hydra_layers
 from tests.tiny_model import write_tiny_model
 
@@ -387,3 +388,14 @@ def test_the_balance_loss_evens_the_load_out(make_recipe: Make, tmp_path: Path) 
 def test_a_plain_lora_has_no_load_to_balance(make_recipe: Make, tmp_path: Path) -> None:
     done = trained_on(make_recipe("lora", {"balance_weight": 1.0}, max_steps=1), tmp_path)
     assert not any("balance_loss" in event for event in done.of("train"))
+
+
+def test_where_a_run_reports_to_goes_to_trainer_and_is_looked_at_first(
+    make_recipe: Make, tmp_path: Path
+) -> None:
+    recipe = make_recipe(report_to=["tensorboard"])
+    assert training_arguments(recipe.training, tmp_path, "cpu").report_to == ["tensorboard"]
+    events: list[dict[str, Any]] = []
+    with pytest.raises(ConfigError, match="report_to: nowhere is not installed"):
+        train(make_recipe(report_to=["nowhere"]), tmp_path / "adapter", events.append)
+    assert events == []

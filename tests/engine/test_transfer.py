@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM
 from hydralora import HydraError, RunError, RunStore
 from hydralora.comparing import summary
 from hydralora.jobs import JobManager
+from hydralora.runs import Run
 from hydralora.serving import load_run
 from hydralora.transfer import export_run, import_run, importing
 from tests.conftest import FinishedRun
@@ -203,3 +204,15 @@ def test_a_folder_takes_the_same_files_as_a_zip(finished: FinishedRun, exported:
         assert weights.keys()
     shutil.make_archive(str(tmp_path / "again"), "zip", tmp_path / "adapter")
     assert zipfile.is_zipfile(tmp_path / "again.zip")
+
+
+def test_a_run_that_has_not_ended_well_is_exported_with_the_weights_it_has(
+    finished: FinishedRun, store: RunStore, model_folder: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / finished.run.id
+    shutil.copytree(finished.run.folder, folder)
+    run = Run(folder)
+    run.update(state="failed", adapter_hash=None)
+    out = tmp_path / "run.zip"
+    export_run(run, "adapter", out)
+    assert import_run(store, out, str(model_folder)).has_adapter
