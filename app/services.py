@@ -21,6 +21,7 @@ from hydralora.data.store import DatasetStore
 from hydralora.errors import DatasetError, HydraError, RunError
 from hydralora.generation import Sampling, Token
 from hydralora.jobs import JobManager
+from hydralora.models import find_model, load_config, load_tokenizer
 from hydralora.recipe import ComponentSettings
 from hydralora.runs import RUN_ID, EventTail, Run, RunStore
 from hydralora.serving import Loaded, Shelf
@@ -39,7 +40,9 @@ KEPT_RESULTS = {  # of those that may take many megabytes
     "snapshot": 8,
     "probed": 4,
     "broken down": 2,
+    "reader": 2,
 }
+OF_ADAPTERS = ("weights", "snapshot", "probed")  # large, and read again when asked for
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,7 @@ class Answer:
 
     Attributes:
         title: what stands over it.
+        name: the column's.
         about: whose it is: base, base_hash, run, adapter_hash, steering (`hydralora.traces.Trace`).
         frozen: the token that is looked at, counted from the prompt's first; None for the newest.
         listed: its tokens, as the page's strip has them.
@@ -81,6 +85,7 @@ class Answer:
     """
 
     title: str
+    name: str
     modules: list[str]
     messages: list[dict[str, str]]
     about: dict[str, Any]
@@ -245,12 +250,27 @@ class Services:
         """
         return self._models.base(*self._base_of(run_id, model))
 
-    def loaded_already(self, run_id: str | None, model: str) -> Loaded | None:
-        """The same, where it need not be loaded first."""
-        return self._models.at_hand(*self._base_of(run_id, model))
+    def reader(self, run_id: str | None, model: str) -> tuple[Any, Any]:
+        """Its tokenizer and configuration, for which its weights need not be loaded.
+
+        Raises:
+            HydraError: it is not on this machine, or can't be read.
+        """
+        name, _ = self._base_of(run_id, model)
+
+        def read() -> tuple[Any, Any]:
+            files = find_model(name, download=False)
+            return load_tokenizer(files), load_config(files)
+
+        return self.remember(("reader", name), read)
 
     def let_go(self, run_id: str | None = None) -> None:
-        """Free the memory of a run's adapter, or of every model; who is answered just now is answered to the end."""
+        """Free the memory of a run's adapter, or of every model, and of what was read of them; who is answered just now
+        is answered to the end."""
+        with self._shelf:
+            for key in [key for key in self._results if key[0] in OF_ADAPTERS and run_id in (None, key[1])]:
+                del self._results[key]
+                self._locks.pop(key, None)
         self._models.let_go(run_id)
 
     def _base_of(self, run_id: str | None, model: str) -> tuple[str, str]:

@@ -155,7 +155,7 @@ def answer_file(
     by_length = sorted(range(len(ids)), key=lambda i: len(ids[i]))
     for start in range(0, len(by_length), BATCH):
         batch = by_length[start : start + BATCH]
-        room = room_for(loaded.model, len(ids[batch[-1]]))
+        room = room_for(loaded.model.config, len(ids[batch[-1]]))
         said = answer_batch(loaded.model, loaded.tokenizer, [ids[i] for i in batch], min(max_new_tokens, room))
         for i, answer in zip(batch, said, strict=True):
             answers[i] = answer

@@ -688,7 +688,7 @@ def replay(
 
     trace = load_trace(file)
     if html:
-        write_replay(html, trace.model_dump_json())
+        write_replay(html, trace.model_dump_json(), trace.whose)
     return trace.model_dump() | {"shown": trace.text}
 
 

@@ -81,16 +81,17 @@ def generate(
         messages: the conversation, as {role, content}, ending with the user's turn.
         adapter: False answers as the base model, the adapter switched off.
         lock: held during each forward pass, so that several generations, adapted or not, can share one model.
-        steering: how the adapter's gates shall be, in place of the router's; without an adapter it has no effect.
+        steering: how the adapter's gates shall be, in place of the router's.
         alternatives: how many of the likeliest tokens come with each token.
         on_prompt: called with the prompt's tokens, special ones too, before the first token is yielded.
 
     Raises:
-        ConfigError: the prompt leaves no room in the model's context, or the adapter can't be steered so.
+        ConfigError: the prompt leaves no room in the model's context, or the adapter can't be steered so, or has no
+            gates at all.
     """
     sampling = sampling or Sampling()
     prompt = encode_prompt(tokenizer, list(messages))
-    room = room_for(model, len(prompt))
+    room = room_for(model.config, len(prompt))
     generator = torch.Generator().manual_seed(sampling.seed)
     warpers = _warpers(sampling)
     ends = end_tokens(model, tokenizer)
@@ -99,7 +100,9 @@ def generate(
     everything, cache = ids, None
     record = record_gates(model, max_tokens=1) if adapter and recorded_layers(model) else None
     adapter_state = record or (nullcontext() if adapter else _AdapterOff(model))
-    steered_gates = steered(model, steering) if steering and record else nullcontext()
+    if steering and not record:
+        raise ConfigError("There are no gates to steer: the model has no HydraLoRA adapter. Ask it without steering.")
+    steered_gates = steered(model, steering) if steering else nullcontext()
     for _ in range(min(sampling.max_new_tokens, room)):
         with lock or nullcontext(), torch.inference_mode(), steered_gates, adapter_state:
             output = model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
@@ -168,13 +171,13 @@ def end_tokens(model: Any, tokenizer: Any) -> set[int]:
     return {i for i in [*ids, tokenizer.eos_token_id] if i is not None}
 
 
-def room_for(model: Any, prompt_tokens: int) -> int:
-    """How many tokens fit behind a prompt.
+def room_for(config: Any, prompt_tokens: int) -> int:
+    """How many tokens fit behind a prompt in the context of a model of this configuration.
 
     Raises:
         ConfigError: none.
     """
-    limit = getattr(model.config, "max_position_embeddings", None) or sys.maxsize
+    limit = getattr(config, "max_position_embeddings", None) or sys.maxsize
     if prompt_tokens >= limit:
         raise ConfigError(
             f"The conversation has {prompt_tokens} tokens, the model reads at most {limit}. Shorten it, or clear it."

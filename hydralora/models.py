@@ -92,6 +92,20 @@ def find_model(name: str, download: bool = True) -> BaseModelFiles:
     )
 
 
+def load_config(files: BaseModelFiles) -> Any:
+    """The configuration in `files`. Never runs code from the folder.
+
+    Raises:
+        ModelError: it can't be read, or needs remote code.
+    """
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(files.folder, trust_remote_code=False)
+    except Exception as error:
+        raise ModelError(f"{files.folder}: its config.json can't be read. {first_line(error)}") from error
+
+
 def load_tokenizer(files: BaseModelFiles) -> Any:
     """The tokenizer in `files`, with a padding token. Never runs code from the folder.
 

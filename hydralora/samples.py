@@ -26,7 +26,7 @@ def answer_samples(model: Any, tokenizer: Any, rows: Sequence[Encoded]) -> list[
     if not rows:
         return []
     prompts = [row.input_ids[: next(i for i, label in enumerate(row.labels) if label != IGNORED)] for row in rows]
-    room = room_for(model, max(map(len, prompts)))
+    room = room_for(model.config, max(map(len, prompts)))
     answers = answer_batch(model, tokenizer, prompts, min(LONGEST, room))
     return [
         {"prompt": row.example.prompt[-1]["content"], "expected": row.example.answer, "answer": answer}

@@ -82,11 +82,6 @@ class Shelf:
         with self._loading:
             return self._load_base(name, quantization)
 
-    def at_hand(self, name: str, quantization: str = "none") -> Loaded | None:
-        """A base model that is loaded; None where it isn't."""
-        base = self._base
-        return base[1] if base and base[0] == (name, quantization) else None
-
     def run(self, run: Run) -> Loaded:
         """A run's adapter, on its base model.
 

@@ -1,11 +1,12 @@
 """Gates as somebody wants them: a head pinned, heads muted, all alike, sharper or softer."""
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 from torch import nn
 
 from hydralora.errors import ConfigError
@@ -95,6 +96,23 @@ class Steering:
         asked = {key: value for key, value in asdict(self).items() if self._asks(key)}
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asked.items()}
 
+    def in_words(self) -> str:
+        """What was asked, for people: heads are counted from 1, blocks from 0."""
+        parts = []
+        if self.pin is not None:
+            parts.append(f"pinned to head {self.pin + 1}")
+        if self.mute:
+            parts.append(f"without head {', '.join(str(head + 1) for head in self.mute)}")
+        if self.uniform:
+            parts.append("uniform")
+        if self.temperature is not None:
+            parts.append(f"at temperature {self.temperature:g}")
+        if self.top_k is not None:
+            parts.append(f"top {self.top_k}")
+        if self.layers is not None:
+            parts.append(f"in layers {_ranges(self.layers)}")
+        return ", ".join(parts)
+
 
 class _SteeredModel:
     """A context manager, to be entered again and again; inside it the model's gates are steered."""
@@ -167,6 +185,26 @@ def steering_or_none(**asked: Any) -> Steering | None:
     if all(value is None or value is False or value == () for name, value in asked.items() if name != "layers"):
         return None
     return Steering(**asked)
+
+
+def described_steering(asked: Mapping[str, Any]) -> Steering:
+    """The `Steering` that `describe` told of.
+
+    Raises:
+        ValueError: it can't have.
+    """
+    return TypeAdapter(Steering).validate_python(asked)
+
+
+def _ranges(blocks: Collection[int]) -> str:
+    """As few ranges as there can be: "0, 4-6"."""
+    found: list[list[int]] = []
+    for block in sorted(blocks):
+        if found and block == found[-1][-1] + 1:
+            found[-1].append(block)
+        else:
+            found.append([block])
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in found)
 
 
 def block_range(text: str) -> tuple[int, ...]:

@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from hydralora.errors import ConfigError
 from hydralora.files import write_text
 from hydralora.generation import Sampling, Token
 from hydralora.recipe import validation_message
+from hydralora.steering import described_steering
 
 MOST_BYTES = 200 * 2**20
 MOST_TOLD = 500  # characters of what is wrong
@@ -94,6 +95,23 @@ class Trace(Strict):
             if any(not math.isclose(sum(row), 1, abs_tol=SUM_TOLERANCE) for row in token.gates):
                 raise ValueError(f"token {place} has gates that don't sum to 1")
         return self
+
+    @field_validator("steering")
+    @classmethod
+    def _can_be_asked(cls, steering: dict[str, Any] | None) -> dict[str, Any] | None:
+        return steering if steering is None else described_steering(steering).describe()
+
+    @property
+    def whose(self) -> str:
+        """Who answered, in words: the run, its adapter's hash, and how its gates were set."""
+        if not self.run:
+            return "no adapter"
+        if not self.modules:
+            gates = "no gates"
+        else:
+            steered = described_steering(self.steering).in_words() if self.steering else "by the router"
+            gates = f"gates {steered}"
+        return f"run {self.run}, adapter {(self.adapter_hash or '')[:8]}, {gates}"
 
     @property
     def text(self) -> str:

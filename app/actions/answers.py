@@ -17,7 +17,6 @@ from hydralora.traces import Trace, TraceToken, load_trace, make_trace, save_tra
 
 COLUMNS = {"run": "This run", "steered": "This run, steered", "base": "Base model", "other": "Another run"}
 Messages = list[dict[str, str]]
-NOTHING: dict[str, Any] = {"answer": "", "tokens": [], "heads": 0}
 
 
 @dataclass(frozen=True)
@@ -32,10 +31,10 @@ class ColumnView:
 
 @dataclass(frozen=True)
 class ChatView:
-    """What the page shows."""
+    """What the page shows; gates None leaves the figures that are there."""
 
     columns: dict[str, ColumnView]
-    gates: "GateFigures"
+    gates: "GateFigures | None"
     status: str
 
 
@@ -57,9 +56,15 @@ class TokenView:
     alternatives: list[list[str]] = field(default_factory=list)
 
 
-def pick(services: Services, answer_id: str, place: int) -> TokenView:
-    """Freeze bars and heatmap on a token of an answer, the prompt's first (-1: let them follow the newest)."""
+def pick(services: Services, answer_id: str, place: int, beside: Mapping[str, str] | None = None) -> TokenView:
+    """Freeze bars and heatmap on a token of an answer, the prompt's first (-1: let them follow the newest).
+
+    Args:
+        beside: the answers that stand beside it, by column; they let go of theirs.
+    """
     answer = services.answer(answer_id)
+    for _, other in kept(services, beside or {}).values():
+        other.frozen = None
     tokens = [*answer.prompt, *answer.tokens]
     answer.frozen = place if 0 <= place < len(tokens) else None
     gates = _gate_figures(answer)
@@ -70,7 +75,13 @@ def pick(services: Services, answer_id: str, place: int) -> TokenView:
     of = f"{len(answer.prompt)} of the question" if read else str(len(answer.tokens))
     listed = ", ".join(f"head {i + 1} {gate:.2f}" for i, gate in enumerate(mean_over_layers(token)))
     others = [[repr(one.text)[1:-1], f"{one.probability:.1%}"] for one in token.alternatives]
-    return TokenView(gates, f"Token {number} of {of}, {token.text!r}" + (f": {listed}." if listed else "."), others)
+    told = f"{answer.name}, token {number} of {of}, {token.text!r}"
+    return TokenView(gates, told + (f": {listed}." if listed else "."), others)
+
+
+def watched(services: Services, answer_ids: Mapping[str, str]) -> str | None:
+    """Of these answers the one whose token is looked at, else the first."""
+    return _watched(kept(services, answer_ids))[0] or None
 
 
 def save(services: Services, answer_id: str) -> str:
@@ -92,7 +103,8 @@ def save_page(services: Services, answer_id: str) -> str:
         HydraError: the answer is no longer kept.
     """
     path = services.download("answer.html", answer_id)
-    figures.write_replay(path, _trace(services.answer(answer_id)).model_dump_json())
+    trace = _trace(services.answer(answer_id))
+    figures.write_replay(path, trace.model_dump_json(), trace.whose)
     return str(path)
 
 
@@ -103,9 +115,9 @@ def replay(services: Services, file: Path) -> ChatView:
         ConfigError: the file is no trace.
     """
     trace = load_trace(file)
-    whose = f"run {trace.run}, adapter {(trace.adapter_hash or '')[:8]}" if trace.run else "no adapter"
     answer = Answer(
-        f"Replayed from a file: {model_name(trace.base)}, {whose}",
+        f"Replayed from a file: {model_name(trace.base)}, {trace.whose}",
+        "Replayed",
         trace.modules,
         messages=[message.model_dump() for message in trace.messages],
         about=trace.model_dump(include={"base", "base_hash", "run", "adapter_hash", "steering"}),
@@ -138,12 +150,22 @@ def kept(services: Services, answer_ids: Mapping[str, str]) -> dict[str, tuple[s
     return found
 
 
-def view(answers: Mapping[str, tuple[str, Answer]], status: str) -> ChatView:
-    """Answers with their ids, by column."""
+def view(answers: Mapping[str, tuple[str, Answer]], status: str, draw: bool = True) -> ChatView:
+    """Answers with their ids, by column; their figures only where `draw` is set."""
     _, plain = answers.get("run", ("", None))
     columns = {key: _column(*one, plain if key == "steered" else None) for key, one in answers.items()}
-    gated = next((answer for _, answer in answers.values() if answer.modules), None)
-    return ChatView(columns, _gate_figures(gated) if gated else GateFigures(), status)
+    if not draw:
+        return ChatView(columns, None, status)
+    _, answer = _watched(answers)
+    return ChatView(columns, _gate_figures(answer) if answer else GateFigures(), status)
+
+
+def _watched(answers: Mapping[str, tuple[str, Answer]]) -> tuple[str, Answer | None]:
+    """The answer whose gates are drawn: of the token that is looked at, else the first that has gates."""
+    found = list(answers.values())
+    looked_at = [one for one in found if one[1].frozen is not None]
+    gated = [one for one in found if one[1].modules]
+    return (looked_at or gated or found or [("", None)])[0]
 
 
 def _column(answer_id: str, answer: Answer, beside: Answer | None) -> ColumnView:
@@ -156,8 +178,6 @@ def _column(answer_id: str, answer: Answer, beside: Answer | None) -> ColumnView
 def _strip(answer_id: str, answer: Answer, beside: Answer | None = None) -> dict[str, Any]:
     """The value of the token strip; tokens that differ from those of the answer beside it are marked."""
     everything = [*answer.prompt, *answer.tokens]
-    if not answer.modules:
-        return NOTHING
     heads = len(everything[0].gates[0]) if everything and everything[0].gates else 0
     read = len(answer.prompt)
     others = beside.tokens if beside else []
@@ -190,9 +210,12 @@ def _gate_figures(answer: Answer) -> GateFigures:
     answer.load = sums, count = sums, count + len(new)
     load = ""
     if count:
-        load = figures.gate_heatmap(answer.modules, (sums / count).tolist(), "Mean gates of the answer")
+        mean = (sums / count).tolist()
+        load = figures.gate_heatmap(answer.modules, mean, f"Mean gates of the answer: {answer.name}")
     return GateFigures(
-        figures.gate_bars(mean_over_layers(token)), figures.gate_heatmap(answer.modules, token.gates), load
+        figures.gate_bars(mean_over_layers(token), answer.name),
+        figures.gate_heatmap(answer.modules, token.gates, f"Gates of the token: {answer.name}"),
+        load,
     )
 
 

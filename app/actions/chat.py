@@ -17,6 +17,7 @@ from hydralora.serving import Loaded
 from hydralora.steering import Steering
 
 UPDATE_SECONDS = 0.12  # between updates of the page
+FIGURE_SECONDS = 0.36  # between those of its figures, each of which takes as long to draw as half a token
 PROMPTS = 12
 ALTERNATIVES = 5
 
@@ -34,7 +35,9 @@ class Column:
         """What stands over it: whose answer it is, with its adapter's hash and the setting of its gates."""
         if not self.loaded.run:
             return f"Base model: {model_name(self.loaded.files.id)}, no adapter"
-        gates = f"gates {describe_steering(self.steering)}" if self.steering else "gates by the router"
+        gates = f"gates {self.steering.in_words() if self.steering else 'by the router'}"
+        if not gated_modules(self.loaded.model):
+            gates = "no gates"
         name = "Another run" if self.key == "other" else "Tuned model: run"
         return f"{name} {self.loaded.run.id}, adapter {(self.loaded.adapter_hash or '')[:8]}, {gates}"
 
@@ -56,27 +59,6 @@ def heads_of(services: Services, run_id: str | None) -> int:
     if not run_id or not services.run(run_id).has_adapter or not services.run(run_id).recipe().has_heads:
         return 0
     return max(len(layer.heads) for layer in adapter_weights(services, run_id).values())
-
-
-def describe_steering(steering: Steering | None) -> str:
-    """A setting of the gates in words; heads are counted from 1, as on the page."""
-    if steering is None:
-        return "by the router"
-    asked = steering.describe()
-    parts = []
-    if "pin" in asked:
-        parts.append(f"pinned to head {asked['pin'] + 1}")
-    if "mute" in asked:
-        parts.append(f"without head {', '.join(str(head + 1) for head in asked['mute'])}")
-    if "uniform" in asked:
-        parts.append("uniform")
-    if "temperature" in asked:
-        parts.append(f"at temperature {asked['temperature']:g}")
-    if "top_k" in asked:
-        parts.append(f"top {asked['top_k']}")
-    if "layers" in asked:
-        parts.append(f"in layers {asked['layers'][0]} to {asked['layers'][-1]}")
-    return ", ".join(parts)
 
 
 def columns(
@@ -105,6 +87,8 @@ def columns(
                 raise HydraError("No other run is chosen. Choose one beside the columns, or leave its column out.")
             found.append(Column(key, services.loaded(other)))
         elif tuned and key == "steered":
+            if not heads_of(services, tuned.id):
+                raise HydraError(f"Run {tuned.id} has no heads, so there is nothing to steer. Leave that column out.")
             if steering is None:
                 raise HydraError("Nothing is steered yet. Pin or mute a head, or leave the steered column out.")
             found.append(Column(key, services.loaded(tuned.id), steering))
@@ -143,22 +127,26 @@ def stream(
     sampling: Sampling,
     system: str = "",
 ) -> Iterator[ChatView]:
-    """Answer `prompt` in every column, each with its own history.
+    """Answer `prompt` in every column, each with its own history; one that missed a turn takes up that of the first
+    that didn't.
 
     Raises:
         HydraError: the prompt is empty or too long, or the gates can't be steered so.
     """
     check_prompt(prompt)
-    talks = [_Talk(services, column, histories.get(column.key, []), prompt, sampling, system) for column in asked]
+    talks = [_Talk(services, column, _history(histories, column.key), prompt, sampling, system) for column in asked]
     answers = {talk.key: (talk.answer_id, talk.answer) for talk in talks}
     began = shown = time.monotonic()
+    drawn = -FIGURE_SECONDS
     count = 0
     for _ in _in_turns(talks):
         count += 1
         if time.monotonic() - shown >= UPDATE_SECONDS:
             shown = time.monotonic()
+            due = shown - drawn >= FIGURE_SECONDS
+            drawn = shown if due else drawn
             together = f" in {len(talks)} columns together" if len(talks) > 1 else ""
-            yield view(answers, f"Answering: {count / (shown - began):.1f} tokens/s{together}")
+            yield view(answers, f"Answering: {count / (shown - began):.1f} tokens/s{together}", due)
     yield view(answers, f"Done: {count} tokens in {time.monotonic() - began:.1f} s.")
 
 
@@ -168,17 +156,20 @@ def free_memory(services: Services) -> str:
     return "The models are let go. The next question loads them again."
 
 
-def length_line(services: Services, run_id: str | None, model: str, prompt: str, system: str, history: Messages) -> str:
-    """How long the conversation is with this prompt, in tokens; "" before a model is loaded.
+def length_line(
+    services: Services, run_id: str | None, model: str, prompt: str, system: str, histories: Mapping[str, Messages]
+) -> str:
+    """How long the longest column's conversation is with this prompt, in tokens.
 
     A prompt that is too long is said here, before it is sent.
     """
-    loaded = services.loaded_already(run_id, resolve_model(services, model))
-    if loaded is None or not prompt.strip():
+    if not prompt.strip():
         return ""
-    length = len(encode_prompt(loaded.tokenizer, _conversation(history, prompt, system)))
     try:
-        left = room_for(loaded.model, length)
+        tokenizer, config = services.reader(run_id, resolve_model(services, model))
+        conversations = [_conversation(history, prompt, system) for history in histories.values() or [[]]]
+        length = max(len(encode_prompt(tokenizer, conversation)) for conversation in conversations)
+        left = room_for(config, length)
     except HydraError as error:
         return str(error)
     return f"{length:,} tokens with the conversation so far; {left:,} are left for the answer."
@@ -194,6 +185,7 @@ class _Talk:
         loaded, about = column.loaded, column.loaded.files.describe()
         self.answer = Answer(
             column.title,
+            COLUMNS[column.key],
             gated_modules(loaded.model),
             messages=_conversation(history, prompt, system),
             about={
@@ -234,6 +226,12 @@ def _in_turns(talks: Sequence[_Talk]) -> Iterator[None]:
                 yield
             else:
                 left.remove(talk)
+
+
+def _history(histories: Mapping[str, Messages], key: str) -> Messages:
+    own = histories.get(key, [])
+    longest = max((histories.get(one, []) for one in COLUMNS), key=len, default=own)
+    return own if len(own) >= len(longest) else longest
 
 
 def _answered(messages: Messages) -> Messages:

@@ -32,8 +32,16 @@ const select = (index) => {
   mark(selected, false);
   selected = index === selected ? -1 : index;
   mark(selected, true);
+  document.dispatchEvent(new CustomEvent('token-picked', {detail: list}));
   trigger('pick', {index: selected});
 };
+
+// One token is looked at, of whichever answer.
+document.addEventListener('token-picked', (event) => {
+  if (event.detail === list) return;
+  mark(selected, false);
+  selected = -1;
+});
 
 const draw = () => {
   const value = props.value || {answer: '', tokens: [], heads: 0};

@@ -23,10 +23,11 @@ from hydralora.generation import Sampling
 CHATTERS = 8  # answers at once; those of one model share it, a token at a time
 SHOWN_FIRST = ["run", "base"]
 HOW_TO_READ = (
-    "Each token has the colour and number of its strongest head, the stronger the further that head leads; pale tokens "
-    "are the question's, wavy ones differ from the answer that is not steered. Bars and heatmap follow the newest "
-    "token; select a token, by mouse or arrow keys, to hold them on it. A gate is the weight a head gets, not how much "
-    "that head changed the answer."
+    "Each token has the colour and number of its strongest head, the stronger the further that head leads; the base "
+    "model's have none. Pale tokens are the question's, with the gates that they were read with; a token of the answer "
+    "has those that it was chosen with. Wavy ones differ from the answer that is not steered. Bars and heatmap follow "
+    "the newest token of the first column with gates; select a token of any column, by mouse or arrow keys, to hold "
+    "them on it. A gate is the weight a head gets, not how much that head changed the answer."
 )
 
 
@@ -76,6 +77,10 @@ class _Parts:
     def gates(self) -> list[gr.HTML]:
         """What the gates are drawn in."""
         return [self.bars, self.heatmap, self.load]
+
+    @property
+    def files(self) -> list[gr.DownloadButton]:
+        return [self.trace, self.page]
 
 
 def build(
@@ -216,7 +221,8 @@ def _wire_reload(services: Services, parts: _Parts, tab: gr.Tab, kept: gr.Browse
         return (*_shown(view), gr.CheckboxGroup(value=list(view.columns))) if view else gr.skip()
 
     parts.answers.change(lambda answers: answers, parts.answers, kept, **LATEST)
-    tab.select(reopen, [parts.answers, kept], [*parts.shown, parts.chosen], **QUIET)
+    reopened = tab.select(reopen, [parts.answers, kept], [*parts.shown, parts.chosen], **QUIET)
+    _offer_files(services, parts, reopened)
 
 
 def _wire_choices(
@@ -260,6 +266,7 @@ def _wire_conversation(services: Services, parts: _Parts, run: gr.Dropdown, mode
 
     @shown_stream
     def answer(
+        request: gr.Request,
         run_id: str | None,
         model: str,
         chosen: list[str],
@@ -271,11 +278,22 @@ def _wire_conversation(services: Services, parts: _Parts, run: gr.Dropdown, mode
     ) -> Iterator[tuple]:
         longest, heat, top_p, seed, *gates = held
         actions.check_prompt(prompt)
-        yield (*[gr.skip()] * (len(parts.shown) - 1), say("Loading the model …"))
-        asked = actions.columns(services, chosen, run_id, model, other, steering.read(*gates))
+        is_newest = services.newest(request.session_hash or "", "chat")
+        closed = gr.DownloadButton(interactive=False)
+        yield (
+            *[gr.skip()] * (len(parts.shown) - 1),
+            say("Loading the model …"),
+            *("", gr.Dataframe(visible=False), gr.skip(), closed, closed),
+        )
+        steered = steering.read(*gates) if "steered" in chosen else None
+        asked = actions.columns(services, chosen, run_id, model, other, steered)
         sampling = Sampling(int(longest), heat, top_p, int(seed or 0))
+        sent: Any = ""  # the prompt's box is emptied once the question stands in the conversation
         for view in actions.stream(services, asked, histories, prompt, sampling, system):
-            yield _shown(view)
+            if not is_newest():
+                return
+            yield (*_shown(view), gr.skip(), gr.skip(), sent, gr.skip(), gr.skip())
+            sent = gr.skip()
 
     @shown
     def take(table: gr.SelectData) -> tuple:
@@ -284,8 +302,7 @@ def _wire_conversation(services: Services, parts: _Parts, run: gr.Dropdown, mode
 
     @shown
     def measure(run_id: str | None, model: str, prompt: str, system: str, histories: dict[str, list]) -> str:
-        longest = max(histories.values(), key=len, default=[])
-        return say(actions.length_line(services, run_id, model, prompt, system, longest))
+        return say(actions.length_line(services, run_id, model, prompt, system, histories))
 
     def take_back(histories: dict[str, list]) -> tuple:
         """The last question, and the conversations without it and its answers."""
@@ -297,7 +314,7 @@ def _wire_conversation(services: Services, parts: _Parts, run: gr.Dropdown, mode
     asking: dict[str, Any] = {
         "fn": answer,
         "inputs": [*inputs, *parts.sampling, *parts.steer.fields],
-        "outputs": parts.shown,
+        "outputs": [*parts.shown, parts.reading, parts.weighed, parts.prompt, *parts.files],
         "concurrency_id": MODEL_QUEUE,
         "concurrency_limit": CHATTERS,
         "show_progress": "hidden",
@@ -309,15 +326,17 @@ def _wire_conversation(services: Services, parts: _Parts, run: gr.Dropdown, mode
     repeated = parts.again.click(take_back, parts.histories, taken_back, **QUIET).then(**asking)
     parts.edit.click(take_back, parts.histories, taken_back, **QUIET)
     for asked in (typed, row, repeated):
-        asked.success(
-            lambda: ("", "", gr.Dataframe(visible=False)), None, [parts.prompt, parts.reading, parts.weighed], **QUIET
-        )
-    parts.stop.click(None, None, None, cancels=[typed, row, repeated])
+        _offer_files(services, parts, asked)
+    stopped = parts.stop.click(lambda: None, None, None, cancels=[typed, row, repeated], **QUIET)
+    _offer_files(services, parts, stopped)
     empty = ["", [], EMPTY] * len(COLUMNS)
     parts.clear.click(
-        lambda: ({}, {}, *empty, *[""] * (len(parts.gates) + 3), gr.Dataframe(visible=False)),
+        lambda: (
+            *({}, {}, *empty, *[""] * (len(parts.gates) + 3), gr.Dataframe(visible=False)),
+            *[gr.DownloadButton(interactive=False)] * len(parts.files),
+        ),
         None,
-        [*parts.shown, parts.reading, parts.expected, parts.weighed],
+        [*parts.shown, parts.reading, parts.expected, parts.weighed, *parts.files],
         cancels=[typed, row, repeated],
         api_visibility="private",
     )
@@ -335,20 +354,25 @@ def _wire_files(services: Services, parts: _Parts) -> None:
     """Answers saved, and opened again."""
 
     @shown
-    def write(answers: dict[str, str]) -> tuple:
-        first = next((answers[key] for key in COLUMNS if key in answers), None)
-        if first is None:
-            return gr.DownloadButton(interactive=False), gr.DownloadButton(interactive=False)
-        files = answer_actions.save(services, first), answer_actions.save_page(services, first)
-        return tuple(gr.DownloadButton(value=file, interactive=True) for file in files)
-
-    @shown
     def open_saved(file: str) -> tuple:
         return *_shown(answer_actions.replay(services, Path(file))), gr.CheckboxGroup(value=["run"])
 
-    parts.answers.change(write, parts.answers, [parts.trace, parts.page], **LATEST)
-    parts.status.change(write, parts.answers, [parts.trace, parts.page], **LATEST)
-    parts.saved.upload(open_saved, parts.saved, [*parts.shown, parts.chosen], **QUIET)
+    opened = parts.saved.upload(open_saved, parts.saved, [*parts.shown, parts.chosen], **QUIET)
+    _offer_files(services, parts, opened)
+
+
+def _offer_files(services: Services, parts: _Parts, event: Any) -> None:
+    """After an event the answer that is looked at can be saved; not while it grows, which would write it each time."""
+
+    @shown
+    def write(answers: dict[str, str]) -> tuple:
+        chosen = answer_actions.watched(services, answers)
+        if chosen is None:
+            return gr.DownloadButton(interactive=False), gr.DownloadButton(interactive=False)
+        files = answer_actions.save(services, chosen), answer_actions.save_page(services, chosen)
+        return tuple(gr.DownloadButton(value=file, interactive=True) for file in files)
+
+    event.then(write, parts.answers, parts.files, **QUIET)
 
 
 def _wire_tokens(services: Services, parts: _Parts) -> None:
@@ -357,11 +381,13 @@ def _wire_tokens(services: Services, parts: _Parts) -> None:
 
         @shown
         def pick(answers: dict[str, str], event: gr.EventData, key: str = key) -> tuple:
-            seen = answer_actions.pick(services, answers.get(key, ""), int(event._data["index"]))
+            place, beside = int(event._data["index"]), {one: answers[one] for one in answers if one != key}
+            seen = answer_actions.pick(services, answers.get(key, ""), place, beside)
             table = gr.Dataframe(value=seen.alternatives, visible=bool(seen.alternatives))
             return *_drawn(seen.gates), say(seen.sentence), table
 
-        strip.pick(pick, parts.answers, [*parts.gates, parts.reading, parts.weighed], **QUIET)
+        picked = strip.pick(pick, parts.answers, [*parts.gates, parts.reading, parts.weighed], **QUIET)
+        _offer_files(services, parts, picked)
 
 
 def _shown(view: ChatView) -> tuple:
@@ -372,7 +398,8 @@ def _shown(view: ChatView) -> tuple:
         values += [say(found.title), _displayed(found.messages), found.strip] if found else ["", [], EMPTY]
     ids = {key: one.answer_id for key, one in view.columns.items()}
     said = {key: one.messages for key, one in view.columns.items()}
-    return ids, said, *values, *_drawn(view.gates), say(view.status)
+    gates = _drawn(view.gates) if view.gates else [gr.skip()] * 3
+    return ids, said, *values, *gates, say(view.status)
 
 
 def _drawn(gates: GateFigures) -> tuple[str, str, str]:

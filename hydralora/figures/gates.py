@@ -9,8 +9,8 @@ from hydralora.figures.palette import head_colour, head_name
 from hydralora.tuner.model import block_index
 
 
-def gate_bars(gates: Sequence[float]) -> str:
-    """One bar a head: its mean gate over the adapted layers, for one token."""
+def gate_bars(gates: Sequence[float], whose: str) -> str:
+    """One bar a head: its mean gate over the adapted layers, for one token of whoever answered."""
     heads = range(len(gates))
     return figure_json(
         [
@@ -21,13 +21,13 @@ def gate_bars(gates: Sequence[float]) -> str:
                 marker={"color": [head_colour(head) for head in heads], "line": {"color": "#555", "width": 1}},
             )
         ],
-        title="Gate of each head, mean over the layers",
+        title=f"Mean gate of each head: {whose}",
         yaxis={"range": [0, 1], "fixedrange": True},
         height=240,
     )
 
 
-def gate_heatmap(modules: Sequence[str], gates: Sequence[Sequence[float]], title: str = "Gates of the token") -> str:
+def gate_heatmap(modules: Sequence[str], gates: Sequence[Sequence[float]], title: str) -> str:
     """Gates (modules, N) of one token, or the mean of several: a column for each layer, a row for each head and kind of
     module."""
     kinds = list(dict.fromkeys(module.rpartition(".")[2] for module in modules))

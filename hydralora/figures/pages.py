@@ -46,17 +46,20 @@ def write_page(path: Path, title: str, figures: Sequence[tuple[str, str]]) -> No
         raise ConfigError(f"{path}: can't be written ({error.strerror or error}). Give another file.") from error
 
 
-def write_replay(path: Path, trace_json: str) -> None:
+def write_replay(path: Path, trace_json: str, whose: str) -> None:
     """Write a page that replays an answer with its gates; it needs nothing else, not even a network.
 
     Args:
         trace_json: a trace as JSON (`hydralora.traces.Trace`). It is data to the page, never markup or script.
+        whose: who answered, in words.
 
     Raises:
         ConfigError: the file can't be written.
     """
-    data = trace_json.replace("<", "\\u003c")  # so that no text in it ends the element that holds it
-    text = REPLAY.read_text(encoding="utf-8").replace("COLOURS", json.dumps(HEAD_COLOURS)).replace("TRACE", data)
+    # No text in the data may end the element that holds it.
+    data, told = (text.replace("<", "\\u003c") for text in (trace_json, json.dumps(whose)))
+    page = REPLAY.read_text(encoding="utf-8").replace("COLOURS", json.dumps(HEAD_COLOURS)).replace("WHOSE", told)
+    text = page.replace("TRACE", data)
     try:
         write_text(path, text)
     except OSError as error:

@@ -3,7 +3,9 @@
 import gc
 import json
 import re
+import shutil
 import weakref
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,11 +19,22 @@ from hydralora.data.store import DEMO
 from hydralora.data.templates import encode_prompt
 from hydralora.errors import ConfigError, HydraError
 from hydralora.generation import Sampling, generate
+from hydralora.recipe import Recipe
+from hydralora.runs import Run
 from hydralora.serving import load_base_model, load_run
 from hydralora.steering import Steering
 from tests.conftest import FinishedRun
 
 QUESTION = "which tool fixes aa engine"
+
+
+@pytest.fixture(scope="module")
+def lora_run(services: Services, make_recipe: Callable[..., Recipe]) -> Iterator[Run]:
+    """A finished plain LoRA, which leaves nothing behind."""
+    run = services.jobs.start(make_recipe("lora", max_steps=2, eval_every=0))
+    assert services.jobs.follow(run)["state"] == "finished"
+    yield run
+    shutil.rmtree(run.folder)
 
 
 def talk(
@@ -45,7 +58,8 @@ def test_columns_answer_side_by_side(services: Services, finished: FinishedRun) 
     run, base = view.columns["run"], view.columns["base"]
     assert run.title.endswith("gates by the router")
     assert str(finished.run.state()["adapter_hash"])[:8] in run.title
-    assert base.strip["tokens"] == []
+    assert base.strip["heads"] == 0
+    assert {token[1] for token in base.strip["tokens"]} == {None}
     assert run.strip["heads"] == 3
     answer = services.answer(run.answer_id)
     assert len(run.strip["tokens"]) == len(answer.prompt) + len(answer.tokens)
@@ -62,16 +76,19 @@ def test_a_token_is_looked_at_with_its_gates_and_what_else_could_have_come(
     gates = json.loads(seen.gates.bars)["data"][0]["y"]
     assert gates == pytest.approx(answers.mean_over_layers(answer.tokens[0]))
     assert sum(gates) == pytest.approx(1, abs=1e-5)
-    assert seen.sentence.startswith(f"Token 1 of {len(answer.tokens)}")
+    assert seen.sentence.startswith(f"This run, token 1 of {len(answer.tokens)}")
     assert len(json.loads(seen.gates.heatmap)["data"][0]["x"]) == 2  # layers
     assert len(seen.alternatives) == chat.ALTERNATIVES
-    assert answers.pick(services, column.answer_id, 0).sentence.startswith(f"Token 1 of {first} of the question")
+    assert answers.pick(services, column.answer_id, 0).sentence.startswith(
+        f"This run, token 1 of {first} of the question"
+    )
     assert "newest" in answers.pick(services, column.answer_id, -1).sentence
 
 
 def test_the_heatmap_of_the_answer_is_its_mean(services: Services, finished: FinishedRun) -> None:
     view = talk(services, finished, ["run"])
     answer = services.answer(view.columns["run"].answer_id)
+    assert view.gates
     drawn = json.loads(view.gates.load)["data"][0]
     mean = torch.tensor([token.gates for token in answer.tokens]).mean(0)  # (modules, N)
     for row, label in zip(drawn["z"], drawn["customdata"], strict=True):
@@ -158,12 +175,15 @@ def test_a_question_without_an_answer_is_not_asked_again(services: Services, fin
 
 
 def test_a_long_prompt_is_said_before_it_is_sent(services: Services, finished: FinishedRun) -> None:
-    services.loaded_base(finished.run.id, "")
-    told = chat.length_line(services, finished.run.id, "", QUESTION, "", [])
+    services.let_go()  # nothing need be loaded
+    told = chat.length_line(services, finished.run.id, "", QUESTION, "", {})
     count = len(encode_prompt(services.loaded(finished.run.id).tokenizer, [{"role": "user", "content": QUESTION}]))
     assert told.startswith(f"{count} tokens")
-    assert "reads at most" in chat.length_line(services, finished.run.id, "", QUESTION * 5000, "", [])
-    assert chat.length_line(services, finished.run.id, "", "  ", "", []) == ""
+    assert "reads at most" in chat.length_line(services, finished.run.id, "", QUESTION * 5000, "", {})
+    assert chat.length_line(services, finished.run.id, "", "  ", "", {}) == ""
+    short, long = ([{"role": "user", "content": "a"}, {"role": "assistant", "content": text}] for text in ("b", "b" * 90))
+    with_long = chat.length_line(services, finished.run.id, "", QUESTION, "", {"run": short + short, "base": long})
+    assert with_long == chat.length_line(services, finished.run.id, "", QUESTION, "", {"base": long})
 
 
 def test_eight_users_dont_mix(services: Services, finished: FinishedRun) -> None:
@@ -178,6 +198,21 @@ def test_eight_users_dont_mix(services: Services, finished: FinishedRun) -> None
             assert [token.gates for token in mine.tokens] == [token.gates for token in theirs.tokens]
 
 
+def test_steered_and_routed_answers_of_one_model_dont_mix(services: Services, finished: FinishedRun) -> None:
+    pins = [None, 0, 1, 2, None, 0, 1, 2]
+
+    def ask(pin: int | None) -> chat.ChatView:
+        chosen, steering = (["run"], None) if pin is None else (["steered"], Steering(pin=pin))
+        return talk(services, finished, chosen, steering=steering)
+
+    alone = [ask(pin) for pin in pins]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(ask, pins))
+    for one, other in zip(alone, together, strict=True):
+        mine, theirs = (services.answer(next(iter(view.columns.values())).answer_id) for view in (one, other))
+        assert [(token.id, token.gates) for token in mine.tokens] == [(token.id, token.gates) for token in theirs.tokens]
+
+
 def test_a_saved_answer_opens_again_without_a_model(services: Services, finished: FinishedRun, tmp_path: Path) -> None:
     view = talk(services, finished, ["steered"], steering=Steering(mute=(0,)))
     column = view.columns["steered"]
@@ -185,12 +220,58 @@ def test_a_saved_answer_opens_again_without_a_model(services: Services, finished
     opened = answers.replay(services, file).columns["run"]
     assert opened.messages == column.messages
     assert [token[:3] for token in opened.strip["tokens"]] == [token[:3] for token in column.strip["tokens"]]
-    assert "Replayed" in opened.title
+    assert opened.title.startswith("Replayed")
+    assert opened.title.endswith("gates without head 1")
     page = Path(answers.save_page(services, column.answer_id)).read_text(encoding="utf-8")
     assert "http" not in page.replace("http-equiv", "")
     file.write_text("{}", encoding="utf-8")
     with pytest.raises(ConfigError, match="not a trace"):
         answers.replay(services, file)
+
+
+def test_a_token_of_any_column_can_be_looked_at(services: Services, finished: FinishedRun) -> None:
+    view = talk(services, finished, ["run", "steered", "base"], steering=Steering(pin=1))
+    ids = {key: column.answer_id for key, column in view.columns.items()}
+    assert view.gates
+    assert "Mean gate of each head: This run" in view.gates.bars
+    assert answers.watched(services, ids) == ids["run"]
+    seen = answers.pick(services, ids["steered"], 0, ids)
+    assert json.loads(seen.gates.bars)["data"][0]["y"] == [0, 1, 0]
+    assert "Gates of the token: This run, steered" in seen.gates.heatmap
+    still = answers.reopen(services, ids)  # what comes later holds it
+    assert still
+    assert still.gates == seen.gates
+    assert answers.watched(services, ids) == ids["steered"]
+    weighed = answers.pick(services, ids["base"], len(services.answer(ids["base"]).prompt), ids)
+    assert len(weighed.alternatives) == chat.ALTERNATIVES
+    assert weighed.gates.bars == ""
+    assert services.answer(ids["steered"]).frozen is None
+
+
+def test_a_column_that_missed_a_turn_takes_up_the_conversation(services: Services, finished: FinishedRun) -> None:
+    first = talk(services, finished, ["run", "base"])
+    histories = {key: column.messages for key, column in first.columns.items()}
+    second = talk(services, finished, ["run", "steered"], "and cc engine", histories, Steering(pin=0))
+    asked = [services.answer(column.answer_id).messages for column in second.columns.values()]
+    assert asked[0] == asked[1]
+    assert len(asked[0]) == 3
+
+
+def test_a_run_without_heads_is_stamped_so_and_cant_be_steered(
+    services: Services, finished: FinishedRun, lora_run: Run
+) -> None:
+    assert chat.columns(services, ["run"], lora_run.id, "")[0].title.endswith("no gates")
+    with pytest.raises(HydraError, match="has no heads, so there is nothing to steer"):
+        chat.columns(services, ["run", "steered"], lora_run.id, "", steering=Steering(pin=0))
+
+
+def test_another_run_answers_beside_this_one(services: Services, finished: FinishedRun, lora_run: Run) -> None:
+    asked = chat.columns(services, ["run", "other"], finished.run.id, "", other=lora_run.id)
+    view = list(chat.stream(services, asked, {}, QUESTION, Sampling(6)))[-1]
+    assert lora_run.id in view.columns["other"].title
+    own = load_run(lora_run)
+    alone = generate(own.model, own.tokenizer, [{"role": "user", "content": QUESTION}], Sampling(6))
+    assert view.columns["other"].messages[-1]["content"] == "".join(token.text for token in alone)
 
 
 def test_an_answer_that_is_not_kept_is_refused(services: Services) -> None:
@@ -209,20 +290,6 @@ def test_held_out_rows_are_offered_for_every_task(services: Services) -> None:
     assert heldout
     assert len(offered) == 12
     assert {len(pair) for pair in offered} == {2}
-
-
-@pytest.mark.parametrize(
-    ("steering", "words"),
-    [
-        (None, "by the router"),
-        (Steering(pin=0), "pinned to head 1"),
-        (Steering(mute=(0, 2), top_k=1), "without head 1, 3, top 1"),
-        (Steering(uniform=True, layers=(0, 1, 2)), "uniform, in layers 0 to 2"),
-        (Steering(temperature=0.5), "at temperature 0.5"),
-    ],
-)
-def test_steering_is_told_in_words(steering: Steering | None, words: str) -> None:
-    assert chat.describe_steering(steering) == words
 
 
 def test_models_are_let_go_and_loaded_again(services: Services, finished: FinishedRun) -> None:

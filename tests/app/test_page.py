@@ -3,6 +3,7 @@
 import json
 import uuid
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import gradio as gr
@@ -14,6 +15,7 @@ from app.services import Services
 from app.tabs.messages import shown_stream
 from app.ui import build
 from hydralora.figures.palette import HEAD_COLOURS, HEAD_MARKS
+from tests.conftest import FinishedRun
 
 
 def test_the_page_builds_without_public_endpoints(services: Services) -> None:
@@ -51,3 +53,20 @@ def test_a_handler_that_yields_nothing_empties_nothing(count: int) -> None:
         page.close()
     values = [message["output"]["data"] for message in told if message["msg"] == "process_generating"]
     assert values[0] == [{"__type__": "update"}] * count
+
+
+def test_a_second_question_takes_the_place_of_the_first(services: Services, finished: FinishedRun) -> None:
+    answer = next(fn.fn for fn in build(services).fns.values() if getattr(fn.fn, "__name__", "") == "answer")
+
+    def ask(session: str, question: str) -> Iterator[tuple]:
+        asked = finished.run.id, "", ["run"], None, {}, question, ""
+        sampling, steering = (6, 0.0, 1.0, 0), (-1, [], False, False, 1, "")
+        return answer(SimpleNamespace(session_hash=session), *asked, *sampling, *steering)
+
+    first, elsewhere = ask("mine", "which tool fixes aa engine"), ask("another", "which tool fixes bb engine")
+    next(first)
+    next(elsewhere)
+    second = list(ask("mine", "which tool fixes cc engine"))
+    assert list(first) == []
+    assert "bb engine" in repr(list(elsewhere)[-1])
+    assert "cc engine" in repr(second[-1])

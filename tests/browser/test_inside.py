@@ -12,7 +12,7 @@ from hydralora.assets import demo_file
 from hydralora.jobs import JobManager
 from hydralora.recipe import parse_recipe
 from hydralora.runs import Run, RunStore
-from tests.browser.conftest import SCREENSHOTS, Seen, new_page
+from tests.browser.conftest import SCREENSHOTS, SCRIPT, Seen, new_page
 from tests.browser.steps import click_point, open_tab, traces
 from tests.serving import App
 
@@ -159,6 +159,68 @@ def test_steered_answers_stand_beside_the_routers(inside: Page, browser: Browser
     download.value.save_as(file)
     assert seen.errors == []
     _replay_from_disk(browser, file)
+
+
+def test_a_question_is_stopped_changed_and_asked_again(inside: Page, seen: Seen, tmp_path: Path) -> None:
+    page = inside
+    open_tab(page, "6 Chat")
+    page.get_by_text("Sampling, system prompt").click()
+    page.locator("#length input[type=number]").fill("2000")
+    page.get_by_label("number input for Temperature (0: always the likeliest token)").fill("2")
+    page.locator("#prompt textarea").fill(f"Reverse this list: a b c {SCRIPT}")
+    page.locator("#send").click()
+    expect(page.locator("#chat-status")).to_contain_text("Answering")
+    expect(page.locator("#prompt textarea")).to_have_value("")
+    expect(page.locator("#save-trace")).to_be_disabled()
+    page.locator("#chat-stop").click()
+    expect(page.locator("#save-trace")).to_be_enabled()
+    count = page.locator("#strip-run .token").count()
+    page.wait_for_timeout(1500)
+    assert page.locator("#strip-run .token").count() == count  # it has stopped
+    expect(page.locator("#chat-run")).to_contain_text(SCRIPT)  # as text
+    assert page.evaluate("window.hacked") is None
+    page.locator("#chat-edit").click()
+    expect(page.locator("#prompt textarea")).to_have_value(f"Reverse this list: a b c {SCRIPT}")
+    expect(page.locator("#chat-run")).not_to_contain_text(SCRIPT)
+    page.locator("#length input[type=number]").fill("12")
+    page.locator("#prompt textarea").fill("Reverse this list: x y z")
+    page.locator("#prompt textarea").press("Enter")
+    expect(page.locator("#chat-status")).to_contain_text("Done")
+    answer = page.locator("#strip-run .token:not(.read)").all_inner_texts()
+    expect(page.locator("#save-trace")).to_be_enabled()
+    with page.expect_download() as download:
+        page.locator("#save-trace").click()
+    download.value.save_as(tmp_path / "answer.json")
+    page.locator("#chat-again").click()  # the same seed, the same answer
+    expect(page.locator("#save-trace")).to_be_disabled()
+    expect(page.locator("#chat-status")).to_contain_text("Done")
+    assert page.locator("#strip-run .token:not(.read)").all_inner_texts() == answer
+    page.locator("#clear").click()
+    expect(page.locator("#strip-run .token")).to_have_count(0)
+    page.locator("input[data-testid='Open a saved answer-upload-button']").set_input_files(tmp_path / "answer.json")
+    expect(page.locator("#title-run")).to_contain_text("Replayed from a file")
+    assert page.locator("#strip-run .token:not(.read)").all_inner_texts() == answer
+    assert seen.errors == []
+
+
+def test_a_figure_is_saved_as_picture_page_and_table(inside: Page, browser: Browser, seen: Seen, tmp_path: Path) -> None:
+    page = inside
+    view(page, "Points")
+    points = sum(len(trace["x"]) for trace in traces(page, "ab-0"))
+    page.locator("#ab-0 .exports summary").first.click()
+    begins = {"png": b"\x89PNG", "svg": b"<svg", "html": b"<!doctype html>", "csv": b"series,x,y"}
+    for suffix, first in begins.items():
+        with page.expect_download() as download:
+            page.locator(f"#ab-0 [data-as={suffix}]").click()
+        file = tmp_path / f"figure.{suffix}"
+        download.value.save_as(file)
+        assert file.read_bytes()[: len(first)].lower() == first.lower(), suffix
+    assert len((tmp_path / "figure.csv").read_text(encoding="utf-8").splitlines()) == 1 + points
+    alone = new_page(browser, offline=True)
+    alone.goto((tmp_path / "figure.html").as_uri())
+    alone.wait_for_function("document.querySelector('.js-plotly-plot')?.data?.length > 0")
+    alone.context.close()
+    assert seen.errors == []
 
 
 def _replay_from_disk(browser: Browser, file: Path) -> None:

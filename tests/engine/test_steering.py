@@ -1,5 +1,6 @@
 """Steered gates: what is asked is what a layer uses, and nothing of it stays."""
 
+import json
 import math
 from contextlib import ExitStack
 from typing import Any
@@ -11,7 +12,7 @@ from torch import nn
 from hydralora import ConfigError, HydraLoraConfig, record_gates, steer_gates
 from hydralora.data.templates import encode_prompt
 from hydralora.generation import Sampling, Token, generate
-from hydralora.steering import Steering, steered
+from hydralora.steering import Steering, described_steering, steered
 from hydralora.tuner.layer import HydraLoraLayer
 from hydralora.tuner.model import block_index, hydra_layers
 from tests.tiny_model import adapt, shake, tiny_gpt2, tiny_llama
@@ -415,3 +416,28 @@ def test_a_single_head_can_be_pinned() -> None:
     x = torch.randn(4, 8)
     with steer_gates(layer, pin=0):
         torch.testing.assert_close(layer(x), looped(layer, x, torch.ones(4, 1)))
+
+
+@pytest.mark.parametrize(
+    ("steering", "words"),
+    [
+        (Steering(pin=0), "pinned to head 1"),
+        (Steering(mute=(0, 2), top_k=1), "without head 1, 3, top 1"),
+        (Steering(uniform=True, layers=(0, 1, 2)), "uniform, in layers 0-2"),
+        (Steering(temperature=0.5, layers=(4, 0, 5, 6)), "at temperature 0.5, in layers 0, 4-6"),
+    ],
+)
+def test_steering_is_told_in_words_and_read_again(steering: Steering, words: str) -> None:
+    assert steering.in_words() == words
+    assert described_steering(json.loads(json.dumps(steering.describe()))).describe() == steering.describe()
+
+
+@pytest.mark.parametrize("asked", [{}, {"pin": "head 1"}, {"pin": 0, "uniform": True}, {"temperature": -1}])
+def test_what_cant_have_been_steered_is_no_steering(asked: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"Steering|validation error"):
+        described_steering(asked)
+
+
+def test_a_model_without_gates_cant_be_steered(tokenizer: Any) -> None:
+    with pytest.raises(ConfigError, match="no gates to steer"):
+        next(generate(tiny_llama(), tokenizer, [{"role": "user", "content": "a"}], steering=Steering(pin=0)))

@@ -82,7 +82,7 @@ def test_any_other_file_is_refused(tmp_path: Path, content: bytes) -> None:
 
 def test_a_replayed_page_holds_texts_as_data_alone(trace: Trace, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
-    write_replay(page, trace.model_dump_json())
+    write_replay(page, trace.model_dump_json(), trace.whose)
     text = page.read_text(encoding="utf-8")
     assert "<img" not in text
     assert text.count("</script>") == 2
