@@ -81,7 +81,7 @@ def generate(
         messages: the conversation, as {role, content}, ending with the user's turn.
         adapter: False answers as the base model, the adapter switched off.
         lock: held during each forward pass, so that several generations, adapted or not, can share one model.
-        steering: how the adapter's gates shall be, in place of the router's.
+        steering: how the adapter's gates shall be, in place of the router's; of no effect where it is switched off.
         alternatives: how many of the likeliest tokens come with each token.
         on_prompt: called with the prompt's tokens, special ones too, before the first token is yielded.
 
@@ -100,9 +100,9 @@ def generate(
     everything, cache = ids, None
     record = record_gates(model, max_tokens=1) if adapter and recorded_layers(model) else None
     adapter_state = record or (nullcontext() if adapter else _AdapterOff(model))
-    if steering and not record:
+    if steering and adapter and not record:
         raise ConfigError("There are no gates to steer: the model has no HydraLoRA adapter. Ask it without steering.")
-    steered_gates = steered(model, steering) if steering else nullcontext()
+    steered_gates = steered(model, steering) if steering and record else nullcontext()
     for _ in range(min(sampling.max_new_tokens, room)):
         with lock or nullcontext(), torch.inference_mode(), steered_gates, adapter_state:
             output = model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)

@@ -317,7 +317,7 @@ def elsewhere(state: dict) -> bool:
 
 def _alive(state: dict) -> bool:
     if elsewhere(state):
-        return bool(state.get("job")) and state["state"] == "queued" or time.time() - state["heartbeat"] < SILENCE
+        return (bool(state.get("job")) and state["state"] == "queued") or time.time() - state["heartbeat"] < SILENCE
     _children[:] = [child for child in _children if child.poll() is None]
     if state["pid"] is None:
         return time.time() - state["heartbeat"] < START_GRACE

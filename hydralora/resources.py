@@ -6,7 +6,6 @@ from typing import Any
 
 import psutil
 
-
 NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "OutOfMemoryError")
 
 

@@ -83,7 +83,8 @@ class AnswerTrainer(Trainer):
         super()._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()  # each process writes the state of its random numbers
         if self.args.should_save:
-            trained = (parameter for parameter in self.model.parameters() if parameter.requires_grad)
+            own: Any = self.model
+            trained = (parameter for parameter in own.parameters() if parameter.requires_grad)
             sound = all(bool(parameter.isfinite().all()) for parameter in trained)  # the loss is looked at later
             put_in_place(folder, step, self.keep_checkpoints, self.heldout_loss if sound else None)
 
@@ -170,8 +171,8 @@ def check_reporting(wanted: Sequence[str] | None) -> None:
     here = get_available_reporting_integrations()
     if strange := [name for name in wanted or () if name not in (*here, "none", "all")]:
         raise ConfigError(
-            f"training.report_to: {', '.join(strange)} is not installed, or transformers doesn't know it. Install it, or "
-            f"leave it out; here are: {', '.join(here) or 'none'}."
+            f"training.report_to: {', '.join(strange)} is not installed, or transformers doesn't know it. Install it, "
+            f"or leave it out; here are: {', '.join(here) or 'none'}."
         )
 
 

@@ -59,7 +59,7 @@ def plain_tokenizer() -> Any:
 
 @pytest.fixture
 def break_loss(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Give it n: the loss of the n-th batch that is trained on from here is not a number, or `factor` times as large."""
+    """Give it n: the loss of the n-th batch trained on from here is not a number, or `factor` times as large."""
 
     def at(call: int, factor: float = math.nan) -> None:
         calls: list[int] = []

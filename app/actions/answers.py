@@ -165,7 +165,7 @@ def _watched(answers: Mapping[str, tuple[str, Answer]]) -> tuple[str, Answer | N
     found = list(answers.values())
     looked_at = [one for one in found if one[1].frozen is not None]
     gated = [one for one in found if one[1].modules]
-    return (looked_at or gated or found or [("", None)])[0]
+    return next(iter(looked_at or gated or found), ("", None))
 
 
 def _column(answer_id: str, answer: Answer, beside: Answer | None) -> ColumnView:

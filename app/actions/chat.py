@@ -87,16 +87,20 @@ def columns(
                 raise HydraError("No other run is chosen. Choose one beside the columns, or leave its column out.")
             found.append(Column(key, services.loaded(other)))
         elif tuned and key == "steered":
-            if not heads_of(services, tuned.id):
-                raise HydraError(f"Run {tuned.id} has no heads, so there is nothing to steer. Leave that column out.")
-            if steering is None:
-                raise HydraError("Nothing is steered yet. Pin or mute a head, or leave the steered column out.")
-            found.append(Column(key, services.loaded(tuned.id), steering))
+            found.append(_steered(services, tuned.id, steering))
         elif tuned:
             found.append(Column(key, services.loaded(tuned.id)))
     if not found:
         raise HydraError("Nobody is there to answer. Choose a column; without a trained run, the base model's.")
     return found
+
+
+def _steered(services: Services, run_id: str, steering: Steering | None) -> Column:
+    if not heads_of(services, run_id):
+        raise HydraError(f"Run {run_id} has no heads, so there is nothing to steer. Leave the steered column out.")
+    if steering is None:
+        raise HydraError("Nothing is steered yet. Pin or mute a head, or leave the steered column out.")
+    return Column("steered", services.loaded(run_id), steering)
 
 
 def titles(services: Services, run_id: str | None, model: str, answer_ids: Mapping[str, str]) -> dict[str, str]:

@@ -19,7 +19,8 @@ MOST = 12  # questions at once
 TOKENS = 48
 HOW_TO_READ = (
     f"Answers are cut at {TOKENS} tokens. KL says how far a head alone is from the routed model where that chose its "
-    "answer's tokens; 0: it would have said the same. Where all heads are near, none of them is needed for this answer more than another."
+    "answer's tokens; 0: it would have said the same. Where all heads are near, none of them is needed for this answer "
+    "more than another."
 )
 
 

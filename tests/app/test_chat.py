@@ -181,7 +181,9 @@ def test_a_long_prompt_is_said_before_it_is_sent(services: Services, finished: F
     assert told.startswith(f"{count} tokens")
     assert "reads at most" in chat.length_line(services, finished.run.id, "", QUESTION * 5000, "", {})
     assert chat.length_line(services, finished.run.id, "", "  ", "", {}) == ""
-    short, long = ([{"role": "user", "content": "a"}, {"role": "assistant", "content": text}] for text in ("b", "b" * 90))
+    short, long = (
+        [{"role": "user", "content": "a"}, {"role": "assistant", "content": text}] for text in ("b", "b" * 90)
+    )
     with_long = chat.length_line(services, finished.run.id, "", QUESTION, "", {"run": short + short, "base": long})
     assert with_long == chat.length_line(services, finished.run.id, "", QUESTION, "", {"base": long})
 
@@ -210,7 +212,9 @@ def test_steered_and_routed_answers_of_one_model_dont_mix(services: Services, fi
         together = list(pool.map(ask, pins))
     for one, other in zip(alone, together, strict=True):
         mine, theirs = (services.answer(next(iter(view.columns.values())).answer_id) for view in (one, other))
-        assert [(token.id, token.gates) for token in mine.tokens] == [(token.id, token.gates) for token in theirs.tokens]
+        assert [(token.id, token.gates) for token in mine.tokens] == [
+            (token.id, token.gates) for token in theirs.tokens
+        ]
 
 
 def test_a_saved_answer_opens_again_without_a_model(services: Services, finished: FinishedRun, tmp_path: Path) -> None:

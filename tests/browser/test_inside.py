@@ -203,7 +203,9 @@ def test_a_question_is_stopped_changed_and_asked_again(inside: Page, seen: Seen,
     assert seen.errors == []
 
 
-def test_a_figure_is_saved_as_picture_page_and_table(inside: Page, browser: Browser, seen: Seen, tmp_path: Path) -> None:
+def test_a_figure_is_saved_as_picture_page_and_table(
+    inside: Page, browser: Browser, seen: Seen, tmp_path: Path
+) -> None:
     page = inside
     view(page, "Points")
     points = sum(len(trace["x"]) for trace in traces(page, "ab-0"))

@@ -204,9 +204,7 @@ def test_a_loss_far_above_a_guess_ends_the_run(
         train(make_recipe(max_steps=8, log_every=1), tmp_path / "adapter")
 
 
-def test_the_step_is_told_once_a_second(
-    make_recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_step_is_told_once_a_second(make_recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hydralora.training.STEP_SECONDS", 0.0)
     events: list[dict[str, Any]] = []
     train(make_recipe(max_steps=5, log_every=5), tmp_path / "adapter", events.append)

@@ -390,9 +390,7 @@ def test_a_plain_lora_has_no_load_to_balance(make_recipe: Make, tmp_path: Path) 
     assert not any("balance_loss" in event for event in done.of("train"))
 
 
-def test_where_a_run_reports_to_goes_to_trainer_and_is_looked_at_first(
-    make_recipe: Make, tmp_path: Path
-) -> None:
+def test_where_a_run_reports_to_goes_to_trainer_and_is_looked_at_first(make_recipe: Make, tmp_path: Path) -> None:
     recipe = make_recipe(report_to=["tensorboard"])
     assert training_arguments(recipe.training, tmp_path, "cpu").report_to == ["tensorboard"]
     events: list[dict[str, Any]] = []
