@@ -592,8 +592,14 @@ def breakdown(
             _followed(jobs, one)
     found = break_down(runs)
     parts, reading = [part.describe() for part in found.parts], found.reading()
-    told = {"runs": {name: one.id for name, one in runs.items()}, "parts": parts, "reading": reading}
-    return told | {"shown": parts_text(parts, reading)}
+    difference = found.difference()
+    return {
+        "runs": {name: one.id for name, one in runs.items()},
+        "parts": parts,
+        "difference": asdict(difference) | {"verdict": difference.verdict} if difference else None,
+        "reading": reading,
+        "shown": parts_text(parts, reading),
+    }
 
 
 @_command

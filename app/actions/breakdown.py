@@ -19,6 +19,7 @@ from hydralora.breakdown import (
     breakdown_steps,
     component_names,
     heads_apart,
+    heads_reading,
     start_breakdown,
 )
 from hydralora.errors import ConfigError
@@ -27,9 +28,14 @@ from hydralora.runs import ACTIVE, Run
 
 COLUMNS = ["what", "shape", "apart by", "silhouette", "95 % by chance", "apart", "mean cosine"]
 PANELS = 3
+APART = {True: "yes", False: "no", None: "can't tell"}
 CLAIM = (
     "The paper's figure 3: train a LoRA on each component alone; their A's are said to learn the same, their B's to "
     "part. Here that is tried on your rows, and measured."
+)
+TESTED = (
+    "Silhouettes compare all numbers of two matrices, over all modules of a shape; in the table each shape is tested "
+    "on its own, so that of many one may lie apart by chance."
 )
 
 
@@ -113,17 +119,10 @@ def _drawn(services: Services, run: Run, runs: Sequence[Run], method: Method, st
         places = [sum(len(group["points"]) for group in groups[:i]) for i in range(len(groups))]
         drawn = [figures.group_figure(group, "run", first) for group, first in zip(groups, places, strict=True)]
         rows = [*_rows(found.parts, "component"), *_rows(own, "head")]
-        return BreakdownView(key, _sentence(found, own, steps), ready=True, rows=rows, figures=drawn)
+        told = [f"After {steps} steps of each.", found.reading(), heads_reading(own, run.recipe()), TESTED]
+        return BreakdownView(key, " ".join(filter(None, told)), ready=True, rows=rows, figures=drawn)
 
     return services.remember(key, compute)
-
-
-def _sentence(found: Breakdown, own: Sequence[Part], steps: int) -> str:
-    told = f"After {steps} steps of each. {found.reading()}"
-    if own:
-        apart = any(part.separation.apart for part in own)
-        told += f" The heads of the chosen run lie {'apart' if apart else 'no further apart than by chance'} by number."
-    return f"{told} Silhouettes compare all numbers of two matrices, over all modules of a shape."
 
 
 def _compared(services: Services, run: Run, runs: Sequence[Run]) -> Breakdown:
@@ -155,7 +154,7 @@ def _rows(parts: Sequence[Part], label: str) -> list[list[Any]]:
                 label,
                 round(found.silhouette, 3),
                 f"{low:.3f} to {high:.3f}",
-                "yes" if found.apart else "no",
+                APART[found.apart],
                 None if found.cosine is None else round(found.cosine, 3),
             ]
         )

@@ -2,7 +2,7 @@
 
 from hydralora.analysis.heads import head_measures, head_similarity, product_spectrum, spectrum
 from hydralora.analysis.matrices import Matrix, cosines, gram, matrices, project_matrices
-from hydralora.analysis.separation import Separation, separation
+from hydralora.analysis.separation import Separation, apart, separation
 from hydralora.analysis.weights import LayerWeights, Weights, model_weights, read_weights
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "Matrix",
     "Separation",
     "Weights",
+    "apart",
     "cosines",
     "gram",
     "head_measures",

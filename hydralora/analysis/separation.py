@@ -1,5 +1,6 @@
 """Do matrices lie apart by the run, or the head, that they are of? The paper's breakdown, measured (section 3.1)."""
 
+import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,8 @@ from hydralora.analysis.matrices import Matrix, cosines, gram
 
 PERMUTATIONS = 200
 INTERVAL = (2.5, 97.5)  # percent
+LEAST_WAYS = 100  # to deal labels out; of fewer, chance often finds the very one that parts the matrices
+ROUNDING = 1e-12  # of a silhouette: the same labels by other names must not lie further apart
 
 
 @dataclass(frozen=True)
@@ -18,22 +21,40 @@ class Separation:
 
     Attributes:
         shape: (rows, columns) of the matrices.
+        labels: how many there are; a module has one matrix of each.
         modules: in how many modules the labels meet.
         silhouette: mean over the matrices, -1 to 1; 0 where those of one label are no nearer than others.
-        chance: the interval of 95 % of the same number with the labels dealt out anew within each module.
-        cosine: mean of matrices of one module with unlike labels; None where there are none that are not zero.
+        dealt: the same number with the labels dealt out anew within each module, once for every time.
+        cosines: by module, the mean of its matrices with unlike labels; without modules where all of them are zero.
     """
 
     shape: tuple[int, int]
+    labels: int
     modules: int
     silhouette: float
-    chance: tuple[float, float]
-    cosine: float | None
+    dealt: tuple[float, ...]
+    cosines: dict[str, float]
 
     @property
-    def apart(self) -> bool:
-        """Whether they lie further apart than chance would have them."""
-        return self.silhouette > self.chance[1]
+    def chance(self) -> tuple[float, float]:
+        """The interval of 95 % of what labels that were dealt out give."""
+        low, high = np.percentile(self.dealt, INTERVAL)
+        return float(low), float(high)
+
+    @property
+    def cosine(self) -> float | None:
+        """Mean over the modules; None where there are none that are not zero."""
+        return float(np.mean(list(self.cosines.values()))) if self.cosines else None
+
+    @property
+    def ways(self) -> int:
+        """In how many ways, that are not the same by other names, the labels can be dealt out."""
+        return math.factorial(self.labels) ** (self.modules - 1)
+
+    @property
+    def apart(self) -> bool | None:
+        """Whether they lie further apart than chance would have them; None where so few modules can't tell."""
+        return apart([self])
 
 
 def separation(
@@ -43,16 +64,33 @@ def separation(
 
     Distances are between all numbers of two matrices, not between points of a projection.
     """
+    rng = np.random.default_rng(seed)  # one for all shapes, which are dealt out each on its own
     out = []
     for shape in sorted({member.shape for member in members}):
         own = [i for i, member in enumerate(members) if member.shape == shape]
-        found = _of_one_shape([members[i] for i in own], [labels[i] for i in own], times, seed)
+        found = _of_one_shape([members[i] for i in own], [labels[i] for i in own], times, rng)
         if found:
             out.append(found)
     return sorted(out, key=lambda one: -one.modules)
 
 
-def _of_one_shape(members: Sequence[Matrix], labels: Sequence[Hashable], times: int, seed: int) -> Separation | None:
+def apart(found: Sequence[Separation]) -> bool | None:
+    """Whether matrices of several shapes lie further apart by their labels than chance would have them.
+
+    One test of all shapes together, by the mean silhouette of all matrices: of a test for each, one or another would
+    find something by chance. None where there are too few modules to tell.
+    """
+    if math.prod(one.ways for one in found) < LEAST_WAYS:
+        return None
+    weights = [one.labels * one.modules for one in found]
+    silhouette = np.average([one.silhouette for one in found], weights=weights)
+    dealt = np.average([one.dealt for one in found], axis=0, weights=weights)
+    return bool(silhouette > np.percentile(dealt, INTERVAL[1]) + ROUNDING)
+
+
+def _of_one_shape(
+    members: Sequence[Matrix], labels: Sequence[Hashable], times: int, rng: np.random.Generator
+) -> Separation | None:
     from sklearn.metrics import silhouette_score
 
     codes = np.unique(np.array([str(label) for label in labels]), return_inverse=True)[1]
@@ -63,25 +101,29 @@ def _of_one_shape(members: Sequence[Matrix], labels: Sequence[Hashable], times: 
     squares = np.diag(inner)
     distances = np.sqrt((squares[:, None] + squares - 2 * inner).clip(0))
     np.fill_diagonal(distances, 0)
-    rng = np.random.default_rng(seed)
     with threadpool_limits(1):
         found = float(silhouette_score(distances, codes, metric="precomputed"))
         dealt = [silhouette_score(distances, _dealt(codes, places, rng), metric="precomputed") for _ in range(times)]
-    low, high = np.percentile(dealt, INTERVAL)
-    pairs = (places[:, None] == places) & (codes[:, None] != codes)
-    known = [
-        value
-        for row, wanted in zip(cosines(inner), pairs, strict=True)
-        for value, w in zip(row, wanted, strict=True)
-        if w and value is not None
-    ]
     return Separation(
         members[0].shape,
+        len(set(codes.tolist())),
         len(set(places.tolist())),
         found,
-        (float(low), float(high)),
-        float(np.mean(known)) if known else None,
+        tuple(map(float, dealt)),
+        _cosines_by_module(inner, [member.module for member in members], codes),
     )
+
+
+def _cosines_by_module(inner: np.ndarray, modules: Sequence[str], codes: np.ndarray) -> dict[str, float]:
+    values = np.array(cosines(inner), dtype=float)  # not a number for a matrix of zeros
+    out = {}
+    for module in dict.fromkeys(modules):
+        own = np.flatnonzero([one == module for one in modules])
+        pairs = values[np.ix_(own, own)][codes[own, None] != codes[own]]
+        known = pairs[~np.isnan(pairs)]
+        if len(known):
+            out[module] = float(known.mean())
+    return out
 
 
 def _dealt(codes: np.ndarray, places: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -9,7 +9,7 @@ from app.services import Services
 from tests.conftest import FinishedRun
 from tests.waiting import wait_until
 
-STEPS = 2
+STEPS = 4  # in the first the learning rate is 0, in the second A's gradient, since B is still 0
 
 
 def last(services: Services, run_id: str | None) -> breakdown.BreakdownView:
@@ -37,6 +37,8 @@ def test_a_breakdown_is_offered_followed_and_measured(services: Services, finish
     assert sum(len(trace["x"]) for trace in drawn) == 3 * 6 * 2
     assert len({trace["name"] for trace in drawn}) == 3  # a colour for each component
     assert view.sentence.startswith(f"After {STEPS} steps of each. The claim")
+    assert "this run's heads lie" in view.sentence
+    assert {row[breakdown.COLUMNS.index("apart")] for row in view.rows} <= {"yes", "no", "can't tell"}
     assert view.ready
     for run in services.store.all():
         if run.id != finished.run.id:  # which other tests share

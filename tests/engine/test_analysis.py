@@ -1,6 +1,7 @@
 """A and the heads as points, and how alike the heads are."""
 
 from dataclasses import replace
+from itertools import permutations, product
 from pathlib import Path
 from typing import Any
 
@@ -290,6 +291,43 @@ class TestSeparation:
             assert found.modules == 8
             assert found.chance[0] < found.chance[1]
         assert found.cosine == pytest.approx(0, abs=0.1)
+
+    def test_silhouette_and_chance_are_those_of_the_distances(self) -> None:
+        members = self.members(0.5)[:9]  # of three layers
+        labels = [one.run for one in members]
+        (found,) = separation(members, labels)
+        vectors = np.stack([one.vector for one in members]).astype(float)
+        distances = np.linalg.norm(vectors[:, None] - vectors, axis=-1)
+
+        def silhouette(dealt: list[str]) -> float:
+            values = []
+            for i, own in enumerate(dealt):
+                others = [j for j in range(len(dealt)) if j != i]
+                near = {of: np.mean([distances[i, j] for j in others if dealt[j] == of]) for of in set(dealt)}
+                inside, outside = near.pop(own), min(near.values())
+                values.append((outside - inside) / max(inside, outside))
+            return float(np.mean(values))
+
+        assert found.silhouette == pytest.approx(silhouette(labels), abs=1e-6)
+        ways = np.array([silhouette([*a, *b, *c]) for a, b, c in product(permutations(labels[:3]), repeat=3)])
+        assert found.ways == len(set(ways.round(9))) == 36
+        assert np.abs(np.array(found.dealt)[:, None] - ways).min(1).max() < 1e-6
+        assert np.mean(found.dealt) == pytest.approx(ways.mean(), abs=4 * ways.std() / len(found.dealt) ** 0.5)
+        assert found.chance == pytest.approx(np.percentile(found.dealt, (2.5, 97.5)))
+        low, high = found.chance
+        assert max((ways < low).mean(), (ways > high).mean()) < 0.08
+
+    def test_cosines_are_those_of_unlike_labels_in_a_module(self) -> None:
+        members = self.members(0.5)
+        for one in members[:3]:
+            one.right.zero_()
+        (found,) = separation(members, [one.run for one in members], times=1)
+        assert set(found.cosines) == {f"layers.{layer}" for layer in range(1, 8)}
+        for module, value in found.cosines.items():
+            own = [one.right.flatten() for one in members if one.module == module]
+            pairs = [torch.cosine_similarity(own[i], own[j], dim=0) for i, j in ((0, 1), (0, 2), (1, 2))]
+            assert value == pytest.approx(float(torch.stack(pairs).mean()), abs=1e-5)
+        assert found.cosine == pytest.approx(np.mean(list(found.cosines.values())))
 
     def test_one_label_is_not_compared_with_itself(self) -> None:
         members = self.members(1.0)
