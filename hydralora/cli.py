@@ -549,7 +549,7 @@ def analyze(
 ) -> dict[str, Any]:
     """Project every A and every head to points, and compare the heads. No base model is loaded."""
     from hydralora.analysis import head_similarity, matrices, project_matrices, read_weights
-    from hydralora.figures import HOW_TO_READ, group_figure, write_page
+    from hydralora.figures import group_figure, how_to_read, write_page
     from hydralora.runs import RunStore
 
     store = RunStore(workspace)
@@ -561,7 +561,7 @@ def analyze(
         similarity[one.id] = head_similarity(weights)
     groups = project_matrices(found, method, dims, seed, neighbours)  # type: ignore[arg-type]
     if html:
-        pictures = [(group_figure(group, colour), HOW_TO_READ) for group in groups]  # type: ignore[arg-type]
+        pictures = [(group_figure(group, colour), how_to_read([group])) for group in groups]  # type: ignore[arg-type]
         write_page(html, f"A and heads of {', '.join(similarity)}", pictures)
     lines = [f"{len(group['points'])} matrices of shape {tuple(group['shape'])}" for group in groups]
     for name, values in similarity.items():

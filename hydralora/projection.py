@@ -24,8 +24,8 @@ def project(
     a training run two threads take many times longer than one.
 
     Args:
-        neighbours: how many near points count: t-SNE's perplexity, UMAP's n_neighbors; None takes 30 for t-SNE and 15
-            for UMAP. Both get fewer where there are few points.
+        seed: UMAP's. t-SNE starts from the principal components and draws nothing at random.
+        neighbours: how many near points count, where there are so many (`used_neighbours`).
 
     Raises:
         ConfigError: an unknown method, dims other than 2 and 3, or fewer than 2 neighbours.
@@ -43,12 +43,23 @@ def project(
         if method == "pca" or len(vectors) < MIN_POINTS:
             return _widened(reduced, dims)
         draw = _tsne if method == "tsne" else _umap
-        return draw(reduced, dims, seed, neighbours or NEIGHBOURS[method])
+        return draw(reduced, dims, seed, used_neighbours(method, len(vectors), neighbours))
 
 
 def effective_method(method: Method, points: int) -> Method:
     """The method that `project` uses for so many points."""
     return "pca" if points < MIN_POINTS else method
+
+
+def used_neighbours(method: Method, points: int, neighbours: int | None = None) -> float:
+    """How many near points `project` lets count: t-SNE's perplexity, UMAP's n_neighbors; 0 for PCA, which has none.
+
+    None takes 30 for t-SNE and 15 for UMAP. Both get fewer where there are few points.
+    """
+    if effective_method(method, points) == "pca":
+        return 0
+    wanted = neighbours or NEIGHBOURS[method]
+    return min(wanted, (points - 1) / 3) if method == "tsne" else min(wanted, points - 1)
 
 
 def _pca(vectors: np.ndarray, dims: int, seed: int) -> np.ndarray:
@@ -69,22 +80,21 @@ def _widened(points: np.ndarray, dims: int) -> np.ndarray:
     return out
 
 
-def _tsne(vectors: np.ndarray, dims: int, seed: int, neighbours: int) -> np.ndarray:
+def _tsne(vectors: np.ndarray, dims: int, seed: int, neighbours: float) -> np.ndarray:
     from sklearn.manifold import TSNE
 
-    perplexity = min(float(neighbours), (len(vectors) - 1) / 3)
     # The start has a standard deviation of .0001, as scikit-learn scales its own.
     start, steps = _start(vectors, dims, 1e-4), TSNE_STEPS[dims]
-    return TSNE(dims, perplexity=perplexity, init=start, max_iter=steps, random_state=seed).fit_transform(vectors)
+    method = TSNE(dims, perplexity=float(neighbours), init=start, max_iter=steps, random_state=seed)
+    return method.fit_transform(vectors)
 
 
-def _umap(vectors: np.ndarray, dims: int, seed: int, neighbours: int) -> np.ndarray:
+def _umap(vectors: np.ndarray, dims: int, seed: int, neighbours: float) -> np.ndarray:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # umap warns that a seed means one thread, which is what is wanted here
         from umap import UMAP
 
-        near = min(neighbours, len(vectors) - 1)
-        return UMAP(near, dims, init=_start(vectors, dims, 1.0), random_state=seed).fit_transform(vectors)
+        return UMAP(int(neighbours), dims, init=_start(vectors, dims, 1.0), random_state=seed).fit_transform(vectors)
 
 
 def _start(vectors: np.ndarray, dims: int, deviation: float) -> np.ndarray | str:

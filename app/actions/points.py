@@ -19,7 +19,7 @@ from hydralora.analysis import (
     read_weights,
     spectrum,
 )
-from hydralora.projection import MIN_POINTS, Method
+from hydralora.projection import Method
 from hydralora.snapshots import saved_snapshots
 
 COLUMNS = ["run", "matrix", "layer", "kind", "head", "x", "y", "z"]
@@ -116,7 +116,8 @@ def rows(services: Services, wanted: Wanted, ids: Sequence[int]) -> list[list[An
 
 def look_into(services: Services, wanted: Wanted, place: int) -> MatrixView:
     """The matrix behind a point."""
-    points = _points(_groups(services, _drawable(services, wanted)))
+    wanted = _drawable(services, wanted)
+    points = _points(_groups(services, wanted))
     if not 0 <= place < len(points):
         return MatrixView("")
     point = points[place]
@@ -124,7 +125,7 @@ def look_into(services: Services, wanted: Wanted, place: int) -> MatrixView:
     own = next(one for one in found if one.describe().items() <= point.items())
     measured = spectrum(own.right) if own.left is None else product_spectrum(own.left, own.right)
     family = [one for one in found if one.module == own.module and one.kind == own.kind]
-    name = figures.describe_matrix(point)
+    name = figures.describe_matrix(point, point["run"] if len(wanted.runs) > 1 else "")
     return MatrixView(
         f"{name}: {own.shape[0]} x {own.shape[1]}, Frobenius norm {measured.norm:.4g}, effective rank "
         f"{measured.effective_rank:.2f} of {len(measured.singular_values)}.",
@@ -168,9 +169,7 @@ def _view(services: Services, wanted: Wanted, colour_by: figures.MatrixColour) -
         drawn.append(figures.group_figure(group, colour_by, first))
         first += len(group["points"])
     left_out = f" {len(groups) - PANELS} more shapes are not drawn." if len(groups) > PANELS else ""
-    few = any(len(group["points"]) < MIN_POINTS for group in groups)
-    by_cosine = f" Fewer than {MIN_POINTS} of a shape have no neighbourhoods: their cosines are shown." if few else ""
-    return PointsView(figures.HOW_TO_READ + by_cosine + left_out, drawn)
+    return PointsView(figures.how_to_read(groups[:PANELS]) + left_out, drawn)
 
 
 def _drawable(services: Services, wanted: Wanted) -> Wanted:

@@ -123,7 +123,7 @@ def _view(
     return MapView(
         figure,
         f"Rows that {near} lie close together; lasso some, click one, or search, to read them below. "
-        f"Distances between far groups and the axes mean nothing.{sample}",
+        f"{figures.METHOD_READING[method]}{sample}",
     )
 
 

@@ -1,6 +1,6 @@
 """The view over training: how A and the heads move from snapshot to snapshot."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from app.actions.background import Done, in_background
@@ -16,7 +16,7 @@ PANELS = 2
 TOLD = 5  # looks between two tellings
 HOW_TO_READ = (
     "Every snapshot of this run is in one projection, so that places can be compared from step to step: press Play, or "
-    "move the slider. Heads that start together and stay together have learnt the same. The axes mean nothing."
+    "move the slider. Heads that start together and stay together have learnt the same, as far as this picture shows."
 )
 
 
@@ -63,8 +63,14 @@ def view(services: Services, run_id: str | None, module: str | None, method: Met
             if not isinstance(step, Done) and ticks % TOLD == 0:
                 yield TrajectoryView(f"{len(steps)} snapshots are being projected ({ticks * EVERY:.0f} s).", None)
     losses = [(event["step"], event["loss"]) for event in services.events(run) if event["kind"] == "train"]
-    drawn = [figures.trajectory(group, losses) for group in _groups(services, key)[:PANELS]]
-    yield TrajectoryView(HOW_TO_READ, drawn)
+    groups = _groups(services, key)[:PANELS]
+    drawn = [figures.trajectory(group, losses) for group in groups]
+    yield TrajectoryView(f"{HOW_TO_READ} {_methods(groups)}", drawn)
+
+
+def _methods(groups: Sequence[dict]) -> str:
+    """How the projections of these groups are read; of few points another than was asked for."""
+    return " ".join(figures.METHOD_READING[method] for method in dict.fromkeys(group["method"] for group in groups))
 
 
 def _groups(services: Services, key: tuple) -> list[dict]:

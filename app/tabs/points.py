@@ -53,7 +53,14 @@ def build(services: Services, run: gr.Dropdown, tab: gr.Tab, view_tab: gr.Tab) -
             precision=0,
             elem_id="ab-neighbours",
         )
-        seed = gr.Number(0, label="Seed", precision=0, minimum=0, elem_id="ab-seed")
+        seed = gr.Number(
+            0,
+            label="Seed",
+            info="UMAP's. PCA and t-SNE draw nothing at random.",
+            precision=0,
+            minimum=0,
+            elem_id="ab-seed",
+        )
     with gr.Row():
         panels = [plot_panel(f"ab-{i}", "A and heads as points") for i in range(actions.PANELS)]
     caption = sentence("", elem_id="ab-caption")

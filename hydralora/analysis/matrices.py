@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_limits
 
 from hydralora.analysis.weights import Weights
 from hydralora.errors import ModelError
-from hydralora.projection import MIN_POINTS, Method, effective_method, project
+from hydralora.projection import MIN_POINTS, Method, effective_method, project, used_neighbours
 from hydralora.tuner.model import block_index
 
 Kind = Literal["A", "head", "product"]
@@ -140,18 +140,23 @@ def cosines(inner: np.ndarray) -> list[list[float | None]]:
 def project_matrices(
     found: Sequence[Matrix], method: Method = "pca", dims: int = 2, seed: int = 0, neighbours: int | None = None
 ) -> list[dict[str, Any]]:
-    """A group of points per matrix shape: {shape, method, seed, neighbours, points: [{run, module, layer, kind, head,
-    x, y}], cosines}.
+    """A group of points per matrix shape: {shape, method, seed, neighbours, explained, points: [{run, module, layer,
+    kind, head, x, y}], cosines}.
 
     Matrices of unlike shape have no distances to each other, so each shape is projected on its own. A group of fewer
     than 5 points is always projected by PCA, and says so in `method`; only such a group has `cosines`, (points,
     points), which show it better; elsewhere they are None.
+
+    `seed` and `neighbours` are those that had an effect: PCA has neither, t-SNE no seed. `explained`, PCA's alone, is
+    the share of the variance that is drawn; None where all matrices are the same.
     """
     groups = []
     for shape in sorted({matrix.shape for matrix in found}):
         members = [matrix for matrix in found if matrix.shape == shape]
         inner = gram(members)
-        points = project(coordinates(inner), method, dims, seed, neighbours)
+        places = coordinates(inner)
+        points = project(places, method, dims, seed, neighbours)
+        used = effective_method(method, len(members))
         rows = [
             member.describe() | dict(zip("xyz", map(float, point), strict=False))
             for member, point in zip(members, points, strict=True)
@@ -159,11 +164,18 @@ def project_matrices(
         groups.append(
             {
                 "shape": list(shape),
-                "method": effective_method(method, len(members)),
-                "seed": seed,
-                "neighbours": neighbours,
+                "method": used,
+                "seed": seed if used == "umap" else None,
+                "neighbours": used_neighbours(method, len(members), neighbours) or None,
+                "explained": _explained(points, places) if used == "pca" else None,
                 "points": rows,
                 "cosines": cosines(inner) if len(members) < MIN_POINTS else None,
             }
         )
     return groups
+
+
+def _explained(points: np.ndarray, places: np.ndarray) -> float | None:
+    """The share of the variance of `places` that is left in `points`, both around their means."""
+    whole = places.var(0).sum()
+    return float(points.var(0).sum() / whole) if whole > 0 else None

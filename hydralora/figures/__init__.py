@@ -4,7 +4,6 @@ from hydralora.figures.base import METHOD_NAMES
 from hydralora.figures.curves import group_losses, head_load, loss, losses, training_curves
 from hydralora.figures.gates import component_by_head, gate_bars, gate_heatmap
 from hydralora.figures.matrices import (
-    HOW_TO_READ,
     MEASURES,
     MatrixColour,
     Measure,
@@ -15,6 +14,7 @@ from hydralora.figures.matrices import (
     singular_values,
 )
 from hydralora.figures.pages import write_page, write_replay
+from hydralora.figures.projected import METHOD_READING, how_drawn, how_to_read
 from hydralora.figures.rows import (
     ColourBy,
     component_number,
@@ -28,9 +28,9 @@ from hydralora.figures.rows import (
 from hydralora.figures.trajectory import trajectory
 
 __all__ = [
-    "HOW_TO_READ",
     "MEASURES",
     "METHOD_NAMES",
+    "METHOD_READING",
     "ColourBy",
     "MatrixColour",
     "Measure",
@@ -44,6 +44,8 @@ __all__ = [
     "group_losses",
     "head_load",
     "head_measures",
+    "how_drawn",
+    "how_to_read",
     "loss",
     "losses",
     "neighbour_distances",

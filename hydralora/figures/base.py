@@ -8,13 +8,24 @@ import plotly.graph_objects as go
 METHOD_NAMES = {"pca": "PCA", "tsne": "t-SNE", "umap": "UMAP"}
 CURVE_POINTS = 2000  # of all traces of a figure together
 MARGIN = {"l": 56, "r": 16, "t": 40, "b": 48}
+TWO_LINES = 68  # pixels that a title and a subtitle take
+AT_THE_TOP = {"y": 1, "yref": "container", "yanchor": "top", "pad": {"t": 12}}
 LABEL = 32  # characters
 
 
 def short(text: str) -> str:
     """A label that leaves room for the picture, and in which Plotly finds no HTML."""
-    cut = text if len(text) <= LABEL else text[: LABEL - 1] + "…"
-    return cut.replace("&", "&amp;").replace("<", "&lt;")
+    return escaped(text if len(text) <= LABEL else text[: LABEL - 1] + "…")
+
+
+def short_end(text: str) -> str:
+    """The same of a name whose end tells it from others."""
+    return escaped(text if len(text) <= LABEL else "…" + text[1 - LABEL :])
+
+
+def escaped(text: str) -> str:
+    """A text in which Plotly finds no HTML."""
+    return text.replace("&", "&amp;").replace("<", "&lt;")
 
 
 def thinned(*traces: Sequence[Any]) -> list[Sequence[Any]]:
@@ -40,18 +51,21 @@ def _evenly(points: Sequence[Any], most: int) -> Sequence[Any]:
 
 
 def figure_json(traces: Sequence[Any], frames: Sequence[Any] = (), **layout: Any) -> str:
-    """A figure as JSON; `frames` are for one that plays."""
+    """A figure as JSON; `frames` are for one that plays, a `subtitle` is a second, smaller line under the title."""
     defaults: dict[str, Any] = {
         "margin": MARGIN,
         "height": 320,
         "legend": {"orientation": "h", "yref": "container", "y": 0.01, "yanchor": "bottom"},
         "template": None,
     }
-    title = layout.pop("title", "")
+    title: dict[str, Any] = {"text": layout.pop("title", ""), "font": {"size": 15}, "x": 0.02}
+    if subtitle := layout.pop("subtitle", ""):
+        title |= AT_THE_TOP | {"subtitle": {"text": subtitle, "font": {"size": 12}}}
+        defaults["margin"] = MARGIN | {"t": TWO_LINES}
     return str(
         go.Figure(
             list(traces),
-            layout=defaults | {"title": {"text": title, "font": {"size": 15}, "x": 0.02}} | layout,
+            layout=defaults | {"title": title} | layout,
             frames=list(frames),
         ).to_json()
     )

@@ -6,8 +6,9 @@ from typing import Any, Literal, get_args
 import plotly.graph_objects as go
 
 from hydralora.errors import ConfigError
-from hydralora.figures.base import METHOD_NAMES, figure_json, short
+from hydralora.figures.base import escaped, figure_json, short, short_end
 from hydralora.figures.palette import A_COLOUR, A_MARK, NEUTRAL, head_colour, head_mark, head_name
+from hydralora.figures.projected import how_drawn
 
 MatrixColour = Literal["head", "kind", "layer", "module", "run", "step"]
 Measure = Literal["similarity", "norm", "effective_rank", "moved"]
@@ -18,10 +19,6 @@ MEASURES: dict[Measure, str] = {
     "effective_rank": "effective rank",
     "moved": "distance from the start",
 }
-HOW_TO_READ = (
-    "Each point is one matrix, all its numbers projected to a few. Near points are alike; the axes, and gaps between "
-    "far groups, mean nothing. Matrices of unlike shape can't be compared, so each shape has a picture of its own."
-)
 SYMBOLS_3D = ("circle", "square", "diamond", "cross", "circle-open", "square-open", "diamond-open", "x")  # all it has
 
 
@@ -30,12 +27,13 @@ def matrices(group: dict[str, Any], colour_by: MatrixColour, first_id: int = 0) 
     points = group["points"]
     solid = bool(points) and "z" in points[0]
     places = {id(point): first_id + i for i, point in enumerate(points)}
+    several = len({point["run"] for point in points}) > 1
     traces = []
     for name, members, style in _traces(points, colour_by):
         axes = {axis: [point[axis] for point in members] for axis in ("xyz" if solid else "xy")}
         shared = {
             "customdata": [places[id(point)] for point in members],
-            "text": [describe_matrix(point) for point in members],
+            "text": [describe_matrix(point, escaped(str(point["run"])) if several else "") for point in members],
             "hovertemplate": "%{text}<extra></extra>",
             "mode": "markers",
             "name": short(name),
@@ -50,10 +48,11 @@ def matrices(group: dict[str, Any], colour_by: MatrixColour, first_id: int = 0) 
     hidden = {"showticklabels": False, "title": {"text": ""}}
     return figure_json(
         traces,
-        title=f"{len(points)} matrices of {rows} x {columns} ({METHOD_NAMES[group['method']]})",
+        title=f"{len(points)} matrices of {rows} x {columns}",
+        subtitle=how_drawn(group),
         dragmode="turntable" if solid else "lasso",
-        height=460,
-        meta={"axes": f"{group['shape']} {group['method']} {solid}", "points": str(group["shape"])},
+        height=488,
+        meta={"axes": f"{group['shape']} {group['method']} {solid}", "points": f"{group['shape']} {first_id}"},
         **(
             {"scene": dict.fromkeys(("xaxis", "yaxis", "zaxis"), hidden)}
             if solid
@@ -75,30 +74,34 @@ def group_figure(group: dict[str, Any], colour_by: MatrixColour, first_id: int =
     if group["cosines"] is None:
         return matrices(group, colour_by, first_id)
     rows, columns = group["shape"]
-    names = [describe_matrix(point) for point in group["points"]]
+    several = len({point["run"] for point in group["points"]}) > 1
+    names = [describe_matrix(point, str(point["run"]) if several else "") for point in group["points"]]
     return cosine_matrix(names, group["cosines"], f"Cosines of {len(names)} matrices of {rows} x {columns}")
 
 
-def describe_matrix(point: dict[str, Any]) -> str:
-    """In words: its module, and which one of it; its step where it is from a snapshot."""
+def describe_matrix(point: dict[str, Any], run: str = "") -> str:
+    """In words: its module, and which one of it; its step where it is from a snapshot; its run where one is named."""
     which = {"A": "A", "product": "B·A"}.get(point["kind"], "B")
     head = "" if point["head"] is None else f" of {head_name(point['head'])}"
     step = f", step {point['step']}" if point.get("step") is not None else ""
-    return f"{point['module']}, {which}{head}{step}"
+    return f"{point['module']}, {which}{head}{step}{', ' + run if run else ''}"
 
 
 def cosine_matrix(names: Sequence[str], values: Sequence[Sequence[float | None]], title: str) -> str:
     """Cosines of a few matrices with each other; empty where one is all zero."""
+    labels = _labels(names)
     return figure_json(
         [
             go.Heatmap(
                 z=values,
-                x=[short(name) for name in names],
-                y=[short(name) for name in names],
+                x=labels,
+                y=labels,
                 zmin=-1,
                 zmax=1,
                 colorscale="RdBu",
                 texttemplate="%{z:.2f}",
+                hovertext=[[f"{escaped(one)}<br>{escaped(other)}" for other in names] for one in names],
+                hovertemplate="%{hovertext}<br>cosine %{z:.3f}<extra></extra>",
                 colorbar={"title": {"text": "cosine"}, "thickness": 12},
             )
         ],
@@ -107,6 +110,12 @@ def cosine_matrix(names: Sequence[str], values: Sequence[Sequence[float | None]]
         xaxis={"automargin": True, "type": "category"},
         yaxis={"automargin": True, "type": "category", "autorange": "reversed"},
     )
+
+
+def _labels(names: Sequence[str]) -> list[str]:
+    """Short, and each once: of two with one label Plotly draws a single row."""
+    cut = [short_end(name) for name in names]
+    return [f"{i}: {label}" if cut.count(label) > 1 else label for i, label in enumerate(cut, 1)]
 
 
 def singular_values(values: Sequence[float], effective_rank: float, title: str) -> str:
@@ -120,7 +129,7 @@ def singular_values(values: Sequence[float], effective_rank: float, title: str) 
                 hovertemplate="%{y:.4g}<extra></extra>",
             )
         ],
-        title=f"Singular values of {short(title)}",
+        title=f"Singular values of {short_end(title)}",
         height=240,
         xaxis={"title": {"text": f"effective rank {effective_rank:.2f} of {len(values)}"}, "dtick": 1},
         yaxis={"rangemode": "tozero"},

@@ -6,8 +6,9 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from hydralora.figures.base import METHOD_NAMES, figure_json
+from hydralora.figures.base import figure_json
 from hydralora.figures.palette import A_COLOUR, A_MARK, head_colour, head_mark, head_name
+from hydralora.figures.projected import how_drawn
 
 FRAME_MILLISECONDS = 600
 PICTURE = (0.36, 1.0)  # shares of the height
@@ -48,14 +49,15 @@ def trajectory(group: dict[str, Any], losses: Sequence[tuple[int, float]]) -> st
             )
             for step in steps
         ],
-        title=f"{rows} x {columns} ({METHOD_NAMES[group['method']]}), from step {steps[0]} to {steps[-1]}",
-        height=560,
+        title=f"{rows} x {columns}, from step {steps[0]} to {steps[-1]}",
+        subtitle=how_drawn(group),
+        height=576,
         xaxis={"showticklabels": False, "range": _range(group["points"], "x"), "domain": [0, 1]},
         yaxis={"showticklabels": False, "range": _range(group["points"], "y"), "domain": list(PICTURE)},
         xaxis2={"title": {"text": "step"}, "anchor": "y2", "domain": [0, 1]},
         yaxis2={"title": {"text": "loss"}, "anchor": "x2", "domain": list(LOSS), "rangemode": "tozero"},
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 1, "xanchor": "right"},
-        margin={"l": 56, "r": 16, "t": 88, "b": 96},
+        margin={"l": 56, "r": 16, "t": 104, "b": 96},
         updatemenus=[_play()],
         sliders=[_slider(steps)],
     )

@@ -2,17 +2,22 @@
 
 import json
 import re
+import shutil
 import time
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from app.actions import head_use, heads, points, trajectory
 from app.actions.points import Wanted
 from app.services import Services
 from hydralora.analysis import read_weights
 from hydralora.errors import ConfigError
+from hydralora.files import ADAPTER_WEIGHTS
+from hydralora.runs import Run
 from tests.conftest import FinishedRun
 
 MATRICES = 2 * 3 * (1 + 3)  # 2 layers, 3 modules, A and 3 heads
@@ -55,9 +60,9 @@ def test_what_takes_long_shows_pca_first(
     views = list(points.view(services, Wanted((finished.run.id,), method="tsne", seed=3), "head"))
     assert "is being computed" in views[0].sentence
     assert views[0].figures
-    assert "(PCA)" in views[0].figures[0]
+    assert "PCA, " in views[0].figures[0]
     assert views[-1].figures
-    assert "(t-SNE)" in views[-1].figures[0]
+    assert "t-SNE, perplexity" in views[-1].figures[0]
 
 
 def test_a_point_is_looked_into(services: Services, finished: FinishedRun) -> None:
@@ -88,10 +93,31 @@ def test_by_step_the_matrices_are_drawn_as_they_learnt(services: Services, finis
     assert begun.sentence.startswith(rows[steps.index(0)][1])
 
 
-def test_runs_are_drawn_together(services: Services, finished: FinishedRun) -> None:
-    traces = drawn(last(points.view(services, Wanted((finished.run.id, finished.run.id)), "run")))
-    assert {trace["name"] for trace in traces} == {finished.run.id}
-    assert sum(len(trace["customdata"]) for trace in traces) == MATRICES  # the same run counts once
+@pytest.fixture
+def other_run(services: Services, finished: FinishedRun) -> Iterator[Run]:
+    """The finished run under another id, with other matrices."""
+    with services.store.place() as other:
+        shutil.copytree(finished.run.folder, other.folder, dirs_exist_ok=True)
+        file = other.adapter / ADAPTER_WEIGHTS
+        save_file({name: 2 * weight for name, weight in load_file(file).items()}, file)
+    run = services.store.get(other.id)
+    run.update(id=run.id, adapter_hash="another")
+    yield run
+    shutil.rmtree(run.folder)
+
+
+def test_runs_are_drawn_together(services: Services, finished: FinishedRun, other_run: Run) -> None:
+    runs = finished.run.id, other_run.id
+    wanted = Wanted((*runs, finished.run.id))  # a run that is named twice counts once
+    traces = drawn(last(points.view(services, wanted, "run")))
+    assert {trace["name"] for trace in traces} == set(runs)
+    rows = points.rows(services, wanted, range(2 * MATRICES))
+    assert Counter(row[0] for row in rows) == dict.fromkeys(runs, MATRICES)
+    texts = {i: text for trace in traces for i, text in zip(trace["customdata"], trace["text"], strict=True)}
+    for i, row in enumerate(rows):
+        assert texts[i] == f"{row[1]}, {row[0]}"
+    place = next(i for i, row in enumerate(rows) if row[0] == other_run.id)
+    assert points.look_into(services, wanted, place).sentence.startswith(texts[place])
 
 
 @pytest.mark.parametrize("measure", ["similarity", "norm", "effective_rank", "moved"])
@@ -109,8 +135,11 @@ def test_a_trajectory_has_a_frame_for_every_snapshot(services: Services, finishe
     figure = json.loads(view.figures[0])
     assert [frame["name"] for frame in figure["frames"]] == [str(step) for step in range(11)]
     assert len(figure["layout"]["sliders"][0]["steps"]) == 11
-    whole = last(trajectory.view(services, finished.run.id, trajectory.modules(services, finished.run.id)[-1], "pca"))
+    assert "PCA's axes are" in view.sentence
+    assert "mean nothing" not in view.sentence
+    whole = last(trajectory.view(services, finished.run.id, trajectory.modules(services, finished.run.id)[-1], "tsne"))
     assert whole.figures
+    assert "gaps between far groups mean nothing" in whole.sentence
 
 
 def test_a_run_without_snapshots_says_how_to_get_some(services: Services, finished: FinishedRun) -> None:

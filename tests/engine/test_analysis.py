@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from sklearn.decomposition import PCA
 from sklearn.metrics import pairwise_distances
 
 from hydralora import ConfigError, ModelError, steer_gates
@@ -27,7 +28,7 @@ from hydralora.analysis import (
     spectrum,
 )
 from hydralora.analysis.matrices import coordinates
-from hydralora.projection import project
+from hydralora.projection import project, used_neighbours
 from hydralora.tuner.model import block_index, hydra_layers
 from tests.tiny_model import adapt, shake, tiny_llama
 
@@ -75,6 +76,40 @@ def test_a_projection_is_deterministic(method: Any, dims: int) -> None:
     assert first.shape == (12, dims)
     assert np.isfinite(first).all()
     assert np.array_equal(first, again)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_seed_changes_umap_alone(method: Any) -> None:
+    vectors = np.random.default_rng(0).normal(size=(40, 30))
+    first, other = (project(vectors, method, seed=seed) for seed in (0, 1))
+    assert np.array_equal(first, other) == (method != "umap")
+
+
+@pytest.mark.parametrize(
+    ("method", "points", "neighbours", "used"),
+    [
+        ("tsne", 10, None, 3),
+        ("tsne", 1000, None, 30),
+        ("tsne", 1000, 50, 50),
+        ("umap", 10, 50, 9),
+        ("umap", 99, None, 15),
+        ("pca", 99, 5, 0),
+        ("umap", 4, 5, 0),
+    ],
+)
+def test_of_few_points_fewer_are_neighbours(method: Any, points: int, neighbours: int | None, used: int) -> None:
+    assert used_neighbours(method, points, neighbours) == used
+
+
+def test_a_group_tells_what_it_depends_on(model: Any) -> None:
+    found = matrices(model_weights(model))
+    for group in project_matrices(found, "tsne", seed=3, neighbours=50):
+        assert (group["seed"], group["explained"]) == (None, None)
+        assert group["neighbours"] == (len(group["points"]) - 1) / 3
+    for group in project_matrices(found, "pca", seed=3, neighbours=50):
+        assert (group["seed"], group["neighbours"]) == (None, None)
+        vectors = np.stack([one.vector for one in found if list(one.shape) == group["shape"]])
+        assert group["explained"] == pytest.approx(PCA(2).fit(vectors).explained_variance_ratio_.sum(), abs=1e-5)
 
 
 @pytest.mark.parametrize("method", METHODS)
