@@ -144,7 +144,10 @@ def adapter_weights(services: Services, run_id: str) -> Weights:
 def _steps(services: Services, run_id: str) -> list[int | None]:
     """A few of the steps at which a run kept its matrices, and None for the adapter itself; that one alone without
     any."""
-    kept = list(saved_snapshots(services.run(run_id).snapshots))[:-1]  # the last is the adapter
+    run = services.run(run_id)
+    state, kept = run.state(), list(saved_snapshots(run.snapshots))
+    if kept and state["state"] == "finished" and kept[-1] == state["step"]:  # else the adapter is of another step
+        del kept[-1]
     every = max(1, -(-len(kept) // (STEPS_SHOWN - 1)))
     return [*kept[::every], None]
 

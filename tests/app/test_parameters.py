@@ -18,6 +18,7 @@ from hydralora.analysis import read_weights
 from hydralora.errors import ConfigError
 from hydralora.files import ADAPTER_WEIGHTS
 from hydralora.runs import Run
+from hydralora.snapshots import saved_snapshots
 from tests.conftest import FinishedRun
 
 MATRICES = 2 * 3 * (1 + 3)  # 2 layers, 3 modules, A and 3 heads
@@ -118,6 +119,22 @@ def test_runs_are_drawn_together(services: Services, finished: FinishedRun, othe
         assert texts[i] == f"{row[1]}, {row[0]}"
     place = next(i for i, row in enumerate(rows) if row[0] == other_run.id)
     assert points.look_into(services, wanted, place).sentence.startswith(texts[place])
+
+
+def test_a_stopped_runs_last_snapshot_is_not_its_adapter(services: Services, other_run: Run) -> None:
+    for step, file in saved_snapshots(other_run.snapshots).items():
+        if step > 3:
+            (other_run.snapshots / file).unlink()
+    wanted = Wanted((other_run.id,), steps=True)
+
+    def steps() -> Counter:
+        found = points.rows(services, wanted, range(5 * MATRICES))
+        return Counter(None if (step := re.search(r"step (\d+)", row[1])) is None else int(step[1]) for row in found)
+
+    other_run.update(state="stopped", step=5)
+    assert steps() == dict.fromkeys([0, 1, 2, 3, None], MATRICES)
+    other_run.update(state="finished", step=3, adapter_hash="of its last step")
+    assert steps() == dict.fromkeys([0, 1, 2, None], MATRICES)
 
 
 @pytest.mark.parametrize("measure", ["similarity", "norm", "effective_rank", "moved"])
