@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from app.actions.background import in_background
-from app.actions.points import adapter_weights, missing
+from app.actions.points import adapter_weights, left_out, missing, shape_names, shown
 from app.processes import in_process
 from app.services import Services
 from hydralora import figures
@@ -27,7 +27,6 @@ from hydralora.projection import Method
 from hydralora.runs import ACTIVE, Run
 
 COLUMNS = ["what", "shape", "apart by", "silhouette", "95 % by chance", "apart", "mean cosine"]
-PANELS = 3
 APART = {True: "yes", False: "no", None: "can't tell"}
 CLAIM = (
     "The paper's figure 3: train a LoRA on each component alone; their A's are said to learn the same, their B's to "
@@ -47,6 +46,8 @@ class BreakdownView:
         signature: equal for equal views.
         ready: whether it can be started.
         working: whether its runs are at work, so that it is worth looking again.
+        caption: how the figures are read.
+        shapes: the names of all shapes; `drawn` of those that are drawn.
     """
 
     signature: tuple
@@ -55,6 +56,9 @@ class BreakdownView:
     working: bool = False
     rows: list[list[Any]] = field(default_factory=list)
     figures: list[str] = field(default_factory=list)
+    caption: str = ""
+    shapes: list[str] = field(default_factory=list)
+    drawn: list[str] = field(default_factory=list)
 
 
 def start(services: Services, run_id: str, steps: int = STEPS) -> None:
@@ -66,7 +70,7 @@ def start(services: Services, run_id: str, steps: int = STEPS) -> None:
     start_breakdown(services.jobs, services.run(run_id), steps)
 
 
-def view(services: Services, run_id: str | None, method: Method) -> Iterator[BreakdownView]:
+def view(services: Services, run_id: str | None, method: Method, shapes: Sequence[str] = ()) -> Iterator[BreakdownView]:
     """How far the LoRAs of the run's newest breakdown are; when all have ended, the comparison.
 
     Raises:
@@ -91,12 +95,12 @@ def view(services: Services, run_id: str | None, method: Method) -> Iterator[Bre
         sentence = _how_far(len(runs), len(done), states, run)
         yield BreakdownView((run_id, told, steps), sentence, not working, working)
         return
-    key = ("breakdown", run_id, tuple(one.id for one in done), method)
-    if not services.remembers(key):
+    key = ("breakdown", run_id, tuple(one.id for one in done), method, tuple(shapes))
+    if not services.remembers(_places(key)):
         yield BreakdownView((*key, "computing"), "All are trained; their matrices are being compared.", working=True)
-        for _ in in_background(lambda on_progress: _drawn(services, run, done, method, steps, key)):
+        for _ in in_background(lambda on_progress: _drawn(services, run, done, steps, key)):
             pass
-    yield _drawn(services, run, done, method, steps, key)
+    yield _drawn(services, run, done, steps, key)
 
 
 def _how_far(count: int, done: int, states: Sequence[dict[str, Any]], run: Run) -> str:
@@ -111,18 +115,33 @@ def _how_far(count: int, done: int, states: Sequence[dict[str, Any]], run: Run) 
     return f"{done} of {count} LoRAs are trained{', one is at ' + now[0] if now else ''}. They are in Runs too."
 
 
-def _drawn(services: Services, run: Run, runs: Sequence[Run], method: Method, steps: int, key: tuple) -> BreakdownView:
+def _drawn(services: Services, run: Run, runs: Sequence[Run], steps: int, key: tuple) -> BreakdownView:
+    *_, method, shapes = key
+
     def compute() -> BreakdownView:
         found = _compared(services, run, runs)
         own = _own_heads(services, run)
-        groups = project_matrices(found.members, method)[:PANELS]
-        places = [sum(len(group["points"]) for group in groups[:i]) for i in range(len(groups))]
-        drawn = [figures.group_figure(group, "run", first) for group, first in zip(groups, places, strict=True)]
-        rows = [*_rows(found.parts, "component"), *_rows(own, "head")]
         told = [f"After {steps} steps of each.", found.reading(), heads_reading(own, run.recipe()), TESTED]
-        return BreakdownView(key, " ".join(filter(None, told)), ready=True, rows=rows, figures=drawn)
+        groups = services.remember(_places(key), lambda: project_matrices(found.members, method))
+        chosen = shown(groups, shapes)
+        places = [sum(len(group["points"]) for group in chosen[:i]) for i in range(len(chosen))]
+        return BreakdownView(
+            key,
+            " ".join(filter(None, told)),
+            ready=True,
+            rows=[*_rows(found.parts, "component"), *_rows(own, "head")],
+            figures=[figures.group_figure(group, "run", first) for group, first in zip(chosen, places, strict=True)],
+            caption=figures.how_to_read(chosen) + left_out(groups, chosen),
+            shapes=shape_names(groups),
+            drawn=shape_names(chosen),
+        )
 
     return services.remember(key, compute)
+
+
+def _places(key: tuple) -> tuple:
+    """Of the points, which don't depend on the shapes that are drawn of them."""
+    return (*key[:-1], "points")
 
 
 def _compared(services: Services, run: Run, runs: Sequence[Run]) -> Breakdown:

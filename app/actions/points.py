@@ -1,7 +1,7 @@
 """The Points view of Parameters: A's and heads of a run, or of several, as points; one of them looked into."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from app.actions.background import Done, in_background
@@ -23,7 +23,7 @@ from hydralora.projection import Method
 from hydralora.snapshots import saved_snapshots
 
 COLUMNS = ["run", "matrix", "layer", "kind", "head", "x", "y", "z"]
-PANELS = 3  # more shapes than this are named, not drawn
+PANELS = 3  # shapes that are drawn at once; of more a person chooses
 AT_ONCE = {"pca"}  # what takes less than a second
 TOLD = 5  # looks between two tellings of how long it has taken
 STEPS_SHOWN = 5
@@ -33,7 +33,7 @@ SIBLINGS = 12  # heads whose cosines are written into their squares
 @dataclass(frozen=True)
 class Wanted:
     """What is drawn: runs, each A and head or their products, with `steps` as they were while they learnt, and how they
-    are projected."""
+    are projected; `shapes` are those that are drawn, by name, where there are more than `PANELS`."""
 
     runs: tuple[str, ...]
     products: bool = False
@@ -42,14 +42,21 @@ class Wanted:
     neighbours: int | None = None
     seed: int = 0
     steps: bool = False
+    shapes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class PointsView:
-    """What the page shows; figures None leaves those that are there."""
+    """What the page shows; figures None leaves those that are there.
+
+    Attributes:
+        shapes: the names of all shapes; `drawn` of those that are drawn.
+    """
 
     sentence: str
     figures: list[str] | None
+    shapes: list[str] = field(default_factory=list)
+    drawn: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -86,12 +93,13 @@ def view(services: Services, wanted: Wanted, colour_by: figures.MatrixColour) ->
         return
     wanted = _drawable(services, wanted)
     if (wanted.steps or wanted.method not in AT_ONCE) and not services.remembers(_key(services, wanted)):
-        first = _view(services, Wanted(wanted.runs, wanted.products, "pca", wanted.dims), colour_by)
+        quick = Wanted(wanted.runs, wanted.products, "pca", wanted.dims, shapes=wanted.shapes)
+        first = _view(services, quick, colour_by)
         name, drawn = figures.METHOD_NAMES[wanted.method], first.figures
         for ticks, step in enumerate(in_background(lambda on_progress: _groups(services, wanted))):
             if not isinstance(step, Done) and ticks % TOLD == 0:
                 told = f"{name} is being computed ({ticks * EVERY:.0f} s); meanwhile this is PCA."
-                yield PointsView(told, drawn)
+                yield PointsView(told, drawn, first.shapes, first.drawn)
                 drawn = None
     yield _view(services, wanted, colour_by)
 
@@ -100,7 +108,7 @@ def rows(services: Services, wanted: Wanted, ids: Sequence[int]) -> list[list[An
     """The table rows of selected points."""
     if not wanted.runs or missing(services, wanted.runs[0]):
         return []
-    points = _points(_groups(services, _drawable(services, wanted)))
+    points = _points(services, _drawable(services, wanted))
     return [
         [
             point["run"],
@@ -117,7 +125,7 @@ def rows(services: Services, wanted: Wanted, ids: Sequence[int]) -> list[list[An
 def look_into(services: Services, wanted: Wanted, place: int) -> MatrixView:
     """The matrix behind a point."""
     wanted = _drawable(services, wanted)
-    points = _points(_groups(services, wanted))
+    points = _points(services, wanted)
     if not 0 <= place < len(points):
         return MatrixView("")
     point = points[place]
@@ -139,6 +147,23 @@ def adapter_weights(services: Services, run_id: str) -> Weights:
     """A's and heads of a run's adapter, read once for all sessions."""
     run = services.run(run_id)
     return services.remember(("weights", run_id, run.state()["adapter_hash"]), lambda: read_weights(run.adapter))
+
+
+def shape_names(groups: Sequence[dict[str, Any]]) -> list[str]:
+    """What a person calls the groups of `project_matrices`."""
+    return ["{} x {}".format(*group["shape"]) for group in groups]
+
+
+def shown(groups: Sequence[dict[str, Any]], shapes: Sequence[str]) -> list[dict[str, Any]]:
+    """Those that are drawn: of the chosen shapes, else the first ones."""
+    chosen = [group for group, name in zip(groups, shape_names(groups), strict=True) if name in shapes]
+    return (chosen or list(groups))[:PANELS]
+
+
+def left_out(groups: Sequence[dict[str, Any]], drawn: Sequence[dict[str, Any]]) -> str:
+    """Which shapes are not drawn, and how to see them; "" where all are."""
+    names = [name for name in shape_names(groups) if name not in shape_names(drawn)]
+    return f" Not drawn: {', '.join(names)}. Choose up to {PANELS} of all shapes under Shapes." if names else ""
 
 
 def _steps(services: Services, run_id: str) -> list[int | None]:
@@ -167,12 +192,13 @@ def _siblings(family: Sequence[Matrix]) -> str:
 
 def _view(services: Services, wanted: Wanted, colour_by: figures.MatrixColour) -> PointsView:
     groups = _groups(services, wanted)
+    chosen = shown(groups, wanted.shapes)
     drawn, first = [], 0
-    for group in groups[:PANELS]:
+    for group in chosen:
         drawn.append(figures.group_figure(group, colour_by, first))
         first += len(group["points"])
-    left_out = f" {len(groups) - PANELS} more shapes are not drawn." if len(groups) > PANELS else ""
-    return PointsView(figures.how_to_read(groups[:PANELS]) + left_out, drawn)
+    caption = figures.how_to_read(chosen) + left_out(groups, chosen)
+    return PointsView(caption, drawn, shape_names(groups), shape_names(chosen))
 
 
 def _drawable(services: Services, wanted: Wanted) -> Wanted:
@@ -181,13 +207,14 @@ def _drawable(services: Services, wanted: Wanted) -> Wanted:
     return replace(wanted, runs=runs)
 
 
-def _points(groups: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Of the groups that are drawn, in the order of the figures' ids."""
-    return [point for group in groups[:PANELS] for point in group["points"]]
+def _points(services: Services, wanted: Wanted) -> list[dict[str, Any]]:
+    """Of the shapes that are drawn, in the order of the figures' ids."""
+    return [point for group in shown(_groups(services, wanted), wanted.shapes) for point in group["points"]]
 
 
 def _key(services: Services, wanted: Wanted) -> tuple:
-    return "points", wanted, tuple(services.run(run_id).state()["adapter_hash"] for run_id in wanted.runs)
+    adapters = tuple(services.run(run_id).state()["adapter_hash"] for run_id in wanted.runs)
+    return "points", replace(wanted, shapes=()), adapters
 
 
 def _groups(services: Services, wanted: Wanted) -> list[dict[str, Any]]:

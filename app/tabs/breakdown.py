@@ -5,9 +5,11 @@ from collections.abc import Iterator
 import gradio as gr
 
 from app.actions import breakdown as actions
+from app.actions.points import PANELS
 from app.components.plot import plot_panel
 from app.services import Services
 from app.tabs.messages import LATEST, QUIET, say, sentence, shown, shown_stream
+from app.tabs.shapes import shapes_choice, shapes_update
 from hydralora.breakdown import STEPS
 from hydralora.errors import HydraError
 from hydralora.figures import METHOD_NAMES
@@ -31,19 +33,23 @@ def build(services: Services, run: gr.Dropdown, view_tab: gr.Tab) -> None:
             elem_id="breakdown-method",
             min_width=220,
         )
+        shapes = shapes_choice("breakdown-shapes")
     told = sentence(actions.CLAIM, elem_id="breakdown-sentence")
     table = gr.Dataframe(
         headers=actions.COLUMNS, interactive=False, visible=False, elem_id="breakdown-table", label="Separation"
     )
     with gr.Row():
         drawn = "A's and B's of a LoRA for each component"
-        panels = [plot_panel(f"breakdown-{i}", drawn) for i in range(actions.PANELS)]
+        panels = [plot_panel(f"breakdown-{i}", drawn) for i in range(PANELS)]
+    caption = sentence("", elem_id="breakdown-caption")
     seen, again = gr.State(()), gr.Timer(LOOK_SECONDS, active=False)
 
     @shown_stream
-    def show(request: gr.Request, run_id: str | None, method: Method, before: tuple) -> Iterator[tuple]:
+    def show(
+        request: gr.Request, run_id: str | None, method: Method, shapes: list[str] | None, before: tuple
+    ) -> Iterator[tuple]:
         is_newest = services.newest(request.session_hash or "", "breakdown")
-        for view in _told(actions.view(services, run_id, method)):
+        for view in _told(actions.view(services, run_id, method, shapes or ())):
             if not is_newest():
                 return
             if view.signature == tuple(before):
@@ -55,6 +61,8 @@ def build(services: Services, run: gr.Dropdown, view_tab: gr.Tab) -> None:
                 gr.update(interactive=view.ready),
                 gr.update(active=view.working),
                 gr.update(value=view.rows, visible=bool(view.rows)),
+                gr.update(value=say(view.caption)),
+                shapes_update(view.shapes, view.drawn),
                 *(gr.update(value=figure, visible=bool(figure)) for figure in figures),
             )
 
@@ -64,9 +72,10 @@ def build(services: Services, run: gr.Dropdown, view_tab: gr.Tab) -> None:
             actions.start(services, run_id, int(steps or STEPS))
         return gr.update(active=True), ()
 
-    outputs = [seen, told, start, again, table, *panels]
+    outputs = [seen, told, start, again, table, caption, shapes, *panels]
     start.click(begin, [run, steps], [again, seen], **QUIET)
-    gr.on([view_tab.select, run.change, method.change, again.tick], show, [run, method, seen], outputs, **LATEST)
+    asked = [view_tab.select, run.change, method.change, shapes.change, again.tick]
+    gr.on(asked, show, [run, method, shapes, seen], outputs, **LATEST)
 
 
 def _told(views: Iterator[actions.BreakdownView]) -> Iterator[actions.BreakdownView]:

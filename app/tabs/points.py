@@ -12,6 +12,7 @@ from app.components.plot import plot_panel, selected_ids
 from app.services import Services
 from app.tabs.head_use import behind_a_head, seen_behind
 from app.tabs.messages import LATEST, QUIET, say, sentence, shown, shown_stream
+from app.tabs.shapes import shapes_choice, shapes_update
 from hydralora.figures import METHOD_NAMES, MatrixColour
 from hydralora.projection import NEIGHBOURS, Method
 
@@ -61,6 +62,7 @@ def build(services: Services, run: gr.Dropdown, tab: gr.Tab, view_tab: gr.Tab) -
             minimum=0,
             elem_id="ab-seed",
         )
+    shapes = shapes_choice("ab-shapes")
     with gr.Row():
         panels = [plot_panel(f"ab-{i}", "A and heads as points") for i in range(actions.PANELS)]
     caption = sentence("", elem_id="ab-caption")
@@ -70,7 +72,7 @@ def build(services: Services, run: gr.Dropdown, tab: gr.Tab, view_tab: gr.Tab) -
         siblings = plot_panel("ab-siblings", "Cosines with the module's other heads")
     behind = behind_a_head("ab")
     table = gr.Dataframe(headers=actions.COLUMNS, interactive=False, elem_id="ab-points", label=NOTHING, max_height=320)
-    asked: list[Any] = [run, others, what, method, dims, neighbours, seed, colour]
+    asked: list[Any] = [run, others, what, method, dims, neighbours, seed, shapes, colour]
 
     @shown_stream
     def show(request: gr.Request, *held: Any) -> Iterator[tuple]:
@@ -83,7 +85,7 @@ def build(services: Services, run: gr.Dropdown, tab: gr.Tab, view_tab: gr.Tab) -
             else:
                 figures = view.figures + [""] * (len(panels) - len(view.figures))
                 drawn = [gr.update(value=figure, visible=bool(figure)) for figure in figures]
-            yield (*drawn, say(view.sentence))
+            yield (*drawn, say(view.sentence), shapes_update(view.shapes, view.drawn))
 
     @shown
     def select(event: gr.EventData, *held: Any) -> dict:
@@ -123,7 +125,7 @@ def build(services: Services, run: gr.Dropdown, tab: gr.Tab, view_tab: gr.Tab) -
 
     gr.on([tab.select, view_tab.select, run.change], other_runs, [run, others], others, **LATEST)
     drawing = [tab.select, view_tab.select, *(field.change for field in asked)]
-    gr.on(drawing, show, asked, [*panels, caption], **LATEST)
+    gr.on(drawing, show, asked, [*panels, caption, shapes], **LATEST)
     gr.on([field.change for field in asked], forget, None, [about, values, siblings, *behind, table], **QUIET)
     for panel in panels:  # gr.on takes no custom events
         panel.lasso(select, asked, table, api_visibility="private")
@@ -138,8 +140,11 @@ def _wanted(
     dims: int,
     neighbours: float | None,
     seed: float | None,
+    shapes: list[str] | None,
     colour: MatrixColour,
 ) -> actions.Wanted:
     runs = (run_id, *others) if run_id else ()
     near = int(neighbours) if neighbours else None
-    return actions.Wanted(runs, what == "products", method, dims, near, int(seed or 0), steps=colour == "step")
+    return actions.Wanted(
+        runs, what == "products", method, dims, near, int(seed or 0), steps=colour == "step", shapes=tuple(shapes or ())
+    )

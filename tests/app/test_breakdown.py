@@ -4,7 +4,9 @@ import json
 import shutil
 from typing import Any
 
-from app.actions import breakdown
+import pytest
+
+from app.actions import breakdown, points
 from app.services import Services
 from tests.conftest import FinishedRun
 from tests.waiting import wait_until
@@ -16,7 +18,9 @@ def last(services: Services, run_id: str | None) -> breakdown.BreakdownView:
     return list(breakdown.view(services, run_id, "pca"))[-1]
 
 
-def test_a_breakdown_is_offered_followed_and_measured(services: Services, finished: FinishedRun) -> None:
+def test_a_breakdown_is_offered_followed_and_measured(
+    services: Services, finished: FinishedRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
     offered = last(services, finished.run.id)
     assert "It takes 3 LoRAs of rank 4." in offered.sentence
     assert (offered.ready, offered.working, offered.rows) == (True, False, [])
@@ -39,7 +43,13 @@ def test_a_breakdown_is_offered_followed_and_measured(services: Services, finish
     assert view.sentence.startswith(f"After {STEPS} steps of each. The claim")
     assert "this run's heads lie" in view.sentence
     assert {row[breakdown.COLUMNS.index("apart")] for row in view.rows} <= {"yes", "no", "can't tell"}
+    assert "PCA's axes" in view.caption
     assert view.ready
+    monkeypatch.setattr(points, "PANELS", 1)
+    (cut,) = breakdown.view(services, finished.run.id, "pca", ("4 x 80",))
+    assert (cut.shapes, cut.drawn) == (["4 x 48", "4 x 80"], ["4 x 80"])
+    assert "Not drawn: 4 x 48." in cut.caption
+    assert json.loads(cut.figures[0])["layout"]["title"]["text"].endswith("matrices of 4 x 80")
     for run in services.store.all():
         if run.id != finished.run.id:  # which other tests share
             shutil.rmtree(run.folder)

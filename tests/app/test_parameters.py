@@ -137,6 +137,21 @@ def test_a_stopped_runs_last_snapshot_is_not_its_adapter(services: Services, oth
     assert steps() == dict.fromkeys([0, 1, 2, None], MATRICES)
 
 
+def test_of_many_shapes_a_person_chooses(
+    services: Services, finished: FinishedRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(points, "PANELS", 1)
+    first = last(points.view(services, Wanted((finished.run.id,)), "head"))
+    assert (first.shapes, first.drawn) == (["4 x 48", "4 x 80"], ["4 x 48"])
+    assert "Not drawn: 4 x 80." in first.sentence
+    wanted = Wanted((finished.run.id,), shapes=("4 x 80",))
+    other = last(points.view(services, wanted, "head"))
+    assert other.drawn == ["4 x 80"]
+    assert "matrices of 4 x 80" in other.figures[0]
+    assert sorted(i for trace in drawn(other) for i in trace["customdata"]) == list(range(2 * (1 + 2 * 3)))
+    assert ": 4 x 80, Frobenius" in points.look_into(services, wanted, 0).sentence
+
+
 @pytest.mark.parametrize("measure", ["similarity", "norm", "effective_rank", "moved"])
 def test_heads_are_measured_layer_by_layer(services: Services, finished: FinishedRun, measure: Any) -> None:
     view = heads.view(services, finished.run.id, measure)
