@@ -11,6 +11,7 @@ from torch import nn
 from hydralora.data.templates import Encoded
 from hydralora.evaluation import batches, predicting
 from hydralora.gates import mean_gates, record_gates
+from hydralora.generation import token_text
 
 SHUFFLES = 200
 
@@ -116,17 +117,14 @@ class TokenGates:
         for i in np.argsort(-gates, kind="stable"):
             gate, number, position = float(gates[i]), int(rows[i]), int(positions[i])
             ids = self.rows[number].input_ids
-            before, text, behind = (
-                tokenizer.decode(ids[max(0, first) : last], clean_up_tokenization_spaces=False)
-                for first, last in (
-                    (position - AROUND, position),
-                    (position, position + 1),
-                    (position + 1, position + 1 + AROUND),
-                )
-            )
+            text = token_text(tokenizer, ids[position])
             if text.strip().lower() in seen:
                 continue
             seen.add(text.strip().lower())
+            before, behind = (
+                tokenizer.decode(ids[max(0, first) : last], clean_up_tokenization_spaces=False)
+                for first, last in ((position - AROUND, position), (position + 1, position + 1 + AROUND))
+            )
             out.append(HeadToken(number, before, text, behind, gate))
             if len(out) == count:
                 break

@@ -10,7 +10,7 @@ from sklearn.metrics import mutual_info_score
 from hydralora.data.examples import Example
 from hydralora.data.templates import Encoded, encode
 from hydralora.gates import record_gates
-from hydralora.probing import HeadUse, head_use, probe
+from hydralora.probing import HeadUse, TokenGates, head_use, probe
 from tests.tiny_model import adapt, shake, tiny_llama
 
 PAIRS = [("a", "oak"), ("bb b", "elm"), ("c", "ash"), ("d dd", "fir"), ("e", "yew"), ("f", "bay tree")]
@@ -108,3 +108,13 @@ def test_the_tokens_a_head_takes_most_are_those_of_its_largest_gates(
     assert len({one.text.strip().lower() for one in most}) == 3
     whole = tokenizer.decode(rows[most[0].row].input_ids, clean_up_tokenization_spaces=False)
     assert most[0].before + most[0].text + most[0].behind in whole
+
+
+def test_parts_of_a_character_are_tokens_of_their_own(tokenizer: Any) -> None:
+    messages = ({"role": "user", "content": "é"}, {"role": "assistant", "content": "ü"})
+    row = encode(tokenizer, Example(1, messages, None))
+    count = len(row.input_ids)
+    found = TokenGates(["up"], [row], [np.ones((1, count, 1), dtype=np.float16)]).most(tokenizer, 0, count=count)
+    texts = {one.text for one in found}
+    assert not any("\ufffd" in text for text in texts)
+    assert {"Ã", "©", "¼"} <= texts  # the bytes of both, as the vocabulary writes them
