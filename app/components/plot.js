@@ -74,8 +74,11 @@ const page = async () => {
   const {data, layout, frames = []} = JSON.parse(props.value);
   const json = JSON.stringify({data, layout, frames, config: {responsive: true}}).replaceAll('<', '\\u003c');
   const close = '</' + 'script>';
+  const caption = document.createElement('p');
+  caption.textContent = document.getElementById(target.dataset.caption)?.querySelector('p')?.textContent ?? '';
+  caption.style = 'font: 15px/1.5 system-ui, sans-serif; max-width: 96ch';
   return `<!doctype html><meta charset="utf-8"><title>Figure</title><script>${script}${close}` +
-    `<div id="figure"></div><script>Plotly.newPlot('figure', ${json})${close}`;
+    `<div id="figure"></div>${caption.outerHTML}<script>Plotly.newPlot('figure', ${json})${close}`;
 };
 
 const shownRows = 200;

@@ -18,8 +18,11 @@ EXPORTS = """<details class="exports" hidden><summary>Save, or see it as a table
 SCRIPT = Path(__file__).with_name("plot.js").read_text(encoding="utf-8")
 
 
-def plot_panel(elem_id: str, label: str, empty: str = "") -> gr.HTML:
+def plot_panel(elem_id: str, label: str, empty: str = "", caption: str = "") -> gr.HTML:
     """A panel; its value is a figure as JSON (`figures`), or "" for none, when it says `empty`.
+
+    Args:
+        caption: the id of the element whose text says how the figure is read; the page that is saved carries it.
 
     Events: `.lasso` with `event.ids` (the customdata of the selected points; empty when deselected) and `.pick` with
     `event.id` (that of a clicked point).
@@ -27,7 +30,7 @@ def plot_panel(elem_id: str, label: str, empty: str = "") -> gr.HTML:
     return gr.HTML(
         "",
         html_template=f'<div class="plot" role="img" aria-label="{html.escape(label)}" '
-        f'data-empty="{html.escape(empty)}"></div>{EXPORTS}',
+        f'data-empty="{html.escape(empty)}" data-caption="{html.escape(caption)}"></div>{EXPORTS}',
         js_on_load=SCRIPT,
         head=f'<script src="/gradio_api/file={PLOTLY_JS.as_posix()}"></script>',
         elem_id=elem_id,

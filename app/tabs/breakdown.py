@@ -40,7 +40,7 @@ def build(services: Services, run: gr.Dropdown, view_tab: gr.Tab) -> None:
     )
     with gr.Row():
         drawn = "A's and B's of a LoRA for each component"
-        panels = [plot_panel(f"breakdown-{i}", drawn) for i in range(PANELS)]
+        panels = [plot_panel(f"breakdown-{i}", drawn, caption="breakdown-caption") for i in range(PANELS)]
     caption = sentence("", elem_id="breakdown-caption")
     seen, again = gr.State(()), gr.Timer(LOOK_SECONDS, active=False)
 

@@ -25,7 +25,7 @@ def build(services: Services, run: gr.Dropdown) -> None:
         "minute, and the gates are averaged by the rows' components or tasks.",
         elem_id="use-sentence",
     )
-    figure = plot_panel("use-figure", "Mean gate of each head on each component")
+    figure = plot_panel("use-figure", "Mean gate of each head on each component", caption="use-sentence")
     head = gr.Radio([], value=None, label="Tokens that one head takes most", visible=False, elem_id="use-head")
     behind = behind_a_head("use")
     asked = [run, of, module]

@@ -14,7 +14,7 @@ def build(services: Services, run: gr.Dropdown, view_tab: gr.Tab) -> None:
         [(name, key) for key, name in MEASURES.items()], value="similarity", label="Measure", elem_id="heads-measure"
     )
     told = sentence("", elem_id="heads-sentence")
-    figure = plot_panel("heads-figure", "A measure of every head, layer by layer")
+    figure = plot_panel("heads-figure", "A measure of every head, layer by layer", caption="heads-sentence")
     table = gr.Dataframe(
         headers=actions.COLUMNS, interactive=False, elem_id="heads-table", label="The same as a table", max_height=320
     )

@@ -64,7 +64,7 @@ def build(services: Services, run: gr.Dropdown, tab: gr.Tab, view_tab: gr.Tab) -
         )
     shapes = shapes_choice("ab-shapes")
     with gr.Row():
-        panels = [plot_panel(f"ab-{i}", "A and heads as points") for i in range(actions.PANELS)]
+        panels = [plot_panel(f"ab-{i}", "A and heads as points", caption="ab-caption") for i in range(actions.PANELS)]
     caption = sentence("", elem_id="ab-caption")
     about = sentence("Click a point to look into its matrix.", elem_id="ab-about")
     with gr.Row():

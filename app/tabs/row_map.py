@@ -19,7 +19,7 @@ NOTHING = "Lasso points, click one, or search, to list their rows here"
 def build(services: Services, dataset: gr.Dropdown, asked: list[Any], reading: Any) -> dict[str, Any]:
     """Draw the map and the table of selected rows; returns the listener that draws it anew."""
     method, colour_by, wanted = _choices()
-    chart = plot_panel("map", "Map of the rows")
+    chart = plot_panel("map", "Map of the rows", caption="map-caption")
     caption = sentence("", elem_id="map-caption")
     hits = sentence("", elem_id="map-hits")
     rows = gr.Dataframe(

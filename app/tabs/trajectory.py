@@ -24,7 +24,10 @@ def build(services: Services, run: gr.Dropdown, view_tab: gr.Tab) -> None:
         )
     told = sentence("", elem_id="trajectory-sentence")
     with gr.Row():
-        panels = [plot_panel(f"trajectory-{i}", "Matrices from step to step") for i in range(actions.PANELS)]
+        panels = [
+            plot_panel(f"trajectory-{i}", "Matrices from step to step", caption="trajectory-sentence")
+            for i in range(actions.PANELS)
+        ]
 
     @shown
     def choices(run_id: str | None, chosen: str | None) -> dict:

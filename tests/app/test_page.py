@@ -1,6 +1,7 @@
 """The page as a whole: it builds, and nothing of it is a public endpoint."""
 
 import json
+import re
 import uuid
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -72,3 +73,10 @@ def test_a_second_question_takes_the_place_of_the_first(services: Services, fini
     assert list(first) == []
     assert "bb engine" in repr(list(elsewhere)[-1])
     assert "cc engine" in repr(second[-1])
+
+
+def test_figures_are_saved_with_captions_that_are_on_the_page(services: Services) -> None:
+    blocks = [block for block in build(services).blocks.values() if isinstance(block, gr.HTML)]
+    named = {found for block in blocks for found in re.findall(r'data-caption="([^"]+)"', block.html_template)}
+    assert {"ab-caption", "breakdown-caption", "trajectory-sentence", "map-caption", "use-sentence"} <= named
+    assert named <= {block.elem_id for block in blocks}

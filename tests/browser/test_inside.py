@@ -79,6 +79,11 @@ def test_a_click_leads_from_a_point_to_its_matrix_its_tokens_and_rows(inside: Pa
     page.set_viewport_size({"width": 1280, "height": 900})
     view(page, "Points")
     page.wait_for_function("document.querySelector('#ab-0 .plot')?.data?.length > 0")
+    page.locator("#ab-0 .exports > summary").click()
+    with page.expect_download() as saved:
+        page.locator("#ab-0 [data-as=html]").click()
+    assert page.locator("#ab-caption p").inner_text() in Path(saved.value.path()).read_text(encoding="utf-8")
+    page.locator("#ab-0 .exports > summary").click()
     names = [trace["name"] for trace in traces(page, "ab-0")]
     click_point(page, "ab-0", names.index("head 2"))
     expect(page.locator("#ab-about")).to_contain_text(re.compile(r"B of head 2: 4 x \d+, Frobenius norm"))
