@@ -20,7 +20,8 @@ test: install $(BROWSER)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	HYDRALORA_BROWSER="$$(cat $(BROWSER))" $(BIN)/pytest
+	$(BIN)/pytest -m "not browser" --numprocesses 2 --dist loadfile
+	HYDRALORA_BROWSER="$$(cat $(BROWSER))" $(BIN)/pytest -m browser
 
 test-faults: install
 	HYDRALORA_KILLS=20 HYDRALORA_SEED=$$(date +%s) $(BIN)/pytest tests/engine/test_faults.py

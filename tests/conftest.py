@@ -20,6 +20,13 @@ from hydralora.runs import Run, RunStore
 from tests import USER_ENVIRONMENT
 from tests.tiny_model import byte_tokenizer, write_tiny_model
 
+LONGEST = "test_real_model.py"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The file that takes longest begins first, so that two processes share the others meanwhile."""
+    items.sort(key=lambda item: LONGEST not in item.nodeid)
+
 
 @pytest.fixture(scope="session", autouse=True)
 def own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:

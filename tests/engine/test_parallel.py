@@ -110,7 +110,7 @@ def test_two_processes_learn_what_one_learns_from_batches_twice_as_large(
 
     told = run.events()
     assert [(event["kind"], event["step"]) for event in told] == [
-        (event["kind"], event["step"]) for event in events if "total" not in event
+        (event["kind"], event["step"]) for event in events if "total" not in event and event["kind"] != "step"
     ]  # each once
     for name in ("loss", "balance_loss", "learning_rate", "exact_match"):
         assert [event[name] for event in told if name in event] == pytest.approx(
