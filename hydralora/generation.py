@@ -209,9 +209,9 @@ class _AdapterOff:
 def _warpers(sampling: Sampling) -> LogitsProcessorList:
     chosen = LogitsProcessorList()
     if sampling.temperature > 0:
-        chosen.append(TemperatureLogitsWarper(sampling.temperature))
+        chosen.append(TemperatureLogitsWarper(float(sampling.temperature)))
         if sampling.top_p < 1:
-            chosen.append(TopPLogitsWarper(sampling.top_p))
+            chosen.append(TopPLogitsWarper(float(sampling.top_p)))
     return chosen
 
 

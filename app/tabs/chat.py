@@ -285,8 +285,12 @@ def _wire_conversation(services: Services, parts: _Parts, run: gr.Dropdown, mode
             say("Loading the model …"),
             *("", gr.Dataframe(visible=False), gr.skip(), closed, closed),
         )
-        steered = steering.read(*gates) if "steered" in chosen else None
-        asked = actions.columns(services, chosen, run_id, model, other, steered)
+        try:
+            steered = steering.read(*gates) if "steered" in chosen else None
+            asked = actions.columns(services, chosen, run_id, model, other, steered)
+        except Exception:
+            yield (*[gr.skip()] * (len(parts.shown) - 1), "", *[gr.skip()] * 5)  # nothing is loading any more
+            raise
         sampling = Sampling(int(longest), heat, top_p, int(seed or 0))
         sent: Any = ""  # the prompt's box is emptied once the question stands in the conversation
         for view in actions.stream(services, asked, histories, prompt, sampling, system):
