@@ -149,7 +149,7 @@ def _lasso_matrices(page: Page) -> None:
     assert points == 2 * 3 * (1 + 3)  # 2 layers, 3 modules, an A and 3 heads each
     assert {trace["name"] for trace in groups[0]} == {"A", "head 1", "head 2", "head 3"}
     page.locator("#ab-method").get_by_text("t-SNE").click()
-    page.wait_for_function("document.querySelector('#ab-0 .plot')?.layout?.title.text.includes('t-SNE')")
+    page.wait_for_function("document.querySelector('#ab-0 .plot')?.layout?.title.subtitle?.text.includes('t-SNE')")
     lasso(page, page.locator("#ab-0 .plot"))
     table = page.locator("#ab-points")
     expect(table).to_contain_text("model.layers.")
@@ -180,7 +180,7 @@ def _read_gates(page: Page, tokens: Locator) -> None:
     """Select a token: heatmap, bars and sentence agree, and each layer's gates sum to 1."""
     tokens.nth(1).click()
     reading = page.locator("#gate-reading")
-    expect(reading).to_contain_text("Token 2 of 3, 'a'")
+    expect(reading).to_contain_text("This run, token 2 of 3, 'a'")
     expect(tokens.nth(1)).to_have_attribute("aria-selected", "true")
     bars = traces(page, "bars")[0]["y"]
     told = [float(value) for value in re.findall(r"head \d+ (\d\.\d+)", reading.inner_text())]
@@ -190,7 +190,7 @@ def _read_gates(page: Page, tokens: Locator) -> None:
     assert len(rows) == 3 * 3
     assert all(sum(column) == pytest.approx(3, abs=1e-3) for column in zip(*rows, strict=True))  # 3 kinds of module
     page.locator("#strip-run .tokens").press("ArrowRight")
-    expect(reading).to_contain_text("Token 3 of 3, 'w'")
+    expect(reading).to_contain_text("This run, token 3 of 3, 'w'")
 
 
 def _base_answer(app: App, question: str) -> str:
