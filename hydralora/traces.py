@@ -11,7 +11,7 @@ from hydralora.errors import ConfigError
 from hydralora.files import write_text
 from hydralora.generation import Sampling, Token
 from hydralora.recipe import validation_message
-from hydralora.steering import described_steering
+from hydralora.steering import Steering, described_steering
 
 MOST_BYTES = 200 * 2**20
 MOST_TOLD = 500  # characters of what is wrong
@@ -104,19 +104,21 @@ class Trace(Strict):
     @property
     def whose(self) -> str:
         """Who answered, in words: the run, its adapter's hash, and how its gates were set."""
-        if not self.run:
-            return "no adapter"
-        if not self.modules:
-            gates = "no gates"
-        else:
-            steered = described_steering(self.steering).in_words() if self.steering else "by the router"
-            gates = f"gates {steered}"
-        return f"run {self.run}, adapter {(self.adapter_hash or '')[:8]}, {gates}"
+        steering = described_steering(self.steering) if self.steering else None
+        return answered_by(self.run, self.adapter_hash, bool(self.modules), steering)
 
     @property
     def text(self) -> str:
         """The answer."""
         return "".join(token.text for token in self.tokens)
+
+
+def answered_by(run: str | None, adapter_hash: str | None, gated: bool, steering: Steering | None) -> str:
+    """Who answers, in words; `gated` says whether there are gates at all."""
+    if not run:
+        return "no adapter"
+    gates = f"gates {steering.in_words() if steering else 'by the router'}" if gated else "no gates"
+    return f"run {run}, adapter {(adapter_hash or '')[:8]}, {gates}"
 
 
 def make_trace(

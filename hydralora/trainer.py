@@ -83,9 +83,7 @@ class AnswerTrainer(Trainer):
         super()._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()  # each process writes the state of its random numbers
         if self.args.should_save:
-            own: Any = self.model
-            trained = (parameter for parameter in own.parameters() if parameter.requires_grad)
-            sound = all(bool(parameter.isfinite().all()) for parameter in trained)  # the loss is looked at later
+            sound = all_finite(self.model)  # the loss is looked at later
             put_in_place(folder, step, self.keep_checkpoints, self.heldout_loss if sound else None)
 
     def _get_output_dir(self, trial: Any) -> str:
@@ -159,6 +157,11 @@ def answer_trainer(
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+def all_finite(model: Any) -> bool:
+    """Whether all that is trained of a model are numbers."""
+    return all(bool(parameter.isfinite().all()) for parameter in model.parameters() if parameter.requires_grad)
 
 
 def check_reporting(wanted: Sequence[str] | None) -> None:

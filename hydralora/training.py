@@ -23,7 +23,7 @@ from hydralora.resources import Usage, peak_memory
 from hydralora.results import describe_run, measure_heads, save_adapter, take_adapter
 from hydralora.samples import answer_samples, choose_samples
 from hydralora.snapshots import save_snapshot, snapshot_steps
-from hydralora.trainer import AnswerTrainer, answer_trainer, check_reporting, training_arguments
+from hydralora.trainer import AnswerTrainer, all_finite, answer_trainer, check_reporting, training_arguments
 
 LIVE_ROWS = 32  # held-out rows in the evaluations while training; the full set is measured before and after
 
@@ -228,8 +228,7 @@ def _answers(prepared: Prepared, settings: TrainingSettings) -> list[dict[str, s
 
 def _save(prepared: Prepared, recipe: Recipe, output: Path, run: _Reporter) -> str:
     prepared.model.eval()
-    trained = (parameter for parameter in prepared.model.parameters() if parameter.requires_grad)
-    if not all(parameter.isfinite().all() for parameter in trained):
+    if not all_finite(prepared.model):
         raise _diverged(run.step)
     return save_adapter(prepared.model, recipe, prepared, output)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from app.actions.background import in_background
-from app.actions.points import adapter_weights, left_out, missing, shape_names, shown
+from app.actions.points import adapter_weights, draw_groups, left_out, missing, shape_names, shown
 from app.processes import in_process
 from app.services import Services
 from hydralora import figures
@@ -124,13 +124,12 @@ def _drawn(services: Services, run: Run, runs: Sequence[Run], steps: int, key: t
         told = [f"After {steps} steps of each.", found.reading(), heads_reading(own, run.recipe()), TESTED]
         groups = services.remember(_places(key), lambda: project_matrices(found.members, method))
         chosen = shown(groups, shapes)
-        places = [sum(len(group["points"]) for group in chosen[:i]) for i in range(len(chosen))]
         return BreakdownView(
             key,
             " ".join(filter(None, told)),
             ready=True,
             rows=[*_rows(found.parts, "component"), *_rows(own, "head")],
-            figures=[figures.group_figure(group, "run", first) for group, first in zip(chosen, places, strict=True)],
+            figures=draw_groups(chosen, "run"),
             caption=figures.how_to_read(chosen) + left_out(groups, chosen),
             shapes=shape_names(groups),
             drawn=shape_names(chosen),

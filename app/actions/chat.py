@@ -15,9 +15,10 @@ from hydralora.generation import Sampling, gated_modules, generate, room_for
 from hydralora.preparation import read_split
 from hydralora.serving import Loaded
 from hydralora.steering import Steering
+from hydralora.traces import answered_by
 
 UPDATE_SECONDS = 0.12  # between updates of the page
-FIGURE_SECONDS = 0.36  # between those of its figures, each of which takes as long to draw as half a token
+FIGURE_SECONDS = 0.36  # between those of its figures, which take longer to make than the words
 PROMPTS = 12
 ALTERNATIVES = 5
 
@@ -33,13 +34,12 @@ class Column:
     @property
     def title(self) -> str:
         """What stands over it: whose answer it is, with its adapter's hash and the setting of its gates."""
-        if not self.loaded.run:
-            return f"Base model: {model_name(self.loaded.files.id)}, no adapter"
-        gates = f"gates {self.steering.in_words() if self.steering else 'by the router'}"
-        if not gated_modules(self.loaded.model):
-            gates = "no gates"
-        name = "Another run" if self.key == "other" else "Tuned model: run"
-        return f"{name} {self.loaded.run.id}, adapter {(self.loaded.adapter_hash or '')[:8]}, {gates}"
+        run = self.loaded.run
+        gated = bool(gated_modules(self.loaded.model))
+        whose = answered_by(run.id if run else None, self.loaded.adapter_hash, gated, self.steering)
+        if not run:
+            return f"Base model: {model_name(self.loaded.files.id)}, {whose}"
+        return f"Another {whose}" if self.key == "other" else f"Tuned model: {whose}"
 
 
 def prompts(services: Services, dataset_id: str) -> list[list[str]]:

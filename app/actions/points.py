@@ -160,6 +160,15 @@ def shown(groups: Sequence[dict[str, Any]], shapes: Sequence[str]) -> list[dict[
     return (chosen or list(groups))[:PANELS]
 
 
+def draw_groups(groups: Sequence[dict[str, Any]], colour_by: figures.MatrixColour) -> list[str]:
+    """A figure for each; their points are counted through, so that an id names one of all."""
+    drawn, first = [], 0
+    for group in groups:
+        drawn.append(figures.group_figure(group, colour_by, first))
+        first += len(group["points"])
+    return drawn
+
+
 def left_out(groups: Sequence[dict[str, Any]], drawn: Sequence[dict[str, Any]]) -> str:
     """Which shapes are not drawn, and how to see them; "" where all are."""
     names = [name for name in shape_names(groups) if name not in shape_names(drawn)]
@@ -193,10 +202,7 @@ def _siblings(family: Sequence[Matrix]) -> str:
 def _view(services: Services, wanted: Wanted, colour_by: figures.MatrixColour) -> PointsView:
     groups = _groups(services, wanted)
     chosen = shown(groups, wanted.shapes)
-    drawn, first = [], 0
-    for group in chosen:
-        drawn.append(figures.group_figure(group, colour_by, first))
-        first += len(group["points"])
+    drawn = draw_groups(chosen, colour_by)
     caption = figures.how_to_read(chosen) + left_out(groups, chosen)
     return PointsView(caption, drawn, shape_names(groups), shape_names(chosen))
 
