@@ -162,13 +162,16 @@ class Services:
 
         return self.remember(("clusters", dataset_id, asked.key), compute)
 
+    def has_clusters(self, dataset_id: str, asked: Asked) -> bool:
+        return self.remembers(("clusters", dataset_id, asked.key))
+
     def found_clusters(self, dataset_id: str, asked: Asked) -> Clusters:
         """A dataset's components that are at hand.
 
         Raises:
             DatasetError: they are not, since nobody asked for them, or their search was stopped.
         """
-        if not self.remembers(("clusters", dataset_id, asked.key)):
+        if not self.has_clusters(dataset_id, asked):
             raise DatasetError(
                 "The components are not found yet. Open the tab again, or change a setting, to find them."
             )

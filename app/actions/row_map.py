@@ -40,11 +40,10 @@ def draw(
 
     Args:
         selected: rows to select; None leaves the reader's selection.
-
-    Raises:
-        DatasetError: the components are not found yet.
     """
-    services.found_clusters(dataset_id, asked)
+    if not services.has_clusters(dataset_id, asked):  # a choice made while they are found is drawn with them
+        yield MapView(None, "The map is drawn once the components are found.")
+        return
     if method not in AT_ONCE and not services.remembers(_key(dataset_id, asked, method)):
         first = _view(services, dataset_id, asked, "pca", colour_by, selected)
         name, figure = figures.METHOD_NAMES[method], first.figure

@@ -106,7 +106,7 @@ def opened_recipe(services: Services, file: str, keys: Sequence[str]) -> recipes
 def _name(services: Services, dataset_id: str, recipe: Recipe) -> str:
     """What the one component is called, where it is known."""
     asked, only = Asked(recipe.components, recipe.model), recipe.components.only
-    if not only or not services.remembers(("clusters", dataset_id, asked.key)):
+    if not only or not services.has_clusters(dataset_id, asked):
         return ""
     names = [component.name for component in services.components(dataset_id, asked)]
     return f" ({names[only - 1]})" if only <= len(names) else ""

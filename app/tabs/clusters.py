@@ -244,9 +244,14 @@ def _one_component(
     boxed = gr.State("")  # whose name the box holds
 
     @shown
-    def look(boxed: str, dataset_id: str, number: int | None, max_length: float | None, *held: Any) -> tuple:
+    def look(
+        request: gr.Request, boxed: str, dataset_id: str, number: int | None, max_length: float | None, *held: Any
+    ) -> Any:
+        is_newest = services.newest(request.session_hash or "", "component")
         way = reading(*held)
         seen = actions.component(services, dataset_id, way, number or 1, held[0], int(max_length or LONGEST))
+        if not is_newest():
+            return gr.skip()
         whose = f"{dataset_id} {way.key} {number}"
         typed_in = boxed == whose
         box = gr.skip() if typed_in else gr.Textbox(value=seen.given, placeholder=seen.terms)

@@ -39,18 +39,14 @@ def shown(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def shown_stream(function: Callable[P, Iterator[Any]]) -> Callable[P, Iterator[Any]]:
-    """The same for a handler that yields; one that yields nothing changes nothing, where Gradio would empty all that
-    the handler fills."""
+    """The same for a handler that yields. Its end changes nothing: Gradio would send what came last once more, over
+    what a newer listener filled meanwhile, and empty all that the handler fills if nothing came."""
 
     @wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> Iterator[Any]:
-        said = False
         with _translated():
-            for update in function(*args, **kwargs):
-                said = True
-                yield update
-        if not said:
-            yield gr.skip()
+            yield from function(*args, **kwargs)
+        yield gr.skip()
 
     return run
 

@@ -278,12 +278,14 @@ def test_a_slow_map_starts_as_a_quick_one(services: Services) -> None:
 def test_what_needs_components_says_so_while_there_are_none(services: Services) -> None:
     way = asked(services, k=7)
     for ask in (
-        lambda: list(row_map.draw(services, DEMO, way, "pca", "component")),
         lambda: clusters.component(services, DEMO, way, 1, "", 512),
         lambda: clusters.rename(services, DEMO, way, 1, "mine"),
     ):
         with pytest.raises(DatasetError, match="components are not found yet"):
             ask()
+    (view,) = row_map.draw(services, DEMO, way, "pca", "component")
+    assert view.figure is None
+    assert view.caption == "The map is drawn once the components are found."
     seen(services, way)
     with pytest.raises(DatasetError, match="no component 8 any more: there are 7"):
         clusters.component(services, DEMO, way, 8, "", 512)
