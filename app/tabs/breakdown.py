@@ -8,7 +8,7 @@ from app.actions import breakdown as actions
 from app.actions.points import PANELS
 from app.components.plot import plot_panel
 from app.services import Services
-from app.tabs.messages import LATEST, QUIET, say, sentence, shown, shown_stream
+from app.tabs.messages import LATEST, QUIET, say, sentence, shown, shown_stream, until_superseded
 from app.tabs.shapes import shapes_choice, shapes_update
 from hydralora.breakdown import STEPS
 from hydralora.errors import HydraError
@@ -49,9 +49,7 @@ def build(services: Services, run: gr.Dropdown, view_tab: gr.Tab) -> None:
         request: gr.Request, run_id: str | None, method: Method, shapes: list[str] | None, before: tuple
     ) -> Iterator[tuple]:
         is_newest = services.newest(request.session_hash or "", "breakdown")
-        for view in _told(actions.view(services, run_id, method, shapes or ())):
-            if not is_newest():
-                return
+        for view in until_superseded(is_newest, _told(actions.view(services, run_id, method, shapes or ()))):
             if view.signature == tuple(before):
                 continue
             figures = view.figures + [""] * (len(panels) - len(view.figures))

@@ -17,7 +17,7 @@ from app.components.tokens import EMPTY, token_strip
 from app.services import MODEL_QUEUE, Services
 from app.tabs import heads_alone, steering
 from app.tabs.buttons import upload_button
-from app.tabs.messages import LATEST, QUIET, say, sentence, shown, shown_stream
+from app.tabs.messages import LATEST, QUIET, say, sentence, shown, shown_stream, until_superseded
 from hydralora.generation import Sampling
 
 CHATTERS = 8  # answers at once; those of one model share it, a token at a time
@@ -293,9 +293,7 @@ def _wire_conversation(services: Services, parts: _Parts, run: gr.Dropdown, mode
             raise
         sampling = Sampling(int(longest), heat, top_p, int(seed or 0))
         sent: Any = ""  # the prompt's box is emptied once the question stands in the conversation
-        for view in actions.stream(services, asked, histories, prompt, sampling, system):
-            if not is_newest():
-                return
+        for view in until_superseded(is_newest, actions.stream(services, asked, histories, prompt, sampling, system)):
             yield (*_shown(view), gr.skip(), gr.skip(), sent, gr.skip(), gr.skip())
             sent = gr.skip()
 

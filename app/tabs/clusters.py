@@ -15,7 +15,7 @@ from app.forms import Widget, values, widget
 from app.services import Asked, Services
 from app.tabs import row_map
 from app.tabs.kept import Kept
-from app.tabs.messages import LATEST, QUIET, say, sentence, shown, shown_stream
+from app.tabs.messages import LATEST, QUIET, say, sentence, shown, shown_stream, until_superseded
 from hydralora.errors import HydraError
 from hydralora.recipe import TrainingSettings
 
@@ -285,9 +285,7 @@ def _trials(services: Services, dataset: gr.Dropdown, asked: list[Any], reading:
     def go(request: gr.Request, dataset_id: str, *held: Any) -> Iterator[tuple]:
         is_newest = services.newest(request.session_hash or "", "trials")
         try:
-            for step in actions.trials(services, dataset_id, reading(*held)):
-                if not is_newest():
-                    return
+            for step in until_superseded(is_newest, actions.trials(services, dataset_id, reading(*held))):
                 if isinstance(step, Done):
                     yield "", gr.Button(visible=False), step.value
                 else:

@@ -8,7 +8,7 @@ import gradio as gr
 from app.actions import head_use as actions
 from app.components.plot import plot_panel
 from app.services import Services
-from app.tabs.messages import LATEST, QUIET, say, sentence, shown, shown_stream
+from app.tabs.messages import LATEST, QUIET, say, sentence, shown, shown_stream, until_superseded
 
 KIND = "head use"
 
@@ -33,9 +33,7 @@ def build(services: Services, run: gr.Dropdown) -> None:
     @shown_stream
     def measure(request: gr.Request, run_id: str | None, of: actions.Groups, module: str) -> Iterator[tuple]:
         is_newest = services.newest(request.session_hash or "", KIND, run_id)
-        for view in actions.measure(services, run_id, of, module):
-            if not is_newest():
-                return
+        for view in until_superseded(is_newest, actions.measure(services, run_id, of, module)):
             heads = [(f"head {i + 1}", i + 1) for i in range(view.heads)]
             known = view.modules or [actions.ALL]
             yield (

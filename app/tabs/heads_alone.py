@@ -7,7 +7,7 @@ import gradio as gr
 
 from app.actions import heads_alone as actions
 from app.services import MODEL_QUEUE, Services
-from app.tabs.messages import LATEST, QUIET, say, sentence, shown_stream
+from app.tabs.messages import LATEST, QUIET, say, sentence, shown_stream, until_superseded
 
 KIND = "heads alone"
 
@@ -39,9 +39,7 @@ def build(services: Services, run: gr.Dropdown, system: gr.Textbox) -> None:
     @shown_stream
     def ask(request: gr.Request, run_id: str | None, questions: str, system: str) -> Iterator[tuple]:
         is_newest = services.newest(request.session_hash or "", KIND, run_id)
-        for view in actions.ask(services, run_id, questions, system):
-            if not is_newest():
-                return
+        for view in until_superseded(is_newest, actions.ask(services, run_id, questions, system)):
             yield (
                 gr.update(value=say(view.sentence)),
                 gr.update(value={"headers": view.columns, "data": view.summary}, visible=bool(view.summary)),

@@ -39,16 +39,39 @@ def shown(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def shown_stream(function: Callable[P, Iterator[Any]]) -> Callable[P, Iterator[Any]]:
-    """The same for a handler that yields. Its end changes nothing: Gradio would send what came last once more, over
-    what a newer listener filled meanwhile, and empty all that the handler fills if nothing came."""
+    """The same for a handler that yields. One that yields nothing, or is superseded, changes nothing at its end: Gradio
+    would empty all that it fills, or send what it yielded last once more, over what a newer one has filled."""
 
     @wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> Iterator[Any]:
+        said = False
         with _translated():
-            yield from function(*args, **kwargs)
-        yield gr.skip()
+            try:
+                for update in function(*args, **kwargs):
+                    said = True
+                    yield update
+            except SupersededError:
+                said = False
+        if not said:
+            yield gr.skip()
 
     return run
+
+
+class SupersededError(Exception):
+    """Something newer fills what this would fill."""
+
+
+def until_superseded(is_newest: Callable[[], bool], steps: Iterator[R]) -> Iterator[R]:
+    """The steps of a `shown_stream`, as long as nothing newer has begun: of two, the older one must not come last.
+
+    Raises:
+        SupersededError: something newer has begun.
+    """
+    for step in steps:
+        if not is_newest():
+            raise SupersededError
+        yield step
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from app.actions.train import run_choices
 from app.components.plot import plot_panel, selected_ids
 from app.services import Services
 from app.tabs.head_use import behind_a_head, seen_behind
-from app.tabs.messages import LATEST, QUIET, say, sentence, shown, shown_stream
+from app.tabs.messages import LATEST, QUIET, say, sentence, shown, shown_stream, until_superseded
 from app.tabs.shapes import shapes_choice, shapes_update
 from hydralora.figures import METHOD_NAMES, MatrixColour
 from hydralora.projection import NEIGHBOURS, Method
@@ -77,9 +77,7 @@ def build(services: Services, run: gr.Dropdown, tab: gr.Tab, view_tab: gr.Tab) -
     @shown_stream
     def show(request: gr.Request, *held: Any) -> Iterator[tuple]:
         is_newest = services.newest(request.session_hash or "", "points")
-        for view in actions.view(services, _wanted(*held), held[-1]):
-            if not is_newest():
-                return
+        for view in until_superseded(is_newest, actions.view(services, _wanted(*held), held[-1])):
             if view.figures is None:
                 drawn = [gr.skip()] * len(panels)
             else:

@@ -9,7 +9,7 @@ from app.actions import row_map as actions
 from app.actions.data import COLUMNS, WIDTHS
 from app.components.plot import plot_panel, selected_ids
 from app.services import Services
-from app.tabs.messages import QUIET, say, sentence, shown, shown_stream
+from app.tabs.messages import QUIET, say, sentence, shown, shown_stream, until_superseded
 from hydralora.figures import METHOD_NAMES, ColourBy
 from hydralora.projection import Method
 
@@ -48,8 +48,9 @@ def build(services: Services, dataset: gr.Dropdown, asked: list[Any], reading: A
         found, told = actions.search(services, dataset_id, text)
         listed = say(told), table(dataset_id, found)
         for view in _views(services, request, dataset_id, reading(*held), method, colour_by, found):
+            # The same each time, and so sent once. Skipped, it could be lost: Gradio's page applies what changes in an
+            # update to what came before it, also where that is not shown yet.
             yield view.figure or gr.skip(), say(view.caption), *listed
-            listed = gr.skip(), gr.skip()
 
     def table(dataset_id: str, chosen: list[int]) -> Any:
         label = actions.listed(len(chosen)) if chosen else NOTHING
@@ -65,12 +66,9 @@ def build(services: Services, dataset: gr.Dropdown, asked: list[Any], reading: A
 
 
 def _views(services: Services, request: gr.Request, *drawn: Any) -> Iterator[actions.MapView]:
-    """The map's views, until this session asks for another: of two, the older one must not come last."""
+    """The map's views, until this session asks for another."""
     is_newest = services.newest(request.session_hash or "", "map")
-    for view in actions.draw(services, *drawn):
-        if not is_newest():
-            return
-        yield view
+    yield from until_superseded(is_newest, actions.draw(services, *drawn))
 
 
 def _choices() -> tuple[gr.Radio, gr.Radio, gr.Textbox]:

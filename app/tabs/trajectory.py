@@ -7,7 +7,7 @@ import gradio as gr
 from app.actions import trajectory as actions
 from app.components.plot import plot_panel
 from app.services import Services
-from app.tabs.messages import LATEST, say, sentence, shown, shown_stream
+from app.tabs.messages import LATEST, say, sentence, shown, shown_stream, until_superseded
 from hydralora.figures import METHOD_NAMES
 from hydralora.projection import Method
 
@@ -37,9 +37,7 @@ def build(services: Services, run: gr.Dropdown, view_tab: gr.Tab) -> None:
     @shown_stream
     def show(request: gr.Request, run_id: str | None, module: str | None, method: Method) -> Iterator[tuple]:
         is_newest = services.newest(request.session_hash or "", "trajectory")
-        for view in actions.view(services, run_id, module, method):
-            if not is_newest():
-                return
+        for view in until_superseded(is_newest, actions.view(services, run_id, module, method)):
             if view.figures is None:
                 drawn = [gr.skip()] * len(panels)
             else:

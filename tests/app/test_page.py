@@ -13,7 +13,7 @@ import pytest
 
 from app.forms import values
 from app.services import Services
-from app.tabs.messages import shown_stream
+from app.tabs.messages import shown_stream, until_superseded
 from app.ui import build
 from hydralora.figures.palette import HEAD_COLOURS, HEAD_MARKS
 from tests.conftest import FinishedRun
@@ -36,12 +36,11 @@ def test_heads_differ_by_colour_and_by_mark() -> None:
 
 @pytest.mark.parametrize("count", [1, 2])
 @pytest.mark.parametrize("said", [[], ["one", "two"]])
-def test_the_end_of_a_stream_fills_nothing(said: list[str], count: int) -> None:
-    """It may come long after a newer listener filled the same."""
-
+def test_a_stream_that_says_nothing_or_is_superseded_fills_nothing_at_its_end(said: list[str], count: int) -> None:
     @shown_stream
     def stream() -> Iterator[Any]:
-        for word in said:
+        ages = iter([True] * len(said) + [False])
+        for word in until_superseded(lambda: next(ages), iter([*said, "late"] if said else [])):
             yield word if count == 1 else (word,) * count
 
     with gr.Blocks(analytics_enabled=False) as page:
@@ -78,8 +77,8 @@ def test_a_second_question_takes_the_place_of_the_first(services: Services, fini
     next(elsewhere)
     second = list(ask("mine", "which tool fixes cc engine"))
     assert list(first) == [gr.skip()]
-    assert "bb engine" in repr(list(elsewhere)[-2])
-    assert "cc engine" in repr(second[-2])
+    assert "bb engine" in repr(list(elsewhere)[-1])
+    assert "cc engine" in repr(second[-1])
 
 
 def test_figures_are_saved_with_captions_that_are_on_the_page(services: Services) -> None:
