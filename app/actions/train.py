@@ -1,7 +1,8 @@
 """The Train tab: from form values to a run, and from a run to what is shown of it."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -32,9 +33,9 @@ COLUMNS = ["rows of", "loss before", "loss after", "exact match before", "exact 
 
 @dataclass(frozen=True)
 class TrainView:
-    """What the page shows of a run. `signature` is equal for equal views, so that nothing is sent twice."""
+    """What the page shows of a run; `phase` is equal as long as the same can be asked of it."""
 
-    signature: str
+    phase: str
     status: str
     active: bool
     resumable: bool
@@ -49,9 +50,21 @@ class TrainView:
     waiting: bool = False
 
     @cached_property
-    def marks(self) -> dict[str, int]:
-        """A number for each part, equal for what is equal: only what changed is sent."""
-        return {part.name: hash(repr(getattr(self, part.name))) for part in fields(self)}
+    def marks(self) -> dict[str, str]:
+        """A mark for each of `PARTS`, equal for what is equal: only what changed is sent."""
+        return {part: _digest([getattr(self, name) for name in names]) for part, names in PARTS.items()}
+
+
+PARTS = {  # of the page, that change together
+    "words": ("status", "usage"),
+    "buttons": ("phase", "active", "resumable", "waiting"),
+    "curves": ("loss", "load", "curves"),
+    "measured": ("groups", "table", "samples", "use"),
+}
+
+
+def _digest(values: list[Any]) -> str:
+    return hashlib.sha256(repr(values).encode()).hexdigest()
 
 
 def device_line(services: Services, dataset_id: str, model: str, values: dict[str, Any]) -> str:
@@ -161,28 +174,25 @@ def newest_run(services: Services) -> str | None:
     return runs[0].id if runs else None
 
 
-def view(services: Services, run_id: str | None, seen: str = "") -> TrainView | None:
-    """What to show of a run; None where nothing changed since the view with the signature `seen`."""
+def view(services: Services, run_id: str | None) -> TrainView:
+    """What to show of a run."""
     if not run_id:
-        hint = "No run yet. Check the settings and press Start training."
-        return None if seen == "none" else TrainView("none", hint, False, False)
+        return TrainView("", "No run yet. Check the settings and press Start training.", False, False)
     run = services.run(run_id)
     state = services.jobs.refresh(run)
     ahead = services.jobs.ahead(run) if services.jobs.is_waiting(run) else None
     signature = f"{run_id} {state['state']} {state['step']} {state['heartbeat']} {ahead}"
-    if signature == seen:
-        return None
     # However many pages look at the run, its figures are drawn once.
-    return services.remember(("view", signature), lambda: _draw(services, run, state, signature, ahead))
+    return services.remember(("view", signature), lambda: _draw(services, run, state, ahead))
 
 
-def _draw(services: Services, run: Run, state: dict[str, Any], signature: str, ahead: int | None) -> TrainView:
+def _draw(services: Services, run: Run, state: dict[str, Any], ahead: int | None) -> TrainView:
     events = services.events(run)
     results = state.get("results") or {}
     use = results.get("component_by_head")
     names = [f"{c['id'] + 1}: {c['name']}" for c in results.get("components", [])]
     return TrainView(
-        signature=signature,
+        phase=f"{run.id} {state['state']}",
         status=_status(state, events, ahead) + _idle_heads(events) + _as_estimated(state),
         active=state["state"] in ACTIVE,
         resumable=state["state"] in RESUMABLE,

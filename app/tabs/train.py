@@ -70,37 +70,18 @@ def build(services: Services, form: RecipeForm, run: gr.Dropdown, tab: gr.Tab, p
         "use", "Mean gate of each head on each component", empty="After the run: which head answers which component."
     )
     following = gr.Button("Next: look inside A and B", elem_id="to-parameters")
-    seen = gr.State({})  # the signature of what is shown, and the marks of its parts
-    drawn: dict[str, Any] = {"loss": loss, "load": load, "curves": curves, "groups": groups}
-    drawn |= {"table": table, "samples": samples, "use": use}
-    outputs = [seen, status, usage, start, stop, measure, resume, sooner, later, *drawn.values()]
     _log(services, run)
-
-    def show(run_id: str | None, before: dict[str, Any]) -> Any:
-        try:
-            view = actions.view(services, run_id, before.get("signature", ""))
-        except HydraError as error:  # in the status line: a message every second would be a storm
-            return {status: gr.update(value=say(str(error)))}
-        if view is None:
-            return gr.skip()
-        # Updates throughout: where an output is skipped, which is an update too, and then gets a plain value, Gradio
-        # keeps one more component in memory each time.
-        return {
-            seen: {"signature": view.signature, "marks": view.marks},
-            status: gr.update(value=say(view.status)),
-            usage: gr.update(value=say(view.usage)),
-            start: gr.Button(interactive=True),
-            stop: gr.Button(interactive=view.active),
-            measure: gr.Button(visible=view.active and not view.waiting),
-            resume: gr.Button(visible=view.resumable),
-            sooner: gr.Button(visible=view.waiting),
-            later: gr.Button(visible=view.waiting),
-            **{
-                item: gr.update(value=getattr(view, name))
-                for name, item in drawn.items()
-                if view.marks[name] != before.get("marks", {}).get(name)
-            },
-        }
+    _watching(
+        services,
+        run,
+        page,
+        {
+            "words": [status, usage],
+            "buttons": [start, stop, measure, resume, sooner, later],
+            "curves": [loss, load, curves],
+            "measured": [groups, table, samples, use],
+        },
+    )
 
     def describe(dataset_id: str, model: str, *held: object) -> str:
         try:
@@ -111,9 +92,6 @@ def build(services: Services, form: RecipeForm, run: gr.Dropdown, tab: gr.Tab, p
     _starting(services, form, run, start)
     _steering(services, run, {stop: False, measure: True}, resume, (sooner, later))
     _estimating(services, form, trial, estimated)
-    refreshing: dict[str, Any] = {"fn": show, "inputs": [run, seen], "outputs": outputs} | QUIET
-    gr.Timer(POLL_SECONDS).tick(**refreshing)
-    gr.on([run.change, page.load], **refreshing)
     sized = [fields["training.max_steps"], fields["training.batch_size"], form.model]
     gr.on(
         [tab.select, form.dataset.change, *(item.change for item in sized)],
@@ -123,6 +101,48 @@ def build(services: Services, form: RecipeForm, run: gr.Dropdown, tab: gr.Tab, p
         **LATEST,
     )
     return TrainTab(following)
+
+
+def _watching(services: Services, run: gr.Dropdown, page: gr.Blocks, parts: dict[str, list[Any]]) -> None:
+    """Look at the run every second, and show what changed of it, by part.
+
+    The look itself fills nothing but states on the server: Gradio builds each component anew that a listener could
+    fill, also where it is skipped, and many pages look at once.
+    """
+    seen = {part: gr.State("") for part in parts}
+
+    def look(run_id: str | None) -> list[Any]:
+        try:
+            return list(actions.view(services, run_id).marks.values())
+        except HydraError as error:  # in the status line: a message every second would be a storm
+            return [str(error) if part == "words" else gr.skip() for part in parts]
+
+    def words(run_id: str | None) -> list[str]:
+        try:
+            view = actions.view(services, run_id)
+        except HydraError as error:
+            return [say(str(error)), ""]
+        return [say(view.status), say(view.usage)]
+
+    def buttons(run_id: str | None) -> list[gr.Button]:
+        view = actions.view(services, run_id)
+        visible = view.active and not view.waiting, view.resumable, view.waiting, view.waiting
+        return [
+            gr.Button(interactive=True),
+            gr.Button(interactive=view.active),
+            *(gr.Button(visible=one) for one in visible),
+        ]
+
+    def values_of(part: str, run_id: str | None) -> list[Any]:
+        view = actions.view(services, run_id)
+        return [getattr(view, name) for name in actions.PARTS[part]]
+
+    looking: dict[str, Any] = {"fn": look, "inputs": run, "outputs": list(seen.values())} | QUIET
+    gr.Timer(POLL_SECONDS).tick(**looking)
+    gr.on([run.change, page.load], **looking)
+    show = {"words": words, "buttons": buttons} | {part: partial(values_of, part) for part in ("curves", "measured")}
+    for part, filled in parts.items():
+        seen[part].change(shown(show[part]), run, filled, **LATEST)
 
 
 def _starting(services: Services, form: RecipeForm, run: gr.Dropdown, start: gr.Button) -> None:

@@ -1,7 +1,8 @@
 """Many pages that look at one run: python -m tests.benchmarks.soak [--minutes 30] [--clients 20].
 
-A run of the demo on the default base model trains meanwhile, on the same cores. Each client asks once a second for what
-an open page asks for; told are how long the answers took, and the memory of the app's process by the minute.
+A run of the demo on the default base model trains meanwhile, on the same cores. Each client looks once a second as an
+open page does, and asks for what has changed; told are how long the answers took, and the memory of the app's process
+by the minute.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import statistics
 import tempfile
 import time
 import uuid
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,32 +31,58 @@ from tests.serving import running_app
 SETTLING = 5  # minutes before memory is compared: caches fill
 
 
-def polling(config: dict[str, Any]) -> int:
-    """The number of the listener that shows a run again and again."""
+@dataclass(frozen=True)
+class Listeners:
+    """Numbers of listeners: the one that looks at a run again and again, and by state those that show what changed."""
+
+    look: int
+    show: dict[int, list[int]]
+
+
+def listeners(config: dict[str, Any]) -> Listeners:
     names = {component["id"]: component["props"].get("elem_id") for component in config["components"]}
+    show: dict[int, list[int]] = {}
+    for dependency in config["dependencies"]:
+        for target, event in dependency["targets"]:
+            if event == "change":
+                show.setdefault(target, []).append(dependency["id"])
+    filled = {
+        dependency["id"]: [names[output] for output in dependency["outputs"]] for dependency in config["dependencies"]
+    }
     for dependency in config["dependencies"]:
         ticks = any(event == "tick" for _, event in dependency["targets"])
-        if ticks and "status" in (names[output] for output in dependency["outputs"]):
-            return dependency["id"]
-    raise AssertionError("no listener of a timer shows a run")
+        then = [one for state in dependency["outputs"] for one in show.get(state, [])]
+        if ticks and any("status" in filled[one] for one in then):
+            return Listeners(dependency["id"], {state: show[state] for state in dependency["outputs"]})
+    raise AssertionError("no listener of a timer leads to one that shows a run")
 
 
-async def client(url: str, listener: int, run_id: str, until: float, took: list[float], delay: float) -> None:
+async def client(url: str, known: Listeners, run_id: str, until: float, took: list[float], delay: float) -> None:
     """One page, opened a little later than the one before; the seconds of each answer go to `took`."""
     session = uuid.uuid4().hex
     await asyncio.sleep(delay)
     async with httpx.AsyncClient(base_url=f"{url}/gradio_api", timeout=60) as http:
-        while time.monotonic() < until:
-            began = time.monotonic()
-            asked = {"data": [run_id, None], "fn_index": listener, "session_hash": session, "event_data": None}
+
+        async def ask(listener: int) -> list[int]:
+            """The states that the answer has changed."""
+            began, changed = time.monotonic(), None
+            asked = {"data": [run_id], "fn_index": listener, "session_hash": session, "event_data": None}
             (await http.post("/queue/join", json=asked)).raise_for_status()
             async with http.stream("GET", "/queue/data", params={"session_hash": session}) as answer:
                 async for line in answer.aiter_lines():
                     message = json.loads(line.removeprefix("data:")) if line.startswith("data:") else {}
                     if message.get("msg") == "process_completed":
                         assert message["success"], message
+                        changed = message["output"]["changed_state_ids"]
                         break
             took.append(time.monotonic() - began)
+            return changed or []
+
+        while time.monotonic() < until:
+            began = time.monotonic()
+            for state in await ask(known.look):
+                for listener in known.show[state]:
+                    await ask(listener)
             await asyncio.sleep(max(0.0, POLL_SECONDS - (time.monotonic() - began)))
 
 
@@ -62,8 +90,8 @@ async def soak(url: str, run_id: str, process: psutil.Process, minutes: int, cli
     config = httpx.get(f"{url}/config", timeout=60).json()
     took: list[float] = []
     until = time.monotonic() + 60 * minutes
-    listener, delays = polling(config), [i * POLL_SECONDS / clients for i in range(clients)]
-    pages = [asyncio.create_task(client(url, listener, run_id, until, took, delay)) for delay in delays]
+    known, delays = listeners(config), [i * POLL_SECONDS / clients for i in range(clients)]
+    pages = [asyncio.create_task(client(url, known, run_id, until, took, delay)) for delay in delays]
     memory, counted = [], 0
     for minute in range(1, minutes + 1):
         await asyncio.sleep(60)
