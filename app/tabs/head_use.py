@@ -75,15 +75,21 @@ def build(services: Services, run: gr.Dropdown) -> None:
 
 def behind_a_head(elem_id: str) -> list[gr.Dataframe]:
     """Where the tokens that a head takes most, and the training rows that use it most, are shown; hidden at first."""
-    tables = (
-        ("tokens", actions.TOKEN_COLUMNS, "Held-out tokens that this head takes most, with what stands around them"),
-        ("rows", actions.ROW_COLUMNS, "Training rows that use this head most"),
-    )
+    told = "Held-out tokens that this head takes most, with what stands around them"
     return [
         gr.Dataframe(
-            headers=headers, interactive=False, wrap=True, visible=False, elem_id=f"{elem_id}-{name}", label=label
+            headers=headers,
+            column_widths=widths,
+            interactive=False,
+            wrap=True,
+            visible=False,
+            elem_id=f"{elem_id}-{name}",
+            label=label,
         )
-        for name, headers, label in tables
+        for name, headers, widths, label in (
+            ("tokens", actions.TOKEN_COLUMNS, ["32%", "15%", "29%", "13%", "11%"], told),
+            ("rows", actions.ROW_COLUMNS, ["11%", "47%", "22%", "20%"], "Training rows that use this head most"),
+        )
     ]
 
 
