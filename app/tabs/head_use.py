@@ -87,8 +87,8 @@ def behind_a_head(elem_id: str) -> list[gr.Dataframe]:
             label=label,
         )
         for name, headers, widths, label in (
-            ("tokens", actions.TOKEN_COLUMNS, ["32%", "15%", "29%", "13%", "11%"], told),
-            ("rows", actions.ROW_COLUMNS, ["11%", "47%", "22%", "20%"], "Training rows that use this head most"),
+            ("tokens", actions.TOKEN_COLUMNS, ["25%", "19%", "24%", "16%", "16%"], told),
+            ("rows", actions.ROW_COLUMNS, ["16%", "44%", "20%", "20%"], "Training rows that use this head most"),
         )
     ]
 
