@@ -76,6 +76,10 @@ def build(services: Services, run: gr.Dropdown) -> None:
 def behind_a_head(elem_id: str) -> list[gr.Dataframe]:
     """Where the tokens that a head takes most, and the training rows that use it most, are shown; hidden at first."""
     told = "Held-out tokens that this head takes most, with what stands around them"
+    tables: list[tuple[str, list[str], list[str | int], str]] = [
+        ("tokens", actions.TOKEN_COLUMNS, ["25%", "19%", "24%", "16%", "16%"], told),
+        ("rows", actions.ROW_COLUMNS, ["16%", "44%", "20%", "20%"], "Training rows that use this head most"),
+    ]
     return [
         gr.Dataframe(
             headers=headers,
@@ -86,10 +90,7 @@ def behind_a_head(elem_id: str) -> list[gr.Dataframe]:
             elem_id=f"{elem_id}-{name}",
             label=label,
         )
-        for name, headers, widths, label in (
-            ("tokens", actions.TOKEN_COLUMNS, ["25%", "19%", "24%", "16%", "16%"], told),
-            ("rows", actions.ROW_COLUMNS, ["16%", "44%", "20%", "20%"], "Training rows that use this head most"),
-        )
+        for name, headers, widths, label in tables
     ]
 
 
