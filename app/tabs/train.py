@@ -113,9 +113,10 @@ def _watching(services: Services, run: gr.Dropdown, page: gr.Blocks, parts: dict
 
     def look(run_id: str | None) -> list[Any]:
         try:
-            return list(actions.view(services, run_id).marks.values())
+            marks = actions.view(services, run_id).marks
+            return [marks[part] for part in seen]
         except HydraError as error:  # in the status line: a message every second would be a storm
-            return [str(error) if part == "words" else gr.skip() for part in parts]
+            return [str(error) if part == "words" else gr.skip() for part in seen]
 
     def words(run_id: str | None) -> list[str]:
         try:
