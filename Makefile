@@ -24,7 +24,7 @@ test: install $(BROWSER)
 	HYDRALORA_BROWSER="$$(cat $(BROWSER))" $(BIN)/pytest -m browser
 
 test-faults: install
-	HYDRALORA_KILLS=20 HYDRALORA_SEED=$$(date +%s) $(BIN)/pytest tests/engine/test_faults.py
+	HYDRALORA_KILLS=20 HYDRALORA_SEED=$$(date +%s) $(BIN)/pytest tests/engine/runs/test_faults.py
 
 test-gpu: install
 	$(BIN)/pytest -m gpu

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from hydralora.errors import HydraError
-from hydralora.runs import RunStore
+from hydralora.runs.store import RunStore
 
 SESSIONS = 8  # that one handler serves at a time: Gradio's default of 1 would make a class wait for an upload
 LOOPBACK = ("127.0.0.1", "localhost")
@@ -42,11 +42,12 @@ def serve(
     os.environ |= {"GRADIO_ANALYTICS_CACHE_FREQUENCY": str(sys.maxsize), "GRADIO_ANALYTICS_MAX_EVENTS": "1000"}
     import gradio as gr
 
-    from app.components.plot import PLOTLY_JS
-    from app.processes import warm_up
-    from app.services import Services
-    from app.ui import STYLE, build, theme
-    from hydralora.models import DEFAULT_MODEL, find_model
+    from hydralora.models.catalogue import DEFAULT_MODEL, find_model
+
+    from .services import Services
+    from .services.processes import warm_up
+    from .ui import STYLE, build, theme
+    from .widgets.plot import PLOTLY_JS
 
     try:
         typer.echo("Looking for the default base model; the first time it is fetched, which takes about a minute.")
@@ -86,7 +87,7 @@ def _guards(host: str) -> list[Any]:
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-    from app.headers import Headers
+    from .headers import Headers
 
     guards = [Middleware(Headers, headers=SECURITY)]
     if host in LOOPBACK:

@@ -7,14 +7,21 @@ from typing import Any
 
 import gradio as gr
 
-from app.actions import data as data_actions
-from app.actions import runs as runs_actions
-from app.actions import train as train_actions
-from app.services import Services
-from app.tabs import chat, clusters, data, parameters, recipe_form, runs, train
-from app.tabs.kept import browser_state, kept
-from app.tabs.messages import QUIET, shown
 from hydralora.data.store import DEMO
+
+from .actions import data as data_actions
+from .actions.runs import table as runs_actions
+from .actions.train import run as train_actions
+from .page.browser_state import browser_state, kept
+from .page.text import QUIET, shown
+from .services import Services
+from .tabs import data
+from .tabs.chat import tab as chat
+from .tabs.clusters import tab as clusters
+from .tabs.parameters import tab as parameters
+from .tabs.runs import tab as runs
+from .tabs.train import recipe_form
+from .tabs.train import tab as train
 
 STYLE = Path(__file__).with_name("style.css")
 # The tab that was open is opened by the browser itself: an answer of the server's would come after the click of one who

@@ -4,18 +4,18 @@ Importing this package registers the method with PEFT, so that `PeftModel.from_p
 """
 
 from hydralora import tuner as tuner  # before anything imports PEFT: it quietens what PEFT imports
-from hydralora.bake import bake
 from hydralora.errors import ConfigError, DatasetError, HydraError, ModelError, RunError
-from hydralora.gates import record_gates
-from hydralora.generation import generate
-from hydralora.models import find_model
-from hydralora.runs import RunStore
-from hydralora.steering import steer_gates
-from hydralora.training import train
+from hydralora.inference.generation import generate
+from hydralora.models.catalogue import find_model
+from hydralora.runs.store import RunStore
+from hydralora.training.run import train
+from hydralora.transfer.bake import bake
 from hydralora.tuner.config import HydraLoraConfig
-from hydralora.tuner.convert import load_official, save_official
-from hydralora.tuner.init import init_router
+from hydralora.tuner.gates import record_gates
 from hydralora.tuner.model import HydraLoraModel, register
+from hydralora.tuner.published import load_official, save_official
+from hydralora.tuner.router_init import init_router
+from hydralora.tuner.steering import steer_gates
 
 register()
 

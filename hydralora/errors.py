@@ -29,3 +29,8 @@ class RunError(HydraError):
     """A training run doesn't exist, or is in a state that doesn't allow what was asked."""
 
     kind = "run"
+
+
+def first_line(error: Exception) -> str:
+    """An error's first line: libraries write pages."""
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+import platformdirs
+
 T = TypeVar("T")
 WEIGHTS = (".bin", ".safetensors")
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"  # as PEFT names them
@@ -78,3 +80,17 @@ def _finite(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_finite(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def cache_root() -> Path:
+    """Where everything is kept that can be made again: HYDRALORA_CACHE, else the user's cache folder."""
+    return Path(os.environ.get("HYDRALORA_CACHE") or platformdirs.user_cache_path("hydralora"))
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """A JSON object; empty where there is none, or a damaged one."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -13,10 +13,12 @@ import pytest
 import torch
 import yaml
 
-import hydralora.trainer
-from hydralora.loss import summed_answer_loss
-from hydralora.recipe import Recipe, parse_recipe
-from hydralora.runs import Run, RunStore
+import hydralora.training.trainer
+from hydralora.inference.loss import summed_answer_loss
+from hydralora.recipe.reading import parse_recipe
+from hydralora.recipe.settings import Recipe
+from hydralora.runs.run import Run
+from hydralora.runs.store import RunStore
 from tests import USER_ENVIRONMENT
 from tests.tiny_model import byte_tokenizer, write_tiny_model
 
@@ -76,7 +78,7 @@ def break_loss(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
             loss, count = summed_answer_loss(model, batch)
             return loss * (factor if len(calls) == call else 1), count
 
-        monkeypatch.setattr(hydralora.trainer, "summed_answer_loss", breaks)
+        monkeypatch.setattr(hydralora.training.trainer, "summed_answer_loss", breaks)
 
     return at
 

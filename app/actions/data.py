@@ -6,9 +6,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from app.actions.background import Done, in_background
-from app.actions.recipes import model_name, resolve_model
-from app.services import Services
 from hydralora import figures
 from hydralora.data.batches import batch_order
 from hydralora.data.dataset import Dataset, read_dataset
@@ -21,8 +18,13 @@ from hydralora.data.statistics import TokenStatistics, token_statistics
 from hydralora.data.store import DEMO, StoredDataset
 from hydralora.data.templates import IGNORED, Encoded, encode_all
 from hydralora.errors import DatasetError, ModelError
-from hydralora.models import find_model, load_tokenizer
-from hydralora.recipe import DataSettings, Recipe, TrainingSettings
+from hydralora.models.catalogue import find_model
+from hydralora.models.loading import load_tokenizer
+from hydralora.recipe.settings import DataSettings, Recipe, TrainingSettings
+
+from ..services import Services
+from ..services.background import Done, in_background
+from .recipes import model_name, resolve_model
 
 SHOWN_ROWS = 100
 SHOWN_PROBLEMS = 200

@@ -8,13 +8,15 @@ from typing import Any, NamedTuple
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
-from app.services import Asked, Services
 from hydralora.data.hub import PREFIX
 from hydralora.data.store import StoredDataset
 from hydralora.errors import ConfigError, HydraError
-from hydralora.models import CATALOGUE, DEFAULT_MODEL
-from hydralora.recipe import Recipe, default_value, parse_components, parse_recipe, wrong_settings
-from hydralora.runs import RunStore
+from hydralora.models.catalogue import CATALOGUE, DEFAULT_MODEL
+from hydralora.recipe.reading import parse_components, parse_recipe, wrong_settings
+from hydralora.recipe.settings import Recipe, default_value
+from hydralora.runs.store import RunStore
+
+from ..services import Asked, Services
 
 
 def model_choices(services: Services) -> list[tuple[str, str]]:

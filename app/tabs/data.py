@@ -6,17 +6,18 @@ from typing import Any
 
 import gradio as gr
 
-from app.actions import data as actions
-from app.actions.background import Done
-from app.components.batch import batch_view
-from app.components.plot import plot_panel
-from app.forms import Widget
-from app.services import Services
-from app.tabs.buttons import upload_button
-from app.tabs.messages import QUIET, say, sentence, shown, shown_stream
 from hydralora.data.mapping import Mapping
 from hydralora.data.sources import SUFFIXES
 from hydralora.data.store import DEMO
+
+from ..actions import data as actions
+from ..page.buttons import upload_button
+from ..page.forms import Widget
+from ..page.text import QUIET, say, sentence, shown, shown_stream
+from ..services import Services
+from ..services.background import Done
+from ..widgets.batch import batch_view
+from ..widgets.plot import plot_panel
 
 LABELS = {
     "question": "Question",

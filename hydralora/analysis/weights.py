@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from hydralora.errors import ModelError
 from hydralora.files import ADAPTER_WEIGHTS
-from hydralora.models import read_adapter_config
+from hydralora.models.adapters import read_adapter_config
 from hydralora.tuner.config import HydraLoraConfig
 from hydralora.tuner.model import active_adapter, head_matrices, hydra_layers
 

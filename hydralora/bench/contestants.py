@@ -9,7 +9,8 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from hydralora.bench.loop import loop_over_heads
-from hydralora.models import DEFAULT_MODEL, find_model, load_base, load_tokenizer
+from hydralora.models.catalogue import DEFAULT_MODEL, find_model
+from hydralora.models.loading import load_base, load_tokenizer
 from hydralora.tuner.config import HydraLoraConfig
 from hydralora.tuner.model import hydra_layers
 

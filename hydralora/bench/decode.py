@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from hydralora.generation import Sampling, generate
+from hydralora.inference.generation import Sampling, generate
 
 PROMPT = "Write a long story about a river, a lighthouse and the people who live beside them."
 

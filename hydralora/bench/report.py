@@ -10,14 +10,15 @@ from typing import Any
 
 import torch
 
-from hydralora.assets import demo_file
 from hydralora.bench.contestants import DROPOUT, TARGETS, Field, R, agreement, floor_step, training_step
 from hydralora.bench.decode import generated, streamed
 from hydralora.bench.measure import Rounds, take_turns
 from hydralora.bench.memory import kept_bytes
 from hydralora.bench.throughput import loops_on
+from hydralora.data.demo import demo_file
 from hydralora.errors import ConfigError, ModelError
-from hydralora.models import DEFAULT_MODEL, describe_device, find_model, pick_device
+from hydralora.models.catalogue import DEFAULT_MODEL, find_model
+from hydralora.models.device import describe_device, pick_device
 
 CURVE = (1, 2, 3, 4, 8, 16, 32)  # numbers of heads
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2}  # of contestants that do the same work: rounding alone

@@ -11,9 +11,9 @@ from transformers import DataCollatorForSeq2Seq, PrinterCallback, Trainer
 from hydralora.bench.contestants import Field
 from hydralora.data.dataset import read_dataset
 from hydralora.data.templates import encode_all
-from hydralora.parallel import Processes
-from hydralora.recipe import TrainingSettings
-from hydralora.trainer import answer_trainer, training_arguments
+from hydralora.recipe.settings import TrainingSettings
+from hydralora.training.parallel import Processes
+from hydralora.training.trainer import answer_trainer, training_arguments
 
 BATCH = 8  # rows
 HEADS = 3

@@ -18,15 +18,15 @@ from hydralora.data.examples import Example, to_example
 from hydralora.data.hub import PREFIX, fetch_dataset
 from hydralora.data.mapping import Mapping, Shape, detect, parse_mapping
 from hydralora.data.problems import Flaw, Problem, is_whole
+from hydralora.data.progress import OnProgress, ignore_progress
 from hydralora.data.sources import Source, open_source, records
 from hydralora.errors import DatasetError
-from hydralora.fetching import cache_root
+from hydralora.files import cache_root
 
 VERSION = 1  # of how rows are read: what an older program kept is read anew
 PEEKED = 100  # rows by which the columns are told
 BATCH = 2000  # rows written at once
 KEPT = 20  # datasets in the cache; older ones are read anew when they are asked for
-OnProgress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def read_dataset(
     files: Sequence[str | Path] | str | Path,
     mapping: Mapping | None = None,
     task_column: str | None = None,
-    on_progress: OnProgress = lambda done, total: None,
+    on_progress: OnProgress = ignore_progress,
 ) -> Dataset:
     """Read files of rows; each bad row is a problem, the good ones are kept.
 

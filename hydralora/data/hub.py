@@ -5,8 +5,9 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-from hydralora.errors import DatasetError
-from hydralora.fetching import cache_root, first_line, hub_reachable
+from hydralora.errors import DatasetError, first_line
+from hydralora.files import cache_root
+from hydralora.models.fetching import hub_reachable
 
 PREFIX = "hub:"
 NAME = re.compile(r"hub:(?P<id>[\w.-]+(?:/[\w.-]+)?)(?::(?P<config>[\w.+-]+))?(?:@(?P<split>[\w.\[\]:%+-]+))?")

@@ -8,7 +8,8 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from hydralora.errors import ConfigError, DatasetError
-from hydralora.recipe import Section, validation_message
+from hydralora.recipe.reading import validation_message
+from hydralora.recipe.settings import Section
 
 Shape = Literal["alpaca", "dolly", "prompt-completion", "question-answer", "messages", "sharegpt", "text", "columns"]
 CONVERSATIONS: dict[str, Shape] = {"messages": "messages", "conversations": "sharegpt", "conversation": "sharegpt"}

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from hydralora.assets import demo_file
-from hydralora.data.dataset import Dataset, OnProgress, read_dataset
+from hydralora.data.dataset import Dataset, read_dataset
+from hydralora.data.demo import demo_file
 from hydralora.data.mapping import Mapping, load_mapping, save_mapping
+from hydralora.data.progress import OnProgress, ignore_progress
 from hydralora.data.sources import open_source
 from hydralora.errors import DatasetError
 from hydralora.files import write_json
@@ -39,7 +40,7 @@ class StoredDataset:
         """The mapping that a person gave; None where the columns tell it."""
         return load_mapping(self.mapping_file) if self.mapping_file else None
 
-    def read(self, on_progress: OnProgress = lambda done, total: None) -> Dataset:
+    def read(self, on_progress: OnProgress = ignore_progress) -> Dataset:
         return read_dataset(self.files, self.mapping, on_progress=on_progress)
 
 

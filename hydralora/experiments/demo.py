@@ -4,13 +4,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hydralora.assets import demo_file
+from hydralora.data.demo import demo_file
 from hydralora.errors import RunError
 from hydralora.files import write_json
-from hydralora.jobs import JobManager
-from hydralora.models import DEFAULT_MODEL
-from hydralora.recipe import Recipe, parse_recipe
-from hydralora.runs import RunStore
+from hydralora.models.catalogue import DEFAULT_MODEL
+from hydralora.recipe.reading import parse_recipe
+from hydralora.recipe.settings import Recipe
+from hydralora.runs.jobs import JobManager
+from hydralora.runs.store import RunStore
 
 
 def demo_recipe(model: str = DEFAULT_MODEL) -> Recipe:

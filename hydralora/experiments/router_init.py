@@ -11,15 +11,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hydralora.analysis.head_use import head_use
 from hydralora.data.templates import IGNORED, Encoded
 from hydralora.errors import ConfigError
 from hydralora.files import write_json
-from hydralora.models import DEFAULT_MODEL
-from hydralora.preparation import Prepared, prepare
-from hydralora.probing import head_use
-from hydralora.recipe import Recipe, parse_recipe
-from hydralora.training import train
-from hydralora.tuner.init import ROWS_PER_COMPONENT, SHRINKAGE, init_router
+from hydralora.models.catalogue import DEFAULT_MODEL
+from hydralora.recipe.reading import parse_recipe
+from hydralora.recipe.settings import Recipe
+from hydralora.training.preparation import Prepared, prepare
+from hydralora.training.run import train
+from hydralora.tuner.router_init import ROWS_PER_COMPONENT, SHRINKAGE, init_router
 
 HELDOUT = 120  # rows at most, so that measuring takes less time than training
 MEASURED = ("mutual_information", "head_cosine", "loss", "exact_match")

@@ -1,6 +1,7 @@
 """Tables into Plotly figures, one function a figure, as JSON: for the page's plot panel, or a file of their own."""
 
 from hydralora.figures.base import METHOD_NAMES
+from hydralora.figures.captions import METHOD_READING, how_drawn, how_to_read
 from hydralora.figures.curves import group_losses, head_load, loss, losses, training_curves
 from hydralora.figures.gates import component_by_head, gate_bars, gate_heatmap
 from hydralora.figures.matrices import (
@@ -14,7 +15,6 @@ from hydralora.figures.matrices import (
     singular_values,
 )
 from hydralora.figures.pages import write_page, write_replay
-from hydralora.figures.projected import METHOD_READING, how_drawn, how_to_read
 from hydralora.figures.rows import (
     ColourBy,
     component_number,

@@ -7,8 +7,8 @@ import plotly.graph_objects as go
 
 from hydralora.errors import ConfigError
 from hydralora.figures.base import escaped, figure_json, short, short_end
+from hydralora.figures.captions import how_drawn
 from hydralora.figures.palette import A_COLOUR, A_MARK, NEUTRAL, head_colour, head_mark, head_name
-from hydralora.figures.projected import how_drawn
 
 MatrixColour = Literal["head", "kind", "layer", "module", "run", "step"]
 Measure = Literal["similarity", "norm", "effective_rank", "moved"]

@@ -7,8 +7,8 @@ from typing import Any
 import plotly.graph_objects as go
 
 from hydralora.figures.base import figure_json
+from hydralora.figures.captions import how_drawn
 from hydralora.figures.palette import A_COLOUR, A_MARK, head_colour, head_mark, head_name
-from hydralora.figures.projected import how_drawn
 
 FRAME_MILLISECONDS = 600
 PICTURE = (0.36, 1.0)  # shares of the height

@@ -5,33 +5,33 @@ import os
 import secrets
 import shutil
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from hydralora.bake import Baked, bake
+from hydralora.components.rows import read_used
 from hydralora.data.batches import collate
+from hydralora.data.progress import OnProgress, ignore_progress
 from hydralora.data.templates import encode_all
 from hydralora.errors import ConfigError, RunError
 from hydralora.files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, folder_written_whole, to_json
-from hydralora.models import load_adapted
-from hydralora.preparation import read_used
-from hydralora.recipe import Recipe
-from hydralora.results import hash_adapter, results_table
-from hydralora.runs import Run
-from hydralora.serving import Loaded, load_run
+from hydralora.inference.model_cache import Loaded, load_run
+from hydralora.models.adapters import hash_adapter, load_adapted
+from hydralora.recipe.settings import Recipe
+from hydralora.runs.run import Run
+from hydralora.training.card import results_table
 from hydralora.transfer.about import ABOUT, About, Event
-from hydralora.tuner.convert import save_official
+from hydralora.transfer.bake import Baked, bake
+from hydralora.tuner.published import save_official
 
-OnProgress = Callable[[int, int], None]
 Format = Literal["adapter", "lora", "merged", "official"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 MEASURED_ROWS = 64  # held-out rows on which a plain LoRA's mixture is taken and its divergence measured
 BATCH = 8
 
 
-def export_run(run: Run, form: str, out: Path, on_progress: OnProgress = lambda done, total: None) -> dict[str, Any]:
+def export_run(run: Run, form: str, out: Path, on_progress: OnProgress = ignore_progress) -> dict[str, Any]:
     """Write a run's adapter to `out`: a zip file where its name ends so, else a folder.
 
     Args:

@@ -14,10 +14,12 @@ from pydantic import ValidationError
 
 from hydralora.errors import ConfigError, HydraError, ModelError, RunError
 from hydralora.files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
-from hydralora.models import find_model
-from hydralora.recipe import Recipe, parse_recipe, validation_message
-from hydralora.results import hash_adapter
-from hydralora.runs import Run, RunStore
+from hydralora.models.adapters import hash_adapter
+from hydralora.models.catalogue import find_model
+from hydralora.recipe.reading import parse_recipe, validation_message
+from hydralora.recipe.settings import Recipe
+from hydralora.runs.run import Run
+from hydralora.runs.store import RunStore
 from hydralora.transfer.about import ABOUT, ADAPTER, MEMBERS, About, Event
 
 LARGEST = 4 * 2**30  # bytes of the weights; a member of text takes at most LARGEST_TEXT

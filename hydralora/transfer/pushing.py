@@ -9,7 +9,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from hydralora.errors import ConfigError, HydraError
-from hydralora.runs import Run
+from hydralora.runs.run import Run
 from hydralora.transfer.exporting import export_run
 
 TOKEN = "HF_TOKEN"  # the environment variable that holds it; it is read from nowhere else

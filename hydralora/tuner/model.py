@@ -10,7 +10,8 @@ from torch import nn
 
 from hydralora.errors import ConfigError
 from hydralora.tuner.config import HydraLoraConfig, HydraPeftType
-from hydralora.tuner.layer import HydraLoraLayer, Router
+from hydralora.tuner.layer import HydraLoraLayer
+from hydralora.tuner.router import Router
 from hydralora.tuner.targets import ADAPTABLE, default_targets, is_expert, nothing_to_adapt, refuse_experts
 
 

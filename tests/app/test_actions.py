@@ -13,15 +13,20 @@ import pytest
 from pyarrow.csv import ParseOptions, read_csv
 from pyarrow.parquet import read_table
 
-from app.actions import clusters, data, points, recipes, row_map, train
-from app.actions.background import Done, in_background
+from app.actions import data, recipes
+from app.actions.clusters import components as clusters
+from app.actions.clusters import row_map
+from app.actions.parameters import points
+from app.actions.train import run as train
 from app.services import Asked, Services
+from app.services.background import Done, in_background
 from hydralora import figures
+from hydralora.components.rows import read_split
 from hydralora.data.store import DEMO
 from hydralora.errors import ConfigError, DatasetError, RunError
-from hydralora.preparation import prepare, read_split
 from hydralora.projection import Method
-from hydralora.runs import ACTIVE
+from hydralora.runs.run import ACTIVE
+from hydralora.training.preparation import prepare
 from tests.conftest import FinishedRun
 from tests.waiting import wait_until
 

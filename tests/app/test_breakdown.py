@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app.actions import breakdown, points
+from app.actions.parameters import breakdown, points
 from app.services import Services
 from tests.conftest import FinishedRun
 from tests.waiting import wait_until

@@ -13,16 +13,17 @@ from typing import Any
 import pytest
 import torch
 
-from app.actions import answers, chat
+from app.actions.chat import answers
+from app.actions.chat import conversation as chat
 from app.services import Services
 from hydralora.data.store import DEMO
 from hydralora.data.templates import encode_prompt
 from hydralora.errors import ConfigError, HydraError
-from hydralora.generation import Sampling, generate
-from hydralora.recipe import Recipe
-from hydralora.runs import Run
-from hydralora.serving import load_base_model, load_run
-from hydralora.steering import Steering
+from hydralora.inference.generation import Sampling, generate
+from hydralora.inference.model_cache import load_base_model, load_run
+from hydralora.recipe.settings import Recipe
+from hydralora.runs.run import Run
+from hydralora.tuner.steering import Steering
 from tests.conftest import FinishedRun
 
 QUESTION = "which tool fixes aa engine"

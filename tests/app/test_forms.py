@@ -7,15 +7,18 @@ import gradio as gr
 import pytest
 import yaml
 
-from app.actions import recipes, train
-from app.forms import SECTIONS, keys_of, shown, values, widget
+from app.actions import recipes
+from app.actions.train import run as train
+from app.page.forms import SECTIONS, keys_of, shown, values, widget
 from app.services import Services
+from hydralora.components.rows import read_split
 from hydralora.data.mapping import Mapping
 from hydralora.data.store import DEMO
 from hydralora.errors import ConfigError
-from hydralora.models import find_model
-from hydralora.preparation import read_split
-from hydralora.recipe import PRESETS, default_value, load_recipe, parse_recipe
+from hydralora.models.catalogue import find_model
+from hydralora.recipe.presets import PRESETS
+from hydralora.recipe.reading import load_recipe, parse_recipe
+from hydralora.recipe.settings import default_value
 
 KEYS = [key for section in ("tuner", "training", "components") for key in keys_of(section)]
 EXAMPLES: dict[str, Any] = {

@@ -2,10 +2,10 @@
 
 import pytest
 
-from app.actions import heads_alone
+from app.actions.chat import heads_alone
 from app.services import Services
 from hydralora.errors import HydraError
-from hydralora.generation import Sampling, generate
+from hydralora.inference.generation import Sampling, generate
 from tests.conftest import FinishedRun
 
 QUESTIONS = "which tool fixes aa engine\n\nname fruit number aa"

@@ -11,9 +11,9 @@ import gradio as gr
 import httpx
 import pytest
 
-from app.forms import values
+from app.page.forms import values
+from app.page.text import shown_stream, until_superseded
 from app.services import Services
-from app.tabs.messages import shown_stream, until_superseded
 from app.ui import build
 from hydralora.figures.palette import HEAD_COLOURS, HEAD_MARKS
 from tests.conftest import FinishedRun

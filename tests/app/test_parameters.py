@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
-from app.actions import head_use, heads, points, trajectory
-from app.actions.points import Wanted
+from app.actions.parameters import head_use, heads, points, trajectory
+from app.actions.parameters.points import Wanted
 from app.services import Services
 from hydralora.analysis import read_weights
 from hydralora.errors import ConfigError
 from hydralora.files import ADAPTER_WEIGHTS
-from hydralora.runs import Run
-from hydralora.snapshots import saved_snapshots
+from hydralora.runs.run import Run
+from hydralora.runs.snapshots import saved_snapshots
 from tests.conftest import FinishedRun
 
 MATRICES = 2 * 3 * (1 + 3)  # 2 layers, 3 modules, A and 3 heads

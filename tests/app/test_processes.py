@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from app.processes import OnProgress, in_process
+from app.services.processes import OnProgress, in_process
 from hydralora import DatasetError, HydraError
-from hydralora.components import find_components
+from hydralora.components.of_recipe import find_components
 from hydralora.data.dataset import read_dataset
-from hydralora.recipe import ComponentSettings
+from hydralora.recipe.settings import ComponentSettings
 
 
 def whose(number: int, on_progress: OnProgress) -> tuple[int, int]:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from app.services import Services
-from hydralora.runs import Run
+from hydralora.runs.run import Run
 from tests.app.pages import Page, RefusedError, open_page
 from tests.conftest import FinishedRun
 

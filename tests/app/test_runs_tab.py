@@ -8,10 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from app.actions import comparing, recipes, runs, train
-from app.actions.background import Done
-from app.forms import shown
+from app.actions import recipes
+from app.actions.runs import comparing
+from app.actions.runs import table as runs
+from app.actions.train import run as train
+from app.page.forms import shown
 from app.services import Services
+from app.services.background import Done
 from hydralora.data.store import DEMO
 from hydralora.errors import HydraError, RunError
 from tests.conftest import FinishedRun
@@ -48,7 +51,7 @@ def test_a_deleted_run_comes_back_for_a_day(
     services: Services, finished: FinishedRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:  # what other tests left
-        patch.setattr("hydralora.runs.BIN_SECONDS", -1)
+        patch.setattr("hydralora.runs.store.BIN_SECONDS", -1)
         services.store.empty_bin()
     run = services.store.create(finished.run.recipe())
     run.update(state="stopped", message="by hand")

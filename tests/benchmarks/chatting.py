@@ -17,14 +17,14 @@ from pathlib import Path
 import psutil
 import torch
 
-from app.actions import chat
+from app.actions.chat import conversation as chat
 from app.services import Services
-from hydralora.assets import demo_file
+from hydralora.data.demo import demo_file
 from hydralora.data.templates import encode_prompt
-from hydralora.generation import Sampling, Token, generate
-from hydralora.jobs import JobManager
-from hydralora.models import DEFAULT_MODEL
-from hydralora.recipe import parse_recipe
+from hydralora.inference.generation import Sampling, Token, generate
+from hydralora.models.catalogue import DEFAULT_MODEL
+from hydralora.recipe.reading import parse_recipe
+from hydralora.runs.jobs import JobManager
 
 QUESTION = "Tell me a long story of a sailor who finds an island, with every detail you know."
 

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from hydralora.clustering import Clusters, cluster, kneedle, overlap
+from hydralora.components import Clusters, cluster, kneedle, overlap
 
 COLUMNS = (("instruction", "input"), ("question", None), ("prompt", None))
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import yaml
 
-from hydralora.assets import demo_file
-from hydralora.models import DEFAULT_MODEL
+from hydralora.data.demo import demo_file
+from hydralora.models.catalogue import DEFAULT_MODEL
 
 RUNS: dict[str, dict[str, dict[str, Any]]] = {
     "the demo's": {"training": {}},

@@ -20,12 +20,12 @@ from typing import Any
 import httpx
 import psutil
 
-from app.tabs.train import POLL_SECONDS
-from hydralora.assets import demo_file
-from hydralora.jobs import JobManager
-from hydralora.models import DEFAULT_MODEL
-from hydralora.recipe import parse_recipe
-from hydralora.runs import RunStore
+from app.tabs.train.tab import POLL_SECONDS
+from hydralora.data.demo import demo_file
+from hydralora.models.catalogue import DEFAULT_MODEL
+from hydralora.recipe.reading import parse_recipe
+from hydralora.runs.jobs import JobManager
+from hydralora.runs.store import RunStore
 from tests.serving import running_app
 
 SETTLING = 5  # minutes before memory is compared: caches fill

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from playwright.sync_api import Page, sync_playwright
 
-from hydralora.jobs import JobManager
-from hydralora.runs import RunStore
+from hydralora.runs.jobs import JobManager
+from hydralora.runs.store import RunStore
 from tests.benchmarks.answering import BROWSER
 from tests.benchmarks.chatting import QUESTION, short_run
 from tests.browser.conftest import ARGUMENTS

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from hydralora.assets import demo_file
-from hydralora.jobs import JobManager
-from hydralora.recipe import parse_recipe
-from hydralora.runs import Run, RunStore
+from hydralora.data.demo import demo_file
+from hydralora.recipe.reading import parse_recipe
+from hydralora.runs.jobs import JobManager
+from hydralora.runs.run import Run
+from hydralora.runs.store import RunStore
 from tests.browser.conftest import SCREENSHOTS, SCRIPT, Seen, new_page
 from tests.browser.steps import click_point, open_tab, traces
 from tests.serving import App

@@ -7,9 +7,9 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from hydralora.data.store import DatasetStore
-from hydralora.generation import Sampling, generate
-from hydralora.runs import RunStore
-from hydralora.serving import load_base_model
+from hydralora.inference.generation import Sampling, generate
+from hydralora.inference.model_cache import load_base_model
+from hydralora.runs.store import RunStore
 from tests.browser.conftest import SCREENSHOTS, Seen
 from tests.browser.steps import UPLOAD, choose, lasso, open_tab, traces
 from tests.serving import App

@@ -9,8 +9,8 @@ import psutil
 import pytest
 
 from hydralora import RunStore
-from hydralora import jobs as jobs_module
-from hydralora.jobs import JobManager
+from hydralora.runs import processes
+from hydralora.runs.jobs import JobManager
 
 
 @pytest.fixture
@@ -27,5 +27,5 @@ def jobs(store: RunStore) -> Iterator[JobManager]:
         pid = run.state()["pid"]
         if pid and pid != os.getpid() and psutil.pid_exists(pid):
             os.kill(pid, signal.SIGKILL)
-    for child in jobs_module._children:
+    for child in processes.children:
         child.wait(30)

@@ -12,8 +12,8 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 
 from hydralora import record_gates, train
-from hydralora.loss import answer_logits, answer_loss, summed_answer_loss
-from hydralora.recipe import Recipe
+from hydralora.inference.loss import answer_logits, answer_loss, summed_answer_loss
+from hydralora.recipe.settings import Recipe
 from tests.tiny_model import MLP, adapt, shake, tiny_llama
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")]
@@ -43,7 +43,8 @@ def test_a_run_learns_and_its_adapter_comes_back(
     losses = [event["loss"] for event in events if event["kind"] == "train"]
     assert losses[-1] < losses[0]
     assert results["tuned"]["loss"] < results["base"]["loss"]
-    from hydralora.models import find_model, load_adapted
+    from hydralora.models.adapters import load_adapted
+    from hydralora.models.catalogue import find_model
 
     again = load_adapted(find_model(recipe.model), tmp_path)
     assert all(weight.dtype == torch.float32 for name, weight in again.named_parameters() if "hydra_" in name)

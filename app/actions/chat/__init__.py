@@ -1,0 +1,1 @@
+"""What the Chat tab computes."""

@@ -1,0 +1,229 @@
+"""Answers as the page shows them: columns, tokens with their gates, files, and what a reload opens again."""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hydralora import figures
+from hydralora.errors import HydraError
+from hydralora.inference.generation import Alternative, Sampling, Token
+from hydralora.inference.traces import Trace, TraceToken, load_trace, make_trace, save_trace
+
+from ...services import Answer, Services
+from ..recipes import model_name
+
+COLUMNS = {"run": "This run", "steered": "This run, steered", "base": "Base model", "other": "Another run"}
+Messages = list[dict[str, str]]
+
+
+@dataclass(frozen=True)
+class ColumnView:
+    """What the page shows of a column; `strip` is the token strip's value."""
+
+    title: str
+    messages: Messages
+    strip: dict[str, Any]
+    answer_id: str
+
+
+@dataclass(frozen=True)
+class ChatView:
+    """What the page shows; gates None leaves the figures that are there."""
+
+    columns: dict[str, ColumnView]
+    gates: "GateFigures | None"
+    status: str
+
+
+@dataclass(frozen=True)
+class GateFigures:
+    """A token's gates as bars, and by layer; the answer's mean so far, by layer. "" where there are none."""
+
+    bars: str = ""
+    heatmap: str = ""
+    load: str = ""
+
+
+@dataclass(frozen=True)
+class TokenView:
+    """A token that is looked at: its gates, a sentence, and what else the model weighed, with probabilities."""
+
+    gates: GateFigures
+    sentence: str
+    alternatives: list[list[str]] = field(default_factory=list)
+
+
+def pick(services: Services, answer_id: str, place: int, beside: Mapping[str, str] | None = None) -> TokenView:
+    """Freeze bars and heatmap on a token of an answer, the prompt's first (-1: let them follow the newest).
+
+    Args:
+        beside: the answers that stand beside it, by column; they let go of theirs.
+    """
+    answer = services.answer(answer_id)
+    for _, other in kept(services, beside or {}).values():
+        other.frozen = None
+    tokens = [*answer.prompt, *answer.tokens]
+    answer.frozen = place if 0 <= place < len(tokens) else None
+    gates = _gate_figures(answer)
+    if answer.frozen is None:
+        return TokenView(gates, "The newest token is shown. Select a token to look at its gates.")
+    token, read = tokens[answer.frozen], answer.frozen < len(answer.prompt)
+    number = answer.frozen + 1 if read else answer.frozen + 1 - len(answer.prompt)
+    of = f"{len(answer.prompt)} of the question" if read else str(len(answer.tokens))
+    listed = ", ".join(f"head {i + 1} {gate:.2f}" for i, gate in enumerate(mean_over_layers(token)))
+    others = [[repr(one.text)[1:-1], f"{one.probability:.1%}"] for one in token.alternatives]
+    told = f"{answer.name}, token {number} of {of}, {token.text!r}"
+    return TokenView(gates, told + (f": {listed}." if listed else "."), others)
+
+
+def watched(services: Services, answer_ids: Mapping[str, str]) -> str | None:
+    """Of these answers the one whose token is looked at, else the first."""
+    return _watched(kept(services, answer_ids))[0] or None
+
+
+def save(services: Services, answer_id: str) -> str:
+    """Write an answer with its gates to a file for download; returns its path.
+
+    Raises:
+        HydraError: the answer is no longer kept.
+    """
+    answer = services.answer(answer_id)
+    path = services.download("answer.json", answer_id)
+    save_trace(_trace(answer), path)
+    return str(path)
+
+
+def save_page(services: Services, answer_id: str) -> str:
+    """Write a page that replays an answer, for download; returns its path.
+
+    Raises:
+        HydraError: the answer is no longer kept.
+    """
+    path = services.download("answer.html", answer_id)
+    trace = _trace(services.answer(answer_id))
+    figures.write_replay(path, trace.model_dump_json(), trace.whose)
+    return str(path)
+
+
+def replay(services: Services, file: Path) -> ChatView:
+    """A trace that was saved, as the page shows an answer; no model is needed.
+
+    Raises:
+        ConfigError: the file is no trace.
+    """
+    trace = load_trace(file)
+    answer = Answer(
+        f"Replayed from a file: {model_name(trace.base)}, {trace.whose}",
+        "Replayed",
+        trace.modules,
+        messages=[message.model_dump() for message in trace.messages],
+        about=trace.model_dump(include={"base", "base_hash", "run", "adapter_hash", "steering"}),
+        sampling=Sampling(**trace.sampling.model_dump()),
+        prompt=[_as_token(token) for token in trace.prompt],
+        tokens=[_as_token(token) for token in trace.tokens],
+    )
+    answers = {"run": (services.keep_answer(answer), answer)}
+    return view(answers, "Replayed from a file; no model has answered.")
+
+
+def reopen(services: Services, answer_ids: Mapping[str, str]) -> ChatView | None:
+    """The answers of a page that was reloaded, by column; None where none of them is kept any more."""
+    found = kept(services, answer_ids)
+    return view(found, "These answers were given before the page was loaded.") if found else None
+
+
+def mean_over_layers(token: Token) -> list[float]:
+    """Mean gate of each head over the adapted modules; empty where the model has none."""
+    return [sum(column) / len(column) for column in zip(*token.gates, strict=True)]
+
+
+def kept(services: Services, answer_ids: Mapping[str, str]) -> dict[str, tuple[str, Answer]]:
+    """Of these answers, by column, those that are still kept, with their ids."""
+    found = {}
+    for key in COLUMNS:
+        if answer_id := answer_ids.get(key):
+            with suppress(HydraError):
+                found[key] = answer_id, services.answer(answer_id)
+    return found
+
+
+def view(answers: Mapping[str, tuple[str, Answer]], status: str, draw: bool = True) -> ChatView:
+    """Answers with their ids, by column; their figures only where `draw` is set."""
+    _, plain = answers.get("run", ("", None))
+    columns = {key: _column(*one, plain if key == "steered" else None) for key, one in answers.items()}
+    if not draw:
+        return ChatView(columns, None, status)
+    _, answer = _watched(answers)
+    return ChatView(columns, _gate_figures(answer) if answer else GateFigures(), status)
+
+
+def _watched(answers: Mapping[str, tuple[str, Answer]]) -> tuple[str, Answer | None]:
+    """The answer whose gates are drawn: of the token that is looked at, else the first that has gates."""
+    found = list(answers.values())
+    looked_at = [one for one in found if one[1].frozen is not None]
+    gated = [one for one in found if one[1].modules]
+    return next(iter(looked_at or gated or found), ("", None))
+
+
+def _column(answer_id: str, answer: Answer, beside: Answer | None) -> ColumnView:
+    text = "".join(token.text for token in answer.tokens)
+    asked = [message for message in answer.messages if message["role"] != "system"]
+    said = [*asked, {"role": "assistant", "content": text}]
+    return ColumnView(answer.title, said, _strip(answer_id, answer, beside), answer_id)
+
+
+def _strip(answer_id: str, answer: Answer, beside: Answer | None = None) -> dict[str, Any]:
+    """The value of the token strip; tokens that differ from those of the answer beside it are marked."""
+    everything = [*answer.prompt, *answer.tokens]
+    heads = len(everything[0].gates[0]) if everything and everything[0].gates else 0
+    read = len(answer.prompt)
+    others = beside.tokens if beside else []
+    listed = answer.listed  # grows by a token at a time, so that long answers don't slow down
+    for place in range(len(listed), len(everything)):
+        token, own = everything[place], place - read
+        unlike = own >= 0 and beside is not None and (own >= len(others) or others[own].id != token.id)
+        listed.append([*_strip_token(token), int(place < read), int(unlike)])
+    return {"answer": answer_id, "tokens": list(listed), "heads": heads}
+
+
+def _strip_token(token: Token) -> list[Any]:
+    """[text, strongest head or None, its lead over the second]."""
+    gates = mean_over_layers(token)
+    if not gates:
+        return [token.text, None, 0]
+    first, *rest = sorted(gates, reverse=True)
+    return [token.text, gates.index(first), round(first - rest[0], 3) if rest else 1]
+
+
+def _gate_figures(answer: Answer) -> GateFigures:
+    tokens = [*answer.prompt, *answer.tokens]
+    if not tokens or not tokens[-1].gates:
+        return GateFigures()
+    token = tokens[answer.frozen if answer.frozen is not None else -1]
+    sums, count = answer.load
+    new = answer.tokens[count:]  # a click reads it while the answer goes on, so it is replaced at once
+    for one in new:
+        sums = sums + np.array(one.gates)
+    answer.load = sums, count = sums, count + len(new)
+    load = ""
+    if count:
+        mean = (sums / count).tolist()
+        load = figures.gate_heatmap(answer.modules, mean, f"Mean gates of the answer: {answer.name}")
+    return GateFigures(
+        figures.gate_bars(mean_over_layers(token), answer.name),
+        figures.gate_heatmap(answer.modules, token.gates, f"Gates of the token: {answer.name}"),
+        load,
+    )
+
+
+def _trace(answer: Answer) -> Trace:
+    return make_trace(answer.tokens, answer.prompt, answer.modules, answer.messages, answer.sampling, **answer.about)
+
+
+def _as_token(token: TraceToken) -> Token:
+    others = tuple(Alternative(one.id, one.text, one.probability) for one in token.alternatives)
+    return Token(token.id, token.text, token.gates, others)

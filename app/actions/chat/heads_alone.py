@@ -1,0 +1,117 @@
+"""Which head does this? Each head of a run answers alone, beside the router, on one question or several."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from hydralora.analysis.heads_alone import HeadsAlone, heads_alone
+from hydralora.components.rows import one_of_each
+from hydralora.errors import HydraError
+from hydralora.inference.generation import Sampling
+
+from ...services import Services
+from ...services.background import Done, in_background
+from ...services.processes import in_process
+from ..parameters.points import missing
+
+ANSWER_COLUMNS = ["question", "who answers", "mean gate", "KL, nats a token", "answer"]
+MOST = 12  # questions at once
+TOKENS = 48
+HOW_TO_READ = (
+    f"Answers are cut at {TOKENS} tokens. KL says how far a head alone is from the routed model where that chose its "
+    "answer's tokens; 0: it would have said the same. Where all heads are near, none of them is needed for this answer "
+    "more than another."
+)
+
+
+@dataclass(frozen=True)
+class AloneView:
+    """What the page shows.
+
+    Attributes:
+        answers: as `ANSWER_COLUMNS`, the router's first.
+        columns, summary: for each question the KL of every head, and the nearest.
+    """
+
+    sentence: str
+    answers: list[list[Any]] = field(default_factory=list)
+    columns: list[str] = field(default_factory=list)
+    summary: list[list[Any]] = field(default_factory=list)
+
+
+def ask(services: Services, run_id: str | None, questions: str, system: str = "") -> Iterator[AloneView]:
+    """Put each line of `questions` to the router and to every head alone.
+
+    Raises:
+        HydraError: no question, too many, the run has no heads, or a question is too long.
+    """
+    asked = [line.strip() for line in questions.splitlines() if line.strip()]
+    if not asked or len(asked) > MOST:
+        found = f"There are {len(asked)} questions" if asked else "There is no question"
+        raise HydraError(f"{found}. Write 1 to {MOST}, one in each line.")
+    if why := missing(services, run_id):
+        raise HydraError(why)
+    assert run_id
+    yield AloneView("Loading the model …")
+    loaded = services.loaded(run_id)
+    first = [{"role": "system", "content": system.strip()}] if system.strip() else []
+    done: list[HeadsAlone] = []
+    for number, question in enumerate(asked, 1):
+        messages = [*first, {"role": "user", "content": question}]
+        work = partial(heads_alone, loaded.model, loaded.tokenizer, messages, Sampling(TOKENS), loaded.lock)
+        for step in in_background(work):
+            if isinstance(step, Done):
+                done.append(step.value)
+            else:
+                yield _view(f"Question {number} of {len(asked)}: {step[0]} of {step[1]} answers.", asked, done)
+    yield _view(f"{_verdict(done)} {HOW_TO_READ}", asked, done)
+
+
+def examples(services: Services, run_id: str | None) -> Iterator[str | list[str]]:
+    """A held-out question of each component, of `MOST` at the most; before that, sentences on how far it is.
+
+    Raises:
+        HydraError: the run's rows are gone, or can't be clustered.
+    """
+    if not run_id:
+        raise HydraError("No run is chosen. Train one first.")
+    run = services.run(run_id)
+    for step in in_background(
+        lambda on_progress: services.remember(
+            ("one of each", run_id), lambda: in_process(one_of_each, run.recipe(), on_progress=on_progress)
+        )
+    ):
+        yield [row.question for _, row in step.value][:MOST] if isinstance(step, Done) else "Finding the components …"
+
+
+def _view(sentence: str, asked: Sequence[str], done: Sequence[HeadsAlone]) -> AloneView:
+    answers: list[list[Any]] = []
+    summary: list[list[Any]] = []
+    count = len(done[0].heads) if done else 0
+    for question, found in zip(asked, done, strict=False):
+        answers.append([question, "router", "", "", found.text])
+        answers += [
+            [question, f"head {one.head + 1} alone", round(one.gate, 3), round(one.kl, 4), one.text]
+            for one in found.heads
+        ]
+        kls = [round(one.kl, 4) for one in found.heads]
+        strongest = max(found.heads, key=lambda one: one.gate)
+        summary.append([question, *kls, f"head {found.closest.head + 1}", f"head {strongest.head + 1}"])
+    heads = [f"KL of head {head + 1}" for head in range(count)]
+    return AloneView(sentence, answers, ["question", *heads, "nearest", "largest gate"], summary)
+
+
+def _verdict(done: Sequence[HeadsAlone]) -> str:
+    nearest = {found.closest.head for found in done}
+    agree = sum(found.closest == max(found.heads, key=lambda one: one.gate) for found in done)
+    if len(done) == 1:
+        one = done[0].closest
+        return f"Nearest to the routed model is head {one.head + 1}, {one.kl:.3g} nats a token away."
+    named = ", ".join(str(head + 1) for head in sorted(nearest))
+    several = (
+        f"Over {len(done)} questions the nearest are heads {named}"
+        if len(nearest) > 1
+        else (f"On all {len(done)} questions head {named} is the nearest")
+    )
+    return f"{several}; it is the one with the largest gate on {agree}."

@@ -1,0 +1,1 @@
+"""What the Parameters tab computes, a file a view."""

@@ -1,0 +1,181 @@
+"""The Breakdown view of Parameters: a LoRA for each component, and what sets their A's and B's apart."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydralora import figures
+from hydralora.analysis import project_matrices
+from hydralora.analysis.breakdown import (
+    STEPS,
+    Breakdown,
+    Part,
+    break_down,
+    breakdown_runs,
+    breakdown_steps,
+    component_names,
+    heads_apart,
+    heads_reading,
+    start_breakdown,
+)
+from hydralora.data.progress import ignore_progress
+from hydralora.errors import ConfigError
+from hydralora.projection import Method
+from hydralora.runs.run import ACTIVE, Run
+
+from ...services import Services
+from ...services.background import in_background
+from ...services.processes import in_process
+from .points import adapter_weights, draw_groups, left_out, missing, shape_names, shown
+
+COLUMNS = ["what", "shape", "apart by", "silhouette", "95 % by chance", "apart", "mean cosine"]
+APART = {True: "yes", False: "no", None: "can't tell"}
+CLAIM = (
+    "The paper's figure 3: train a LoRA on each component alone; their A's are said to learn the same, their B's to "
+    "part. Here that is tried on your rows, and measured."
+)
+TESTED = (
+    "Silhouettes compare all numbers of two matrices, over all modules of a shape; in the table each shape is tested "
+    "on its own, so that of many one may lie apart by chance."
+)
+
+
+@dataclass(frozen=True)
+class BreakdownView:
+    """What the page shows.
+
+    Attributes:
+        signature: equal for equal views.
+        ready: whether it can be started.
+        working: whether its runs are at work, so that it is worth looking again.
+        caption: how the figures are read.
+        shapes: the names of all shapes; `drawn` of those that are drawn.
+    """
+
+    signature: tuple
+    sentence: str
+    ready: bool = False
+    working: bool = False
+    rows: list[list[Any]] = field(default_factory=list)
+    figures: list[str] = field(default_factory=list)
+    caption: str = ""
+    shapes: list[str] = field(default_factory=list)
+    drawn: list[str] = field(default_factory=list)
+
+
+def start(services: Services, run_id: str, steps: int = STEPS) -> None:
+    """Queue the LoRAs that are missing.
+
+    Raises:
+        HydraError: the run's components are not known, or there is one alone.
+    """
+    start_breakdown(services.jobs, services.run(run_id), steps)
+
+
+def view(services: Services, run_id: str | None, method: Method, shapes: Sequence[str] = ()) -> Iterator[BreakdownView]:
+    """How far the LoRAs of the run's newest breakdown are; when all have ended, the comparison.
+
+    Raises:
+        HydraError: an adapter can't be read.
+    """
+    if not run_id:
+        yield BreakdownView((None,), f"No run is chosen. Train one first. {CLAIM}")
+        return
+    run = services.run(run_id)
+    try:
+        steps = breakdown_steps(services.store, run)
+        runs = breakdown_runs(services.store, run, steps)
+    except ConfigError as error:  # the run is one that has no breakdown: nothing to warn of
+        yield BreakdownView((run_id,), str(error))
+        return
+    found = [one for one in runs if one is not None]
+    states = [services.jobs.refresh(one) for one in found]
+    done = [one for one, state in zip(found, states, strict=True) if state["state"] == "finished"]
+    if len(done) < len(runs):
+        told = tuple((state["id"], state["state"], state["step"]) for state in states)
+        working = any(state["state"] in ACTIVE for state in states)
+        sentence = _how_far(len(runs), len(done), states, run)
+        yield BreakdownView((run_id, told, steps), sentence, not working, working)
+        return
+    key = ("breakdown", run_id, tuple(one.id for one in done), method, tuple(shapes))
+    if not services.remembers(_places(key)):
+        yield BreakdownView((*key, "computing"), "All are trained; their matrices are being compared.", working=True)
+        for _ in in_background(lambda on_progress: _drawn(services, run, done, steps, key)):
+            pass
+    yield _drawn(services, run, done, steps, key)
+
+
+def _how_far(count: int, done: int, states: Sequence[dict[str, Any]], run: Run) -> str:
+    if not states:
+        return f"{CLAIM} It takes {count} LoRAs of rank {run.recipe().tuner.r}."
+    wrong = [state for state in states if state["state"] not in ACTIVE and state["state"] != "finished"]
+    if wrong:
+        first = wrong[0]
+        why = f"Run {first['id']} is {first['state']}: {first['message'].rstrip('.')}."
+        return f"{why} Start again to train what is missing."
+    now = [f"step {state['step']} of {state['max_steps']}" for state in states if state["state"] == "training"]
+    return f"{done} of {count} LoRAs are trained{', one is at ' + now[0] if now else ''}. They are in Runs too."
+
+
+def _drawn(services: Services, run: Run, runs: Sequence[Run], steps: int, key: tuple) -> BreakdownView:
+    *_, method, shapes = key
+
+    def compute() -> BreakdownView:
+        found = _compared(services, run, runs)
+        own = _own_heads(services, run)
+        told = [f"After {steps} steps of each.", found.reading(), heads_reading(own, run.recipe()), TESTED]
+        groups = services.remember(_places(key), lambda: project_matrices(found.members, method))
+        chosen = shown(groups, shapes)
+        return BreakdownView(
+            key,
+            " ".join(filter(None, told)),
+            ready=True,
+            rows=[*_rows(found.parts, "component"), *_rows(own, "head")],
+            figures=draw_groups(chosen, "run"),
+            caption=figures.how_to_read(chosen) + left_out(groups, chosen),
+            shapes=shape_names(groups),
+            drawn=shape_names(chosen),
+        )
+
+    return services.remember(key, compute)
+
+
+def _places(key: tuple) -> tuple:
+    """Of the points, which don't depend on the shapes that are drawn of them."""
+    return (*key[:-1], "points")
+
+
+def _compared(services: Services, run: Run, runs: Sequence[Run]) -> Breakdown:
+    named = dict(zip(component_names(run), runs, strict=True))
+    return services.remember(
+        ("broken down", tuple(one.id for one in runs)),
+        lambda: in_process(_break_down, named, on_progress=ignore_progress),
+    )
+
+
+def _break_down(runs: dict[str, Run], on_progress: Any) -> Breakdown:
+    return break_down(runs)
+
+
+def _own_heads(services: Services, run: Run) -> list[Part]:
+    return [] if missing(services, run.id) else heads_apart(adapter_weights(services, run.id))
+
+
+def _rows(parts: Sequence[Part], label: str) -> list[list[Any]]:
+    names = {"head": "heads of the chosen run"}
+    out = []
+    for part in parts:
+        found = part.separation
+        low, high = found.chance
+        out.append(
+            [
+                names.get(part.what, part.what),
+                "{} x {}".format(*found.shape),
+                label,
+                round(found.silhouette, 3),
+                f"{low:.3f} to {high:.3f}",
+                APART[found.apart],
+                None if found.cosine is None else round(found.cosine, 3),
+            ]
+        )
+    return out

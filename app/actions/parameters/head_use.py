@@ -1,0 +1,138 @@
+"""The view of components and heads: whose rows each head takes, and which tokens."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from hydralora import figures
+from hydralora.analysis.head_use import SHUFFLES, Probed, probe_run
+from hydralora.data.progress import ignore_progress
+from hydralora.models.catalogue import find_model
+from hydralora.models.loading import load_tokenizer
+
+from ...services import Services
+from ...services.background import Done, in_background
+from ...services.processes import in_process
+from .points import missing
+
+Groups = Literal["component", "task"]
+ALL = "mean over all"
+TOKENS = 12
+TOKEN_COLUMNS = ["before", "token", "behind", "gate", "row"]
+ROWS = 6
+ROW_COLUMNS = ["row", "question", "answer", "task", "mean gate"]
+CHANCE = 95  # percent of shuffled groups that lie below what counts as known
+
+
+@dataclass(frozen=True)
+class UseView:
+    """What the page shows; `modules` are the choices."""
+
+    sentence: str
+    figure: str = ""
+    modules: list[str] = field(default_factory=list)
+    heads: int = 0
+
+
+def measure(services: Services, run_id: str | None, of: Groups, module: str) -> Iterator[UseView]:
+    """How far it is; then the mean gate of each head on each component's or task's rows.
+
+    Raises:
+        HydraError: the run has no heads, or its rows or its base model are gone.
+    """
+    if why := missing(services, run_id):
+        yield UseView(why)
+        return
+    assert run_id
+    if not services.remembers(_key(services, run_id)):
+        for step in in_background(lambda on_progress: _probed(services, run_id, on_progress)):
+            if not isinstance(step, Done):
+                done, total = step
+                read = f"Held-out and training rows are read by the model: {done} of {total}."
+                yield UseView(read if total > 1 else "Loading the model …")
+    yield _view(_probed(services, run_id), of, module)
+
+
+def is_measured(services: Services, run_id: str) -> bool:
+    """Whether a run's held-out rows were read already."""
+    return services.remembers(_key(services, run_id))
+
+
+def tokens(services: Services, run_id: str, head: int, module: str) -> list[list[Any]]:
+    """The tokens that a head takes most, in one module or by the mean over all, as `TOKEN_COLUMNS`; none of a module
+    whose gates are not recorded.
+
+    Raises:
+        HydraError: the run has no heads, or its rows or its base model are gone.
+    """
+    probed = _probed(services, run_id)
+    if not _has(probed, head, module):
+        return []
+    model = services.run(run_id).recipe().model
+    tokenizer = services.remember(("tokenizer", model), lambda: load_tokenizer(find_model(model, download=False)))
+    found = probed.tokens.most(tokenizer, head, None if module == ALL else module, TOKENS)
+    rows = probed.tokens.rows
+    return [[one.before, one.text, one.behind, round(one.gate, 3), rows[one.row].example.row] for one in found]
+
+
+def training_rows(services: Services, run_id: str, head: int, module: str) -> list[list[Any]]:
+    """Of the training rows that were read, those that use a head most: number, question, answer, task, mean gate.
+
+    Raises:
+        HydraError: as `tokens`.
+    """
+    probed = _probed(services, run_id)
+    if not _has(probed, head, module):
+        return []
+    use = probed.training.mean
+    own = use.mean(0) if module == ALL else use[probed.training.modules.index(module)]
+    first = np.argsort(-own[:, head], kind="stable")[:ROWS]
+    rows = [(probed.training_rows[i], float(own[i, head])) for i in first]
+    return [[row.row, row.question, row.answer, row.task or "", round(gate, 3)] for row, gate in rows]
+
+
+def _view(probed: Probed, of: Groups, module: str) -> UseView:
+    groups: Sequence[Any] | None = probed.components if of == "component" else probed.tasks
+    modules = [ALL, *probed.use.modules]
+    heads = probed.use.mean.shape[-1]
+    if groups is None or not any(group is not None for group in groups):
+        told = {
+            "component": "The rows that this run was trained on are gone, so their components are not known.",
+            "task": "These rows have no tasks. Choose components.",
+        }
+        return UseView(told[of], "", modules, heads)
+    means = probed.use.mean_gates(groups)
+    place = probed.use.modules.index(module) if module in probed.use.modules else None
+    names = [probed.names[group] if of == "component" else str(group) for group in means]
+    gates = [(mean.mean(0) if place is None else mean[place]).tolist() for mean in means.values()]
+    found, chance = probed.use.mutual_information(groups), probed.use.shuffled_information(groups)
+    high = float(np.percentile(chance, CHANCE))
+    verdict = (
+        f"The strongest head tells the {of}: more than by chance."
+        if found > high
+        else f"The strongest head does not tell the {of} better than chance would."
+    )
+    return UseView(
+        f"{verdict} Mutual information of a token's {of} and its strongest head: {found:.2f} of 1, mean over the "
+        f"modules; with {of}s dealt out anew {SHUFFLES} times, {chance.mean():.2f}, and below {high:.2f} in {CHANCE} % "
+        f"of them. From {len(probed.tasks)} held-out rows, where their answers are predicted. It does not show what a "
+        "head adds.",
+        figures.component_by_head(names, gates, of),
+        modules,
+        heads,
+    )
+
+
+def _has(probed: Probed, head: int, module: str) -> bool:
+    return head < probed.use.mean.shape[-1] and module in (ALL, *probed.use.modules)
+
+
+def _key(services: Services, run_id: str) -> tuple:
+    return "probed", run_id, services.run(run_id).state()["adapter_hash"]
+
+
+def _probed(services: Services, run_id: str, on_progress: Any = ignore_progress) -> Probed:
+    run = services.run(run_id)
+    return services.remember(_key(services, run_id), lambda: in_process(probe_run, run, on_progress=on_progress))

@@ -1,0 +1,71 @@
+"""The Heads view of Parameters: every head of a run in numbers, layer by layer."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from hydralora import figures
+from hydralora.analysis import head_measures, read_weights
+from hydralora.runs.snapshots import saved_snapshots
+
+from ...services import Services
+from .points import adapter_weights, missing
+
+READING: dict[figures.Measure, str] = {
+    "similarity": "1: the heads point the same way, so that the gates choose between nearly equal heads; 0: they have "
+    "nothing in common; -1: they cancel each other. It compares directions of weights, not what they do to text.",
+    "norm": "How large a head's numbers are; a head that is hardly used stays small. It says nothing of what it does.",
+    "effective_rank": "Over how many directions a head spreads, from 1 to r. A low one: r could be smaller here.",
+    "moved": "How far a head is from where it began, in the unit of its norm. Where heads begin at zero both are the "
+    "same.",
+}
+COLUMNS = ["module", "layer", "head", *figures.MEASURES.values()]
+
+
+@dataclass(frozen=True)
+class HeadsView:
+    sentence: str
+    figure: str = ""
+    rows: list[list[Any]] | None = None
+
+
+def view(services: Services, run_id: str | None, measure: figures.Measure) -> HeadsView:
+    """One measure of all heads, and all of them as a table.
+
+    Raises:
+        HydraError: the adapter can't be read.
+    """
+    if why := missing(services, run_id):
+        return HeadsView(why)
+    assert run_id
+    found = _measured(services, run_id)
+    known = [row[measure] for row in found if row[measure] is not None]
+    if not known:
+        none = {
+            "moved": "Its start was not kept, so how far the heads have moved is not known. Set training.snapshots.",
+            "similarity": "There is one head in each module, or they are all zero: nothing to compare.",
+        }
+        return HeadsView(none.get(measure, "There is nothing to measure."), "", _table(found))
+    told = f"Mean {sum(known) / len(known):.3g}, from {min(known):.3g} to {max(known):.3g}."
+    return HeadsView(f"{READING[measure]} {told}", figures.head_measures(found, measure), _table(found))
+
+
+def _table(rows: list[dict[str, Any]]) -> list[list[Any]]:
+    return [
+        [row["module"], row["layer"], row["head"] + 1, *(_rounded(row[measure]) for measure in figures.MEASURES)]
+        for row in rows
+    ]
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.4g}")
+
+
+def _measured(services: Services, run_id: str) -> list[dict[str, Any]]:
+    run = services.run(run_id)
+
+    def compute() -> list[dict[str, Any]]:
+        first = saved_snapshots(run.snapshots).get(0)
+        start = read_weights(run.snapshots, first) if first else None
+        return head_measures(adapter_weights(services, run_id), start)
+
+    return services.remember(("heads", run_id, run.state()["adapter_hash"]), compute)

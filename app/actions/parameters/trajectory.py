@@ -1,0 +1,92 @@
+"""The view over training: how A and the heads move from snapshot to snapshot."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from hydralora import figures
+from hydralora.analysis import matrices, project_matrices, read_weights
+from hydralora.projection import Method
+from hydralora.runs.snapshots import saved_snapshots
+
+from ...services import Services
+from ...services.background import Done, in_background
+from ...services.processes import EVERY
+
+ALL = "all: "  # before a kind of module, of which every layer is drawn
+PANELS = 2
+TOLD = 5  # looks between two tellings
+HOW_TO_READ = (
+    "Every snapshot of this run is in one projection, so that places can be compared from step to step: press Play, or "
+    "move the slider. Heads that start together and stay together have learnt the same, as far as this picture shows."
+)
+
+
+@dataclass(frozen=True)
+class TrajectoryView:
+    """What the page shows; figures None leaves those that are there."""
+
+    sentence: str
+    figures: list[str] | None
+
+
+def modules(services: Services, run_id: str | None) -> list[str]:
+    """What can be drawn of a run: each kind of module over all layers, then every module; none without snapshots."""
+    if not run_id:
+        return []
+    run = services.run(run_id)
+    saved = saved_snapshots(run.snapshots)
+    if not saved:
+        return []
+    names = list(services.remember(("modules", run_id), lambda: list(read_weights(run.snapshots, saved[min(saved)]))))
+    kinds = dict.fromkeys(name.rpartition(".")[2] for name in names)
+    return [*names, *(ALL + kind for kind in kinds)]
+
+
+def view(services: Services, run_id: str | None, module: str | None, method: Method) -> Iterator[TrajectoryView]:
+    """The snapshots of one module, or of one kind of module in every layer, in one projection.
+
+    Raises:
+        HydraError: a snapshot can't be read.
+    """
+    if not run_id:
+        yield TrajectoryView("No run is chosen. Train one first; how its heads part is then drawn here.", [])
+        return
+    run = services.run(run_id)
+    steps = tuple(saved_snapshots(run.snapshots))
+    if len(steps) < 2 or not module:
+        yield TrajectoryView(
+            "This run has kept no snapshots yet. They are kept while it trains, as many as training.snapshots says.", []
+        )
+        return
+    key = ("trajectory", run_id, steps, module, method)
+    if not services.remembers(key):
+        for ticks, step in enumerate(in_background(lambda on_progress: _groups(services, key))):
+            if not isinstance(step, Done) and ticks % TOLD == 0:
+                yield TrajectoryView(f"{len(steps)} snapshots are being projected ({ticks * EVERY:.0f} s).", None)
+    losses = [(event["step"], event["loss"]) for event in services.events(run) if event["kind"] == "train"]
+    groups = _groups(services, key)[:PANELS]
+    drawn = [figures.trajectory(group, losses) for group in groups]
+    yield TrajectoryView(f"{HOW_TO_READ} {_methods(groups)}", drawn)
+
+
+def _methods(groups: Sequence[dict]) -> str:
+    """How the projections of these groups are read; of few points another than was asked for."""
+    return " ".join(figures.METHOD_READING[method] for method in dict.fromkeys(group["method"] for group in groups))
+
+
+def _groups(services: Services, key: tuple) -> list[dict]:
+    _, run_id, _, module, method = key
+
+    def compute() -> list[dict]:
+        folder = services.run(run_id).snapshots
+        found = []
+        for step, file in saved_snapshots(folder).items():
+            weights = {
+                name: layer
+                for name, layer in read_weights(folder, file).items()
+                if name == module or ALL + name.rpartition(".")[2] == module
+            }
+            found += matrices(weights, run_id, step)
+        return project_matrices(found, method)
+
+    return services.remember(key, compute)

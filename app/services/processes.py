@@ -1,0 +1,84 @@
+"""Computations in processes of their own: the page answers meanwhile, and a stop takes effect at once.
+
+In a thread of the server they would hold Python's lock, for which every answer waits dozens of times.
+"""
+
+import multiprocessing
+import os
+import pickle
+import sys
+import threading
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any, TypeVar
+
+from hydralora.data.progress import OnProgress
+from hydralora.errors import HydraError
+
+T = TypeVar("T")
+EVERY = 0.2  # seconds between two looks
+NICENESS = 5  # below the server
+PRELOADED = [
+    "hydralora.components.of_recipe",
+    "sklearn.cluster",
+    "sklearn.decomposition",
+    "sklearn.feature_extraction.text",
+]
+
+# A server that has imported what is needed, and no threads, is copied in milliseconds; Windows has none.
+_context: Any = multiprocessing.get_context("spawn" if sys.platform == "win32" else "forkserver")
+if sys.platform != "win32":
+    _context.set_forkserver_preload(PRELOADED)
+
+
+def warm_up() -> None:
+    """Begin to import what computations need, so that the first one need not wait for it."""
+    threading.Thread(target=_context.Process(target=int).start, name="warm-up", daemon=True).start()
+
+
+def in_process(function: Callable[..., T], *args: Any, on_progress: OnProgress) -> T:
+    """function(*args, on_progress=...) in another process; both its arguments and its result are copied.
+
+    What `on_progress` raises here ends that process and is raised; it is called now and then even without progress.
+
+    Raises:
+        HydraError: what the function raised, or that its process died.
+    """
+    mine, its = _context.Pipe(duplex=False)
+    process = _context.Process(target=_work, args=(its, function, args), daemon=True)
+    process.start()
+    its.close()
+    latest = (0, 1)
+    kind: str
+    value: Any
+    try:
+        while True:
+            kind, value = pickle.loads(mine.recv_bytes()) if mine.poll(EVERY) else ("progress", latest)
+            if kind == "done":
+                return value
+            if kind == "failed":
+                raise value
+            latest = value
+            on_progress(*latest)
+    except EOFError:
+        raise HydraError(
+            "The computation's process was ended from outside, probably for want of memory. Close other programs, or "
+            "take fewer rows."
+        ) from None
+    finally:
+        mine.close()
+        process.terminate()
+        process.join()
+
+
+def _work(pipe: Connection, function: Callable[..., Any], args: tuple) -> None:
+    if hasattr(os, "nice"):
+        os.nice(NICENESS)
+
+    def tell(kind: str, value: Any) -> None:
+        pipe.send_bytes(pickle.dumps((kind, value)))  # pipe.send would share a tensor's memory, which ends with us
+
+    try:
+        tell("done", function(*args, on_progress=lambda done, total: tell("progress", (done, total))))
+    except Exception as error:  # it is raised again where the page waits
+        tell("failed", error)

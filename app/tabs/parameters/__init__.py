@@ -1,0 +1,1 @@
+"""The Parameters tab, a file a view."""

@@ -1,0 +1,288 @@
+"""The paper's breakdown (section 3.1), on one's own rows: a LoRA for each component, and what sets their A's and B's
+apart."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from hydralora.analysis import Matrix, Separation, Weights, apart, matrices, read_weights, separation
+from hydralora.analysis.separation import INTERVAL
+from hydralora.errors import ConfigError, HydraError
+from hydralora.recipe.settings import Recipe
+from hydralora.runs.jobs import JobManager
+from hydralora.runs.run import Label, Run
+from hydralora.runs.snapshots import saved_snapshots
+from hydralora.runs.store import RunStore
+
+STEPS = 40
+TAG = "breakdown"
+CLEARLY = 0.1  # a smaller difference of two mean cosines is called none
+LEAST_MODULES = 5  # of fewer an interval over modules says nothing
+DRAWS = 1000  # of modules, for the interval
+Verdict = Literal["holds", "does not hold", "can't tell"]
+APART = {
+    True: "further apart than by chance",
+    False: "no further apart than by chance",
+    None: "in too few modules to tell",
+}
+
+
+def breakdown_recipes(run: Run, steps: int = STEPS) -> list[Recipe]:
+    """For each component of a run's rows a plain LoRA of its rank, trained on that component's rows alone.
+
+    Raises:
+        ConfigError: its components are not known, or there is one alone.
+    """
+    recipe, k = run.recipe(), run.state().get("k")
+    if not k or k < 2 or recipe.components.only:
+        found = "one component alone" if k == 1 or recipe.components.only else "no components yet"
+        raise ConfigError(f"Run {run.id} has {found}; a breakdown needs two or more. Choose another run.")
+    values = recipe.model_dump()
+    values |= {"method": "lora", "start_from": None}
+    values["tuner"] |= {"num_heads": None, "top_k": None}
+    values["training"] |= {"max_steps": steps, "epochs": None, "eval_every": 0, "prompts": 0, "snapshots": 1}
+    if not recipe.data.eval:
+        values["data"]["stratify"] = "component"  # some of each must be held out
+    if recipe.components.method == "kmeans":
+        values["components"]["k"] = k
+    return [Recipe.model_validate(values | {"components": values["components"] | {"only": i + 1}}) for i in range(k)]
+
+
+def breakdown_runs(store: RunStore, run: Run, steps: int = STEPS) -> list[Run | None]:
+    """The newest run of each of `breakdown_recipes`, None where there is none yet."""
+    wanted = breakdown_recipes(run, steps)
+    found: list[Run | None] = [None] * len(wanted)
+    for one, recipe in _tagged(store):
+        if recipe in wanted and found[place := wanted.index(recipe)] is None:
+            found[place] = one
+    return found
+
+
+def breakdown_steps(store: RunStore, run: Run) -> int:
+    """How many steps the newest of a run's breakdowns takes; `STEPS` without one.
+
+    Raises:
+        ConfigError: as `breakdown_recipes`.
+    """
+    wanted = breakdown_recipes(run)
+    for _, recipe in _tagged(store):
+        steps, recipe.training.max_steps = recipe.training.max_steps, STEPS
+        if recipe in wanted and steps:
+            return steps
+    return STEPS
+
+
+def _tagged(store: RunStore) -> Iterator[tuple[Run, Recipe]]:
+    """Runs of any breakdown, the newest first."""
+    for run in store.all():
+        if TAG in run.label().tags:
+            try:
+                yield run, run.recipe()
+            except HydraError:  # damaged: then it is not the one
+                continue
+
+
+def start_breakdown(jobs: JobManager, run: Run, steps: int = STEPS) -> list[Run]:
+    """Queue those that are not there, or did not end well; returns all of them, in the components' order.
+
+    Raises:
+        HydraError: as `breakdown_recipes`.
+    """
+    names = component_names(run)
+    out = []
+    for i, (recipe, found) in enumerate(
+        zip(breakdown_recipes(run, steps), breakdown_runs(jobs.store, run, steps), strict=True)
+    ):
+        if found is None or jobs.refresh(found)["state"] in ("failed", "stopped", "interrupted"):
+            found = jobs.start(recipe)
+            note = f"One of the LoRAs of the breakdown of run {run.id}."
+            found.write_label(Label(f"{names[i]} alone", note, (TAG,)))
+        out.append(found)
+    return out
+
+
+def component_names(run: Run) -> list[str]:
+    """As its results have them, else by their numbers."""
+    state = run.state()
+    known = (state.get("results") or {}).get("components") or []
+    names = [f"{component['id'] + 1}: {component['name']}" for component in known]
+    return names or [f"component {i + 1}" for i in range(state.get("k") or 0)]
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is compared of all runs: "A", "change of A" or "B"; or of one run, "head"."""
+
+    what: str
+    separation: Separation
+
+    def describe(self) -> dict[str, Any]:
+        """As plain values."""
+        found = self.separation
+        return {
+            "what": self.what,
+            "apart": found.apart,
+            "shape": found.shape,
+            "modules": found.modules,
+            "silhouette": found.silhouette,
+            "chance": found.chance,
+            "cosine": found.cosine,
+        }
+
+
+@dataclass(frozen=True)
+class Difference:
+    """By how much more alike what A's learn is than what B's learn.
+
+    Attributes:
+        modules: how many there are.
+        mean: over the modules, of the mean cosine between components of what was added to A, less that of B.
+        interval: of 95 % of the same mean, of as many modules drawn from them, one perhaps more than once (bootstrap).
+    """
+
+    modules: int
+    mean: float
+    interval: tuple[float, float]
+
+    @property
+    def verdict(self) -> Verdict:
+        """The claim holds where the interval is above 0 and the mean above `CLEARLY`; it doesn't where the interval is
+        below `CLEARLY`. Else, and of fewer than `LEAST_MODULES` modules, nobody can tell."""
+        low, high = self.interval
+        if self.modules < LEAST_MODULES:
+            return "can't tell"
+        if low > 0 and self.mean > CLEARLY:
+            return "holds"
+        return "does not hold" if high < CLEARLY else "can't tell"
+
+
+@dataclass(frozen=True)
+class Breakdown:
+    """What sets LoRAs apart that were trained on one component each.
+
+    Attributes:
+        parts: separation by run, for each kind of matrix and each shape.
+        members: every A and B, `run` being the component's name.
+    """
+
+    parts: list[Part]
+    members: list[Matrix]
+
+    def cosine(self, what: str) -> float | None:
+        """Mean over the modules of the cosine between components."""
+        known = self._cosines(what)
+        return float(np.mean(list(known.values()))) if known else None
+
+    def difference(self, seed: int = 0) -> Difference | None:
+        """How far what A's learn and what B's learn are from being equally alike; None where one of both is nothing."""
+        change, heads = self._cosines("change of A"), self._cosines("B")
+        values = np.array([change[module] - heads[module] for module in change if module in heads])
+        if not len(values):
+            return None
+        draws = np.random.default_rng(seed).choice(values, (DRAWS, len(values))).mean(1)
+        low, high = np.percentile(draws, INTERVAL)
+        return Difference(len(values), float(values.mean()), (float(low), float(high)))
+
+    def reading(self) -> str:
+        """Whether the paper's claim holds here, in words: that A's learn what components share, B's what parts them."""
+        stay, change, heads = (self.cosine(what) for what in ("A", "change of A", "B"))
+        found = self.difference()
+        if found is None or change is None or heads is None or stay is None:
+            return (
+                "These runs have learnt nothing that could be compared: their A's, or their B's, are as they were at "
+                "the start, as far as the snapshots can show. Give them more steps."
+            )
+        low, high = found.interval
+        return (
+            f"{_told(found)} Mean cosine between components, within a module: what training added to A {change:.2f}, "
+            f"B {heads:.2f}. The difference is {found.mean:.2f}, and {low:.2f} to {high:.2f} in 95 % of {DRAWS} draws "
+            f"of the {found.modules} modules; it counts as clear above {CLEARLY}. Other seeds or rows may differ by "
+            f"more. By component, what training added to A lies {APART[self._apart('change of A')]}, B "
+            f"{APART[self._apart('B')]}. A itself, {stay:.2f}, tells little: every run starts from the same A, by its "
+            "seed."
+        )
+
+    def _cosines(self, what: str) -> dict[str, float]:
+        """By module."""
+        return {
+            module: cosine
+            for part in self.parts
+            if part.what == what
+            for module, cosine in part.separation.cosines.items()
+        }
+
+    def _apart(self, what: str) -> bool | None:
+        return apart([part.separation for part in self.parts if part.what == what])
+
+
+def _told(found: Difference) -> str:
+    if found.verdict == "holds":
+        return "The claim holds here: what A's learn is more alike than what B's learn."
+    if found.verdict == "does not hold":
+        less = "less" if found.interval[1] < 0 else "no more"
+        return f"The claim does not hold here: what A's learn is {less} alike than what B's learn."
+    few = f"they have {found.modules} modules in common, and fewer than {LEAST_MODULES} tell nothing"
+    why = few if found.modules < LEAST_MODULES else "the modules differ too much among themselves"
+    return f"The claim can be neither confirmed nor refuted here: {why}."
+
+
+def break_down(runs: Mapping[str, Run]) -> Breakdown:
+    """Compare finished LoRAs, given by their components' names.
+
+    Raises:
+        HydraError: an adapter or its first snapshot can't be read.
+    """
+    members: list[Matrix] = []
+    moved: list[Matrix] = []
+    for name, run in runs.items():
+        end = read_weights(run.adapter)
+        first = saved_snapshots(run.snapshots).get(0)
+        members += matrices(end, name)
+        if first:
+            change = matrices(_change(end, read_weights(run.snapshots, first)), name)
+            moved += [one for one in change if one.kind == "A"]
+    parts = {
+        "A": [one for one in members if one.kind == "A"],
+        "change of A": moved,
+        "B": [one for one in members if one.kind == "head"],
+    }
+    return Breakdown([part for what, own in parts.items() for part in _parts(what, own, [m.run for m in own])], members)
+
+
+def heads_apart(weights: Weights) -> list[Part]:
+    """The same for one run's heads: do those of one number lie together? Empty where it has no two."""
+    heads = [one for one in matrices(weights) if one.kind == "head"]
+    return _parts("head", heads, [str(one.head) for one in heads])
+
+
+def heads_reading(parts: Sequence[Part], recipe: Recipe) -> str:
+    """What `heads_apart` found, in words, for a run of that recipe; "" where it found nothing to compare."""
+    if not parts:
+        return ""
+    started = "as here" if recipe.starts_from_components else "which was not done here"
+    return (
+        f"By their number, this run's heads lie {APART[apart([part.separation for part in parts])]}. A head's number "
+        f"means the same in all modules only where the routers were started from the components, {started}."
+    )
+
+
+def _parts(what: str, members: Sequence[Matrix], labels: Sequence[str]) -> list[Part]:
+    return [Part(what, found) for found in separation(members, labels)]
+
+
+def _change(end: Weights, start: Weights) -> Weights:
+    """A's as they moved from their start, which is in half precision."""
+    return {name: replace(layer, a=_moved(layer.a, start[name].a)) for name, layer in end.items()}
+
+
+def _moved(end: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
+    """(N, r, in): by how much; zeros where that is less than half precision can show.
+
+    The end is rounded as the start was. Else what the start lost, the same in every run, would pass for something that
+    all of them have learnt; and so it would where they moved by less than a rounding step.
+    """
+    change = end.half().float() - start
+    return change if change.norm() > torch.finfo(torch.half).eps * start.norm() else torch.zeros_like(change)

@@ -1,0 +1,231 @@
+"""What the heads do on rows: whose rows each takes, by component or task, and the tokens it takes most."""
+
+import random
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from hydralora.components.rows import label_rows, read_used
+from hydralora.data.examples import Example
+from hydralora.data.progress import OnProgress, ignore_progress
+from hydralora.data.templates import Encoded, encode_all
+from hydralora.errors import ConfigError
+from hydralora.inference.evaluation import batches, predicting
+from hydralora.inference.generation import token_text
+from hydralora.inference.model_cache import load_run
+from hydralora.runs.run import Run
+from hydralora.tuner.gates import mean_gates, record_gates
+
+SHUFFLES = 200
+
+
+@dataclass(frozen=True)
+class HeadUse:
+    """How each row uses the heads, where its answer is predicted.
+
+    Attributes:
+        modules: names of the adapted modules.
+        mean: (modules, rows, N), each row's mean gates.
+        strongest: (modules, rows, N), in how many of a row's answer tokens each head had the largest gate.
+    """
+
+    modules: list[str]
+    mean: np.ndarray
+    strongest: np.ndarray
+
+    def mean_gates(self, groups: Sequence[Hashable]) -> dict[Any, np.ndarray]:
+        """Mean gates (modules, N) over each group's rows; a row whose group is None is in none."""
+        return {group: self.mean[:, _rows_of(groups, group)].mean(1) for group in _known(groups)}
+
+    def mutual_information(self, groups: Sequence[Hashable]) -> float:
+        """Between a token's group and its strongest head, mean over the modules, 0 to 1.
+
+        As a share of the groups' own entropy: 1 where the strongest head tells the group.
+        """
+        known = _known(groups)
+        return self._information(np.array([[group == other for group in groups] for other in known]))
+
+    def shuffled_information(self, groups: Sequence[Hashable], times: int = SHUFFLES, seed: int = 0) -> np.ndarray:
+        """The same (times,), with the groups dealt out to the rows anew: what chance gives."""
+        known, rng = _known(groups), np.random.default_rng(seed)
+        members = np.array([[group == other for group in groups] for other in known])
+        dealt = np.flatnonzero(members.any(0))  # rows without a group stay without
+        out = []
+        for _ in range(times):
+            shuffled = members.copy()
+            shuffled[:, dealt] = members[:, rng.permutation(dealt)]
+            out.append(self._information(shuffled))
+        return np.array(out)
+
+    def _information(self, members: np.ndarray) -> float:
+        """`members` (groups, rows): whether a row is in a group."""
+        from scipy.stats import entropy
+
+        tables = np.einsum("gr,mrn->mgn", members.astype(float), self.strongest)  # tokens
+        own = entropy(tables[0].sum(1)) if len(members) > 1 else 0.0
+        if not own:
+            return 0.0
+        joint = entropy(tables.reshape(len(tables), -1), axis=1)
+        shared = entropy(tables.sum(2), axis=1) + entropy(tables.sum(1), axis=1) - joint
+        return float(np.clip(shared.mean() / own, 0, 1))
+
+
+def _known(groups: Iterable[Hashable]) -> list[Any]:
+    return sorted({group for group in groups if group is not None}, key=lambda group: (str(type(group)), group))
+
+
+def _rows_of(groups: Sequence[Hashable], wanted: Hashable) -> list[int]:
+    return [i for i, group in enumerate(groups) if group == wanted]
+
+
+@dataclass(frozen=True)
+class HeadToken:
+    """A token of a row that a head takes: its text with what stands before and behind it, and the gate."""
+
+    row: int
+    before: str
+    text: str
+    behind: str
+    gate: float
+
+
+AROUND = 8  # tokens shown before and behind
+
+
+@dataclass(frozen=True)
+class TokenGates:
+    """Every token of a few rows with its gates.
+
+    Attributes:
+        modules: names of the adapted modules.
+        rows: the rows, encoded.
+        gates: for each row (modules, tokens, N), half precision.
+    """
+
+    modules: list[str]
+    rows: list[Encoded]
+    gates: list[np.ndarray]
+
+    def most(self, tokenizer: Any, head: int, module: str | None = None, count: int = 12) -> list[HeadToken]:
+        """The tokens that a head takes most, in one module or by the mean over all; each text once."""
+        place = self.modules.index(module) if module else None
+        own = [
+            (gates[place] if place is not None else gates.mean(0, dtype=np.float32))[:, head] for gates in self.gates
+        ]
+        gates = np.concatenate(own)
+        rows = np.repeat(np.arange(len(own)), [len(row) for row in own])
+        positions = np.concatenate([np.arange(len(row)) for row in own])
+        out: list[HeadToken] = []
+        seen: set[str] = set()
+        for i in np.argsort(-gates, kind="stable"):
+            gate, number, position = float(gates[i]), int(rows[i]), int(positions[i])
+            ids = self.rows[number].input_ids
+            text = token_text(tokenizer, ids[position])
+            if text.strip().lower() in seen:
+                continue
+            seen.add(text.strip().lower())
+            before, behind = (
+                tokenizer.decode(ids[max(0, first) : last], clean_up_tokenization_spaces=False)
+                for first, last in ((position - AROUND, position), (position + 1, position + 1 + AROUND))
+            )
+            out.append(HeadToken(number, before, text, behind, gate))
+            if len(out) == count:
+                break
+        return out
+
+
+def head_use(model: Any, rows: Sequence[Encoded], pad_token_id: int) -> HeadUse:
+    """How rows use the heads of the active HydraLoRA adapter."""
+    return _read(model, rows, pad_token_id, ignore_progress, keep=False)[0]
+
+
+def probe(
+    model: Any,
+    rows: Sequence[Encoded],
+    pad_token_id: int,
+    on_progress: OnProgress = ignore_progress,
+) -> tuple[HeadUse, TokenGates]:
+    """The same, with the gates of every token; `on_progress` is called with the rows read and all there are."""
+    return _read(model, rows, pad_token_id, on_progress, keep=True)
+
+
+@torch.no_grad()
+def _read(
+    model: Any, rows: Sequence[Encoded], pad_token_id: int, on_progress: OnProgress, keep: bool
+) -> tuple[HeadUse, TokenGates]:
+    mean: list[Any] = [None] * len(rows)
+    strongest: list[Any] = [None] * len(rows)
+    kept: list[Any] = [None] * len(rows)
+    modules: list[str] = []
+    done = 0
+    for indices, batch in batches(model, rows, pad_token_id):
+        with record_gates(model) as record:
+            model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)
+        gates, mask = record.stacked(), predicting(batch["labels"]).cpu()
+        modules = record.modules
+        first = nn.functional.one_hot(gates.argmax(-1), gates.shape[-1]) * mask[..., None]
+        means, counts = mean_gates(gates, mask), first.sum(2)  # (modules, batch, N)
+        for place, index in enumerate(indices):
+            mean[index], strongest[index] = means[:, place].numpy(), counts[:, place].numpy()
+            if keep:
+                kept[index] = gates[:, place, : len(rows[index].input_ids)].half().numpy()
+        done += len(indices)
+        on_progress(done, len(rows))
+    use = HeadUse(modules, np.stack(mean, axis=1), np.stack(strongest, axis=1))
+    return use, TokenGates(modules, list(rows), kept if keep else [])
+
+
+PROBED = 128  # held-out rows, at random
+PROBED_TRAINING = 64  # training rows, at random
+
+
+@dataclass(frozen=True)
+class Probed:
+    """What a run's heads do on some of its rows.
+
+    Attributes:
+        use: on held-out rows, and `tokens` the gates of every token of them.
+        components: of each held-out row; None where the rows that the run was trained on are gone.
+        names: of the components.
+        tasks: of each held-out row, None where it has none.
+        training: on rows that the run was trained on, `training_rows`.
+    """
+
+    use: HeadUse
+    tokens: TokenGates
+    components: list[int] | None
+    names: list[str]
+    tasks: list[str | None]
+    training: HeadUse
+    training_rows: list[Example]
+
+
+def probe_run(run: Run, on_progress: OnProgress = ignore_progress) -> Probed:
+    """How a run's heads are used on up to `PROBED` of its held-out rows, and `PROBED_TRAINING` that it learnt from.
+
+    Raises:
+        HydraError: the run has no adapter with heads, or its rows or its base model are gone.
+    """
+    recipe = run.recipe()
+    if not recipe.has_heads:
+        raise ConfigError("This run is a plain LoRA: it has no heads to look at. Choose a run with method hydralora.")
+    rows, rng, settings = read_used(recipe), random.Random(recipe.training.seed), recipe.training
+    loaded = load_run(run)
+    pad = loaded.tokenizer.pad_token_id
+    heldout, learnt = (
+        encode_all(
+            loaded.tokenizer, rng.sample(part, min(count, len(part))), settings.max_length, settings.overlong
+        ).rows
+        for part, count in ((rows.heldout, PROBED), (rows.train, PROBED_TRAINING))
+    )
+    total = len(heldout) + len(learnt)
+    use, tokens = probe(loaded.model, heldout, pad, lambda done, _: on_progress(done, total))
+    training, _ = probe(loaded.model, learnt, pad, lambda done, _: on_progress(len(heldout) + done, total))
+    examples = [row.example for row in heldout]
+    labels, names, _ = label_rows(recipe, examples)
+    tasks = [example.task or None for example in examples]
+    return Probed(use, tokens, labels, names, tasks, training, [row.example for row in learnt])

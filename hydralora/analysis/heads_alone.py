@@ -1,0 +1,97 @@
+"""Which head does this? Each head answers a prompt alone, and is measured against the routed model."""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from hydralora.data.progress import OnProgress, ignore_progress
+from hydralora.data.templates import encode_prompt
+from hydralora.errors import ConfigError
+from hydralora.inference.generation import Sampling, Token, generate
+from hydralora.inference.loss import summed_divergence
+from hydralora.tuner.gates import record_gates
+from hydralora.tuner.model import active_router, hydra_layers
+from hydralora.tuner.steering import Steering, steered
+
+
+@dataclass(frozen=True)
+class HeadAlone:
+    """One head with the whole weight, for every token.
+
+    Attributes:
+        kl: mean KL divergence in nats a token from the routed model, over the routed answer's places: 0 where this
+            head alone would have said the same with the same certainty.
+        gate: what the router gives it there, mean over those places and the modules.
+        text: what it answers alone.
+    """
+
+    head: int
+    kl: float
+    gate: float
+    text: str
+
+
+@dataclass(frozen=True)
+class HeadsAlone:
+    """The routed answer, and each head beside it."""
+
+    text: str
+    heads: list[HeadAlone]
+
+    @property
+    def closest(self) -> HeadAlone:
+        """The head that alone comes nearest to the routed model."""
+        return min(self.heads, key=lambda one: one.kl)
+
+
+def heads_alone(
+    model: Any,
+    tokenizer: Any,
+    messages: Sequence[dict[str, str]],
+    sampling: Sampling | None = None,
+    lock: AbstractContextManager | None = None,
+    on_progress: OnProgress = ignore_progress,
+) -> HeadsAlone:
+    """Answer a conversation by the router's gates, then by each head alone.
+
+    Args:
+        lock: held during each forward pass.
+        on_progress: called with the answers that are there, and all there will be.
+
+    Raises:
+        ConfigError: no HydraLoRA adapter is active, or the prompt leaves no room.
+    """
+    layers = hydra_layers(model)
+    if not layers:
+        raise ConfigError("This model has no heads. Choose a run with method hydralora.")
+    count = active_router(next(iter(layers.values()))).num_heads
+
+    def answer(steering: Steering | None) -> list[Token]:
+        return list(generate(model, tokenizer, messages, sampling, lock=lock, steering=steering))
+
+    routed = answer(None)
+    on_progress(1, count + 1)
+    prompt = encode_prompt(tokenizer, list(messages))
+    cut = len(routed) == (sampling or Sampling()).max_new_tokens
+    read = routed[:-1] if cut else routed  # behind the last token of an answer that was cut nothing was chosen
+    ids = torch.tensor([prompt + [token.id for token in read]], device=next(model.parameters()).device)
+    places = len(read) + 1  # where each token was chosen, and where the answer ended by itself
+
+    def logits(state: AbstractContextManager) -> torch.Tensor:
+        with lock or nullcontext(), torch.inference_mode(), state:  # others share the model: the lock comes first
+            return model(input_ids=ids, use_cache=False, logits_to_keep=places).logits[0]
+
+    record = record_gates(model)
+    wanted = logits(record)
+    gates = record.stacked()[:, 0, -places:].float().mean((0, 1))  # (N,)
+    heads = []
+    for head in range(count):
+        alone = Steering(pin=head)
+        text = "".join(token.text for token in answer(alone))
+        kl = summed_divergence(wanted, logits(steered(model, alone))) / places
+        heads.append(HeadAlone(head, kl, float(gates[head]), text))
+        on_progress(head + 2, count + 1)
+    return HeadsAlone("".join(token.text for token in routed), heads)

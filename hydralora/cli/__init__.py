@@ -1,0 +1,11 @@
+"""The `hydralora` command."""
+
+from hydralora.cli import data, inside, models, research, runs
+from hydralora.cli.options import app
+
+__all__ = ["app", "data", "inside", "main", "models", "research", "runs"]
+
+
+def main() -> None:
+    """Entry point: exit 0 ok, 1 a HydraError, 2 wrong usage, 130 interrupted."""
+    app()

@@ -1,0 +1,186 @@
+"""Commands on data files: what is in them, and their components."""
+
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hydralora.cli.options import Json, Workspace, command
+from hydralora.cli.output import progress, say
+from hydralora.errors import ConfigError, ModelError
+
+if TYPE_CHECKING:
+    from hydralora.components import Clusters
+    from hydralora.data.dataset import Dataset
+    from hydralora.data.problems import Problem
+    from hydralora.data.statistics import TokenStatistics
+    from hydralora.recipe.settings import ComponentSettings
+
+
+SHOWN_PROBLEMS = 3  # of each kind
+
+
+@command
+def data(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Data files; several are one dataset.")],
+    mapping: Annotated[Path | None, typer.Option(help="A mapping file: which column holds what.")] = None,
+    save_mapping: Annotated[Path | None, typer.Option(help="Write the mapping here, to be used again.")] = None,
+    task_column: Annotated[str | None, typer.Option(help="The column with a row's task.")] = None,
+    problems: Annotated[Path | None, typer.Option(help="Write the problems here, as CSV.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Base model whose tokens are counted. Default: the default.")
+    ] = None,
+    max_length: Annotated[int, typer.Option(help="Longest row in tokens.")] = 512,
+    batch_size: Annotated[int, typer.Option(help="Rows in a batch, for the padding.")] = 8,
+    as_json: Json = False,
+    workspace: Workspace = None,
+) -> dict[str, Any]:
+    """Read data files: what is in them, what can't be used and why, and how many tokens they have."""
+    from hydralora.data import mapping as mappings
+    from hydralora.data.dataset import read_dataset
+    from hydralora.data.problems import write_problems
+    from hydralora.data.statistics import token_statistics
+
+    with progress("reading") as on_progress:
+        given = mappings.load_mapping(mapping) if mapping else None
+        found = read_dataset(files, given, task_column, on_progress)
+    tokenizer = _tokenizer(model)
+    tokens = token_statistics(tokenizer, found.examples, max_length, batch_size) if tokenizer else None
+    listed = list(found.problems) + [found.problem(row, flaw) for row, flaw in (tokens.problems if tokens else [])]
+    if save_mapping:
+        mappings.save_mapping(found.mapping, save_mapping)
+    if problems:
+        with problems.open("w", encoding="utf-8", newline="") as file:
+            write_problems(listed, file)
+    return {
+        "rows": found.rows,
+        "usable": len(found.examples),
+        "shape": found.shape,
+        "mapping": found.mapping.model_dump(),
+        "columns": list(found.columns),
+        "encodings": dict(zip(found.files, found.encodings, strict=True)),
+        "problems": [asdict(problem) for problem in listed],
+        "by_kind": dict(Counter(problem.kind for problem in listed)),
+        "tokens": tokens and tokens.describe(),
+        "shown": _data_text(found, listed, tokens),
+    }
+
+
+def _tokenizer(model: str | None) -> Any:
+    """The tokenizer of a base model; None where none is named and the default one is not on this machine."""
+    from hydralora.models.catalogue import DEFAULT_MODEL, find_model
+    from hydralora.models.loading import load_tokenizer
+
+    try:
+        return load_tokenizer(find_model(model or DEFAULT_MODEL, download=model is not None))
+    except ModelError:
+        if model:
+            raise
+        say("The default base model is not on this machine, so tokens are not counted. Name another with --model.")
+        return None
+
+
+def _data_text(data: "Dataset", problems: list["Problem"], tokens: "TokenStatistics | None") -> str:
+    columns = ", ".join(f"{name}: {column}" for name, column in data.mapping.model_dump(exclude_none=True).items())
+    lines = [f"{len(data.examples)} of {data.rows} rows can be used", f"read as {data.shape} ({columns})"]
+    lines += [f"{name} is not UTF-8; read as {found}" for name, found in zip(data.files, data.encodings, strict=True)
+              if found and not found.startswith("utf-8")]  # fmt: skip
+    if tokens:
+        lines.append(
+            f"tokens: {tokens.total} in {tokens.sampled} rows, median {tokens.median:.0f}, longest {tokens.longest}; "
+            f"{tokens.answer_share:.0%} are answers; padding {tokens.padding:.0%} (random order "
+            f"{tokens.padding_random:.0%})"
+        )
+    for kind, count in Counter(problem.kind for problem in problems).most_common():
+        lines.append(f"{count} x {kind}")
+        lines += [f"  {problem.sentence}" for problem in problems if problem.kind == kind][:SHOWN_PROBLEMS]
+        if count > SHOWN_PROBLEMS:
+            lines.append("  ... --problems FILE.csv writes all of them")
+    return "\n".join(lines)
+
+
+@command
+def clusters(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Data files; several are one dataset.")],
+    k: Annotated[int | None, typer.Option(help="Number of components; with it the method is fixed.")] = None,
+    method: Annotated[str, typer.Option(help="kmeans (finds the number), dbscan, or fixed (takes --k).")] = "kmeans",
+    features: Annotated[
+        str, typer.Option(help="tfidf-svd; tfidf (the paper's); model: a base model's states; sentence: embeddings.")
+    ] = "tfidf-svd",
+    model: Annotated[
+        str | None, typer.Option(help="Base model, or sentence-transformers model, of --features.")
+    ] = None,
+    text: Annotated[str, typer.Option(help="What is clustered: question, or everything.")] = "question",
+    language: Annotated[str | None, typer.Option(help="en leaves out English stop words.")] = None,
+    trials: Annotated[int, typer.Option(help="Also find the number this often, by several methods.")] = 0,
+    mapping: Annotated[Path | None, typer.Option(help="A mapping file: which column holds what.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write rows and labels here: .csv or .parquet.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of k-means, SVD and trials.")] = 0,
+    as_json: Json = False,
+    workspace: Workspace = None,
+) -> dict[str, Any]:
+    """Find a dataset's components, and with them the number of heads."""
+    from hydralora.components import overlap
+    from hydralora.components.export import write_rows
+    from hydralora.components.of_recipe import find_components, number_trials
+    from hydralora.data.dataset import read_dataset
+    from hydralora.data.mapping import load_mapping
+    from hydralora.models.catalogue import DEFAULT_MODEL
+
+    values: dict[str, Any] = {"features": features, "text": text, "language": language, "seed": seed}
+    if model and features == "sentence":
+        values["sentence_model"] = model
+    settings = _component_settings(method, k, values)
+    data = read_dataset(files, load_mapping(mapping) if mapping else None)
+    with progress("clustering") as on_progress:
+        found = find_components(data.examples, settings, model or DEFAULT_MODEL, on_progress)
+    tried: list[tuple[Any, list[int]]] = []
+    if trials:
+        with progress("trials") as on_progress:
+            tried = number_trials(data.examples, settings, found, trials, on_progress)
+    labels: list[int | None] = [None] * data.rows
+    for example, label in zip(data.examples, found.labels.tolist(), strict=True):
+        labels[example.row - 1] = label
+    if out:
+        write_rows(out, list(data.examples), found)
+    agreement = overlap(found.labels, data.tasks) if data.tasks else None
+    return {
+        "k": found.k,
+        "method": "fixed" if k else method,
+        "features": features,
+        "labels": labels,
+        "sizes": found.sizes,
+        "noise": found.noise,
+        "sse": [list(pair) for pair in found.sse],
+        "silhouette": [list(pair) for pair in found.silhouette],
+        "components": [asdict(component) for component in found.components],
+        "choice": found.choice and asdict(found.choice) | {"grade": found.choice.grade},
+        "overlap": agreement and {"ari": agreement.ari, "nmi": agreement.nmi},
+        "trials": [[name, numbers] for name, numbers in tried],
+        "shown": _clusters_text(found, tried),
+    }
+
+
+def _component_settings(method: str, k: int | None, values: dict[str, Any]) -> "ComponentSettings":
+    from hydralora.recipe.reading import parse_components
+
+    if method not in ("kmeans", "dbscan", "fixed"):
+        raise ConfigError(f"--method is {method!r}. Choose one of kmeans, dbscan, fixed.")
+    if method == "fixed" and k is None:
+        raise ConfigError("--method fixed takes the number from --k. Give it.")
+    if method == "dbscan" and k is not None:
+        raise ConfigError("--method dbscan finds the number itself. Leave out --k, or choose kmeans.")
+    return parse_components(
+        values | {"k": k, "method": "dbscan" if method == "dbscan" else "kmeans"}, "hydralora clusters"
+    )
+
+
+def _clusters_text(found: "Clusters", tried: list[tuple[str, list[int]]]) -> str:
+    lines = [found.choice.sentence if found.choice else f"{found.k} components in {len(found.labels)} rows"]
+    lines += [f"{c.size:6} rows  {', '.join(c.terms)}" for c in found.components]
+    if found.noise:
+        lines.append(f"{found.noise:6} rows  noise, in no component")
+    lines += [f"trials, {name}: {', '.join(map(str, numbers))}" for name, numbers in tried]
+    return "\n".join(lines)

@@ -1,0 +1,180 @@
+"""Commands that look inside a run: its matrices, its heads, its gates."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hydralora.cli.options import Json, RunName, Workspace, app, command
+from hydralora.cli.output import answering, parts_text, say
+from hydralora.cli.runs import followed
+
+if TYPE_CHECKING:
+    pass
+
+
+@command
+def analyze(
+    run: Annotated[list[str], typer.Argument(metavar="RUN...", help="Runs' ids or folders.")],
+    method: Annotated[str, typer.Option(help="pca, tsne or umap.")] = "pca",
+    dims: Annotated[int, typer.Option(help="2 or 3.")] = 2,
+    seed: Annotated[int, typer.Option(help="Seed of the projection.")] = 0,
+    neighbours: Annotated[
+        int | None, typer.Option(help="t-SNE's perplexity, UMAP's n_neighbors. Default: 30 and 15.", min=2)
+    ] = None,
+    products: Annotated[bool, typer.Option("--products", help="The products of A and heads, not each alone.")] = False,
+    colour: Annotated[str, typer.Option(help="Of the picture's points: head, kind, layer, module or run.")] = "head",
+    html: Annotated[Path | None, typer.Option(help="Write a page with the pictures here; it needs no network.")] = None,
+    as_json: Json = False,
+    workspace: Workspace = None,
+) -> dict[str, Any]:
+    """Project every A and every head to points, and compare the heads. No base model is loaded."""
+    from hydralora.analysis import head_similarity, matrices, project_matrices, read_weights
+    from hydralora.figures import group_figure, how_to_read, write_page
+    from hydralora.runs.store import RunStore
+
+    store = RunStore(workspace)
+    found, similarity = [], {}
+    for name in run:
+        one = store.get(name)
+        weights = read_weights(one.adapter)
+        found += matrices(weights, one.id, products=products)
+        similarity[one.id] = head_similarity(weights)
+    groups = project_matrices(found, method, dims, seed, neighbours)  # type: ignore[arg-type]
+    if html:
+        pictures = [(group_figure(group, colour), how_to_read([group])) for group in groups]  # type: ignore[arg-type]
+        write_page(html, f"A and heads of {', '.join(similarity)}", pictures)
+    lines = [f"{len(group['points'])} matrices of shape {tuple(group['shape'])}" for group in groups]
+    for name, values in similarity.items():
+        known = [value for value in values.values() if value is not None]
+        if known:
+            lines.append(f"{name}: mean cosine between heads {sum(known) / len(known):.3f}")
+    return {"groups": groups, "similarity": similarity, "shown": "\n".join(lines)}
+
+
+@command
+def breakdown(
+    run: RunName,
+    steps: Annotated[int, typer.Option(help="Steps of each LoRA.", min=1)] = 40,
+    as_json: Json = False,
+    workspace: Workspace = None,
+) -> dict[str, Any]:
+    """Train a LoRA on each of a run's components alone, and measure what sets their A's and B's apart."""
+    from hydralora.analysis.breakdown import break_down, component_names, start_breakdown
+    from hydralora.runs.jobs import JobManager
+    from hydralora.runs.store import RunStore
+
+    jobs = JobManager(RunStore(workspace))
+    of = jobs.store.get(run)
+    runs = dict(zip(component_names(of), start_breakdown(jobs, of, steps), strict=True))
+    for name, one in runs.items():
+        if jobs.refresh(one)["state"] != "finished":
+            say(f"Run {one.id}, on {name}:")
+            followed(jobs, one)
+    found = break_down(runs)
+    parts, reading = [part.describe() for part in found.parts], found.reading()
+    difference = found.difference()
+    return {
+        "runs": {name: one.id for name, one in runs.items()},
+        "parts": parts,
+        "difference": asdict(difference) | {"verdict": difference.verdict} if difference else None,
+        "reading": reading,
+        "shown": parts_text(parts, reading),
+    }
+
+
+@command
+def chat(
+    run: RunName,
+    prompt: Annotated[str, typer.Option(help="What to ask.")],
+    max_new_tokens: Annotated[int, typer.Option(help="Longest answer in tokens.")] = 256,
+    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
+    top_p: Annotated[float, typer.Option(help="Share of the probability that tokens are drawn from.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="Seed of the sampling.")] = 0,
+    system: Annotated[str | None, typer.Option(help="A system prompt.")] = None,
+    pin: Annotated[int | None, typer.Option(help="Give this head, from 0, the whole weight.")] = None,
+    mute: Annotated[list[int] | None, typer.Option(help="Give this head, from 0, none; may be repeated.")] = None,
+    uniform: Annotated[bool, typer.Option("--uniform", help="Give all heads the same weight.")] = False,
+    top_k: Annotated[int | None, typer.Option(help="Keep each token's largest gates alone.")] = None,
+    temperature_router: Annotated[
+        float | None, typer.Option(help="Divide the router's logits by this; below 1 sharpens the gates.")
+    ] = None,
+    layers: Annotated[str | None, typer.Option(help="Steer these blocks alone: 3, or 0-11.")] = None,
+    alternatives: Annotated[int, typer.Option(help="How many of the likeliest tokens come with each.", min=0)] = 5,
+    save: Annotated[Path | None, typer.Option(help="Save the answer with its gates here, as a trace.")] = None,
+    as_json: Json = False,
+    workspace: Workspace = None,
+) -> dict[str, Any]:
+    """Ask a tuned model, its gates steered or not; with --json, every token comes with its gates."""
+    from hydralora.inference.generation import Sampling, Token, gated_modules, generate
+    from hydralora.inference.model_cache import load_run
+    from hydralora.inference.traces import make_trace, save_trace
+    from hydralora.runs.store import RunStore
+    from hydralora.tuner.steering import block_range, steering_or_none
+
+    steering = steering_or_none(
+        pin=pin,
+        mute=tuple(mute or ()),
+        uniform=uniform,
+        temperature=temperature_router,
+        top_k=top_k,
+        layers=block_range(layers) if layers else None,
+    )
+    sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed)
+    loaded = load_run(RunStore(workspace).get(run))
+    messages = [{"role": "system", "content": system}] if system else []
+    messages.append({"role": "user", "content": prompt})
+    tokens: list[Token] = []
+    read: list[Token] = []
+    for token in generate(
+        loaded.model,
+        loaded.tokenizer,
+        messages,
+        sampling,
+        steering=steering,
+        alternatives=alternatives,
+        on_prompt=read.extend,
+    ):
+        tokens.append(token)
+        if not as_json:
+            print(token.text, end="", flush=True)
+    about = loaded.files.describe()
+    trace = make_trace(
+        tokens,
+        read,
+        gated_modules(loaded.model),
+        messages,
+        sampling,
+        base=about["id"],
+        base_hash=about["hash"],
+        run=loaded.run.id if loaded.run else None,
+        adapter_hash=loaded.adapter_hash,
+        steering=steering.describe() if steering else None,
+    )
+    if save:
+        save_trace(trace, save)
+    told = trace.model_dump(include={"modules", "tokens", "adapter_hash", "steering"})
+    return told | {"text": trace.text, "prompt_tokens": len(read), "shown": ""}  # it was printed as it came
+
+
+trace_app = typer.Typer(no_args_is_help=True, help="Answers that were saved with their gates.")
+app.add_typer(trace_app, name="trace")
+
+
+@trace_app.command("replay")
+@answering
+def replay(
+    file: Annotated[Path, typer.Argument(help="A trace that a chat saved.")],
+    html: Annotated[Path | None, typer.Option(help="Write a page that replays it here; it needs no network.")] = None,
+    as_json: Json = False,
+    workspace: Workspace = None,
+) -> dict[str, Any]:
+    """Show a saved answer, checked field by field. No model is loaded."""
+    from hydralora.figures import write_replay
+    from hydralora.inference.traces import load_trace
+
+    trace = load_trace(file)
+    if html:
+        write_replay(html, trace.model_dump_json(), trace.whose)
+    return trace.model_dump() | {"shown": trace.text}

@@ -1,0 +1,75 @@
+"""Commands on base models."""
+
+from typing import Annotated, Any
+
+import typer
+
+from hydralora.cli.options import Json, Workspace, command
+from hydralora.cli.output import say
+from hydralora.errors import ConfigError, HydraError
+
+
+@command
+def models(
+    fetch: Annotated[
+        str | None, typer.Option(help="Fetch this base model first; 'default' is the default one.")
+    ] = None,
+    as_json: Json = False,
+    workspace: Workspace = None,
+) -> dict[str, Any]:
+    """The base models that are offered by name, and where each one lies."""
+    from hydralora.models import catalogue as base_models
+
+    if fetch:
+        name = base_models.DEFAULT_MODEL if fetch == "default" else fetch
+        say(f"Looking for {name}; the first time it is fetched and converted, which takes up to a minute.")
+        base_models.find_model(name)
+    rows = base_models.catalogue()
+    lines = [
+        f"{row['id']:40} {row['parameters'] / 1e6:6.0f}M  {row['licence']:11} "
+        f"{'ready, from ' + row['source'] if row['ready'] else 'fetched on first use'}"
+        for row in rows
+    ]
+    return {"models": rows, "shown": "\n".join(lines)}
+
+
+@command
+def params(
+    base: Annotated[str, typer.Argument(help="A model id, a model folder, or a folder with only a config.json.")],
+    r: Annotated[int, typer.Option("--r", help="Rank.")] = 8,
+    heads: Annotated[int, typer.Option(help="Number of heads.")] = 3,
+    targets: Annotated[str, typer.Option(help="Layers to adapt, with commas between.")] = "gate_proj,up_proj,down_proj",
+    router: Annotated[str, typer.Option(help="What the router reads: latent or hidden.")] = "latent",
+    method: Annotated[str, typer.Option(help="hydralora, lora, lora-split or uniform.")] = "hydralora",
+    as_json: Json = False,
+    workspace: Workspace = None,
+) -> dict[str, Any]:
+    """Count an adapter's parameters, with and without its router. Needs no weights."""
+    from peft import LoraConfig, get_peft_model
+
+    from hydralora.models.loading import empty_model
+    from hydralora.recipe.settings import WITH_HEADS
+    from hydralora.tuner.config import HydraLoraConfig
+    from hydralora.tuner.model import count_parameters
+
+    names = [name.strip() for name in targets.split(",") if name.strip()]
+    if method in WITH_HEADS:
+        own: dict[str, Any] = {"num_heads": heads, "router_input": router} | WITH_HEADS[method]
+        config: Any = HydraLoraConfig(r=r, target_modules=names, **own)
+    elif method == "lora":
+        config = LoraConfig(r=r, target_modules=names)
+    else:
+        raise ConfigError(f"--method is {method!r}. Choose one of lora, {', '.join(WITH_HEADS)}.")
+    empty = empty_model(base)
+    try:
+        counts = count_parameters(get_peft_model(empty, config, low_cpu_mem_usage=True))
+    except HydraError:
+        raise
+    except ValueError as error:  # PEFT's own, for a plain LoRA
+        fix = "Set --r to 1 or more, and --targets to layers of this model, such as q_proj,v_proj."
+        raise ConfigError(f"params {base}: {error} {fix}") from error
+    text = (
+        f"base {counts['base']:,}; adapter (A + heads) {counts['adapter']:,} = {counts['percent']:.4f} %; "
+        f"with the router's {counts['router']:,}: {counts['percent_with_router']:.4f} %"
+    )
+    return counts | {"shown": text}

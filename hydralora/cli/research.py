@@ -1,0 +1,81 @@
+"""Commands of the demo, the bench and the experiments."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hydralora.cli.options import Json, Workspace, app, command
+from hydralora.cli.output import answering, print_event, say
+
+
+@command
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the report and the run.")] = Path("demo-report"),
+    as_json: Json = False,
+    workspace: Workspace = None,
+) -> dict[str, Any]:
+    """The main job on the demo dataset: components, fine-tune, before and after. Minutes on a CPU."""
+    from hydralora.experiments.demo import demo_table, run_demo
+
+    report = run_demo(out.resolve(), print_event)
+    return report | {"shown": demo_table(report)}
+
+
+@command
+def bench(
+    quick: Annotated[bool, typer.Option(help="A cut model and few rounds: shows that it runs, in a minute.")] = False,
+    data: Annotated[
+        list[Path] | None, typer.Option(help="A dataset for a whole training loop, beside the demo's; may be repeated.")
+    ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="train_step, memory, decode or throughput alone; may be repeated.")
+    ] = None,
+    as_json: Json = False,
+    workspace: Workspace = None,
+) -> dict[str, Any]:
+    """Speed and memory as ratios to the published loop, PEFT's LoRA and the bare base model. Minutes, on idle cores."""
+    from hydralora.bench.report import PARTS, bench_table, run_bench
+
+    def on_round(what: str, done: int, total: int) -> None:
+        say(f"{what}, round {done} of {total}")
+
+    report = run_bench(quick, data or [], on_round, only or PARTS)
+    return report | {"shown": bench_table(report)}
+
+
+experiments = typer.Typer(no_args_is_help=True, help="Experiments that anyone can run again.")
+app.add_typer(experiments, name="experiment")
+
+
+@experiments.command("router-init")
+@answering
+def router_init(
+    data: Annotated[Path, typer.Option(help="A data file.")],
+    out: Annotated[Path, typer.Option(help="Folder for the report; an unfinished one is gone on with.")] = Path(
+        "router-init-report"
+    ),
+    seeds: Annotated[int, typer.Option(help="How many seeds.", min=1)] = 3,
+    steps: Annotated[int, typer.Option(help="Training steps of a run.", min=1)] = 60,
+    max_length: Annotated[int, typer.Option(help="Longest row in tokens.")] = 512,
+    threads: Annotated[int, typer.Option(help="CPU threads. 0: all but one, or all of two.")] = 0,
+    model: Annotated[str, typer.Option(help="The base model; 'default' is the default one.")] = "default",
+    only: Annotated[list[str] | None, typer.Option(help="Only this run; may be repeated.")] = None,
+    as_json: Json = False,
+    workspace: Workspace = None,
+) -> dict[str, Any]:
+    """How to start a router: ways to do it from components, the published start, a LoRA of equal size. Hours."""
+    from hydralora.experiments.router_init import router_init_table, run_router_init
+    from hydralora.models.catalogue import DEFAULT_MODEL
+
+    report = run_router_init(
+        data.resolve(),
+        out.resolve(),
+        seeds,
+        steps,
+        DEFAULT_MODEL if model == "default" else model,
+        only,
+        print_event,
+        {"max_length": max_length, "threads": threads},
+    )
+    return report | {"shown": router_init_table(report)}

@@ -1,0 +1,266 @@
+"""Commands on runs: started, followed, stopped, compared, used, given away."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hydralora.cli.options import Json, RunName, Workspace, command
+from hydralora.cli.output import comparison, following, progress, run_line, say, scores_text
+
+if TYPE_CHECKING:
+    from hydralora.runs.jobs import JobManager
+    from hydralora.runs.run import Run
+
+
+@command
+def train(
+    recipe: Annotated[Path, typer.Argument(help="A recipe (YAML).")],
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Change a setting: section.name=value.")] = None,
+    follow: Annotated[bool, typer.Option(help="Wait until the run ends, showing its progress.")] = False,
+    executor: Annotated[
+        str | None, typer.Option(help="local, or slurm: submit it as a job; the same as --set launch.executor=.")
+    ] = None,
+    as_json: Json = False,
+    workspace: Workspace = None,
+) -> dict[str, Any]:
+    """Start a training run in a process of its own. Ctrl-C while following asks it to stop and keep what it learnt; a
+    second one ends it at once."""
+    from hydralora.recipe.reading import load_recipe
+    from hydralora.runs.jobs import JobManager
+    from hydralora.runs.store import RunStore
+
+    jobs = JobManager(RunStore(workspace))
+    chosen = [*(set_ or []), *([f"launch.executor={executor}"] if executor else [])]
+    run = jobs.start(load_recipe(recipe, chosen))
+    begun = f"queued, {jobs.ahead(run)} ahead" if jobs.is_waiting(run) else "started"
+    say(f"Run {run.id} {begun}; `hydralora show {run.id}` tells how it is, `hydralora stop {run.id}` ends it.")
+    state = followed(jobs, run) if follow else jobs.refresh(run)
+    return {"run": run.id, "folder": str(run.folder), "state": state["state"], "shown": f"{run.id}  {state['state']}"}
+
+
+@command
+def estimate(
+    recipe: Annotated[Path, typer.Argument(help="A recipe (YAML).")],
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Change a setting: section.name=value.")] = None,
+    as_json: Json = False,
+    workspace: Workspace = None,
+) -> dict[str, Any]:
+    """Time, memory and disk that a run will take, by a trial of a few of its steps. Nothing is saved."""
+    from hydralora.recipe.reading import load_recipe
+    from hydralora.runs.store import RunStore
+    from hydralora.training.trial import dry_run, estimate_text
+
+    with progress("trying") as on_progress:
+        found = dry_run(RunStore(workspace).resolved(load_recipe(recipe, set_)), on_progress)
+    return found | {"shown": f"{estimate_text(found)}."}
+
+
+def followed(jobs: "JobManager", run: "Run", seen: int = 0) -> dict[str, Any]:
+    """The state in which a run ends, its events told meanwhile, but for the first `seen`.
+
+    Raises:
+        RunError: it failed, or its process died.
+    """
+    from hydralora.errors import RunError
+
+    try:
+        with following(run.state()["max_steps"]) as on_event:
+            state = jobs.follow(run, on_event, seen=seen)
+    except KeyboardInterrupt:
+        jobs.stop(run)
+        say("Stopping after this step; Ctrl-C again ends it at once.")
+        try:
+            state = jobs.follow(run)
+        except KeyboardInterrupt:
+            jobs.kill(run)
+            say(f"Ended. `hydralora resume {run.id}` goes on from its newest checkpoint.")
+            raise
+    if state["state"] not in ("finished", "stopped"):
+        raise RunError(f"Run {run.id} {state['state']}: {state['message']}. Its log is {run.log}.")
+    return state
+
+
+@command
+def runs(as_json: Json = False, workspace: Workspace = None) -> dict[str, Any]:
+    """List the runs, newest first."""
+    from hydralora.runs.jobs import JobManager
+    from hydralora.runs.store import RunStore
+
+    jobs = JobManager(RunStore(workspace))
+    states = [jobs.refresh(run) for run in jobs.store.all()]
+    for run, why in jobs.store.damaged().items():
+        states.append({"version": 1, "id": run.id, "state": "damaged", "step": None, "max_steps": None, "message": why})
+    states.sort(key=lambda state: state["id"], reverse=True)
+    lines = [run_line(state) for state in states]
+    return {"runs": states, "shown": "\n".join(lines) or "No runs yet. Start one with `hydralora train RECIPE`."}
+
+
+@command
+def show(run: RunName, as_json: Json = False, workspace: Workspace = None) -> dict[str, Any]:
+    """A run's state and results."""
+    from hydralora.runs.jobs import JobManager
+    from hydralora.runs.store import RunStore
+
+    store = RunStore(workspace)
+    return dict(JobManager(store).refresh(store.get(run)))
+
+
+@command
+def stop(
+    run: RunName,
+    measure: Annotated[bool, typer.Option("--measure", help="Measure what it learnt before it ends.")] = False,
+    as_json: Json = False,
+    workspace: Workspace = None,
+) -> dict[str, Any]:
+    """Ask a run to stop after its step; what it learnt is kept."""
+    from hydralora.runs.jobs import JobManager
+    from hydralora.runs.store import RunStore
+
+    jobs = JobManager(RunStore(workspace))
+    found = jobs.store.get(run)
+    jobs.stop(found, measure)
+    state = jobs.refresh(found)
+    return state | {"run": found.id, "folder": str(found.folder), "shown": f"{found.id}  {state['state']}"}
+
+
+@command
+def resume(
+    run: RunName,
+    follow: Annotated[bool, typer.Option(help="Wait until the run ends, showing its progress.")] = False,
+    as_json: Json = False,
+    workspace: Workspace = None,
+) -> dict[str, Any]:
+    """Go on with a run that was stopped, interrupted or failed, from its newest checkpoint."""
+    from hydralora.runs.jobs import JobManager
+    from hydralora.runs.store import RunStore
+
+    jobs = JobManager(RunStore(workspace))
+    found = jobs.store.get(run)
+    step = jobs.resume(found)
+    seen = len(found.events())
+    say(f"Run {found.id} goes on from step {step}.")
+    state = followed(jobs, found, seen) if follow else jobs.refresh(found)
+    told = {"run": found.id, "folder": str(found.folder), "state": state["state"], "step": step}
+    return told | {"shown": f"{found.id}  {state['state']}"}
+
+
+@command
+def compare(
+    run: Annotated[list[str], typer.Argument(metavar="RUN...", help="Runs' ids or folders.")],
+    as_json: Json = False,
+    workspace: Workspace = None,
+) -> dict[str, Any]:
+    """What was set differently in runs, and what came of each, beside the base model."""
+    from hydralora.runs.comparison import compare
+    from hydralora.runs.jobs import JobManager
+    from hydralora.runs.store import RunStore
+
+    jobs = JobManager(RunStore(workspace))
+    found = [jobs.store.get(name) for name in run]
+    compared = compare([(one, jobs.refresh(one)) for one in found])
+    return compared | {"shown": comparison(compared)}
+
+
+@command
+def evaluate(
+    run: RunName,
+    data: Annotated[list[Path], typer.Option(help="A file of rows with answers; may be repeated.")],
+    mapping: Annotated[Path | None, typer.Option(help="A mapping file: which column holds what.")] = None,
+    as_json: Json = False,
+    workspace: Workspace = None,
+) -> dict[str, Any]:
+    """Loss and exact match of a run, and of its base model, on the rows of a file."""
+    from hydralora.data.mapping import load_mapping
+    from hydralora.inference.on_files import evaluate_run
+    from hydralora.runs.store import RunStore
+
+    found = RunStore(workspace).get(run)
+    with progress("evaluating") as on_progress:
+        scores = evaluate_run(found, data, load_mapping(mapping) if mapping else None, on_progress)
+    return scores | {"shown": scores_text(scores)}
+
+
+@command
+def generate(
+    run: RunName,
+    file: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Files of rows with questions.")],
+    out: Annotated[Path, typer.Option(help="Write the answers here, as JSONL.")],
+    column: Annotated[
+        str | None, typer.Option(help="The column with the questions, where rows have no answers.")
+    ] = None,
+    mapping: Annotated[Path | None, typer.Option(help="A mapping file: which column holds what.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(help="Longest answer in tokens.", min=1)] = 256,
+    as_json: Json = False,
+    workspace: Workspace = None,
+) -> dict[str, Any]:
+    """Answer every row of a file, greedily."""
+    from hydralora.data.mapping import load_mapping
+    from hydralora.inference.on_files import answer_file
+    from hydralora.runs.store import RunStore
+
+    found = RunStore(workspace).get(run)
+    with progress("answering") as on_progress:
+        given = load_mapping(mapping) if mapping else None
+        told = answer_file(found, file, out, column, given, max_new_tokens, on_progress)
+    right = "" if told["exact_match"] is None else f", {told['exact_match']:.1%} as the file has them"
+    return told | {"path": str(out.resolve()), "shown": f"{told['rows']} answers in {out}{right}"}
+
+
+@command
+def export(
+    run: RunName,
+    form: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            help="adapter; lora: a plain LoRA of the heads' mean gates; merged: the base model with that LoRA in it; "
+            "official: as the published code reads it.",
+        ),
+    ] = "adapter",
+    out: Annotated[
+        Path | None, typer.Option(help="A .zip file, or a new folder. Default: RUN-FORMAT.zip, here.")
+    ] = None,
+    as_json: Json = False,
+    workspace: Workspace = None,
+) -> dict[str, Any]:
+    """Write a run's adapter to a file or a folder that can be given to others."""
+    from hydralora.runs.store import RunStore
+    from hydralora.transfer import export_run
+
+    found = RunStore(workspace).get(run)
+    told = export_run(found, form, out or Path(f"{found.id}-{form}.zip"))
+    apart = "" if told["kl"] is None else f"; {told['kl']:.4g} nats a token from the routed model"
+    return told | {"shown": f"{told['path']}, {told['bytes'] / 1e6:.1f} MB{apart}"}
+
+
+@command
+def push(
+    run: RunName,
+    repository: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="A repository of the Hugging Face Hub.")],
+    public: Annotated[bool, typer.Option("--public", help="Of a repository that is made; else it is private.")] = False,
+    as_json: Json = False,
+    workspace: Workspace = None,
+) -> dict[str, Any]:
+    """Upload a run's adapter to the Hugging Face Hub, with the token in the environment's HF_TOKEN."""
+    from hydralora.runs.store import RunStore
+    from hydralora.transfer import push_run
+
+    address = push_run(RunStore(workspace).get(run), repository, private=not public)
+    return {"path": address, "shown": address}
+
+
+@command
+def import_(
+    file: Annotated[Path, typer.Argument(help="A zip file of `hydralora export`.")],
+    model: Annotated[str | None, typer.Option(help="The base model, where it was a folder elsewhere.")] = None,
+    as_json: Json = False,
+    workspace: Workspace = None,
+) -> dict[str, Any]:
+    """Make a run of an exported adapter. Nothing in the file is executed."""
+    from hydralora.runs.store import RunStore
+    from hydralora.transfer import import_run
+
+    run = import_run(RunStore(workspace), file, model)
+    told = {"run": run.id, "state": run.state()["state"], "path": str(run.folder), "bytes": file.stat().st_size}
+    return told | {"kl": None, "shown": run_line(run.state())}

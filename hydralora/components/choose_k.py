@@ -1,0 +1,202 @@
+"""How many components a dataset has, and how sure that is."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from hydralora.components.features import Vectors, dense, sample_rows, token_shares
+from hydralora.components.kmeans import TREE_ROWS, Partition, nearest, partitions
+
+VOTES = 10  # random halves of the rows on which the number is found again
+AFTER = 2  # drops after a k that its own drop is compared with
+FLAT = 0.005  # of the first SSE: a drop below it counts as this much
+STRAIGHT = 1.1  # a drop that is less than this many times those after it is no elbow
+ALIKE = 0.5  # mean cosine of token counts above which rows of different components are of one kind
+UNSORTED = 0.8  # ... and as a share of that within components: above it they were not sorted by what they say
+SURE, FAIR = 0.8, 0.5
+
+Grade = Literal["sure", "fairly sure", "unsure"]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The number of components that was found.
+
+    Attributes:
+        k: the number.
+        elbow: the SSE curve's elbow, 2 or more where there is one; k is 1 instead where its components are one kind.
+        sureness: 0 to 1. The share of random halves of the rows that give k, give or take one (or a tenth), times
+            the mean adjusted Rand index between their clusters and these.
+        votes: the number that each half gave.
+        between: mean cosine of token counts between rows of different groups at the elbow; 0 is no shared token. It is
+            taken over rows that were not clustered themselves.
+        within: the same between different rows of one group.
+    """
+
+    k: int
+    elbow: int
+    sureness: float
+    votes: tuple[int, ...]
+    between: float
+    within: float
+
+    @property
+    def grade(self) -> Grade:
+        return "sure" if self.sureness >= SURE else "fairly sure" if self.sureness >= FAIR else "unsure"
+
+    @property
+    def sentence(self) -> str:
+        """One sentence for a user: the number, why, and how far to trust it."""
+        if not self.votes:
+            return f"{_components(self.k)}, but there are too few different rows to tell."
+        others = [vote for vote in self.votes if not _near(vote, self.k)]
+        agree = len(self.votes) - len(others)
+        halves = f"{agree} of {len(self.votes)} random halves of the rows gave {self._about}{_spread(others)}"
+        advice = {
+            "sure": "so the number can be relied on",
+            "fairly sure": "so it may be off by a few",
+            "unsure": "so look at the components and set the number yourself",
+        }
+        return f"{_components(self.k)}{self._why}: {halves}, {advice[self.grade]}."
+
+    @property
+    def _about(self) -> str:
+        return "one as well" if self.k == 1 else "about as many"
+
+    @property
+    def _why(self) -> str:
+        if self.k > 1:
+            return ""
+        if self.elbow == 1:
+            return ", since the curve has no elbow"
+        if self.between > ALIKE:
+            return f", since rows share most of their words even across the {self.elbow} groups at the curve's elbow"
+        return (
+            f", since rows of the {self.elbow} groups at the curve's elbow hardly differ more than rows within a group"
+        )
+
+
+def elbow(sse: Sequence[tuple[int, float]]) -> int:
+    """The k at the elbow of a falling SSE curve, [(k, SSE)] for k = 1, 2, ...; 1 where it has none.
+
+    It is the k whose drop from k - 1 is largest in proportion to the mean of the next two drops. A curve that ends
+    near zero, every different row having a centre, goes on flat.
+    """
+    values = np.array([value for _, value in sse], dtype=float)
+    if len(values) < 2 or values[0] <= 0:
+        return 1
+    drops = np.maximum(-np.diff(values), 0)
+    if values[-1] <= 1e-6 * values[0]:
+        drops = np.append(drops, np.zeros(AFTER))
+    if len(drops) <= AFTER:
+        return 1
+    later = np.array([drops[i + 1 : i + 1 + AFTER].mean() for i in range(len(drops) - 1)])
+    ratios = drops[:-1] / np.maximum(later, FLAT * values[0])
+    best = int(np.argmax(ratios))
+    return sse[best + 1][0] if ratios[best] >= STRAIGHT else 1
+
+
+def kneedle(sse: Sequence[tuple[int, float]]) -> int:
+    """The k at the knee of the curve by Kneedle (Satopää et al. 2011); 1 where it has none. For comparison."""
+    from kneed import KneeLocator
+
+    ks, values = zip(*sse, strict=True)
+    if len(sse) < 3 or values[0] <= 0:
+        return 1
+    knee = KneeLocator(ks, values, curve="convex", direction="decreasing").knee
+    return int(knee) if knee else 1
+
+
+def choose_number(
+    texts: Sequence[str],
+    vectors: Vectors,
+    found: Sequence[Partition],
+    seed: int,
+    on_done: Callable[[], None] = lambda: None,
+) -> Choice:
+    """The number of components among these partitions, found again on random halves of at most 2,000 rows.
+
+    An elbow alone finds groups in every file: the wordings of one question, the subjects of one puzzle, mere chance.
+    Its groups are kinds only if rows that were not clustered, each put to the nearest centre, share clearly fewer
+    tokens with those of other groups than with those of their own.
+    """
+    rows = sample_rows(vectors.shape[0], TREE_ROWS, seed)
+    points, shares = dense(vectors[rows]), token_shares([texts[i] for i in rows])
+    at_elbow = elbow([(partition.k, partition.sse) for partition in found])
+    rng = np.random.default_rng(seed)
+    halves = [_Half(points, shares, rng.permutation(len(rows))) for _ in range(VOTES if len(rows) > 3 else 0)]
+    votes, alike = [], []
+    for half in halves:
+        half.cluster(found[-1].k, seed)
+        votes.append(half.vote())
+        alike.append(half.likeness(at_elbow))
+        on_done()
+    between, within = np.mean(alike, axis=0).tolist() if alike else (0.0, 0.0)
+    k = at_elbow if _are_kinds(between, within) else 1
+    agreement = np.mean([half.agreement(k, found[k - 1].labels[rows]) for half in halves]) if halves else 0.0
+    sureness = float(np.mean([_near(vote, k) for vote in votes]) * agreement) if votes else 0.0
+    return Choice(k, at_elbow, max(sureness, 0.0), tuple(votes), between, within)
+
+
+class _Half:
+    """A random half of the rows, which is clustered, and the other half, on which that is tried."""
+
+    def __init__(self, points: np.ndarray, shares: Any, order: np.ndarray) -> None:
+        self._points, self._shares = points, shares
+        self._mine, self._others = order[: len(order) // 2], order[len(order) // 2 :]
+
+    def cluster(self, highest: int, seed: int) -> None:
+        self._found = partitions(self._points[self._mine], highest, seed, random_starts=0)
+
+    def vote(self) -> int:
+        k = elbow([(partition.k, partition.sse) for partition in self._found])
+        return k if _are_kinds(*self.likeness(k)) else 1
+
+    def likeness(self, k: int) -> tuple[float, float]:
+        return likeness(self._shares[self._others], self._assigned(k, self._points[self._others]))
+
+    def agreement(self, k: int, labels: np.ndarray) -> float:
+        """Adjusted Rand index between these labels of all rows and the half's own k clusters."""
+        from sklearn.metrics import adjusted_rand_score
+
+        return float(adjusted_rand_score(labels, self._assigned(k, self._points)))
+
+    def _assigned(self, k: int, points: np.ndarray) -> np.ndarray:
+        return nearest(points, self._found[min(k, len(self._found)) - 1].centres)[0]
+
+
+def _are_kinds(between: float, within: float) -> bool:
+    return between <= ALIKE and between < UNSORTED * within
+
+
+def likeness(shares: Any, labels: np.ndarray) -> tuple[float, float]:
+    """Mean cosine between rows of different clusters, and of a row to the others of its own, from rows of length 1."""
+    members = [shares[labels == i] for i in np.unique(labels)]
+    sums = np.stack([np.asarray(rows.sum(0)).ravel() for rows in members])  # (k, tokens)
+    sizes = np.array([rows.shape[0] for rows in members], dtype=float)
+    with threadpool_limits(1):
+        products = sums @ sums.T
+    pairs = sizes.sum() ** 2 - (sizes**2).sum()
+    between = (products.sum() - products.trace()) / max(pairs, 1)
+    itself = np.array([rows.multiply(rows).sum() for rows in members])  # a row's cosine to itself counts for nothing
+    within = (np.diag(products) - itself) / np.maximum(sizes - 1, 1)
+    return float(between), float(within.sum() / sizes.sum())
+
+
+def _near(vote: int, k: int) -> bool:
+    """Equal, give or take one, or a tenth where that is more; one component is a matter of yes or no."""
+    return vote == k if 1 in (vote, k) else abs(vote - k) <= max(1, k // 10)
+
+
+def _components(k: int) -> str:
+    return "1 component" if k == 1 else f"{k} components"
+
+
+def _spread(votes: list[int]) -> str:
+    if not votes:
+        return ""
+    low, high = min(votes), max(votes)
+    return f", the other{'s' * (len(votes) > 1)} {low}" + (f" to {high}" if high > low else "")

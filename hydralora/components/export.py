@@ -1,0 +1,50 @@
+"""Rows with their components, as a file to work on elsewhere."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydralora.components.clusters import Clusters
+from hydralora.components.describe import Component
+from hydralora.data.examples import Example
+from hydralora.errors import ConfigError
+
+
+def write_rows(
+    path: Path, examples: Sequence[Example], clusters: Clusters, components: Sequence[Component] | None = None
+) -> None:
+    """Write a line a row: its number, question, answer, task, and its component.
+
+    That is `component` as in the labels (from 0, -1 for noise), `component_number` as people count (from 1, none for
+    noise), and `component_name`.
+
+    Args:
+        components: whose names are written, in place of those of `clusters`.
+
+    Raises:
+        ConfigError: the path ends neither with .csv nor with .parquet, or can't be written.
+    """
+    import pyarrow as pa
+    import pyarrow.csv
+    import pyarrow.parquet
+
+    writers = {".csv": pyarrow.csv.write_csv, ".parquet": pyarrow.parquet.write_table}
+    write = writers.get(path.suffix.lower())
+    if write is None:
+        raise ConfigError(f"{path.name}: rows are written as .csv or .parquet. Choose one of these.")
+    names = {component.id: component.name for component in components or clusters.components}
+    labels = clusters.labels.tolist()
+    table = pa.table(
+        {
+            "row": [example.row for example in examples],
+            "question": [example.question for example in examples],
+            "answer": [example.answer for example in examples],
+            "task": pa.array([example.task for example in examples], pa.string()),
+            "component": labels,
+            "component_number": pa.array([label + 1 if label >= 0 else None for label in labels], pa.int64()),
+            "component_name": [names.get(label, "noise") for label in labels],
+        }
+    )
+    try:
+        write(table, path)
+    except OSError as error:
+        raise ConfigError(f"{path}: it can't be written ({error.strerror or error}).") from error

@@ -1,0 +1,101 @@
+"""k-means for every k from 1 up, started from Ward's tree, so that a seed changes little."""
+
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from hydralora.components.features import Vectors, dense, sample_rows
+
+TREE_ROWS = 2000  # at most; Ward's tree holds the distance of every row to every other
+FIT_ROWS = 20_000  # at most; of more rows the centres are those of a sample, and every row goes to its nearest
+RANDOM_STARTS = 2  # beside Ward's, which pairs that share one rare word can lead astray
+NO_SPREAD = 1e-9  # SSE per row below which every different row has a centre of its own
+
+
+@dataclass(frozen=True)
+class Partition:
+    """Rows in k clusters: labels (rows,), centres (k, dims), and the sum of squared distances to the nearest centre."""
+
+    labels: np.ndarray
+    centres: np.ndarray
+    sse: float
+
+    @property
+    def k(self) -> int:
+        return len(self.centres)
+
+
+def partitions(
+    vectors: Vectors,
+    highest: int,
+    seed: int,
+    on_done: Callable[[], None] = lambda: None,
+    random_starts: int = RANDOM_STARTS,
+) -> list[Partition]:
+    """k-means for k = 1, 2, ... up to `highest`, or up to as many different vectors as there are.
+
+    Each is the best of a start from the clusters of Ward's tree (Ward 1963), over at most 2,000 rows, and two random
+    starts: with random starts alone neighbouring k fall into unlike optima, and the SSE curve has teeth where its elbow
+    is looked for.
+    """
+    found: list[Partition] = []
+    sample = vectors[sample_rows(vectors.shape[0], FIT_ROWS, seed)]
+    with threadpool_limits(1):
+        for k, start in enumerate(_starts(sample, highest, seed), 1):
+            partition = _fit(vectors, sample, k, start, seed, random_starts)
+            if len(np.unique(partition.labels)) < k:
+                break
+            found.append(partition)
+            on_done()
+            if partition.sse <= NO_SPREAD * vectors.shape[0]:
+                break
+    return found
+
+
+def nearest(vectors: Vectors, centres: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The nearest centre of every row, and the distance to it: (rows,), (rows,)."""
+    from sklearn.metrics import pairwise_distances_argmin_min
+
+    with threadpool_limits(1):
+        labels, distances = pairwise_distances_argmin_min(vectors, centres.astype(vectors.dtype))
+    return labels, distances
+
+
+def _starts(vectors: Vectors, highest: int, seed: int) -> Iterator[np.ndarray | None]:
+    """Centres to start from for k = 1, 2, ...; None where the tree's rows don't hold k different ones."""
+    from scipy.cluster.hierarchy import cut_tree, ward
+
+    tree_rows = sample_rows(vectors.shape[0], TREE_ROWS, seed)
+    few = vectors[tree_rows]  # (tree rows, dims)
+    points = dense(few)
+    different = len(np.unique(points.round(6), axis=0))
+    highest_here = min(highest, different, len(points) - 1)  # cut_tree leaves as many clusters as rows in one
+    yield np.asarray(few.mean(0)).reshape(1, -1)
+    if highest_here > 1:
+        labels = cut_tree(ward(points), range(2, highest_here + 1))  # (tree rows, k's)
+        for column in labels.T:
+            yield np.stack([np.asarray(few[column == i].mean(0)).ravel() for i in range(column.max() + 1)])
+    for _ in range(highest_here, highest):
+        yield None
+
+
+def _fit(
+    vectors: Vectors, sample: Vectors, k: int, start: np.ndarray | None, seed: int, random_starts: int
+) -> Partition:
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
+
+    models = [KMeans(k, init=start, n_init=1)] if start is not None else []
+    if random_starts or start is None:
+        models.append(KMeans(k, n_init=max(random_starts, 1), random_state=seed))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer different rows than k: the caller looks
+        model = min((each.fit(sample) for each in models), key=lambda fitted: fitted.inertia_)
+    centres = model.cluster_centers_
+    if sample.shape[0] == vectors.shape[0]:
+        return Partition(model.labels_, centres, float(model.inertia_))
+    labels, distances = nearest(vectors, centres)
+    return Partition(labels, centres, float((distances**2).sum()))

@@ -1,0 +1,148 @@
+"""A recipe's rows: read, clustered, held out."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from hydralora.components import Clusters, one_component, renamed
+from hydralora.components.of_recipe import component_texts, find_components
+from hydralora.data.dataset import Dataset, read_dataset
+from hydralora.data.examples import Example
+from hydralora.data.mapping import load_mapping
+from hydralora.data.progress import OnProgress, ignore_progress
+from hydralora.data.split import Split, split, split_by_file
+from hydralora.errors import ConfigError, DatasetError, HydraError
+from hydralora.recipe.settings import Recipe
+
+
+def read_split(recipe: Recipe) -> Split:
+    """Training and held-out rows: two files, or one that is split by seed.
+
+    Raises:
+        HydraError: a file can't be used, or there are too few rows.
+    """
+    data = read_rows(recipe)
+    by_component = recipe.data.stratify == "component" and not recipe.data.eval
+    return _split(recipe, data, components_of(recipe, data.examples) if by_component else None)
+
+
+def read_used(recipe: Recipe) -> Split:
+    """The rows that a run learns from, and its held-out ones: `read_split`, of one component where the recipe says so.
+
+    Raises:
+        HydraError: as `read_split`; or that component has too few rows.
+    """
+    if not recipe.components.only:
+        return read_split(recipe)
+    data = read_rows(recipe)
+    return split_with_components(recipe, data, components_of(recipe, data.examples))[0]
+
+
+def split_with_components(
+    recipe: Recipe, data: Dataset, clusters: Clusters
+) -> tuple[Split, dict[int, int], dict[int, int]]:
+    """The rows that are used, and the component of each training and each held-out row by its number."""
+    rows = _split(recipe, data, clusters)
+    component = dict(zip((row.row for row in data.examples), clusters.labels.tolist(), strict=True))
+    held = dict(zip((row.row for row in rows.heldout), _nearest(recipe, clusters, rows.heldout), strict=True))
+    if recipe.components.only:
+        parts = (rows.train, component), (rows.heldout, held)
+        train, heldout = _one_component(recipe.components.only, clusters.k, *parts)
+        rows = replace(rows, train=train, heldout=heldout)
+    return rows, component, held
+
+
+def components_of(recipe: Recipe, examples: Sequence[Example]) -> Clusters:
+    """The components of a training file's rows; where heads start from them and their number is given, as many.
+
+    Rows that can't be clustered are one component, unless something follows from the components.
+
+    Raises:
+        HydraError: they can't be clustered; or DBSCAN finds more or fewer components than there are heads.
+    """
+    tuner, settings = recipe.tuner, recipe.components
+    on_components = recipe.has_heads and (recipe.starts_from_components or not tuner.num_heads)
+    asked_for = settings.only or settings.names or recipe.data.stratify == "component"
+    heads = None if settings.only or not recipe.has_heads else tuner.num_heads
+    try:
+        found = find_components(examples, settings, recipe.model, k=heads)
+    except (ConfigError, DatasetError):
+        if on_components or asked_for:
+            raise
+        return one_component(component_texts(examples, settings))
+    if on_components and tuner.num_heads not in (None, found.k):
+        raise ConfigError(
+            f"DBSCAN finds {found.k} components, but tuner.num_heads is {tuner.num_heads}. Leave num_heads out, choose "
+            "components.method=kmeans, or set tuner.router_init=random."
+        )
+    return found
+
+
+def read_rows(recipe: Recipe, file: str | None = None) -> Dataset:
+    """The training file, or another one that is read in the same way.
+
+    Raises:
+        DatasetError: it can't be used.
+    """
+    data = recipe.data
+    mapping = load_mapping(Path(data.mapping)) if data.mapping else None
+    return read_dataset(file or data.train, mapping, data.task_column)
+
+
+def _split(recipe: Recipe, dataset: Dataset, clusters: Clusters | None) -> Split:
+    """Training and held-out rows of a dataset that was read; its clusters are needed to stratify by component."""
+    data, seed = recipe.data, recipe.training.seed
+    if data.eval:
+        return split_by_file(dataset, read_rows(recipe, data.eval))
+    groups: Sequence[object] | None = None
+    if data.stratify == "task":
+        groups = dataset.tasks
+        if groups is None:
+            raise DatasetError(
+                f"{dataset.name}: no row has a task. Name data.task_column, or set data.stratify to none."
+            )
+    elif data.stratify == "component" and clusters:
+        groups = clusters.labels.tolist()
+    return split(dataset, data.eval_fraction, seed, groups)
+
+
+def _nearest(recipe: Recipe, clusters: Clusters, rows: Sequence[Example]) -> list[int]:
+    return clusters.assign(component_texts(rows, recipe.components))
+
+
+def _one_component(
+    number: int, k: int, *parts: tuple[list[Example], dict[int, int]]
+) -> tuple[list[Example], list[Example]]:
+    """Of the training and of the held-out rows, with the component of each by row number, those of one component."""
+    if number > k:
+        raise ConfigError(f"components.only is {number}, but there are {k} components. Choose one of them.")
+    train, heldout = ([row for row in rows if component[row.row] == number - 1] for rows, component in parts)
+    if not train or not heldout:
+        raise DatasetError(
+            f"Component {number} has {len(train)} training and {len(heldout)} held-out rows. Choose a larger one, or, "
+            "where no file of held-out rows is given, set data.stratify to component."
+        )
+    return train, heldout
+
+
+def one_of_each(recipe: Recipe, on_progress: OnProgress = ignore_progress) -> list[tuple[str, Example]]:
+    """A held-out row of each of a recipe's components that has one, with the component's name.
+
+    Raises:
+        HydraError: the rows are gone, or can't be clustered.
+    """
+    heldout = read_used(recipe).heldout
+    labels, names, why = label_rows(recipe, heldout)
+    if labels is None:
+        raise HydraError(why or "The components are not known.")
+    return [(name, heldout[labels.index(i)]) for i, name in enumerate(names) if i in labels]
+
+
+def label_rows(recipe: Recipe, examples: Sequence[Example]) -> tuple[list[int] | None, list[str], str | None]:
+    """The component of each row, and their names; or None, and why: the rows that a run was trained on may be gone."""
+    try:
+        clusters = components_of(recipe, read_rows(recipe).examples)
+        names = [component.name for component in renamed(clusters.components, recipe.components.names)]
+        return clusters.assign(component_texts(examples, recipe.components)), names, None
+    except HydraError as error:
+        return None, [], str(error)

@@ -1,0 +1,1 @@
+"""Models at work: loss, evaluation, answers with their gates."""

@@ -1,0 +1,80 @@
+"""Loss and exact match on held-out rows, per task and per component."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+
+from hydralora.data.batches import batch_order, collate
+from hydralora.data.progress import OnProgress
+from hydralora.data.templates import IGNORED, Encoded
+from hydralora.inference.loss import answer_logits, answer_loss
+
+BATCH = 16  # rows; evaluation keeps nothing for a backward pass
+
+
+@torch.no_grad()
+def evaluate(
+    model: Any,
+    rows: Sequence[Encoded],
+    pad_token_id: int,
+    on_progress: OnProgress | None = None,
+    components: Sequence[int] | None = None,
+) -> dict[str, Any]:
+    """Mean answer loss (nats a token), exact match (0-1), and both per task, and per component, where rows have one.
+
+    A row matches exactly where greedy decoding reproduces its answer token for token, up to the end-of-turn mark.
+    Greedy decoding does that exactly where each answer token is the most likely one after the true tokens before it,
+    so one forward pass tells, without generating.
+    """
+    scores: list[tuple[int, float, int, bool]] = []  # (row, loss sum, answer tokens, matched)
+    for indices, batch in batches(model, rows, pad_token_id):
+        logits, targets = answer_logits(model, batch)
+        losses = answer_loss(logits, targets)
+        right = logits.argmax(-1) == targets
+        counts = (batch["labels"][:, 1:] != IGNORED).sum(1).tolist()
+        for index, loss, hit in zip(indices, losses.split(counts), right.split(counts), strict=True):
+            scores.append((index, float(loss.sum()), len(loss), bool(hit.all())))
+        if on_progress:
+            on_progress(len(scores), len(rows))
+    tasks = [row.example.task for row in rows]
+    return _summary(scores) | {
+        "per_task": _by_group(scores, [task or None for task in tasks]),
+        "per_component": _by_group(scores, list(map(str, components or ()))),
+    }
+
+
+def predicting(labels: torch.Tensor) -> torch.Tensor:
+    """Mask (batch, tokens) of the positions whose output predicts an answer token: those one before a label."""
+    mask = torch.zeros_like(labels, dtype=torch.bool)
+    mask[:, :-1] = labels[:, 1:] != IGNORED
+    return mask
+
+
+def batches(
+    model: Any, rows: Sequence[Encoded], pad_token_id: int
+) -> Iterator[tuple[list[int], dict[str, torch.Tensor]]]:
+    """Rows of like length together, on the model's device, with their indices."""
+    device = next(model.parameters()).device
+    for indices in batch_order([len(row.input_ids) for row in rows], BATCH, seed=0, epoch=0):
+        batch = collate([rows[i] for i in indices], pad_token_id)
+        yield indices, {key: value.to(device) for key, value in batch.items()}
+
+
+def _by_group(scores: Sequence[tuple[int, float, int, bool]], groups: Sequence[str | None]) -> dict[str, Any]:
+    """The summary of each group's rows; a row without a group is in none."""
+    members: dict[str, list] = defaultdict(list)
+    for score in scores:
+        if groups and (group := groups[score[0]]) is not None:
+            members[group].append(score)
+    return {group: _summary(found) for group, found in sorted(members.items())}
+
+
+def _summary(scores: Sequence[tuple[int, float, int, bool]]) -> dict[str, Any]:
+    tokens = sum(score[2] for score in scores)
+    return {
+        "loss": sum(score[1] for score in scores) / tokens,
+        "exact_match": sum(score[3] for score in scores) / len(scores),
+        "rows": len(scores),
+    }

@@ -1,0 +1,246 @@
+"""Streaming generation with a KV cache: every token comes with the gates that produced it."""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils.other import AuxiliaryTrainingWrapper
+from transformers import GenerationConfig, LogitsProcessorList, TemperatureLogitsWarper, TopPLogitsWarper
+
+from hydralora.data.templates import encode_prompt
+from hydralora.errors import ConfigError
+from hydralora.tuner.gates import record_gates, recorded_layers
+from hydralora.tuner.steering import Steering, steered
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """A token that could have come, with its probability before temperature and top_p."""
+
+    id: int
+    text: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Token:
+    """A generated token, or one of the prompt.
+
+    A token that is only a part of a character has an empty text; the character comes with its last part.
+
+    Attributes:
+        gates: (modules, N), float, each row summing to 1; empty without an adapter. Those that produced a generated
+            token; with those of the prompt, that it was read with.
+        alternatives: the likeliest tokens at its place, the likeliest first; none of a prompt's token.
+    """
+
+    id: int
+    text: str
+    gates: list[list[float]]
+    alternatives: tuple[Alternative, ...] = ()
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is chosen; temperature 0 is greedy."""
+
+    max_new_tokens: int = 256
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1:
+            raise ConfigError(f"max_new_tokens is {self.max_new_tokens}. Ask for at least 1 token.")
+        if self.temperature < 0 or not 0 < self.top_p <= 1:
+            raise ConfigError(
+                f"temperature {self.temperature} and top_p {self.top_p}: set temperature to at least 0 and top_p "
+                "above 0, at most 1."
+            )
+
+
+def generate(
+    model: Any,
+    tokenizer: Any,
+    messages: Sequence[dict[str, str]],
+    sampling: Sampling | None = None,
+    adapter: bool = True,
+    lock: AbstractContextManager | None = None,
+    steering: Steering | None = None,
+    alternatives: int = 0,
+    on_prompt: Callable[[list[Token]], None] | None = None,
+) -> Iterator[Token]:
+    """Answer a conversation token by token, until the end-of-turn mark, max_new_tokens or the end of the context.
+
+    Args:
+        model: a causal language model, with or without a PEFT adapter.
+        messages: the conversation, as {role, content}, ending with the user's turn.
+        adapter: False answers as the base model, the adapter switched off.
+        lock: held during each forward pass, so that several generations, adapted or not, can share one model.
+        steering: how the adapter's gates shall be, in place of the router's; of no effect where it is switched off.
+        alternatives: how many of the likeliest tokens come with each token.
+        on_prompt: called with the prompt's tokens, special ones too, before the first token is yielded.
+
+    Raises:
+        ConfigError: the prompt leaves no room in the model's context, or the adapter can't be steered so, or has no
+            gates at all.
+    """
+    sampling = sampling or Sampling()
+    prompt = encode_prompt(tokenizer, list(messages))
+    room = room_for(model.config, len(prompt))
+    generator = torch.Generator().manual_seed(sampling.seed)
+    warpers = _warpers(sampling)
+    ends = end_tokens(model, tokenizer)
+    text = _TextPieces(tokenizer)
+    ids = torch.tensor([prompt], device=next(model.parameters()).device)
+    everything, cache = ids, None
+    record = record_gates(model, max_tokens=1) if adapter and recorded_layers(model) else None
+    adapter_state = record or (nullcontext() if adapter else _AdapterOff(model))
+    if steering and adapter and not record:
+        raise ConfigError("There are no gates to steer: the model has no HydraLoRA adapter. Ask it without steering.")
+    steered_gates = steered(model, steering) if steering and record else nullcontext()
+    for _ in range(min(sampling.max_new_tokens, room)):
+        with lock or nullcontext(), torch.inference_mode(), steered_gates, adapter_state:
+            output = model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        cache, logits = output.past_key_values, output.logits[:, -1]
+        logits = logits.float().cpu()
+        gates = record.stacked()[:, 0, -1].tolist() if record else []
+        if on_prompt and ids is everything:
+            on_prompt(_read(tokenizer, prompt, record.stacked()[:, 0].transpose(0, 1).tolist() if record else []))
+        next_id = _choose(warpers(cast(torch.LongTensor, everything.cpu()), logits), sampling, generator)
+        if next_id in ends:
+            break
+        yield Token(next_id, text.add(next_id), gates, _likeliest(tokenizer, logits[0], alternatives))
+        ids = torch.tensor([[next_id]], device=everything.device)
+        everything = torch.cat([everything, ids], dim=1)
+
+
+def _read(tokenizer: Any, prompt: Sequence[int], gates: Sequence[list[list[float]]]) -> list[Token]:
+    """The prompt's tokens with the gates (tokens, modules, N) that they were read with; none without an adapter."""
+    text = _TextPieces(tokenizer, special=True)
+    return [Token(one, text.add(one), gates[i] if gates else []) for i, one in enumerate(prompt)]
+
+
+def _likeliest(tokenizer: Any, logits: torch.Tensor, count: int) -> tuple[Alternative, ...]:
+    if not count:
+        return ()
+    values, ids = logits.softmax(-1).topk(min(count, len(logits)))
+    return tuple(
+        Alternative(one, token_text(tokenizer, one), value)
+        for one, value in zip(ids.tolist(), values.tolist(), strict=True)
+    )
+
+
+def token_text(tokenizer: Any, token_id: int) -> str:
+    """A token alone as text; of one that is a part of a character, as the vocabulary writes it."""
+    text = tokenizer.decode([token_id], skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    return str(tokenizer.convert_ids_to_tokens(token_id)) if "\ufffd" in text else text
+
+
+def gated_modules(model: Any) -> list[str]:
+    """Names of the adapted modules, in the order of a token's gates."""
+    return list(recorded_layers(model))
+
+
+@torch.inference_mode()
+def answer_batch(model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[str]:
+    """Greedy answers to several prompts at once, given as token ids; padded at their left, so that all end together."""
+    width = max(map(len, prompts))
+    pad = tokenizer.pad_token_id
+    padded = torch.tensor([[pad] * (width - len(ids)) + list(ids) for ids in prompts])
+    mask = torch.tensor([[0] * (width - len(ids)) + [1] * len(ids) for ids in prompts])
+    device = next(model.parameters()).device
+    greedy = GenerationConfig(
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        pad_token_id=pad,
+        eos_token_id=sorted(end_tokens(model, tokenizer)) or None,
+    )
+    out = model.generate(input_ids=padded.to(device), attention_mask=mask.to(device), generation_config=greedy)
+    return tokenizer.batch_decode(out[:, width:], skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+
+def end_tokens(model: Any, tokenizer: Any) -> set[int]:
+    """Ids that end a turn: the tokenizer's, and those of the model's generation config."""
+    configured = getattr(model.generation_config, "eos_token_id", None)
+    ids = configured if isinstance(configured, list) else [configured]
+    return {i for i in [*ids, tokenizer.eos_token_id] if i is not None}
+
+
+def room_for(config: Any, prompt_tokens: int) -> int:
+    """How many tokens fit behind a prompt in the context of a model of this configuration.
+
+    Raises:
+        ConfigError: none.
+    """
+    limit = getattr(config, "max_position_embeddings", None) or sys.maxsize
+    if prompt_tokens >= limit:
+        raise ConfigError(
+            f"The conversation has {prompt_tokens} tokens, the model reads at most {limit}. Shorten it, or clear it."
+        )
+    return limit - prompt_tokens
+
+
+class _AdapterOff:
+    """A context manager, to be entered again and again, that switches the adapter off.
+
+    As PEFT's `disable_adapter`, but without its check of the whole model: that takes as long as a token, and here it
+    would come with every one.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._layers = [m for m in model.modules() if isinstance(m, BaseTunerLayer | AuxiliaryTrainingWrapper)]
+        self._before: list[bool] = []
+
+    def __enter__(self) -> None:
+        self._before = [layer._disable_adapters for layer in self._layers]
+        for layer in self._layers:
+            layer._disable_adapters = True
+
+    def __exit__(self, *error: object) -> None:
+        for layer, disabled in zip(self._layers, self._before, strict=True):
+            layer._disable_adapters = disabled
+
+
+def _warpers(sampling: Sampling) -> LogitsProcessorList:
+    chosen = LogitsProcessorList()
+    if sampling.temperature > 0:
+        chosen.append(TemperatureLogitsWarper(float(sampling.temperature)))
+        if sampling.top_p < 1:
+            chosen.append(TopPLogitsWarper(float(sampling.top_p)))
+    return chosen
+
+
+def _choose(logits: torch.Tensor, sampling: Sampling, generator: torch.Generator) -> int:
+    if sampling.temperature == 0:
+        return int(logits.argmax(-1))
+    return int(torch.multinomial(logits.softmax(-1), 1, generator=generator))
+
+
+class _TextPieces:
+    """Decodes ids one by one; bytes of an unfinished character are held back.
+
+    A piece is decoded with the piece before it, since tokens may be written otherwise at the start of a text.
+    """
+
+    def __init__(self, tokenizer: Any, special: bool = False) -> None:
+        self.tokenizer = tokenizer
+        self.special = special  # whether special tokens are written too
+        self.before: list[int] = []  # ids of the piece before, which is written
+        self.ids: list[int] = []
+
+    def add(self, token_id: int) -> str:
+        self.ids.append(token_id)
+        written, text = self._decode(self.before), self._decode(self.before + self.ids)
+        if text.endswith("\ufffd"):
+            return ""
+        self.before, self.ids = self.ids, []
+        return text[len(written) :]
+
+    def _decode(self, ids: list[int]) -> str:
+        text = self.tokenizer.decode(ids, skip_special_tokens=not self.special, clean_up_tokenization_spaces=False)
+        return str(text)

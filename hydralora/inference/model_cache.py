@@ -1,0 +1,123 @@
+"""Models loaded for use: a base model, and runs' adapters on it."""
+
+import copy
+import gc
+import threading
+from collections import OrderedDict
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any
+
+from hydralora.models.adapters import hash_adapter, load_adapted, put_adapter, read_adapter_config
+from hydralora.models.catalogue import find_model
+from hydralora.models.fetching import BaseModelFiles
+from hydralora.models.loading import load_base, load_tokenizer
+from hydralora.runs.run import Run
+
+KEPT_ADAPTERS = 4
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model ready to answer; `run` and `adapter_hash` are None where it is the base model alone.
+
+    `lock` is to be held in each forward pass: what records or steers its gates sees every pass through the model.
+    """
+
+    files: BaseModelFiles
+    model: Any
+    tokenizer: Any
+    run: Run | None = None
+    adapter_hash: str | None = None
+    lock: AbstractContextManager = field(default_factory=threading.RLock)
+
+
+def load_run(run: Run) -> Loaded:
+    """A run's adapter on its base model.
+
+    Raises:
+        ModelError: the run has no adapter yet, or its base model can't be found.
+    """
+    recipe = run.recipe()
+    files = find_model(recipe.model)
+    model = load_adapted(files, run.adapter, quantization=recipe.quantization)
+    return Loaded(files, model, load_tokenizer(files), run, hash_adapter(run.adapter))
+
+
+def load_base_model(name: str) -> Loaded:
+    """A base model, never adapted.
+
+    Raises:
+        ModelError: it can't be found or loaded.
+    """
+    files = find_model(name)
+    return Loaded(files, load_base(files), load_tokenizer(files))
+
+
+class Shelf:
+    """One base model at a time, and the last few adapters on it.
+
+    Each adapter is on a copy of the base model's modules that shares its weights: it takes the memory of its own
+    numbers alone, the base model stays as it was loaded, and several of them answer side by side.
+    """
+
+    def __init__(self) -> None:
+        self._base: tuple[tuple[str, str], Loaded] | None = None
+        self._adapted: OrderedDict[tuple[str, str], Loaded] = OrderedDict()
+        self._loading = threading.Lock()
+
+    def base(self, name: str, quantization: str = "none") -> Loaded:
+        """A base model, never adapted.
+
+        Raises:
+            ModelError: it can't be found or loaded.
+        """
+        with self._loading:
+            return self._load_base(name, quantization)
+
+    def run(self, run: Run) -> Loaded:
+        """A run's adapter, on its base model.
+
+        Raises:
+            ModelError: the run has no adapter yet, or its base model can't be found.
+        """
+        read_adapter_config(run.adapter)  # before minutes of loading
+        recipe, adapter_hash = run.recipe(), hash_adapter(run.adapter)
+        with self._loading:
+            base = self._load_base(recipe.model, recipe.quantization)
+            found = self._adapted.pop((run.id, adapter_hash), None)
+            if found is None:
+                model = put_adapter(base.files, sharing_copy(base.model), run.adapter)
+                found = Loaded(base.files, model, base.tokenizer, run, adapter_hash)
+            self._adapted[run.id, adapter_hash] = found
+            while len(self._adapted) > KEPT_ADAPTERS:
+                self._adapted.popitem(last=False)
+            return found
+
+    def let_go(self, run_id: str | None = None) -> None:
+        """Forget a run's adapters, or everything; the memory returns when nobody answers with it any more."""
+        import torch
+
+        with self._loading:
+            for key in [key for key in self._adapted if run_id in (None, key[0])]:
+                del self._adapted[key]
+            if run_id is None:
+                self._base = None
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()  # what PyTorch keeps for itself, a run on the same card can't have
+
+    def _load_base(self, name: str, quantization: Any) -> Loaded:
+        if self._base is None or self._base[0] != (name, quantization):
+            self._adapted.clear()
+            self._base = None  # its memory first
+            files = find_model(name)
+            loaded = Loaded(files, load_base(files, quantization=quantization), load_tokenizer(files))
+            self._base = (name, quantization), loaded
+        return self._base[1]
+
+
+def sharing_copy(model: Any) -> Any:
+    """A copy of a model's modules with the same parameters and buffers, not copies of them."""
+    return copy.deepcopy(model, {id(one): one for one in chain(model.parameters(), model.buffers())})

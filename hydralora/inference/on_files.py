@@ -1,0 +1,113 @@
+"""A run's model on the rows of a file: measured on their answers, or asked for answers of its own."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydralora.components.rows import label_rows
+from hydralora.data.dataset import Dataset, read_dataset
+from hydralora.data.examples import Example
+from hydralora.data.mapping import Mapping, load_mapping
+from hydralora.data.progress import OnProgress, ignore_progress
+from hydralora.data.templates import encode_all, encode_prompt
+from hydralora.files import to_json, write_text
+from hydralora.inference.evaluation import evaluate
+from hydralora.inference.generation import answer_batch, room_for
+from hydralora.inference.model_cache import load_run
+from hydralora.recipe.settings import Recipe
+from hydralora.runs.run import Run
+
+BATCH = 16  # rows answered at once
+Files = Sequence[str | Path] | str | Path
+
+
+def evaluate_run(
+    run: Run, files: Files, mapping: Mapping | None = None, on_progress: OnProgress = ignore_progress
+) -> dict[str, Any]:
+    """How well a run's model answers the rows of files, beside its base model.
+
+    Args:
+        mapping: which column holds what; None takes the recipe's, if it names one, else tells it by the columns.
+        on_progress: called with the rows measured and all there are to measure, twice each.
+
+    Returns:
+        loss, exact_match, rows, per_task, per_component of the run's model, and the same of the base model under base;
+        read, the rows of the files; problems, by kind, of those left out or cut; components_unknown, why rows could not
+        be put to components, else None.
+
+    Raises:
+        HydraError: the run has no adapter, its base model is not found, or no row can be used.
+    """
+    recipe, loaded = run.recipe(), load_run(run)
+    data = _read(recipe, files, mapping)
+    encoded = encode_all(loaded.tokenizer, data.examples, recipe.training.max_length, recipe.training.overlong)
+    labels, _, why = label_rows(recipe, [row.example for row in encoded.rows])
+    pad, total = loaded.tokenizer.pad_token_id, 2 * len(encoded.rows)
+    model = loaded.model
+    with model.disable_adapter():
+        base = evaluate(model, encoded.rows, pad, lambda done, rows: on_progress(done, total), labels)
+    tuned = evaluate(model, encoded.rows, pad, lambda done, rows: on_progress(rows + done, total), labels)
+    problems = dict(data.by_kind)
+    for kind, count in encoded.by_kind.items():
+        problems[kind] = problems.get(kind, 0) + count
+    return tuned | {"base": base, "read": data.rows, "problems": problems, "components_unknown": why}
+
+
+def answer_file(
+    run: Run,
+    files: Files,
+    out: Path,
+    column: str | None = None,
+    mapping: Mapping | None = None,
+    max_new_tokens: int = 256,
+    on_progress: OnProgress = ignore_progress,
+) -> dict[str, Any]:
+    """Answer the rows of files greedily, and write row, task, prompt, the file's answer and ours as JSONL to `out`.
+
+    Args:
+        column: the column with the questions, where rows have no answers of their own.
+        on_progress: called with the rows answered and all there are.
+
+    Returns:
+        rows, how many were answered, and exact_match, the share (0-1) equal to the file's answers; None without those.
+
+    Raises:
+        HydraError: as `evaluate_run`; or a prompt is longer than the model reads.
+    """
+    recipe, loaded = run.recipe(), load_run(run)
+    data = _read(recipe, files, Mapping(text=column) if column else mapping)
+    examples = list(data.examples)
+    prompts = [_prompt(example) for example in examples]
+    ids = [encode_prompt(loaded.tokenizer, prompt) for prompt in prompts]
+    answers: list[str] = [""] * len(examples)
+    done = 0
+    by_length = sorted(range(len(ids)), key=lambda i: len(ids[i]))
+    for start in range(0, len(by_length), BATCH):
+        batch = by_length[start : start + BATCH]
+        room = room_for(loaded.model.config, len(ids[batch[-1]]))
+        said = answer_batch(loaded.model, loaded.tokenizer, [ids[i] for i in batch], min(max_new_tokens, room))
+        for i, answer in zip(batch, said, strict=True):
+            answers[i] = answer
+        done += len(batch)
+        on_progress(done, len(ids))
+    expected = [None if data.mapping.text else example.answer for example in examples]
+    lines = [
+        {"row": row.row, "task": row.task, "prompt": prompt[-1]["content"], "expected": wanted, "answer": answer}
+        for row, prompt, wanted, answer in zip(examples, prompts, expected, answers, strict=True)
+    ]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_text(out, "".join(to_json(line) + "\n" for line in lines))
+    pairs = zip(expected, answers, strict=True)
+    right = [wanted.strip() == answer.strip() for wanted, answer in pairs if wanted is not None]
+    return {"rows": len(lines), "exact_match": sum(right) / len(right) if right else None}
+
+
+def _read(recipe: Recipe, files: Files, mapping: Mapping | None) -> Dataset:
+    if mapping is None and recipe.data.mapping:
+        mapping = load_mapping(Path(recipe.data.mapping))
+    return read_dataset(files, mapping, recipe.data.task_column)
+
+
+def _prompt(example: Example) -> list[dict[str, str]]:
+    """What is asked; plain text is a question, since here nothing is learnt from it."""
+    return example.prompt or [{"role": "user", "content": example.answer}]

@@ -1,0 +1,34 @@
+"""Held-out prompts that a run answers before it learns, now and then, and after: what a loss can't show."""
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+from hydralora.data.templates import IGNORED, Encoded
+from hydralora.inference.generation import answer_batch, room_for
+
+LONGEST = 32  # tokens of an answer
+
+
+def choose_samples(rows: Sequence[Encoded], components: Sequence[int], count: int, seed: int) -> list[Encoded]:
+    """Up to `count` rows with a question, at random, of as many components as there are."""
+    order = [i for i, row in enumerate(rows) if row.example.prompt]
+    random.Random(seed).shuffle(order)
+    turns: dict[int, int] = {}
+    turn = {}
+    for i in order:
+        turn[i] = turns[components[i]] = turns.get(components[i], -1) + 1
+    return [rows[i] for i in sorted(order, key=lambda i: (turn[i], components[i]))[:count]]
+
+
+def answer_samples(model: Any, tokenizer: Any, rows: Sequence[Encoded]) -> list[dict[str, str]]:
+    """Greedy answers, cut at `LONGEST` tokens: prompt (its last turn), expected and answer of each row."""
+    if not rows:
+        return []
+    prompts = [row.input_ids[: next(i for i, label in enumerate(row.labels) if label != IGNORED)] for row in rows]
+    room = room_for(model.config, max(map(len, prompts)))
+    answers = answer_batch(model, tokenizer, prompts, min(LONGEST, room))
+    return [
+        {"prompt": row.example.prompt[-1]["content"], "expected": row.example.answer, "answer": answer}
+        for row, answer in zip(rows, answers, strict=True)
+    ]

@@ -1,0 +1,1 @@
+"""What a run shall be: its settings, read from YAML, and presets of them."""

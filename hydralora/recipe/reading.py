@@ -1,0 +1,127 @@
+"""Recipes from YAML files and plain values, and what is wrong with them in a sentence."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from hydralora.errors import ConfigError
+from hydralora.recipe.settings import VERSION, ComponentSettings, Recipe
+
+
+def parse_recipe(values: Any, where: str = "recipe") -> Recipe:
+    """A recipe from plain values.
+
+    Raises:
+        ConfigError: naming every wrong key, what was found, and what is allowed.
+    """
+    if not isinstance(values, dict):
+        raise ConfigError(f"{where}: it holds no settings. Write at least the keys model and data.train.")
+    version = values.get("version", VERSION)
+    if version != VERSION:
+        raise ConfigError(f"{where}: version is {version!r}, this program reads {VERSION}. Update hydralora.")
+    try:
+        return Recipe.model_validate({key: value for key, value in values.items() if key != "version"})
+    except ValidationError as error:
+        raise ConfigError(f"{where}: {validation_message(error)}") from error
+
+
+def wrong_settings(values: Any) -> dict[str, str]:
+    """What is wrong with a recipe's plain values, by setting ("training.batch_size"); a section's name, or "", where
+    several settings are at odds."""
+    try:
+        Recipe.model_validate(values)
+    except ValidationError as error:
+        return {".".join(map(str, item["loc"][:2])): _describe(item).partition(": ")[2] for item in error.errors()}
+    return {}
+
+
+def parse_components(values: dict[str, Any], where: str = "components") -> ComponentSettings:
+    """The section `components` alone, from plain values.
+
+    Raises:
+        ConfigError: naming every wrong key, what was found, and what is allowed.
+    """
+    try:
+        return ComponentSettings.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(f"{where}: {validation_message(error)}") from error
+
+
+def read_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
+    """A recipe from a YAML file, its paths as they stand there.
+
+    Raises:
+        ConfigError: the file can't be read, or a setting is wrong.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path.name}: it can't be read as YAML ({' '.join(str(error).split())}).") from error
+    for override in overrides or []:
+        values = _override(values, override)
+    return parse_recipe(values, path.name)
+
+
+def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
+    """A recipe from a YAML file, with `a.b=value` overrides; paths are taken from the file's folder.
+
+    Raises:
+        ConfigError: the file can't be read, or a setting is wrong.
+    """
+    path = Path(path)
+    recipe = read_recipe(path, overrides)
+    for name in ("train", "eval", "mapping"):
+        found = getattr(recipe.data, name)
+        if isinstance(found, list):
+            setattr(recipe.data, name, [_beside(path, file) for file in found])
+        elif found is not None:
+            setattr(recipe.data, name, _beside(path, found))
+    for name in ("fsdp_config", "deepspeed"):
+        file = getattr(recipe.launch, name)
+        if isinstance(file, str):
+            setattr(recipe.launch, name, str((path.parent / file).resolve()))
+    for section, key in ((recipe, "model"), (recipe, "start_from"), (recipe.components, "sentence_model")):
+        name = getattr(section, key)
+        if name and (path.parent / name).is_dir():  # else it is a model's id, or a run's
+            setattr(section, key, str((path.parent / name).resolve()))
+    return recipe
+
+
+def _beside(recipe: Path, file: str) -> str:
+    """A path that a recipe names, taken from its folder; a dataset of the Hub is left as it is."""
+    return file if file.startswith("hub:") else str((recipe.parent / file).resolve())
+
+
+def _override(values: Any, override: str) -> dict:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"--set {override!r}: write it as section.name=value, such as training.max_steps=50.")
+    values = dict(values) if isinstance(values, dict) else {}
+    target = values
+    *sections, name = key.split(".")
+    for section in sections:
+        inner = target.get(section)
+        target[section] = dict(inner) if isinstance(inner, dict) else {}
+        target = target[section]
+    try:
+        target[name] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override!r}: the value is not YAML.") from error
+    return values
+
+
+def validation_message(error: ValidationError) -> str:
+    """Every wrong setting in one line: its name, what is allowed, what was found."""
+    return "; ".join(_describe(item) for item in error.errors())
+
+
+def _describe(item: Any) -> str:
+    key = ".".join(str(part) for part in item["loc"]) or "settings"
+    if item["type"] == "extra_forbidden":
+        return f"{key} is not a setting; check its spelling"
+    if item["type"] == "missing":
+        return f"{key} is missing; add it"
+    found = "" if isinstance(item["input"], (dict, BaseModel)) else f" (found {item['input']!r})"
+    return f"{key}: {item['msg'].removeprefix('Value error, ')}{found}"

@@ -1,0 +1,302 @@
+"""Every setting of a run, declared once: the YAML file, the CLI's --set and the app's form all come from here."""
+
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+VERSION = 1
+
+
+class Section(BaseModel):
+    """A group of settings; unknown keys are refused, so that a misspelt one can't be ignored."""
+
+    model_config = ConfigDict(extra="forbid", validate_assignment=True)
+
+
+def choices(section: type[Section], name: str) -> tuple[Any, ...]:
+    """The values that a setting with a fixed choice takes, None among them if it may be unset; others: none."""
+    annotation = section.model_fields[name].annotation
+    kinds = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    values = tuple(value for kind in kinds if get_origin(kind) is Literal for value in get_args(kind))
+    return (*values, None) if values and NoneType in kinds else values
+
+
+class DataSettings(Section):
+    train: str | Annotated[list[str], Field(min_length=1)] = Field(
+        description="Training rows: a file, or several, of JSONL, JSON, CSV, TSV, Parquet or text, also with .gz; or "
+        "hub:OWNER/NAME:CONFIG@SPLIT, a dataset of the Hugging Face Hub."
+    )
+    eval: str | None = Field(None, description="Held-out rows, a second file. None splits some off the first.")
+    mapping: str | None = Field(
+        None, description="A file that says which column holds what. None: told by the columns' names."
+    )
+    task_column: str | None = Field(
+        None, description="Column with a row's task, used for evaluation only. None: the column task or category."
+    )
+    eval_fraction: float = Field(0.1, gt=0, lt=1, description="Share of the rows held out where there is no eval file.")
+    stratify: Literal["none", "task", "component"] = Field(
+        "none", description="Hold out the same share of every task, or of every component of the file."
+    )
+
+
+class ComponentSettings(Section):
+    method: Literal["kmeans", "dbscan"] = Field(
+        "kmeans", description="k-means, or DBSCAN, which finds their number itself and leaves rows in no component."
+    )
+    features: Literal["tfidf-svd", "tfidf", "model", "sentence"] = Field(
+        "tfidf-svd",
+        description="What tells rows apart: their words, by TF-IDF reduced and normalised or by the paper's plain "
+        "TF-IDF; the base model's states; or a sentence model.",
+    )
+    sentence_model: str = Field(
+        "sentence-transformers/all-MiniLM-L6-v2",
+        min_length=1,
+        description="A sentence-transformers model for features sentence: a Hub id, or a folder.",
+    )
+    text: Literal["question", "everything"] = Field(
+        "question", description="What is compared of a row: its question, or question and answer."
+    )
+    language: Literal["en"] | None = Field(
+        None, description="Language whose stop words are left out. None: no word is."
+    )
+    k: int | None = Field(None, ge=1, le=64, description="Number of components. None finds it.")
+    seed: int = Field(0, ge=0, description="Seed of the clustering.")
+    names: list[str] | None = Field(None, description="What the components are called, in order. None: by their terms.")
+    only: int | None = Field(
+        None, ge=1, description="Train on one component's rows alone: its number from 1, as the page counts. None: all."
+    )
+
+    @property
+    def by_model(self) -> bool:
+        """Whether a model reads every row, in place of a count of their words."""
+        return self.features in ("model", "sentence")
+
+
+class TunerSettings(Section):
+    r: int = Field(8, ge=1, le=1024, description="Rank of A and of every head.")
+    num_heads: int | None = Field(
+        None,
+        ge=1,
+        le=64,
+        description="Heads (B matrices) per adapted layer. Unset (0 in the form): one for each component.",
+    )
+    lora_alpha: float = Field(16, gt=0, description="The adapter's output is scaled by lora_alpha / r.")
+    lora_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on the adapted layers' inputs, before A.")
+    router_input: Literal["latent", "hidden"] = Field(
+        "hidden", description="The router reads A x (latent, the paper) or x (hidden, the published code)."
+    )
+    router_init: Literal["random", "components"] = Field(
+        "components", description="The router starts at random (published) or from the data's components."
+    )
+    router_entropy: float = Field(
+        0.6,
+        gt=0,
+        lt=1,
+        description="Gate entropy at the start, as a share of its maximum, with router_init components.",
+    )
+    router_bias: bool | None = Field(
+        None, description="Give the router a bias. None: only with router_init components, which needs one."
+    )
+    top_k: int | None = Field(
+        None, ge=1, le=64, description="Keep each token's largest gates, renormalised. None: all of them (the paper)."
+    )
+    balance_weight: float = Field(
+        0.0, ge=0, description="Weight of the load-balance loss that is added to the training loss."
+    )
+    head_init: Literal["zeros", "centred"] = Field(
+        "zeros", description="Heads start at zero (published), or random with sum zero."
+    )
+    head_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on A x, drawn for every head by itself.")
+    target_modules: list[str] | None = Field(
+        None, min_length=1, description="Names of the layers to adapt. None: the MLP's linear layers (published)."
+    )
+    exclude_modules: list[str] | None = Field(None, description="Names of layers to leave alone.")
+    layers_to_transform: list[Annotated[int, Field(ge=0)]] | None = Field(
+        None, min_length=1, description="Indices of the blocks to adapt, from 0. None: all."
+    )
+    modules_to_save: list[str] | None = Field(
+        None, description="Names of further modules to train in full and save with the adapter."
+    )
+
+
+class TrainingSettings(Section):
+    max_steps: int | None = Field(
+        100, ge=1, description="Optimiser steps; one step sees batch size x accumulation rows."
+    )
+    epochs: float | None = Field(None, gt=0, description="Passes over the training rows.")
+    batch_size: int = Field(8, ge=1, le=4096, description="Rows in a batch.")
+    accumulation: int = Field(1, ge=1, description="Batches added up for one optimiser step.")
+    learning_rate: float = Field(2e-3, gt=0, le=1, description="Peak learning rate of AdamW.")
+    warmup: float = Field(0.05, ge=0, lt=1, description="Share of the steps in which the learning rate rises.")
+    max_length: int = Field(512, ge=8, description="Longest row in tokens.")
+    overlong: Literal["drop", "cut"] = Field(
+        "drop", description="Rows longer than max_length are left out, or cut at their end; either way counted."
+    )
+    eval_every: int = Field(
+        25, ge=0, description="Steps between evaluations on a sample of the held-out rows; 0: none."
+    )
+    prompts: int = Field(
+        3, ge=0, le=16, description="Held-out prompts that are answered at every evaluation, to be read; 0: none."
+    )
+    save_every: int = Field(
+        50, ge=0, description="Steps between checkpoints, from which a run goes on after a crash; 0: one at a stop."
+    )
+    keep_checkpoints: int = Field(2, ge=1, description="How many of the newest checkpoints stay.")
+    snapshots: int = Field(
+        12, ge=0, le=100, description="How often A and the heads are kept, to be looked at as they learn; 0: never."
+    )
+    log_every: int = Field(5, ge=1, description="Steps between events with loss and gates.")
+    gradient_checkpointing: bool = Field(
+        False, description="Compute every block twice instead of keeping what it computed: less memory, more time."
+    )
+    report_to: list[str] | None = Field(
+        None, description="Where transformers' Trainer reports to as well: tensorboard, trackio, wandb; none of them."
+    )
+    seed: int = Field(0, ge=0, description="Seed of the split, the adapter's start and the row order.")
+    threads: int = Field(0, ge=0, description="CPU threads of a process. 0: all cores but one, or both of two, shared.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_length(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("epochs") is not None:
+            if values.get("max_steps") is not None:
+                raise ValueError("set max_steps or epochs, not both")
+            return values | {"max_steps": None}
+        return values
+
+    @model_validator(mode="after")
+    def _some_length(self) -> "TrainingSettings":
+        if self.max_steps is None and self.epochs is None:
+            raise ValueError("set max_steps or epochs")
+        return self
+
+
+class LaunchSettings(Section):
+    processes: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Processes on this machine that train together; each takes batch_size rows of every batch.",
+    )
+    executor: Literal["local", "slurm"] = Field(
+        "local", description="Where the run works: on this machine, or as a job of SLURM (the extra slurm)."
+    )
+    slurm: dict[str, Any] | None = Field(
+        None, description="Parameters of that job as submitit takes them, such as slurm_partition and timeout_min."
+    )
+    fsdp: bool | str | list[str] | None = Field(None, description="fsdp of transformers' TrainingArguments, as it is.")
+    fsdp_config: dict[str, Any] | str | None = Field(
+        None, description="fsdp_config of transformers' TrainingArguments: settings, or a JSON file."
+    )
+    deepspeed: dict[str, Any] | str | None = Field(
+        None, description="deepspeed of transformers' TrainingArguments: settings, or a JSON file."
+    )
+
+
+# The methods with heads, and what each sets in HydraLoraConfig.
+WITH_HEADS: dict[str, dict[str, Any]] = {
+    "hydralora": {},
+    "lora-split": {"shared_A": False},
+    "uniform": {"router": "uniform"},
+}
+
+
+class Recipe(Section):
+    """A run: what is trained, on what, how."""
+
+    model: str = Field(description="Base model: a catalogue id, any Hub id, or a folder.")
+    method: Literal["hydralora", "lora", "lora-split", "uniform"] = Field(
+        "hydralora",
+        description="HydraLoRA; to compare with, on the same layers: a plain LoRA of rank r, or the paper's ablations, "
+        "where every head has an A of its own (lora-split), or all gates are alike (uniform).",
+    )
+    start_from: str | None = Field(
+        None,
+        min_length=1,
+        description="Train on from an adapter of the same shape: a run's id, or an adapter's folder. None: a new one.",
+    )
+    quantization: Literal["none", "nf4"] = Field(
+        "none", description="The base model's linear layers as they are, or in 4 bits; nf4 needs the extra quant."
+    )
+    data: DataSettings
+    components: ComponentSettings = Field(default_factory=ComponentSettings)
+    tuner: TunerSettings = Field(default_factory=TunerSettings)
+    training: TrainingSettings = Field(default_factory=TrainingSettings)
+    launch: LaunchSettings = Field(default_factory=LaunchSettings)
+
+    @property
+    def has_heads(self) -> bool:
+        """Whether the adapter has heads, and not one B alone."""
+        return self.method in WITH_HEADS
+
+    @property
+    def starts_from_components(self) -> bool:
+        """Whether there is a router that starts from the components."""
+        routed = self.has_heads and WITH_HEADS[self.method].get("router") != "uniform"
+        return routed and self.tuner.router_init == "components" and not self.start_from
+
+    @model_validator(mode="after")
+    def _one_component_or_several(self) -> "Recipe":
+        if self.components.only and self.starts_from_components:
+            raise ValueError(
+                "components.only trains on one component, so the router can't start from several. "
+                "Set method=lora, or tuner.router_init=random"
+            )
+        return self
+
+    def settings(self) -> dict[str, Any]:
+        """Every setting's value by "section.name"; those of no section by their name."""
+        found: dict[str, Any] = {}
+        for name, value in self:
+            inner = {f"{name}.{key}": held for key, held in value} if isinstance(value, Section) else {name: value}
+            found |= inner
+        return found
+
+    def portable(self) -> "Recipe":
+        """The same for others: files and models that lie in a folder of this machine are called by their names, and
+        nothing is said of its cluster, whose settings may hold secrets."""
+        moved = self.model_copy(deep=True)
+        train = self.data.train
+        moved.data.train = [_name(file) for file in train] if isinstance(train, list) else _name(train)
+        for section, key in (
+            (moved.data, "eval"),
+            (moved.data, "mapping"),
+            (moved.launch, "fsdp_config"),
+            (moved.launch, "deepspeed"),
+        ):
+            value = getattr(section, key)
+            setattr(section, key, _name(value) if isinstance(value, str) else value)
+        moved.launch.slurm = None
+        moved.model = _name(self.model) if Path(self.model).is_absolute() else self.model
+        if self.start_from and Path(self.start_from).is_absolute():
+            moved.start_from = _name(self.start_from)
+        sentence = self.components.sentence_model
+        moved.components.sentence_model = _name(sentence) if Path(sentence).is_absolute() else sentence
+        return moved
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump({"version": VERSION} | self.model_dump(), sort_keys=False, allow_unicode=True)
+
+
+def _name(file: str) -> str:
+    return file if file.startswith("hub:") else file.replace("\\", "/").rpartition("/")[2]
+
+
+def default_value(key: str) -> Any:
+    """The default of the setting "section.name"."""
+    section, _, name = key.rpartition(".")
+    fields = Recipe.model_fields
+    if section:
+        fields = fields[section].annotation.model_fields  # type: ignore[union-attr]
+    return fields[name].default
+
+
+METHOD_NAMES = {
+    "hydralora": "HydraLoRA",
+    "lora": "LoRA",
+    "lora-split": "LoRA-Split",
+    "uniform": "HydraLoRA without a router",
+}

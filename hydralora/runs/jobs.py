@@ -1,0 +1,242 @@
+"""Jobs: runs started, stopped, resumed and followed, as many at once as there are slots."""
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+
+import psutil
+from filelock import FileLock, Timeout
+
+from hydralora.errors import ConfigError, HydraError, RunError
+from hydralora.recipe.settings import Recipe
+from hydralora.runs.processes import elsewhere, is_alive, spawn, submit
+from hydralora.runs.run import ACTIVE, Run
+from hydralora.runs.store import Queue, RunStore
+
+RESUMABLE = ("stopped", "interrupted", "failed")
+KILLING = 10.0  # seconds
+
+
+class JobManager:
+    """Starts and stops the runs of a store: as many at once as it has slots, the others wait in a queue."""
+
+    def __init__(self, store: RunStore) -> None:
+        self.store = store
+
+    def start(self, recipe: Recipe) -> Run:
+        """Create a run; its worker starts now, or when it is its turn, and goes on when this process ends.
+
+        Raises:
+            RunError: it starts from a run that can't be gone on from.
+        """
+        self.store.resolved(recipe)
+        run = self.store.create(recipe)
+        with self._lock():
+            self._enqueue(run, recipe)
+        self.advance()
+        return run
+
+    def resume(self, run: Run) -> int:
+        """Go on with a run that was stopped, interrupted or failed; returns the step of the checkpoint it goes on from.
+
+        What it did after that step is forgotten; without a checkpoint it starts anew.
+
+        Raises:
+            RunError: it is active or finished, or a process still works on it.
+        """
+        with self._lock():
+            found = self.refresh(run)["state"]
+            if found not in RESUMABLE:
+                raise RunError(f"Run {run.id} is {found}, so there is nothing to resume.")
+            recipe = run.recipe()
+            try:
+                with run.worker_lock():  # a worker that was taken for dead must not find its events gone
+                    step = run.rewind()
+            except Timeout:
+                raise RunError(f"Run {run.id} is still at work in another process. Stop it, or wait.") from None
+            run.update(state="queued", pid=None, step=step, message=f"resuming from step {step}", progress=None)
+            self._enqueue(run, recipe)
+        self.advance()
+        return step
+
+    def stop(self, run: Run, measure: bool = False) -> None:
+        """Ask a run to stop after its step and keep what it learnt; one that waits leaves the queue.
+
+        Args:
+            measure: what it learnt on the held-out rows, before it ends.
+
+        Raises:
+            RunError: it is not running.
+        """
+        with self._lock():
+            state = self.refresh(run)
+            if state["state"] not in ACTIVE:
+                raise RunError(f"Run {run.id} is {state['state']}, so there is nothing to stop.")
+            if self.is_waiting(run):
+                self._leave(run)
+            else:
+                run.request_stop(measure)  # only the worker writes its run's state while it lives
+
+    def kill(self, run: Run) -> None:
+        """End a run's processes at once; what it did since its newest checkpoint is lost.
+
+        Raises:
+            RunError: they are on another machine.
+        """
+        state = run.state()
+        if state["pid"] is None or not is_alive(state):
+            return
+        if elsewhere(state):
+            where = f"in job {state['job']}" if state.get("job") else f"on {state['host']}"
+            raise RunError(f"Run {run.id} is at work {where}, so it can't be ended from here. It was asked to stop.")
+        launcher = psutil.Process(state["pid"])
+        for process in [*launcher.children(recursive=True), launcher]:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs([launcher], timeout=KILLING)
+        self.refresh(run)
+
+    def delete(self, run: Run) -> None:
+        """Take a run out of the list, and of the queue; `RunStore.restore` brings it back.
+
+        Raises:
+            RunError: it is at work.
+        """
+        with self._lock():
+            if self.is_waiting(run):
+                self._leave(run)
+            elif self.refresh(run)["state"] in ACTIVE:
+                raise RunError(f"Run {run.id} is at work. Stop it first, then delete it.")
+            self.store.delete(run)
+
+    def move(self, run: Run, place: int) -> None:
+        """Give a waiting run another place in the queue, 0 for the next.
+
+        Raises:
+            RunError: it doesn't wait.
+        """
+        with self._lock():
+            if not self.is_waiting(run):
+                raise RunError(f"Run {run.id} doesn't wait any more, so it has no place in the queue.")
+            queue = self.store.queue()
+            waiting = [other for other in queue.waiting if other != run.id]
+            waiting.insert(max(0, place), run.id)
+            self.store.write_queue(replace(queue, waiting=waiting))
+
+    def set_slots(self, slots: int) -> None:
+        """How many runs may be at work at once."""
+        with self._lock():
+            self.store.write_queue(replace(self.store.queue(), slots=max(1, slots)))
+        self.advance()
+
+    def is_waiting(self, run: Run) -> bool:
+        return run.id in self.store.queue().waiting
+
+    def swap(self, run: Run, by: int) -> None:
+        """Let a waiting run change places: -1 for one place sooner, 1 for one later.
+
+        Raises:
+            RunError: it doesn't wait.
+        """
+        waiting = self.store.queue().waiting
+        self.move(run, waiting.index(run.id) + by if run.id in waiting else 0)
+
+    def waiting(self) -> list[Run]:
+        """The runs that wait, the next one first."""
+        known = {run.id: run for run in self.store.all()}
+        return [known[run_id] for run_id in self.store.queue().waiting if run_id in known]
+
+    def ahead(self, run: Run) -> int:
+        """How many runs are at work, or wait, before this one."""
+        waiting = self.store.queue().waiting
+        return len(self.active()) + waiting.index(run.id) if run.id in waiting else 0
+
+    def active(self) -> list[Run]:
+        """The runs that are at work on this machine now."""
+        waiting = set(self.store.queue().waiting)
+        states = {run: self.refresh(run) for run in self.store.all() if run.id not in waiting}
+        return [run for run, state in states.items() if state["state"] in ACTIVE and not elsewhere(state)]
+
+    def advance(self) -> None:
+        """Start the workers whose turn it is; whoever looks at the queue, or ends a run, calls this."""
+        if not self.store.queue().waiting:
+            return
+        with self._lock():
+            queue = self.store.queue()
+            waiting, free = list(queue.waiting), queue.slots - len(self.active())
+            while waiting and free > 0:
+                run = Run(self.store.folder / waiting.pop(0))
+                free -= self._start_worker(run, replace(queue, waiting=list(waiting)))
+
+    def _start_worker(self, run: Run, rest: Queue) -> bool:
+        """Take a run from the queue and start its worker; False for one that can't be read."""
+        try:
+            recipe = run.recipe()
+            run.update(message="starting")  # its sign of life may be hours old
+        except HydraError as error:
+            self.store.write_queue(rest)
+            if (run.folder / "state.json").exists():
+                run.update(state="failed", message=str(error))
+            return False
+        self.store.write_queue(rest)
+        spawn(run, recipe)
+        return True
+
+    def _leave(self, run: Run) -> None:
+        queue = self.store.queue()
+        self.store.write_queue(replace(queue, waiting=[other for other in queue.waiting if other != run.id]))
+        run.update(state="stopped", message="before it started")
+
+    def _enqueue(self, run: Run, recipe: Recipe) -> None:
+        """Let a run wait for its turn here, or hand it to a cluster, which has a queue of its own."""
+        if recipe.launch.executor == "slurm":
+            try:
+                run.update(job=submit(run, recipe), message="handed to SLURM")
+            except ConfigError as error:
+                run.update(state="failed", message=str(error))
+                raise
+            return
+        queue = self.store.queue()
+        self.store.write_queue(replace(queue, waiting=[*queue.waiting, run.id]))
+
+    def _lock(self) -> FileLock:
+        """While it is held no other process starts, moves or stops a run."""
+        self.store.folder.mkdir(parents=True, exist_ok=True)
+        return FileLock(self.store.folder / ".start.lock")
+
+    def refresh(self, run: Run) -> dict:
+        """The run's state, after a check that its worker still lives; one that died reads "interrupted"."""
+        state = run.state()
+        if state["state"] == "queued" and self.is_waiting(run):
+            return state
+        if state["state"] in ACTIVE and not is_alive(state):
+            state = run.state()  # it may have ended properly in between
+            if state["state"] in ACTIVE:
+                newest = run.newest_checkpoint()
+                kept = f"checkpoint at {newest[0]}" if newest else "no checkpoint yet"
+                total = f" of {state['max_steps']}" if state["max_steps"] else ""
+                found = {"state": "interrupted", "message": f"its process ended at step {state['step']}{total}; {kept}"}
+                try:
+                    return run.update(**found)
+                except OSError:  # a full disk keeps nobody from seeing it
+                    return state | found
+        if state["state"] in ACTIVE and run.stop_requested:
+            return state | {"state": "stopping", "message": "stopping after this step"}
+        return state
+
+    def follow(
+        self, run: Run, on_event: Callable[[dict], None] = lambda event: None, poll: float = 0.5, seen: int = 0
+    ) -> dict:
+        """Block until the run ends, passing its events on, but for the first `seen`; returns its last state."""
+        tail = run.follow_events()
+        while True:
+            state = self.refresh(run)
+            events = tail.look()
+            for event in events[seen:]:
+                on_event(event)
+            self.advance()
+            seen = len(events)
+            if state["state"] not in ACTIVE:
+                return state
+            time.sleep(poll)

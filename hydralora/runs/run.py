@@ -1,0 +1,198 @@
+"""One run's folder: the only code that knows its layout."""
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from hydralora.errors import RunError
+from hydralora.files import ADAPTER_WEIGHTS, patiently, to_json, write_json, write_text
+from hydralora.recipe.reading import load_recipe
+from hydralora.recipe.settings import Recipe
+from hydralora.runs.checkpoints import saved_checkpoints
+from hydralora.runs.events import EventTail
+
+VERSION = 1
+ACTIVE = ("queued", "preparing", "training", "evaluating", "stopping")
+LEAVING = 5.0  # seconds in which a worker that has ended may still hold its lock
+MEASURE = "measure"  # what the file `stop` holds where it is asked for
+UPGRADES: tuple[Callable[[dict[str, Any]], dict[str, Any]], ...] = ()  # of a state, from version 1 to 2, 2 to 3, ...
+NEEDED = {"id", "state", "step", "max_steps", "pid", "started", "heartbeat", "message"}  # in every state
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run's folder."""
+
+    folder: Path
+
+    @property
+    def id(self) -> str:
+        return self.folder.name
+
+    @property
+    def adapter(self) -> Path:
+        return self.folder / "adapter"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.folder / "checkpoints"
+
+    @property
+    def snapshots(self) -> Path:
+        return self.folder / "snapshots"
+
+    def newest_checkpoint(self) -> tuple[int, Path] | None:
+        """The newest checkpoint with its step; None where there is none."""
+        return next(reversed(saved_checkpoints(self.checkpoints).items()), None)
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "train.log"
+
+    def log_lines(self, most: int) -> list[str]:
+        """The lines of the last `most` bytes of the log; none before it begins."""
+        try:
+            with self.log.open("rb") as file:
+                size = file.seek(0, os.SEEK_END)
+                file.seek(max(0, size - most))
+                return file.read().decode("utf-8", errors="replace").splitlines()[size > most :]
+        except FileNotFoundError:
+            return []
+
+    @property
+    def has_adapter(self) -> bool:
+        return (self.adapter / ADAPTER_WEIGHTS).exists()
+
+    def recipe(self) -> Recipe:
+        return load_recipe(self.folder / "recipe.yaml")
+
+    def state(self) -> dict[str, Any]:
+        """The run's state.json: version, id, state, step, max_steps, pid, started, heartbeat, message, base, ...
+
+        Raises:
+            RunError: the file is missing or damaged.
+        """
+        path = self.folder / "state.json"
+        try:
+            state = json.loads(patiently(lambda: path.read_text(encoding="utf-8")))
+        except (OSError, ValueError) as error:
+            raise RunError(f"Run {self.id}: {path} can't be read ({error}). Delete the folder.") from error
+        if not isinstance(state, dict) or NEEDED - set(state):
+            raise RunError(f"Run {self.id}: {path} holds no run's state. Delete the folder.")
+        version = state.get("version", 1)
+        if version > VERSION:
+            raise RunError(f"Run {self.id} was made by a newer hydralora (its version is {version}). Update this one.")
+        for upgrade in UPGRADES[version - 1 :]:
+            state = upgrade(state)
+        return state | {"version": VERSION}
+
+    def update(self, **changes: Any) -> dict[str, Any]:
+        """Write changes into state.json, whole or not at all, with a new heartbeat (seconds since 1970)."""
+        with FileLock(self.folder / ".state.lock"):  # two processes that change it at once lose neither's change
+            state = self.state() | changes | {"heartbeat": time.time()}
+            write_json(self.folder / "state.json", state)
+        return state
+
+    def begin(self, recipe: Recipe, **state: Any) -> None:
+        """Write the recipe and the first state: queued, unless `state` says otherwise."""
+        write_text(self.folder / "recipe.yaml", recipe.to_yaml())
+        first = {
+            "version": VERSION,
+            "id": self.id,
+            "state": "queued",
+            "step": 0,
+            "max_steps": recipe.training.max_steps,
+            "pid": None,
+            "started": time.time(),
+            "heartbeat": time.time(),
+            "message": "",
+            "base": None,
+            "adapter_hash": None,
+        }
+        write_json(self.folder / "state.json", first | state)
+
+    def write_events(self, events: Iterable[dict[str, Any]]) -> None:
+        """All events anew."""
+        write_text(self.folder / "events.jsonl", "".join(to_json(event) + "\n" for event in events))
+
+    def add_event(self, event: dict[str, Any]) -> None:
+        with (self.folder / "events.jsonl").open("a", encoding="utf-8") as file:
+            file.write(to_json(event) + "\n")
+
+    def events(self) -> list[dict[str, Any]]:
+        """All events so far; a last line that is still being written is left out."""
+        return list(self._read_events())
+
+    def follow_events(self) -> "EventTail":
+        """The events as they come, for who asks again and again."""
+        return EventTail(self.folder / "events.jsonl")
+
+    def before(self) -> dict[str, Any] | None:
+        """The base model's scores on the held-out rows; None where they were not measured yet."""
+        own = ("step", "time", "kind", "split", "answers")
+        found = (event for event in self._read_events() if event["kind"] == "eval" and event["split"] == "before")
+        return next(({key: value for key, value in event.items() if key not in own} for event in found), None)
+
+    def rewind(self) -> int:
+        """Forget what happened after the newest checkpoint, which is gone on from; returns its step, 0 without one."""
+        newest = self.newest_checkpoint()
+        step = newest[0] if newest else 0
+        kept = [event for event in self._read_events() if event["step"] <= step and event.get("split") != "after"]
+        self.write_events(kept)
+        (self.folder / "stop").unlink(missing_ok=True)
+        return step
+
+    def _read_events(self) -> Iterator[dict[str, Any]]:
+        path = self.folder / "events.jsonl"
+        if not path.exists():
+            return
+        with path.open(encoding="utf-8") as file:
+            for line in file:
+                if line.endswith("\n"):
+                    yield json.loads(line)
+
+    def label(self) -> "Label":
+        """What a person wrote on the run; nothing where nobody did."""
+        try:
+            return Label(**json.loads((self.folder / "label.json").read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            return Label()
+
+    def write_label(self, label: "Label") -> None:
+        write_json(self.folder / "label.json", asdict(label))
+
+    def request_stop(self, measure: bool = False) -> None:
+        """Ask the worker to stop after its step; with `measure` to measure what was learnt, too."""
+        (self.folder / "stop").write_text(MEASURE if measure else "", encoding="utf-8")
+
+    @property
+    def stop_requested(self) -> bool:
+        return (self.folder / "stop").exists()
+
+    @property
+    def measure_requested(self) -> bool:
+        """Whether a stop was asked for with a measurement."""
+        try:
+            return (self.folder / "stop").read_text(encoding="utf-8") == MEASURE
+        except FileNotFoundError:
+            return False
+
+    def worker_lock(self) -> FileLock:
+        """Held by the run's worker; a second one can't have it."""
+        return FileLock(self.folder / ".worker.lock", timeout=LEAVING)
+
+
+@dataclass(frozen=True)
+class Label:
+    """What a person calls a run, says of it, and finds it again by."""
+
+    name: str = ""
+    note: str = ""
+    tags: tuple[str, ...] = ()
+    version: int = VERSION

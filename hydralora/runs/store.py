@@ -1,0 +1,164 @@
+"""All runs of a workspace, their queue, and the bin."""
+
+import json
+import os
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+import platformdirs
+
+from hydralora.errors import RunError
+from hydralora.files import patiently, write_json
+from hydralora.recipe.settings import Recipe
+from hydralora.runs.run import VERSION, Run
+
+BIN_SECONDS = 24 * 3600
+RUN_ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{4}")
+
+
+def default_workspace() -> Path:
+    """HYDRALORA_HOME, else the user's data folder."""
+    return Path(os.environ.get("HYDRALORA_HOME") or platformdirs.user_data_path("hydralora"))
+
+
+@dataclass(frozen=True)
+class Queue:
+    """The ids of the runs that wait, the next one first, and how many may be at work at once."""
+
+    waiting: list[str] = field(default_factory=list)
+    slots: int = 1
+    version: int = VERSION
+
+
+class RunStore:
+    """The runs of a workspace."""
+
+    def __init__(self, workspace: Path | str | None = None) -> None:
+        self.workspace = Path(workspace or default_workspace()).expanduser().resolve()
+        self.folder = self.workspace / "runs"
+
+    def create(self, recipe: Recipe) -> Run:
+        """A new run, queued, with its recipe on disk."""
+        with self.place() as run:
+            run.begin(recipe)
+        return self.get(run.id)
+
+    @contextmanager
+    def place(self) -> Iterator[Run]:
+        """A new run to fill; after the block it is among the others, under the same id, in another folder.
+
+        An error leaves nothing of it.
+        """
+        run_id = f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+        building = self.folder / ".building" / run_id
+        building.mkdir(parents=True)
+        try:
+            yield Run(building)
+            os.replace(building, self.folder / run_id)
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+
+    def resolved(self, recipe: Recipe) -> Recipe:
+        """The recipe with the adapter's folder where it starts from a run of this workspace.
+
+        Raises:
+            RunError: there is no such run, it has no adapter, or is of another base model.
+        """
+        if not recipe.start_from or not RUN_ID.fullmatch(recipe.start_from):
+            return recipe
+        run = self.get(recipe.start_from)
+        if not run.has_adapter:
+            raise RunError(f"start_from: run {run.id} has no adapter yet. Wait until it ends, or choose another one.")
+        if run.recipe().model != recipe.model:
+            raise RunError(f"start_from: run {run.id} is of another base model, {run.recipe().model}. Set it as model.")
+        return recipe.model_copy(update={"start_from": str(run.adapter)})
+
+    def get(self, run: str) -> Run:
+        """The run with this id, or in this folder.
+
+        Raises:
+            RunError: there is none.
+        """
+        try:
+            folder = self.folder / run if RUN_ID.fullmatch(run) else Path(run).expanduser().resolve()
+            exists = (folder / "state.json").exists()
+        except (OSError, RuntimeError, ValueError):  # not a possible path: too long, a null byte, an unknown home
+            exists = False
+        if not exists:
+            raise RunError(f"There is no run {run!r} in {self.folder}. `hydralora runs` lists those that exist.")
+        return Run(folder)
+
+    def all(self) -> list[Run]:
+        """Every run whose state can be read, newest first."""
+        damaged = self.damaged()
+        return [run for run in self._folders() if run not in damaged]
+
+    def damaged(self) -> dict[Run, str]:
+        """The runs whose state can't be read, newest first, and why."""
+        found = {}
+        for run in self._folders():
+            try:
+                run.state()
+            except RunError as error:
+                found[run] = str(error)
+        return found
+
+    def queue(self) -> "Queue":
+        """The runs that wait; none where nobody ever had to."""
+        try:
+            return Queue(**json.loads(patiently(lambda: self._queue_file.read_text(encoding="utf-8"))))
+        except (OSError, ValueError, TypeError):
+            return Queue()
+
+    def write_queue(self, queue: "Queue") -> None:
+        write_json(self._queue_file, asdict(queue))
+
+    @property
+    def _queue_file(self) -> Path:
+        return self.folder / "queue.json"
+
+    def _folders(self) -> list[Run]:
+        if not self.folder.is_dir():
+            return []
+        whole = (path.parent for path in self.folder.glob("*/state.json"))  # else a deletion was cut off
+        found = [Run(folder) for folder in whole if RUN_ID.fullmatch(folder.name)]
+        return sorted(found, key=lambda run: run.id, reverse=True)
+
+    def delete(self, run: Run) -> None:
+        """Take a run out of the list; `restore` brings it back for a day (`empty_bin`)."""
+        self._bin.mkdir(parents=True, exist_ok=True)
+        os.replace(run.folder, self._bin / run.id)
+
+    def deleted(self) -> list[str]:
+        """The ids of the runs that can be restored, the one deleted last first."""
+        found = [folder for folder in self._bin.glob("*") if RUN_ID.fullmatch(folder.name)]
+        return [folder.name for folder in sorted(found, key=lambda folder: folder.stat().st_ctime, reverse=True)]
+
+    def restore(self, run_id: str) -> Run:
+        """Bring a deleted run back.
+
+        Raises:
+            RunError: it is not among the deleted ones.
+        """
+        if run_id not in self.deleted():
+            raise RunError(f"Run {run_id} is not among those that were deleted, so it can't be brought back.")
+        os.replace(self._bin / run_id, self.folder / run_id)
+        return self.get(run_id)
+
+    def empty_bin(self) -> None:
+        """Delete for good what was deleted more than a day ago."""
+        for run_id in self.deleted():
+            folder = self._bin / run_id
+            if time.time() - folder.stat().st_ctime > BIN_SECONDS:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    @property
+    def _bin(self) -> Path:
+        return self.folder / ".deleted"

@@ -1,0 +1,80 @@
+"""The saved adapter with its model card."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from hydralora.files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, folder_written_whole
+from hydralora.models.adapters import hash_adapter
+from hydralora.recipe.settings import METHOD_NAMES, Recipe
+from hydralora.training.preparation import Prepared
+
+RESULTS_HEAD = """| rows of | loss before | loss after | exact match before | exact match after |
+|---|---|---|---|---|"""
+CARD = """---
+library_name: peft
+tags: [hydralora]
+---
+# {title}
+
+Trained on `{base}` ({source}, weights sha256 `{hash}`) with {rows} rows in {k} components, of {data}.
+
+```python
+import hydralora  # registers the method with PEFT; without it PEFT doesn't know the adapter's type
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+base = AutoModelForCausalLM.from_pretrained("{base}")
+model = PeftModel.from_pretrained(base, "path/to/this/folder")
+```
+
+Recipe:
+
+```yaml
+{recipe}```
+"""
+
+
+def save_adapter(model: Any, recipe: Recipe, prepared: Prepared, folder: Path) -> str:
+    """Save the adapter as safetensors with its config and card, whole or not at all; returns the weights' sha256."""
+    with folder_written_whole(folder.resolve()) as building:
+        model.save_pretrained(building, safe_serialization=True)
+        (building / "README.md").write_text(_card(recipe, prepared), encoding="utf-8")
+    return hash_adapter(folder)
+
+
+def take_adapter(checkpoint: Path, recipe: Recipe, prepared: Prepared, folder: Path) -> None:
+    """Make a checkpoint's adapter that of the run, with a card, whole or not at all."""
+    with folder_written_whole(folder.resolve()) as building:
+        for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
+            shutil.copyfile(checkpoint / name, building / name)
+        (building / "README.md").write_text(_card(recipe, prepared), encoding="utf-8")
+
+
+def _card(recipe: Recipe, prepared: Prepared) -> str:
+    base, recipe = prepared.files.describe(), recipe.portable()
+    return CARD.format(
+        title=f"{METHOD_NAMES[recipe.method]} adapter",
+        base=recipe.model,
+        source=base["source"],
+        hash=base["hash"],
+        rows=len(prepared.train),
+        k=prepared.k,
+        data=", ".join(f"{source['file']} (sha256 `{source['sha256']}`)" for source in prepared.sources),
+        recipe=recipe.to_yaml(),
+    )
+
+
+def results_table(results: dict[str, Any]) -> str:
+    """A run's measurements on its held-out rows, as a part of a model card; empty where there are none."""
+    base, tuned = results.get("base"), results.get("tuned")
+    if not base or not tuned:
+        return ""
+    key = "per_task" if base["per_task"] else "per_component"
+    groups = [("all", base, tuned)] + [(group, base[key][group], tuned[key][group]) for group in base[key]]
+    lines = []
+    for group, before, after in groups:
+        losses = [f"{scores['loss']:.3f}" if scores["loss"] is not None else "" for scores in (before, after)]
+        shares = [f"{scores['exact_match']:.1%}" for scores in (before, after)]
+        lines.append(f"| {' | '.join([group, *losses, *shares])} |")
+    return "\n".join(["", "Held-out rows, before and after:", "", RESULTS_HEAD, *lines, ""])

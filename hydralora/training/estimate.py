@@ -1,0 +1,77 @@
+"""How long a run will take, before it starts: the machine's measured speed and the run's arithmetic."""
+
+import math
+import time
+from functools import cache
+from typing import Any
+
+import torch
+
+from hydralora.components.rows import read_split
+from hydralora.data.templates import encode
+from hydralora.errors import ModelError
+from hydralora.models.catalogue import find_model
+from hydralora.models.fetching import BaseModelFiles
+from hydralora.models.loading import load_tokenizer, weight_parameters
+from hydralora.recipe.settings import Recipe
+from hydralora.training.run import LIVE_ROWS
+from hydralora.tuner.router_init import ROWS_PER_COMPONENT
+
+FORWARD = 2.0  # flop per parameter and token
+FORWARD_BACKWARD = 4.3  # forward 2, gradient to the inputs 2, adapter about 0.3
+EFFICIENCY = 0.5  # share of a plain matrix product's speed that a model reaches on a CPU
+SAMPLE = 40  # rows whose tokens are counted
+LOADING = 15.0  # seconds to start the process, import and load
+
+
+def run_seconds(recipe: Recipe) -> float | None:
+    """Seconds that a run takes on this machine's CPU; None while its base model is not on this machine.
+
+    Raises:
+        HydraError: the data can't be used.
+    """
+    try:
+        files = find_model(recipe.model, download=False)
+    except ModelError:
+        return None
+    anyhow = recipe.data.model_copy(update={"stratify": "none"})  # how many rows there are doesn't depend on it
+    rows = read_split(recipe.model_copy(update={"data": anyhow}))
+    train, heldout = rows.train, rows.heldout
+    tokenizer = _tokenizer(files)
+    sample = train[:: max(1, len(train) // SAMPLE)][:SAMPLE]
+    tokens = sum(len(encode(tokenizer, example).input_ids) for example in sample) / len(sample)
+    settings = recipe.training
+    rows_per_step = settings.batch_size * settings.accumulation * recipe.launch.processes
+    steps = settings.max_steps or round((settings.epochs or 1) * len(train) / rows_per_step)
+    live = steps // settings.eval_every * LIVE_ROWS if settings.eval_every else 0
+    started = 2 * ROWS_PER_COMPONENT * (recipe.tuner.num_heads or 4) if recipe.tuner.router_init == "components" else 0
+    forward_rows = 3 * len(heldout) + live + started  # before, after, and the gates of the components
+    work = FORWARD_BACKWARD * rows_per_step * steps + FORWARD * forward_rows
+    return LOADING + work * tokens * weight_parameters(files) / (EFFICIENCY * cpu_flops())
+
+
+def describe_duration(seconds: float) -> str:
+    """Rounded as a person would say it: "40 s", "6 min", "2.5 h"."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+@cache
+def cpu_flops() -> float:
+    """Float32 operations a second of a matrix product of a small model's size, measured once (about 0.2 s).
+
+    The fastest of many, so that another process's short burst doesn't count as the machine's speed.
+    """
+    a, b = torch.randn(512, 576), torch.randn(576, 1536)
+    fastest, until = math.inf, time.perf_counter() + 0.2
+    while time.perf_counter() < until:
+        start = time.perf_counter()
+        torch.matmul(a, b)
+        fastest = min(fastest, time.perf_counter() - start)
+    return 2 * 512 * 576 * 1536 / fastest
+
+
+@cache
+def _tokenizer(files: BaseModelFiles) -> Any:
+    return load_tokenizer(files)

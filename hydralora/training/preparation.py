@@ -1,0 +1,183 @@
+"""From a recipe to everything a run needs: encoded rows, components, and the adapted model."""
+
+import os
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+
+from hydralora.components import Clusters, Component, renamed
+from hydralora.components.rows import components_of, read_rows, split_with_components
+from hydralora.data.templates import Encoded, encode_all
+from hydralora.errors import ConfigError, DatasetError
+from hydralora.models.adapters import put_adapter, read_adapter_config
+from hydralora.models.catalogue import find_model
+from hydralora.models.device import pick_device
+from hydralora.models.fetching import BaseModelFiles
+from hydralora.models.loading import load_base, load_tokenizer
+from hydralora.recipe.settings import WITH_HEADS, Recipe
+from hydralora.tuner.config import HydraLoraConfig
+from hydralora.tuner.router_init import init_router
+from hydralora.tuner.targets import default_targets
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run just before its first measurement."""
+
+    files: BaseModelFiles
+    device: str
+    tokenizer: Any
+    model: Any
+    train: list[Encoded]
+    heldout: list[Encoded]
+    rows: dict[str, int]  # rows read: train, heldout
+    problems: dict[str, int]  # rows of both that were left out, or cut, by kind
+    sources: list[dict[str, str]]  # file and sha256 of what was trained on
+    tasks: list[str] | None  # of each row that was clustered
+    train_labels: list[int]  # component of each row of `train`, -1 for noise
+    clusters: Clusters  # of all rows of the training file, those held out of it too
+    components: list[Component]
+    heldout_labels: list[int]  # component of each row of `heldout`; noise counts to the nearest
+    router_entropy: float | None  # normalised gate entropy at the start, where the components set it
+
+    @property
+    def k(self) -> int:
+        return self.clusters.k
+
+    @property
+    def sizes(self) -> list[int]:
+        return self.clusters.sizes
+
+    @property
+    def counts(self) -> dict[str, Any]:
+        """Rows that could be read, by part, and what was wrong with those left out, or cut, by kind."""
+        return self.rows | {"problems": self.problems}
+
+
+def prepare(recipe: Recipe, on_stage: Callable[[str], None]) -> Prepared:
+    """Read, cluster, load and adapt.
+
+    Raises:
+        HydraError: the data, the model or a setting can't be used.
+    """
+    settings = recipe.training
+    _set_threads(settings.threads, recipe.launch.processes)
+    on_stage("reading the data")
+    data = read_rows(recipe)
+    on_stage("clustering")
+    clusters = components_of(recipe, data.examples)
+    components = renamed(clusters.components, recipe.components.names)
+    rows, component, held = split_with_components(recipe, data, clusters)
+    train, heldout = rows.train, rows.heldout
+    on_stage("loading the base model")
+    files, device = find_model(recipe.model), pick_device()
+    tokenizer, base = load_tokenizer(files), load_base(files, device, recipe.quantization)
+    encoded = [encode_all(tokenizer, part, settings.max_length, settings.overlong) for part in (train, heldout)]
+    train_rows, heldout_rows = (found.rows for found in encoded)
+    train_labels = [component[row.example.row] for row in train_rows]
+    on_stage("adding the adapter")
+    torch.manual_seed(settings.seed)
+    model = _adapt_again(files, base, recipe) if recipe.start_from else _adapt(base, recipe, clusters.k)
+    entropy = None
+    if recipe.starts_from_components:
+        on_stage("starting the router from the components")
+        entropy = _start_router(model, recipe, train_rows, train_labels, components)
+    model.eval()
+    return Prepared(
+        files=files,
+        device=device,
+        tokenizer=tokenizer,
+        model=model,
+        train=train_rows,
+        heldout=heldout_rows,
+        rows={"train": len(train), "heldout": len(heldout)},
+        problems=dict(sum((Counter(found.by_kind) for found in encoded), Counter(rows.by_kind))),
+        sources=[{"file": file, "sha256": found} for file, found in zip(data.files, data.hashes, strict=True)],
+        tasks=data.tasks,
+        train_labels=train_labels,
+        clusters=clusters,
+        components=components,
+        heldout_labels=[held[row.example.row] for row in heldout_rows],
+        router_entropy=entropy,
+    )
+
+
+def _adapt(base: Any, recipe: Recipe, k: int) -> Any:
+    tuner = recipe.tuner
+    shared: dict[str, Any] = {
+        "r": tuner.r,
+        "lora_alpha": tuner.lora_alpha,
+        "lora_dropout": tuner.lora_dropout,
+        "target_modules": tuner.target_modules or default_targets(base),
+        "exclude_modules": tuner.exclude_modules,
+        "layers_to_transform": tuner.layers_to_transform,
+        "modules_to_save": tuner.modules_to_save,
+        "task_type": "CAUSAL_LM",
+    }
+    if not recipe.has_heads:
+        try:
+            return get_peft_model(base, LoraConfig(**shared))
+        except ValueError as error:
+            raise ConfigError(f"tuner.target_modules: {error}") from error
+    config = HydraLoraConfig(
+        **shared,
+        num_heads=tuner.num_heads or k,
+        router_input=tuner.router_input,
+        router_init="components" if recipe.starts_from_components else "random",
+        router_bias=tuner.router_bias,
+        top_k=tuner.top_k,
+        balance_weight=tuner.balance_weight,
+        head_init=tuner.head_init,
+        head_dropout=tuner.head_dropout,
+        **WITH_HEADS[recipe.method],
+    )
+    return get_peft_model(base, config)
+
+
+def _adapt_again(files: BaseModelFiles, base: Any, recipe: Recipe) -> Any:
+    """The base model with an adapter that was trained before, to be trained on; its shape is the recipe's."""
+    folder = Path(recipe.start_from or "")
+    config = read_adapter_config(folder)
+    tuner, has_heads = recipe.tuner, isinstance(config, HydraLoraConfig)
+    method = next((name for name, own in WITH_HEADS.items() if has_heads and _is(config, own)), "lora")
+    shape: dict[str, tuple[Any, Any]] = {  # the adapter's, and the recipe's
+        "method": (method, recipe.method),
+        "tuner.r": (config.r, tuner.r),
+        "tuner.lora_alpha": (config.lora_alpha, tuner.lora_alpha),
+    }
+    if has_heads:
+        shape["tuner.num_heads"] = (config.num_heads, tuner.num_heads)
+    if unlike := [f"{name}={own}" for name, (own, asked) in shape.items() if own != asked]:
+        raise ConfigError(f"start_from: the adapter has another shape than this recipe. Set {', '.join(unlike)}.")
+    return put_adapter(files, base, folder, trainable=True, dropout=recipe.tuner.lora_dropout)
+
+
+def _is(config: HydraLoraConfig, own: dict[str, Any]) -> bool:
+    """Whether a config is that of the method which sets `own`."""
+    plain = {"shared_A": True, "router": "softmax"}
+    return all(getattr(config, name) == (plain | own)[name] for name in plain)
+
+
+def _start_router(
+    model: Any, recipe: Recipe, rows: list[Encoded], labels: list[int], components: list[Component]
+) -> float:
+    for component in components:
+        if component.id not in labels:
+            raise DatasetError(
+                f"Every row of component {component.id + 1} ({component.name}) is held out, or longer than "
+                f"training.max_length={recipe.training.max_length} tokens, so no head can start from it. Raise "
+                "max_length, set data.stratify=component, or tuner.num_heads together with tuner.router_init=random."
+            )
+    reached = init_router(model, [{"input_ids": row.input_ids} for row in rows], labels, recipe.tuner.router_entropy)
+    return sum(reached.values()) / len(reached)
+
+
+def _set_threads(threads: int, processes: int) -> None:
+    """Leave a core to whoever is looking on, where there are more than two; a run's processes share the others."""
+    cores = os.cpu_count() or 1
+    torch.set_num_threads(threads or max(1, (cores - 1 if cores > 2 else cores) // processes))

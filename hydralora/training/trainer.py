@@ -1,0 +1,223 @@
+"""transformers' Trainer with our batches, and the loss on the answers' tokens alone."""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch.utils.data import DataLoader
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerState, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
+
+from hydralora.data.batches import LengthGroupedBatches, collate
+from hydralora.data.templates import Encoded
+from hydralora.errors import ConfigError
+from hydralora.inference.loss import summed_answer_loss
+from hydralora.recipe.settings import LaunchSettings, TrainingSettings
+from hydralora.runs.checkpoints import building_place, put_in_place
+from hydralora.training.parallel import Processes
+from hydralora.tuner.gates import live_gates, load_balance, mean_gates
+from hydralora.tuner.model import hydra_layers
+from hydralora.tuner.router import normalised_entropy
+
+
+class AnswerTrainer(Trainer):
+    """transformers' Trainer with our batches, and our loss on the answers' tokens alone."""
+
+    def __init__(
+        self,
+        *args: Any,
+        batches: LengthGroupedBatches,
+        processes: Processes,
+        balance_weight: float = 0.0,
+        keep_checkpoints: int = 1,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.keep_checkpoints = keep_checkpoints
+        self.model_accepts_loss_kwargs = True  # the loss below is already divided by the step's answer tokens
+        self.batches = batches
+        self.processes = processes
+        self.tokens_seen = 0
+        self.gate_means: torch.Tensor | None = None  # (N,), of the newest step that is logged
+        self.gate_entropy = 0.0
+        self.heldout_loss: float | None = None  # of the newest measurement
+        self.balance_weight = balance_weight
+        self.balance = 0.0  # sum of the weighted load-balance losses, divided as the steps' losses are
+
+    def get_train_dataloader(self) -> DataLoader:
+        return _Loader(cast(Any, self.train_dataset), batch_sampler=self.batches, collate_fn=self.data_collator)
+
+    def compute_loss(  # type: ignore[override]
+        self, model: Any, inputs: dict, return_outputs: bool = False, num_items_in_batch: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        own: Any = self.model  # `model` may be a wrapper around it
+        due = (self.state.global_step + 1) % self.args.logging_steps == 0 or self.state.global_step == 0
+        looked_at = hydra_layers(own) and (due or self.balance_weight)
+        watch: AbstractContextManager[list[torch.Tensor]] = live_gates(own) if looked_at else nullcontext([])
+        with watch as passes:
+            summed, count = summed_answer_loss(own if model is own else _Wrapped(model, own), inputs)
+        loss = summed / (count if num_items_in_batch is None else num_items_in_batch)
+        tokens = inputs["attention_mask"].bool() & bool(count)  # without a label it stands for no row at all
+        self.tokens_seen += int(tokens.sum())
+        if looked_at:
+            loss = loss + self._look_at(passes[0], tokens)
+        return loss * self.processes.count  # whose mean gradient is taken; num_items_in_batch is the tokens of all
+
+    def _look_at(self, gates: torch.Tensor, mask: torch.Tensor) -> torch.Tensor | float:
+        """Remember the gates (modules, batch, tokens, N) for the next event; returns their part of the loss."""
+        seen = gates.detach()
+        self.gate_means = mean_gates(seen, mask).mean((0, 1)).cpu()
+        self.gate_entropy = float(normalised_entropy(seen)[:, mask].mean())
+        if not self.balance_weight:
+            return 0.0
+        balance = load_balance(gates, mask, self.processes.total)
+        loss = self.balance_weight * balance / self.current_gradient_accumulation_steps
+        self.balance += float(loss.detach())
+        return loss
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Write a checkpoint elsewhere first: a process may be killed, or the disk be full, at any moment."""
+        folder, step = Path(str(self.args.output_dir)), self.state.global_step
+        super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()  # each process writes the state of its random numbers
+        if self.args.should_save:
+            sound = all_finite(self.model)  # the loss is looked at later
+            put_in_place(folder, step, self.keep_checkpoints, self.heldout_loss if sound else None)
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(building_place(Path(str(self.args.output_dir)), self.state.global_step))
+
+    def go_on_from(self, checkpoint: Path) -> None:
+        """Take up a checkpoint, and train on if any step is left."""
+        state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+        if state.global_step < state.max_steps:
+            self.train(resume_from_checkpoint=str(checkpoint))
+        else:
+            self._load_from_checkpoint(str(checkpoint))
+            self.state = state
+
+    def take_counts(self) -> tuple[int, float]:
+        """Tokens seen, and the sum of the load-balance losses, by all processes since the last call."""
+        mine = torch.tensor([self.tokens_seen, self.balance], dtype=torch.float64)
+        tokens, balance = self.processes.total(mine).tolist()
+        self.tokens_seen, self.balance = 0, 0.0
+        return int(tokens), balance
+
+
+class _Loader(DataLoader):
+    """Leaves it to the sampler which rows are this process's; Accelerate's loader would share them out once more."""
+
+    def set_epoch(self, epoch: int) -> None:
+        cast(LengthGroupedBatches, self.batch_sampler).set_epoch(epoch)
+
+
+class _Wrapped:
+    """A model whose forward pass goes through the wrapper that adds up gradients; its parts are the model's own."""
+
+    def __init__(self, wrapper: Any, model: Any) -> None:
+        self._wrapper = wrapper
+        self._model = model
+
+    def __call__(self, **inputs: Any) -> Any:
+        return self._wrapper(**inputs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+
+def answer_trainer(
+    model: Any,
+    rows: Sequence[Encoded],
+    pad_token_id: int,
+    arguments: TrainingArguments,
+    processes: Processes,
+    balance_weight: float,
+    *callbacks: TrainerCallback,
+    keep_checkpoints: int = 1,
+) -> AnswerTrainer:
+    """A trainer that prints nothing; this process takes its share of every batch."""
+    trainer = AnswerTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=rows,
+        data_collator=partial(collate, pad_token_id=pad_token_id),
+        batches=LengthGroupedBatches(
+            [len(row.input_ids) for row in rows],
+            arguments.per_device_train_batch_size,
+            arguments.seed,
+            processes.count,
+            processes.rank,
+        ),
+        processes=processes,
+        balance_weight=balance_weight,
+        keep_checkpoints=keep_checkpoints,
+        callbacks=list(callbacks),
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def all_finite(model: Any) -> bool:
+    """Whether all that is trained of a model are numbers."""
+    return all(bool(parameter.isfinite().all()) for parameter in model.parameters() if parameter.requires_grad)
+
+
+def check_reporting(wanted: Sequence[str] | None) -> None:
+    """
+    Raises:
+        ConfigError: transformers can't report to one of these.
+    """
+    from transformers.integrations import get_available_reporting_integrations
+
+    here = get_available_reporting_integrations()
+    if strange := [name for name in wanted or () if name not in (*here, "none", "all")]:
+        raise ConfigError(
+            f"training.report_to: {', '.join(strange)} is not installed, or transformers doesn't know it. Install it, "
+            f"or leave it out; here are: {', '.join(here) or 'none'}."
+        )
+
+
+def training_arguments(
+    settings: TrainingSettings, output: Path, device: str, launch: LaunchSettings | None = None, save_every: int = 0
+) -> TrainingArguments:
+    """A recipe's settings as transformers' own; FSDP's and DeepSpeed's go through untouched.
+
+    Args:
+        output: folder of the checkpoints, of which one is saved after so many steps; 0: none.
+    """
+    sharding = launch.model_dump(include={"fsdp", "fsdp_config", "deepspeed"}, exclude_none=True) if launch else {}
+    arguments = TrainingArguments(
+        output_dir=str(output),
+        max_steps=settings.max_steps or -1,
+        num_train_epochs=settings.epochs or 1,
+        per_device_train_batch_size=settings.batch_size,
+        gradient_accumulation_steps=settings.accumulation,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=settings.warmup,
+        weight_decay=0.0,
+        optim="adamw_torch",
+        logging_steps=settings.log_every,
+        logging_first_step=True,
+        logging_nan_inf_filter=False,  # it would report a mean of earlier losses in place of a NaN
+        save_strategy="steps" if save_every else "no",
+        save_steps=save_every or 1,
+        report_to=settings.report_to or [],
+        disable_tqdm=True,
+        use_cpu=device == "cpu",
+        bf16=device.startswith("cuda"),
+        dataloader_pin_memory=device.startswith("cuda"),
+        remove_unused_columns=False,
+        activation_checkpointing=settings.gradient_checkpointing,
+        activation_checkpointing_kwargs={"use_reentrant": False} if settings.gradient_checkpointing else None,
+        seed=settings.seed,
+        average_tokens_across_devices=True,
+        ddp_find_unused_parameters=False,
+        **sharding,
+    )
+    # On two GPUs Trainer would wrap the model in nn.DataParallel, whose replicas our hooks on the layers never see.
+    arguments._n_gpu = min(1, arguments.n_gpu)
+    return arguments

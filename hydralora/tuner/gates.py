@@ -1,0 +1,191 @@
+"""Gates as they were used: every router hands them to its taps."""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from hydralora.errors import ConfigError
+from hydralora.tuner.layer import HydraLoraLayer
+from hydralora.tuner.model import hydra_layers, model_body
+from hydralora.tuner.router import Router
+
+KEPT_TOKENS = 4096  # positions (batch x tokens) whose gates a record holds at most; older passes are dropped
+OnPass = Callable[["GateRecord"], None]
+
+
+class GateRecord:
+    """The gates of the newest forward passes, in a ring; a context manager that may be entered again and again.
+
+    Attributes:
+        passes: float32 tensors on the CPU, oldest first, each (modules, batch, tokens, N). The oldest are dropped
+            once all hold more than `max_tokens` positions; the newest one is always there.
+        modules: names of the adapted modules of the newest pass, in the order of its first axis; the output
+            embedding is never among them.
+    """
+
+    def __init__(self, model: nn.Module, max_tokens: int = KEPT_TOKENS, on_pass: OnPass | None = None) -> None:
+        self.passes: deque[torch.Tensor] = deque()
+        self.modules: list[str] = []
+        self._max_tokens = max_tokens
+        self._tokens = 0
+        self._on_pass = on_pass
+        self._watch = _Watch(model, self._add)
+
+    def __enter__(self) -> "GateRecord":
+        self._watch.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._watch.stop()
+
+    def stacked(self) -> torch.Tensor:
+        """The newest pass: (modules, batch, tokens, N), in `modules` order."""
+        return self.passes[-1]
+
+    def joined(self) -> torch.Tensor:
+        """All kept passes of one batch, as with a KV cache, one behind the other: (modules, batch, tokens, N)."""
+        return torch.cat(list(self.passes), dim=2)
+
+    def _add(self, modules: list[str], gates: torch.Tensor) -> None:
+        self.modules = modules
+        self.passes.append(gates.detach().cpu())
+        self._tokens += self.passes[-1].shape[1:3].numel()
+        while len(self.passes) > 1 and self._tokens > self._max_tokens:
+            self._tokens -= self.passes.popleft().shape[1:3].numel()
+        if self._on_pass:
+            self._on_pass(self)
+
+
+def record_gates(model: nn.Module, max_tokens: int = KEPT_TOKENS, on_pass: OnPass | None = None) -> GateRecord:
+    """Record the gates of every token in every adapted module, as `with record_gates(model) as trace:`.
+
+    What is recorded is what the layers used, steered or not. Passes that gradient checkpointing repeats during the
+    backward pass are left out; a batch's padding is recorded as the model computed it.
+
+    Args:
+        model: a model with a HydraLoRA adapter; several adapters may be on it, one of them active at a time.
+        max_tokens: how many positions (batch x tokens) are kept; the newest pass is kept whatever its size.
+        on_pass: called with the record after each forward pass, so that a caller can take what would be dropped.
+
+    Raises:
+        ConfigError: in a forward pass, where two adapters are active at once.
+    """
+    return GateRecord(model, max_tokens, on_pass)
+
+
+@contextmanager
+def live_gates(model: nn.Module) -> Iterator[list[torch.Tensor]]:
+    """The gates of each forward pass in the block, with their gradients, on their device: (modules, batch, tokens, N).
+
+    For losses on gates; nothing bounds what is kept.
+    """
+    passes: list[torch.Tensor] = []
+    watch = _Watch(model, lambda modules, gates: passes.append(gates))
+    watch.start()
+    try:
+        yield passes
+    finally:
+        watch.stop()
+
+
+def recorded_layers(model: nn.Module) -> dict[str, HydraLoraLayer]:
+    """The adapted layers whose gates are recorded, by name, in the model's order.
+
+    An adapted output embedding is not among them: it lies behind the body, and may be given some tokens only.
+    """
+    inside = set(model_body(model).modules())
+    return {name: layer for name, layer in hydra_layers(model).items() if layer in inside}
+
+
+class _Watch:
+    """Gathers the gates of one pass through the body, and hands them on with the names of their modules."""
+
+    def __init__(self, model: nn.Module, on_pass: Callable[[list[str], torch.Tensor], None]) -> None:
+        self._body = model_body(model)
+        self._gates: dict[tuple[str, str], torch.Tensor] = {}  # by module and adapter: (batch * tokens, N)
+        self._taps = [  # of every adapter's routers: which one is active may change meanwhile
+            (cast(Router, router).taps, partial(self._gates.__setitem__, (name, adapter)))
+            for name, layer in recorded_layers(model).items()
+            for adapter, router in layer.hydra_router.items()
+        ]
+        self._on_pass = on_pass
+        self._shape: torch.Size | None = None  # (batch, tokens) of the pass
+        self._handles: list[Any] = []
+
+    def start(self) -> None:
+        self._handles = [
+            self._body.register_forward_pre_hook(self._begin, with_kwargs=True),
+            self._body.register_forward_hook(self._end),
+        ]
+        for taps, tap in self._taps:
+            taps.append(tap)
+
+    def stop(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        for taps, tap in self._taps:
+            taps.remove(tap)
+        self._handles = []
+        self._gates.clear()
+
+    def _begin(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        self._gates.clear()  # of a pass that was broken off, or of layers that gradient checkpointing ran once more
+        self._shape = _token_shape(args, kwargs)
+
+    def _end(self, *call: object) -> None:
+        modules, gates = [name for name, _ in self._gates], list(self._gates.values())
+        self._gates.clear()
+        if not gates or _in_backward():  # gradient checkpointing runs the whole body once more
+            return
+        if len(set(modules)) < len(modules):
+            name = next(name for name in modules if modules.count(name) > 1)
+            raise ConfigError(f"Two adapters are active on {name}. Activate one with set_adapter to record its gates.")
+        self._on_pass(modules, _stack(gates, self._shape))
+
+
+def _stack(gates: list[torch.Tensor], shape: torch.Size | None) -> torch.Tensor:
+    """(modules, batch, tokens, N); layers see batch and tokens as one axis, which `shape` takes apart again."""
+    stacked = torch.stack([value if value.dim() == 2 else value.flatten(0, -2) for value in gates])
+    return stacked.view(len(gates), *(shape or (1, stacked.shape[1])), -1)
+
+
+def _token_shape(args: tuple, kwargs: dict[str, Any]) -> torch.Size | None:
+    """(batch, tokens) of a model's input; some architectures flatten it before a linear layer."""
+    ids = kwargs.get("input_ids", args[0] if args else None)
+    found = kwargs.get("inputs_embeds") if ids is None else ids
+    return None if found is None else found.shape[:2]
+
+
+def _in_backward() -> bool:
+    return cast(Any, torch._C)._current_graph_task_id() != -1  # as torch.utils.module_tracker asks it
+
+
+def mean_gates(gates: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Mean gates of every row over the tokens where mask (batch, tokens) is true: (modules, batch, N).
+
+    A row without such a token gives zeros. `gates` are (modules, batch, tokens, N).
+    """
+    weight = mask.to(gates.device, torch.float32)[None, :, :, None]  # (1, batch, tokens, 1)
+    return (gates * weight).sum(2) / weight.sum(2).clamp_min(1)
+
+
+def load_balance(
+    gates: torch.Tensor, mask: torch.Tensor, total: Callable[[torch.Tensor], torch.Tensor] = lambda values: values
+) -> torch.Tensor:
+    """N * sum_i f_i P_i, the mean over modules: 1 where heads share the load evenly, N where one has it all.
+
+    f_i is the share of tokens whose strongest head is i, P_i the mean gate of head i, over the tokens where mask
+    (batch, tokens) is true (Switch Transformers, 2101.03961, section 2.2). `gates` are (modules, batch, tokens, N).
+    Where processes share a batch, `total` sums counts over them, and the sum of their values is the batch's.
+    """
+    num_heads = gates.shape[-1]
+    mask = mask.to(gates.device, torch.bool)
+    used = gates[:, mask]  # (modules, used tokens, N)
+    tokens = total(mask.sum()).clamp_min(1)
+    share = total(nn.functional.one_hot(used.argmax(-1), num_heads).sum(1)) / tokens  # (modules, N), no gradient
+    return num_heads * (share * used.sum(1) / tokens).sum(-1).mean()

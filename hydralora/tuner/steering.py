@@ -1,0 +1,224 @@
+"""Gates as somebody wants them: a head pinned, heads muted, all alike, sharper or softer."""
+
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from pydantic import TypeAdapter
+from torch import nn
+
+from hydralora.errors import ConfigError
+from hydralora.tuner.model import active_router, block_index, hydra_layers
+from hydralora.tuner.router import largest_only
+
+COLDEST = 1e-30  # a temperature that float32 still divides by; beyond it gates don't change any more
+
+
+@dataclass(frozen=True)
+class Steering:
+    """What the gates shall be; pin and uniform each stand alone, the others combine.
+
+    Attributes:
+        pin: the head that gets the whole weight.
+        mute: heads that get none; the others share it in their proportions.
+        uniform: every head 1/N.
+        temperature: the router's logits are divided by it; below 1 sharpens, above 1 softens.
+        top_k: keep each token's largest gates, renormalised.
+        layers: indices of the blocks to steer; None steers all.
+    """
+
+    pin: int | None = None
+    mute: tuple[int, ...] = ()
+    uniform: bool = False
+    temperature: float | None = None
+    top_k: int | None = None
+    layers: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        asked = [name for name in ("pin", "mute", "uniform", "temperature", "top_k") if self._asks(name)]
+        if not asked:
+            raise ConfigError("Steering: nothing is asked. Set pin, mute, uniform, temperature or top_k.")
+        if len(asked) > 1 and {"pin", "uniform"} & set(asked):
+            raise ConfigError(f"Steering: {' and '.join(asked)} exclude each other. Set one of them.")
+        if self.layers is not None and not self.layers:
+            raise ConfigError("Steering: layers names no block. Name some, or leave it out to steer all.")
+        if self.temperature is not None and not 0 < self.temperature < math.inf:
+            raise ConfigError(f"Steering: temperature is {self.temperature!r}. Set it above 0; 1 changes nothing.")
+
+    def _asks(self, name: str) -> bool:
+        value = getattr(self, name)
+        return value is not None and value is not False and value != ()  # 0 is asked for: a head, or a mistake
+
+    def check(self, num_heads: int) -> None:
+        """Refuse what an adapter of `num_heads` heads can't do.
+
+        Raises:
+            ConfigError: no such head, every head muted, or top_k outside 1 to the heads left.
+        """
+        for name, heads in (("pin", () if self.pin is None else (self.pin,)), ("mute", self.mute)):
+            for head in heads:
+                if isinstance(head, bool) or not isinstance(head, int) or not 0 <= head < num_heads:
+                    raise ConfigError(
+                        f"Steering: {name} names head {head!r}; the adapter's heads are 0 to {num_heads - 1}."
+                    )
+        left = num_heads - len(set(self.mute))
+        if not left:
+            raise ConfigError(f"Steering: mute names all {num_heads} heads. Leave at least one.")
+        if self.top_k is not None and (type(self.top_k) is not int or not 1 <= self.top_k <= left):
+            raise ConfigError(
+                f"Steering: top_k is {self.top_k!r}. Set it to a whole number from 1 to {left}, the heads not muted."
+            )
+
+    def gates(self, logits: torch.Tensor) -> torch.Tensor:
+        """The steered gates for a router's logits (..., N)."""
+        if self.pin is not None:
+            gates = torch.zeros_like(logits)
+            gates[..., self.pin] = 1
+            return gates
+        if self.uniform:
+            return torch.full_like(logits, 1 / logits.shape[-1])
+        if self.mute:
+            muted = torch.zeros(logits.shape[-1], dtype=torch.bool, device=logits.device)
+            muted[list(self.mute)] = True
+            # A router with top_k of its own may have kept none but muted heads; those left then share alike.
+            logits = logits.clamp_min(torch.finfo(logits.dtype).min).masked_fill(muted, -math.inf)
+        if self.temperature is not None:  # the largest logit at 0, so that no temperature overflows
+            largest = logits.amax(-1, keepdim=True)
+            logits = (logits - largest) / min(max(self.temperature, COLDEST), 1 / COLDEST)
+        if self.top_k is not None:
+            logits = largest_only(logits, self.top_k)
+        return logits.softmax(-1)
+
+    def describe(self) -> dict[str, Any]:
+        """What was asked, as plain values."""
+        asked = {key: value for key, value in asdict(self).items() if self._asks(key)}
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asked.items()}
+
+    def in_words(self) -> str:
+        """What was asked, for people: heads are counted from 1, blocks from 0."""
+        parts = []
+        if self.pin is not None:
+            parts.append(f"pinned to head {self.pin + 1}")
+        if self.mute:
+            parts.append(f"without head {', '.join(str(head + 1) for head in self.mute)}")
+        if self.uniform:
+            parts.append("uniform")
+        if self.temperature is not None:
+            parts.append(f"at temperature {self.temperature:g}")
+        if self.top_k is not None:
+            parts.append(f"top {self.top_k}")
+        if self.layers is not None:
+            parts.append(f"in layers {_ranges(self.layers)}")
+        return ", ".join(parts)
+
+
+class _SteeredModel:
+    """A context manager, to be entered again and again; inside it the model's gates are steered."""
+
+    def __init__(self, model: nn.Module, steering: Steering) -> None:
+        layers = {
+            name: layer
+            for name, layer in hydra_layers(model).items()
+            if any(adapter in layer.hydra_A for adapter in layer.active_adapters)
+        }
+        if not layers:
+            raise ConfigError("Steering: no HydraLoRA adapter is active on the model.")
+        blocks = sorted({index for name in layers if (index := block_index(name)) is not None})
+        strange = [index for index in steering.layers or () if index not in blocks]
+        if strange:
+            raise ConfigError(f"Steering: layers {strange} are not adapted; those that are: {blocks}.")
+        wanted = None if steering.layers is None else set(steering.layers)
+        self.steering = steering
+        self._routers = [
+            active_router(layer) for name, layer in layers.items() if wanted is None or block_index(name) in wanted
+        ]
+        steering.check(self._routers[0].num_heads)
+
+    def __enter__(self) -> Steering:
+        if any(router.steering is not None for router in self._routers):
+            raise ConfigError("The model's gates are steered already. Put everything into one steer_gates.")
+        for router in self._routers:
+            router.steering = self.steering.gates
+        return self.steering
+
+    def __exit__(self, *error: object) -> None:
+        for router in self._routers:
+            router.steering = None
+
+
+def steer_gates(
+    model: nn.Module,
+    pin: int | None = None,
+    mute: Collection[int] = (),
+    uniform: bool = False,
+    temperature: float | None = None,
+    top_k: int | None = None,
+    layers: Collection[int] | None = None,
+) -> _SteeredModel:
+    """Inside `with steer_gates(model, ...):` the active adapter's layers use these gates in place of the router's.
+
+    The arguments are those of `Steering`; gates are float32 and sum to 1 for every token.
+
+    Raises:
+        ConfigError: nothing is asked, settings exclude each other, there is no such head or block, several adapters
+            are active, or, on entering, one of the blocks is steered already; other blocks may be.
+    """
+    return steered(
+        model,
+        Steering(pin, tuple(mute), uniform, temperature, top_k, None if layers is None else tuple(layers)),
+    )
+
+
+def steered(model: nn.Module, steering: Steering) -> _SteeredModel:
+    """`steer_gates` for a `Steering` that is at hand."""
+    return _SteeredModel(model, steering)
+
+
+def steering_or_none(**asked: Any) -> Steering | None:
+    """A `Steering` from settings that may all be empty; None where nothing but layers is asked.
+
+    Raises:
+        ConfigError: settings exclude each other, or are out of range.
+    """
+    if all(value is None or value is False or value == () for name, value in asked.items() if name != "layers"):
+        return None
+    return Steering(**asked)
+
+
+def described_steering(asked: Mapping[str, Any]) -> Steering:
+    """The `Steering` that `describe` told of.
+
+    Raises:
+        ValueError: it can't have.
+    """
+    return TypeAdapter(Steering).validate_python(asked)
+
+
+def _ranges(blocks: Collection[int]) -> str:
+    """As few ranges as there can be: "0, 4-6"."""
+    found: list[list[int]] = []
+    for block in sorted(blocks):
+        if found and block == found[-1][-1] + 1:
+            found[-1].append(block)
+        else:
+            found.append([block])
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in found)
+
+
+def block_range(text: str) -> tuple[int, ...]:
+    """Blocks from "3", "0-11" or "0,4-6".
+
+    Raises:
+        ConfigError: it is none of these.
+    """
+    found: list[int] = []
+    for part in text.split(","):
+        first, _, last = part.strip().partition("-")
+        if not first.isdecimal() or not (last or first).isdecimal() or int(last or first) < int(first):
+            raise ConfigError(
+                f"Layers {text!r} are no blocks. Write a number, a range such as 0-11, or both with commas."
+            )
+        found += range(int(first), int(last or first) + 1)
+    return tuple(found)

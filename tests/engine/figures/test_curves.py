@@ -1,0 +1,74 @@
+"""A run's curves: light however long it was, and the first and the last step always there."""
+
+import json
+from typing import Any
+
+import pytest
+
+from hydralora import figures
+from hydralora.figures.base import CURVE_POINTS, thinned
+from hydralora.recipe.settings import default_value
+
+HEADS = 8
+STEPS = 6000
+
+
+def long_run(steps: int = STEPS) -> list[dict[str, Any]]:
+    """Everything measured at every step."""
+    scores = {"loss": 1.0, "exact_match": 0.5}
+    groups = {str(i): scores for i in range(HEADS)}
+    events: list[dict[str, Any]] = [{"kind": "eval", "split": "before", "step": 0, **scores, "per_component": groups}]
+    for step in range(1, steps + 1):
+        trained = {"loss": 1.0, "learning_rate": 0.1, "gradient_norm": 1.0, "tokens_per_second": 9.0}
+        events += [
+            {"kind": "train", "step": step, **trained},
+            {"kind": "gates", "step": step, "mean_gate": [1 / HEADS] * HEADS, "entropy": 0.9},
+            {"kind": "eval", "split": "live", "step": step, **scores, "per_component": groups},
+        ]
+    return [*events, {"kind": "eval", "split": "after", "step": steps, **scores, "per_component": groups}]
+
+
+def drawn(figure: str) -> list[dict[str, Any]]:
+    return json.loads(figure)["data"]
+
+
+@pytest.mark.parametrize("draw", [figures.loss, figures.training_curves, figures.group_losses, figures.head_load])
+def test_a_figure_of_a_long_run_is_light_and_whole(draw: Any) -> None:
+    traces = drawn(draw(long_run()))
+    assert CURVE_POINTS == 2000
+    assert CURVE_POINTS / 2 < sum(len(trace["x"]) for trace in traces) <= CURVE_POINTS
+    for trace in traces:
+        assert len(trace["x"]) == len(trace["y"])
+        assert trace["x"] == sorted(trace["x"])
+        assert (trace["x"][0] <= 1, trace["x"][-1]) == (True, STEPS)
+
+
+def test_six_long_runs_share_the_points_of_one_figure() -> None:
+    traces = drawn(figures.losses([(f"run {i}", long_run()) for i in range(6)]))
+    assert len(traces) == 6 * 3
+    assert CURVE_POINTS / 2 < sum(len(trace["x"]) for trace in traces) <= CURVE_POINTS
+    assert [trace["x"] for trace in traces if trace["mode"] == "markers"] == [[0, STEPS]] * 6  # before and after
+    assert all(len(trace["x"]) > 80 for trace in traces if trace["mode"] == "lines")
+
+
+def test_short_runs_keep_every_point() -> None:
+    traces = drawn(figures.losses([("run", long_run(50))]))
+    assert [len(trace["x"]) for trace in traces] == [50, 50, 2]
+    assert [len(trace["x"]) for trace in drawn(figures.head_load(long_run(50)))] == [50] * (HEADS + 1)
+
+
+@pytest.mark.parametrize(
+    "lengths", [(1000,), (2000,), (2001,), (3999,), (5, 4000), (1999, 1999), (0, 9999), (7,) * 900]
+)
+def test_short_traces_stay_and_long_ones_share_the_rest(lengths: tuple[int, ...]) -> None:
+    kept = thinned(*map(range, lengths))
+    assert sum(map(len, kept)) <= CURVE_POINTS
+    for points, length in zip(kept, lengths, strict=True):
+        assert len(set(points)) == len(points)
+        assert list(points[-1:]) == list(range(length))[-1:]
+        assert len(points) == length or len(points) >= min(length, CURVE_POINTS // len(lengths)) // 2
+
+
+def test_the_healthy_band_begins_where_a_router_starts_from_components() -> None:
+    (band,) = json.loads(figures.head_load(long_run(5)))["layout"]["shapes"]
+    assert (band["y0"], band["y1"]) == (default_value("tuner.router_entropy"), 0.95)
