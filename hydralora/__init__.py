@@ -3,7 +3,10 @@
 Importing this package registers the method with PEFT, so that `PeftModel.from_pretrained` can load its adapters.
 """
 
-from hydralora import tuner as tuner  # before anything imports PEFT: it quietens what PEFT imports
+from hydralora.tuner.registration import register as _register
+
+_register()  # before the imports below, which import PEFT too
+
 from hydralora.errors import ConfigError, DatasetError, HydraError, ModelError, RunError
 from hydralora.inference.generation import generate
 from hydralora.models.catalogue import find_model
@@ -12,12 +15,10 @@ from hydralora.training.run import train
 from hydralora.transfer.bake import bake
 from hydralora.tuner.config import HydraLoraConfig
 from hydralora.tuner.gates import record_gates
-from hydralora.tuner.model import HydraLoraModel, register
+from hydralora.tuner.model import HydraLoraModel
 from hydralora.tuner.published import load_official, save_official
 from hydralora.tuner.router_init import init_router
 from hydralora.tuner.steering import steer_gates
-
-register()
 
 __version__ = "0.1.0"
 __all__ = [

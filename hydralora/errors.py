@@ -25,6 +25,10 @@ class ModelError(HydraError):
     kind = "model"
 
 
+class MissingModelError(ConfigError):
+    """A run's base model was a folder of another machine, so that another one must be named."""
+
+
 class RunError(HydraError):
     """A training run doesn't exist, or is in a state that doesn't allow what was asked."""
 

@@ -1,7 +1,9 @@
 """Vectors to two or three dimensions for a plot: PCA, t-SNE or UMAP, seeded."""
 
 import warnings
-from typing import Literal, get_args
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -11,7 +13,6 @@ from hydralora.errors import ConfigError
 Method = Literal["pca", "tsne", "umap"]
 PCA_FIRST = 50  # dimensions; t-SNE and UMAP on raw weight vectors of thousands of numbers take minutes
 TSNE_STEPS = {2: 1000, 3: 500}  # in three dimensions one takes more than twice as long
-NEIGHBOURS = {"tsne": 30, "umap": 15}  # the libraries' own
 MIN_POINTS = 5  # fewer points have no neighbourhoods to show
 
 
@@ -30,8 +31,8 @@ def project(
     Raises:
         ConfigError: an unknown method, dims other than 2 and 3, or fewer than 2 neighbours.
     """
-    if method not in get_args(Method):
-        raise ConfigError(f"Projection method is {method!r}. Choose one of {', '.join(get_args(Method))}.")
+    if method not in METHODS:
+        raise ConfigError(f"Projection method is {method!r}. Choose one of {', '.join(METHODS)}.")
     if dims not in (2, 3):
         raise ConfigError(f"A projection to {dims} dimensions can't be drawn. Choose 2 or 3.")
     if neighbours is not None and neighbours < 2:
@@ -39,10 +40,10 @@ def project(
     if len(vectors) == 0:
         return np.zeros((0, dims))
     with threadpool_limits(1):
-        reduced = _pca(vectors, dims if method == "pca" else PCA_FIRST, seed)
-        if method == "pca" or len(vectors) < MIN_POINTS:
+        draw = METHODS[effective_method(method, len(vectors))].draw
+        reduced = _pca(vectors, PCA_FIRST if draw else dims, seed)
+        if draw is None:
             return _widened(reduced, dims)
-        draw = _tsne if method == "tsne" else _umap
         return draw(reduced, dims, seed, used_neighbours(method, len(vectors), neighbours))
 
 
@@ -56,10 +57,8 @@ def used_neighbours(method: Method, points: int, neighbours: int | None = None) 
 
     None takes 30 for t-SNE and 15 for UMAP. Both get fewer where there are few points.
     """
-    if effective_method(method, points) == "pca":
-        return 0
-    wanted = neighbours or NEIGHBOURS[method]
-    return min(wanted, (points - 1) / 3) if method == "tsne" else min(wanted, points - 1)
+    how = METHODS[effective_method(method, points)]
+    return min(neighbours or how.neighbours, how.most_neighbours(points)) if how.neighbours else 0
 
 
 def _pca(vectors: np.ndarray, dims: int, seed: int) -> np.ndarray:
@@ -105,3 +104,64 @@ def _start(vectors: np.ndarray, dims: int, deviation: float) -> np.ndarray | str
     first = _widened(vectors, dims)
     spread = first[:, 0].std()
     return (first * (deviation / spread)).astype(np.float32) if spread > 0 else "random"
+
+
+@dataclass(frozen=True)
+class ProjectionMethod:
+    """A way to project, with all that anybody must know of it.
+
+    Attributes:
+        name: what people call it.
+        reading: how its picture is read, and what it can't show.
+        draw: from principal components (points, up to 50), dims, seed and neighbours to (points, dims); None takes the
+            first components themselves.
+        neighbours: how many near points count by default; 0 where none do.
+        neighbours_name: what its library calls them; `neighbours_caption`, under a picture.
+        most_neighbours: how many there may be, of so many points.
+        is_seeded: whether another seed gives another picture.
+        is_quick: whether a few hundred points take less than a second.
+        rows: how many of a dataset's rows are drawn at most; of more an even sample.
+    """
+
+    name: str
+    reading: str
+    draw: Callable[[np.ndarray, int, int, float], np.ndarray] | None = None
+    neighbours: int = 0
+    neighbours_name: str = ""
+    neighbours_caption: str = ""
+    most_neighbours: Callable[[int], float] = lambda points: points - 1
+    is_seeded: bool = False
+    is_quick: bool = False
+    rows: int = 20_000
+
+
+METHODS: dict[Method, ProjectionMethod] = {
+    "pca": ProjectionMethod(
+        "PCA",
+        "PCA's axes are the directions in which they differ most. Along each, which is stretched to fill the picture, "
+        "distances are true, those between far groups too. What lies in other directions is not drawn: the less of the "
+        "variance is, the more points that lie together here may be far apart.",
+        is_quick=True,
+    ),
+    "tsne": ProjectionMethod(
+        "t-SNE",
+        "t-SNE keeps neighbours together: near points are alike. The axes, the size of a group, and gaps between far "
+        "groups mean nothing. It starts from PCA's picture and draws nothing at random, so it has no seed.",
+        _tsne,
+        neighbours=30,
+        neighbours_name="perplexity",
+        neighbours_caption="perplexity {:.3g}",
+        most_neighbours=lambda points: (points - 1) / 3,
+        rows=5_000,
+    ),
+    "umap": ProjectionMethod(
+        "UMAP",
+        "UMAP keeps neighbours together: near points are alike. The axes, the size of a group, and gaps between far "
+        "groups mean nothing; what is not there with another seed is an accident.",
+        _umap,
+        neighbours=15,
+        neighbours_name="n_neighbors",
+        neighbours_caption="{:.0f} neighbours",
+        is_seeded=True,
+    ),
+}

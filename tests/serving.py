@@ -20,20 +20,22 @@ class App:
     url: str
     workspace: Path
     log: Path
-    process: subprocess.Popen = field(repr=False)
+    process: subprocess.Popen[bytes] = field(repr=False)
 
 
 @contextmanager
-def running_app(workspace: Path, environment: Mapping[str, str], *options: str) -> Iterator[App]:
+def running_app(
+    workspace: Path, environment: Mapping[str, str], *options: str, module: str = "app", cwd: Path | None = None
+) -> Iterator[App]:
     """The app on a free port, when it answers; it ends with the block. Its log is beside its workspace."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "app", "--port", str(port), "--workspace", str(workspace), *options]
+    command = [sys.executable, "-m", module, "--port", str(port), "--workspace", str(workspace), *options]
     log = workspace.with_name("app.log")
     with log.open("wb") as file:
         process = subprocess.Popen(
-            command, stdout=file, stderr=subprocess.STDOUT, env={**environment, "HF_HUB_OFFLINE": "1"}
+            command, stdout=file, stderr=subprocess.STDOUT, env={**environment, "HF_HUB_OFFLINE": "1"}, cwd=cwd
         )
     try:
         app = App(f"http://127.0.0.1:{port}", workspace, log, process)

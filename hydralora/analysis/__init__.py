@@ -1,13 +1,16 @@
 """A and the heads of a trained adapter: as points, by their singular values, beside one another."""
 
-from hydralora.analysis.heads import head_measures, head_similarity, product_spectrum, spectrum
-from hydralora.analysis.matrices import Matrix, cosines, gram, matrices, project_matrices
+from hydralora.analysis.heads import HeadMeasures, head_measures, head_similarity, product_spectrum, spectrum
+from hydralora.analysis.matrices import Matrix, MatrixPoint, PointGroup, cosines, gram, matrices, project_matrices
 from hydralora.analysis.separation import Separation, apart, separation
 from hydralora.analysis.weights import LayerWeights, Weights, model_weights, read_weights
 
 __all__ = [
+    "HeadMeasures",
     "LayerWeights",
     "Matrix",
+    "MatrixPoint",
+    "PointGroup",
     "Separation",
     "Weights",
     "apart",

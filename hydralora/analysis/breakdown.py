@@ -36,14 +36,14 @@ def breakdown_recipes(run: Run, steps: int = STEPS) -> list[Recipe]:
     Raises:
         ConfigError: its components are not known, or there is one alone.
     """
-    recipe, k = run.recipe(), run.state().get("k")
+    recipe, k = run.recipe(), run.state().k
     if not k or k < 2 or recipe.components.only:
         found = "one component alone" if k == 1 or recipe.components.only else "no components yet"
         raise ConfigError(f"Run {run.id} has {found}; a breakdown needs two or more. Choose another run.")
     values = recipe.model_dump()
     values |= {"method": "lora", "start_from": None}
     values["tuner"] |= {"num_heads": None, "top_k": None}
-    values["training"] |= {"max_steps": steps, "epochs": None, "eval_every": 0, "prompts": 0, "snapshots": 1}
+    values["training"] |= {"max_steps": steps, "epochs": None, "eval_every": 0, "sample_prompts": 0, "snapshots": 1}
     if not recipe.data.eval:
         values["data"]["stratify"] = "component"  # some of each must be held out
     if recipe.components.method == "kmeans":
@@ -96,7 +96,7 @@ def start_breakdown(jobs: JobManager, run: Run, steps: int = STEPS) -> list[Run]
     for i, (recipe, found) in enumerate(
         zip(breakdown_recipes(run, steps), breakdown_runs(jobs.store, run, steps), strict=True)
     ):
-        if found is None or jobs.refresh(found)["state"] in ("failed", "stopped", "interrupted"):
+        if found is None or jobs.refresh(found).state in ("failed", "stopped", "interrupted"):
             found = jobs.start(recipe)
             note = f"One of the LoRAs of the breakdown of run {run.id}."
             found.write_label(Label(f"{names[i]} alone", note, (TAG,)))
@@ -107,9 +107,8 @@ def start_breakdown(jobs: JobManager, run: Run, steps: int = STEPS) -> list[Run]
 def component_names(run: Run) -> list[str]:
     """As its results have them, else by their numbers."""
     state = run.state()
-    known = (state.get("results") or {}).get("components") or []
-    names = [f"{component['id'] + 1}: {component['name']}" for component in known]
-    return names or [f"component {i + 1}" for i in range(state.get("k") or 0)]
+    names = state.results.component_names() if state.results else []
+    return names or [f"component {i + 1}" for i in range(state.k or 0)]
 
 
 @dataclass(frozen=True)

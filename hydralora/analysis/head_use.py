@@ -218,7 +218,7 @@ def probe_run(run: Run, on_progress: OnProgress = ignore_progress) -> Probed:
     pad = loaded.tokenizer.pad_token_id
     heldout, learnt = (
         encode_all(
-            loaded.tokenizer, rng.sample(part, min(count, len(part))), settings.max_length, settings.overlong
+            loaded.tokenizer, rng.sample(part, min(count, len(part))), settings.max_length, settings.too_long
         ).rows
         for part, count in ((rows.heldout, PROBED), (rows.train, PROBED_TRAINING))
     )

@@ -65,31 +65,40 @@ def distance(now: torch.Tensor, before: torch.Tensor) -> float:
     return float((now - before).double().norm())
 
 
-def head_measures(weights: Weights, start: Weights | None = None) -> list[dict[str, float | int | str | None]]:
-    """Each head in numbers: {module, layer, head, similarity, norm, effective_rank, moved}.
+@dataclass(frozen=True)
+class HeadMeasures:
+    """A head in numbers.
+
+    Attributes:
+        similarity: mean cosine to the module's other heads; None where one is zero, or there is no other.
+        moved: distance from the start, as a Frobenius norm; None where the start isn't known.
+    """
+
+    module: str
+    layer: int | None
+    head: int
+    similarity: float | None
+    norm: float
+    effective_rank: float
+    moved: float | None
+
+
+def head_measures(weights: Weights, start: Weights | None = None) -> list[HeadMeasures]:
+    """Each head in numbers.
 
     Args:
         start: the same adapter before its first step.
-
-    `similarity` is the mean cosine to the module's other heads, None where one is zero or there is no other; `moved`
-    the distance from the start, None where that isn't known.
     """
-    rows: list[dict[str, float | int | str | None]] = []
+    rows = []
     for module, layer in weights.items():
-        alike = head_cosines(layer)
+        cosines = head_cosines(layer)
         for i, head in enumerate(layer.heads):
-            others = [value for j, value in enumerate(alike[i]) if j != i]
+            others = [value for j, value in enumerate(cosines[i]) if j != i]
             known = [value for value in others if value is not None]
-            found = spectrum(head)
+            similarity = sum(known) / len(known) if known and len(known) == len(others) else None
+            moved = distance(head, start[module].heads[i]) if start else None
+            measured = spectrum(head)
             rows.append(
-                {
-                    "module": module,
-                    "layer": block_index(module),
-                    "head": i,
-                    "similarity": sum(known) / len(known) if known and len(known) == len(others) else None,
-                    "norm": found.norm,
-                    "effective_rank": found.effective_rank,
-                    "moved": distance(head, start[module].heads[i]) if start else None,
-                }
+                HeadMeasures(module, block_index(module), i, similarity, measured.norm, measured.effective_rank, moved)
             )
     return rows

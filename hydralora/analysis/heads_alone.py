@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from hydralora.data.examples import Message
 from hydralora.data.progress import OnProgress, ignore_progress
 from hydralora.data.templates import encode_prompt
 from hydralora.errors import ConfigError
@@ -50,9 +51,9 @@ class HeadsAlone:
 def heads_alone(
     model: Any,
     tokenizer: Any,
-    messages: Sequence[dict[str, str]],
+    messages: Sequence[Message],
     sampling: Sampling | None = None,
-    lock: AbstractContextManager | None = None,
+    lock: AbstractContextManager[Any] | None = None,
     on_progress: OnProgress = ignore_progress,
 ) -> HeadsAlone:
     """Answer a conversation by the router's gates, then by each head alone.
@@ -80,7 +81,7 @@ def heads_alone(
     ids = torch.tensor([prompt + [token.id for token in read]], device=next(model.parameters()).device)
     places = len(read) + 1  # where each token was chosen, and where the answer ended by itself
 
-    def logits(state: AbstractContextManager) -> torch.Tensor:
+    def logits(state: AbstractContextManager[Any]) -> torch.Tensor:
         with lock or nullcontext(), torch.inference_mode(), state:  # others share the model: the lock comes first
             return model(input_ids=ids, use_cache=False, logits_to_keep=places).logits[0]
 

@@ -1,17 +1,17 @@
 """Matrices as points: A's, heads, and the products of both, by all their numbers."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
-from hydralora.analysis.weights import Weights
+from hydralora.analysis.weights import LayerWeights, Weights
 from hydralora.errors import ModelError
-from hydralora.projection import MIN_POINTS, Method, effective_method, project, used_neighbours
+from hydralora.projection import METHODS, MIN_POINTS, Method, effective_method, project, used_neighbours
 from hydralora.tuner.model import block_index
 
 Kind = Literal["A", "head", "product"]
@@ -51,10 +51,55 @@ class Matrix:
         """All its numbers in a row."""
         return self.whole.numpy().ravel()
 
-    def describe(self) -> dict[str, Any]:
-        """Which one it is, as plain values; `step` only where it is from a snapshot."""
-        named = {"run": self.run, "module": self.module, "layer": self.layer, "kind": self.kind, "head": self.head}
-        return named if self.step is None else named | {"step": self.step}
+
+@dataclass(frozen=True)
+class MatrixPoint:
+    """Where a matrix lies in a projection, and which one it is, as `Matrix` says; `z` only in three dimensions."""
+
+    run: str
+    module: str
+    layer: int | None
+    kind: Kind
+    head: int | None
+    step: int | None
+    x: float
+    y: float
+    z: float | None = None
+
+    def describe(self) -> dict[str, str | int | float | None]:
+        """As plain values; `step` only where it is from a snapshot."""
+        values = asdict(self)
+        return {name: value for name, value in values.items() if value is not None or name not in ("step", "z")}
+
+
+@dataclass(frozen=True)
+class PointGroup:
+    """The matrices of one shape as points.
+
+    Attributes:
+        shape: (rows, columns) of the matrices.
+        method: by which they were projected; a group of fewer than 5 always by PCA.
+        seed, neighbours: those that had an effect: PCA has neither, t-SNE no seed.
+        explained: PCA's share of the variance that is drawn; None where all matrices are the same.
+        cosines: (points, points), of a group of fewer than 5, which they show better; elsewhere None.
+    """
+
+    shape: tuple[int, int]
+    method: Method
+    seed: int | None
+    neighbours: float | None
+    explained: float | None
+    points: list[MatrixPoint]
+    cosines: list[list[float | None]] | None
+
+    @property
+    def name(self) -> str:
+        """Its shape, as people write it."""
+        return f"{self.shape[0]} x {self.shape[1]}"
+
+    def describe(self) -> dict[str, object]:
+        """As plain values."""
+        return asdict(self) | {"shape": list(self.shape), "points": [point.describe() for point in self.points]}
 
 
 def matrices(weights: Weights, run: str = "", step: int | None = None, products: bool = False) -> list[Matrix]:
@@ -73,14 +118,17 @@ def matrices(weights: Weights, run: str = "", step: int | None = None, products:
     return found
 
 
-def _parts(layer: Any) -> Iterator[tuple]:
+_Named = tuple[Kind, int | None, tuple[int, int], torch.Tensor | None, torch.Tensor]
+
+
+def _parts(layer: LayerWeights) -> Iterator[_Named]:
     for i, a in enumerate(layer.a):
-        yield "A", None if len(layer.a) == 1 else i, tuple(a.shape), None, a
+        yield "A", None if len(layer.a) == 1 else i, (a.shape[0], a.shape[1]), None, a
     for i, head in enumerate(layer.heads):
-        yield "head", i, tuple(head.T.shape), None, head.T
+        yield "head", i, (head.shape[1], head.shape[0]), None, head.T
 
 
-def _products(layer: Any) -> Iterator[tuple]:
+def _products(layer: LayerWeights) -> Iterator[_Named]:
     for i, head in enumerate(layer.heads):
         a = layer.a_of(i)
         yield "product", i, (len(head), a.shape[1]), layer.scaling * head, a
@@ -139,16 +187,11 @@ def cosines(inner: np.ndarray) -> list[list[float | None]]:
 
 def project_matrices(
     found: Sequence[Matrix], method: Method = "pca", dims: int = 2, seed: int = 0, neighbours: int | None = None
-) -> list[dict[str, Any]]:
-    """A group of points per matrix shape: {shape, method, seed, neighbours, explained, points: [{run, module, layer,
-    kind, head, x, y}], cosines}.
+) -> list[PointGroup]:
+    """A group of points for each shape: matrices of unlike shape have no distances to each other.
 
-    Matrices of unlike shape have no distances to each other, so each shape is projected on its own. A group of fewer
-    than 5 points is always projected by PCA, and says so in `method`; only such a group has `cosines`, (points,
-    points), which show it better; elsewhere they are None.
-
-    `seed` and `neighbours` are those that had an effect: PCA has neither, t-SNE no seed. `explained`, PCA's alone, is
-    the share of the variance that is drawn; None where all matrices are the same.
+    Raises:
+        ConfigError: as `hydralora.projection.project`.
     """
     groups = []
     for shape in sorted({matrix.shape for matrix in found}):
@@ -157,22 +200,24 @@ def project_matrices(
         places = coordinates(inner)
         points = project(places, method, dims, seed, neighbours)
         used = effective_method(method, len(members))
-        rows = [
-            member.describe() | dict(zip("xyz", map(float, point), strict=False))
-            for member, point in zip(members, points, strict=True)
-        ]
         groups.append(
-            {
-                "shape": list(shape),
-                "method": used,
-                "seed": seed if used == "umap" else None,
-                "neighbours": used_neighbours(method, len(members), neighbours) or None,
-                "explained": _explained(points, places) if used == "pca" else None,
-                "points": rows,
-                "cosines": cosines(inner) if len(members) < MIN_POINTS else None,
-            }
+            PointGroup(
+                shape=shape,
+                method=used,
+                seed=seed if METHODS[used].is_seeded else None,
+                neighbours=used_neighbours(method, len(members), neighbours) or None,
+                explained=_explained(points, places) if used == "pca" else None,
+                points=[_placed(member, point.tolist()) for member, point in zip(members, points, strict=True)],
+                cosines=cosines(inner) if len(members) < MIN_POINTS else None,
+            )
         )
     return groups
+
+
+def _placed(matrix: Matrix, point: Sequence[float]) -> MatrixPoint:
+    x, y, *z = point
+    of = matrix.run, matrix.module, matrix.layer, matrix.kind, matrix.head, matrix.step
+    return MatrixPoint(*of, x, y, z[0] if z else None)
 
 
 def _explained(points: np.ndarray, places: np.ndarray) -> float | None:

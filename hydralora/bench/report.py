@@ -3,7 +3,7 @@
 import os
 import platform
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -170,7 +170,7 @@ def _files(files: Sequence[Path]) -> list[tuple[str, Path]]:
 
 def _conditions(field: Field, size: Size, device: str, quick: bool) -> dict[str, Any]:
     return {
-        "model": find_model(DEFAULT_MODEL).describe(),
+        "model": asdict(find_model(DEFAULT_MODEL).describe()),
         "blocks": field.base.config.num_hidden_layers,
         "targets": TARGETS,
         "r": R,
@@ -178,7 +178,7 @@ def _conditions(field: Field, size: Size, device: str, quick: bool) -> dict[str,
         "tokens": size.tokens,
         "dropout": DROPOUT,
         "quick": quick,
-        "device": describe_device()["name"],
+        "device": describe_device().name,
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),
         "torch": torch.__version__,

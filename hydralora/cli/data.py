@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hydralora.cli.options import Json, Workspace, command
-from hydralora.cli.output import progress, say
+from hydralora.cli.output import Output, progress, say
 from hydralora.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def data(
     batch_size: Annotated[int, typer.Option(help="Rows in a batch, for the padding.")] = 8,
     as_json: Json = False,
     workspace: Workspace = None,
-) -> dict[str, Any]:
+) -> Output:
     """Read data files: what is in them, what can't be used and why, and how many tokens they have."""
     from hydralora.data import mapping as mappings
     from hydralora.data.dataset import read_dataset
@@ -54,7 +54,7 @@ def data(
     if problems:
         with problems.open("w", encoding="utf-8", newline="") as file:
             write_problems(listed, file)
-    return {
+    values = {
         "rows": found.rows,
         "usable": len(found.examples),
         "shape": found.shape,
@@ -64,8 +64,8 @@ def data(
         "problems": [asdict(problem) for problem in listed],
         "by_kind": dict(Counter(problem.kind for problem in listed)),
         "tokens": tokens and tokens.describe(),
-        "shown": _data_text(found, listed, tokens),
     }
+    return Output(values, _data_text(found, listed, tokens))
 
 
 def _tokenizer(model: str | None) -> Any:
@@ -120,7 +120,7 @@ def clusters(
     seed: Annotated[int, typer.Option(help="Seed of k-means, SVD and trials.")] = 0,
     as_json: Json = False,
     workspace: Workspace = None,
-) -> dict[str, Any]:
+) -> Output:
     """Find a dataset's components, and with them the number of heads."""
     from hydralora.components import overlap
     from hydralora.components.export import write_rows
@@ -146,7 +146,7 @@ def clusters(
     if out:
         write_rows(out, list(data.examples), found)
     agreement = overlap(found.labels, data.tasks) if data.tasks else None
-    return {
+    values = {
         "k": found.k,
         "method": "fixed" if k else method,
         "features": features,
@@ -159,8 +159,8 @@ def clusters(
         "choice": found.choice and asdict(found.choice) | {"grade": found.choice.grade},
         "overlap": agreement and {"ari": agreement.ari, "nmi": agreement.nmi},
         "trials": [[name, numbers] for name, numbers in tried],
-        "shown": _clusters_text(found, tried),
     }
+    return Output(values, _clusters_text(found, tried))
 
 
 def _component_settings(method: str, k: int | None, values: dict[str, Any]) -> "ComponentSettings":

@@ -2,16 +2,20 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hydralora.cli.options import Json, RunName, Workspace, app, command
-from hydralora.cli.output import answering, parts_text, say
+from hydralora.cli.output import Output, answering, parts_text, say
 from hydralora.cli.runs import followed
 
 if TYPE_CHECKING:
-    pass
+    from hydralora.data.examples import Message
+    from hydralora.inference.generation import Sampling
+    from hydralora.inference.model_cache import LoadedModel
+    from hydralora.inference.traces import Trace
+    from hydralora.tuner.steering import Steering
 
 
 @command
@@ -28,7 +32,7 @@ def analyze(
     html: Annotated[Path | None, typer.Option(help="Write a page with the pictures here; it needs no network.")] = None,
     as_json: Json = False,
     workspace: Workspace = None,
-) -> dict[str, Any]:
+) -> Output:
     """Project every A and every head to points, and compare the heads. No base model is loaded."""
     from hydralora.analysis import head_similarity, matrices, project_matrices, read_weights
     from hydralora.figures import group_figure, how_to_read, write_page
@@ -45,12 +49,13 @@ def analyze(
     if html:
         pictures = [(group_figure(group, colour), how_to_read([group])) for group in groups]  # type: ignore[arg-type]
         write_page(html, f"A and heads of {', '.join(similarity)}", pictures)
-    lines = [f"{len(group['points'])} matrices of shape {tuple(group['shape'])}" for group in groups]
+    lines = [f"{len(group.points)} matrices of shape {group.shape}" for group in groups]
     for name, values in similarity.items():
         known = [value for value in values.values() if value is not None]
         if known:
             lines.append(f"{name}: mean cosine between heads {sum(known) / len(known):.3f}")
-    return {"groups": groups, "similarity": similarity, "shown": "\n".join(lines)}
+    output: dict[str, object] = {"groups": [group.describe() for group in groups], "similarity": similarity}
+    return Output(output, "\n".join(lines))
 
 
 @command
@@ -59,7 +64,7 @@ def breakdown(
     steps: Annotated[int, typer.Option(help="Steps of each LoRA.", min=1)] = 40,
     as_json: Json = False,
     workspace: Workspace = None,
-) -> dict[str, Any]:
+) -> Output:
     """Train a LoRA on each of a run's components alone, and measure what sets their A's and B's apart."""
     from hydralora.analysis.breakdown import break_down, component_names, start_breakdown
     from hydralora.runs.jobs import JobManager
@@ -69,19 +74,18 @@ def breakdown(
     of = jobs.store.get(run)
     runs = dict(zip(component_names(of), start_breakdown(jobs, of, steps), strict=True))
     for name, one in runs.items():
-        if jobs.refresh(one)["state"] != "finished":
+        if jobs.refresh(one).state != "finished":
             say(f"Run {one.id}, on {name}:")
             followed(jobs, one)
     found = break_down(runs)
-    parts, reading = [part.describe() for part in found.parts], found.reading()
-    difference = found.difference()
-    return {
+    reading, difference = found.reading(), found.difference()
+    values = {
         "runs": {name: one.id for name, one in runs.items()},
-        "parts": parts,
+        "parts": [part.describe() for part in found.parts],
         "difference": asdict(difference) | {"verdict": difference.verdict} if difference else None,
         "reading": reading,
-        "shown": parts_text(parts, reading),
     }
+    return Output(values, parts_text(found.parts, reading))
 
 
 @command
@@ -105,11 +109,11 @@ def chat(
     save: Annotated[Path | None, typer.Option(help="Save the answer with its gates here, as a trace.")] = None,
     as_json: Json = False,
     workspace: Workspace = None,
-) -> dict[str, Any]:
+) -> Output:
     """Ask a tuned model, its gates steered or not; with --json, every token comes with its gates."""
-    from hydralora.inference.generation import Sampling, Token, gated_modules, generate
+    from hydralora.inference.generation import Sampling
     from hydralora.inference.model_cache import load_run
-    from hydralora.inference.traces import make_trace, save_trace
+    from hydralora.inference.traces import save_trace
     from hydralora.runs.store import RunStore
     from hydralora.tuner.steering import block_range, steering_or_none
 
@@ -125,37 +129,41 @@ def chat(
     loaded = load_run(RunStore(workspace).get(run))
     messages = [{"role": "system", "content": system}] if system else []
     messages.append({"role": "user", "content": prompt})
+    trace = _answer(loaded, messages, sampling, steering, alternatives, silent=as_json)
+    if save:
+        save_trace(trace, save)
+    values = trace.model_dump(include={"modules", "tokens", "adapter_hash", "steering"})
+    return Output(values | {"text": trace.text, "prompt_tokens": len(trace.prompt)}, "")  # it was printed as it came
+
+
+def _answer(
+    loaded: "LoadedModel",
+    messages: list["Message"],
+    sampling: "Sampling",
+    steering: "Steering | None",
+    alternatives: int,
+    silent: bool,
+) -> "Trace":
+    """Answer a conversation, printing each token as it comes."""
+    from hydralora.inference.generation import Token, gated_modules, generate
+    from hydralora.inference.traces import make_trace
+
+    prompt: list[Token] = []
     tokens: list[Token] = []
-    read: list[Token] = []
-    for token in generate(
+    answer = generate(
         loaded.model,
         loaded.tokenizer,
         messages,
         sampling,
         steering=steering,
         alternatives=alternatives,
-        on_prompt=read.extend,
-    ):
-        tokens.append(token)
-        if not as_json:
-            print(token.text, end="", flush=True)
-    about = loaded.files.describe()
-    trace = make_trace(
-        tokens,
-        read,
-        gated_modules(loaded.model),
-        messages,
-        sampling,
-        base=about["id"],
-        base_hash=about["hash"],
-        run=loaded.run.id if loaded.run else None,
-        adapter_hash=loaded.adapter_hash,
-        steering=steering.describe() if steering else None,
+        on_prompt=prompt.extend,
     )
-    if save:
-        save_trace(trace, save)
-    told = trace.model_dump(include={"modules", "tokens", "adapter_hash", "steering"})
-    return told | {"text": trace.text, "prompt_tokens": len(read), "shown": ""}  # it was printed as it came
+    for token in answer:
+        tokens.append(token)
+        if not silent:
+            print(token.text, end="", flush=True)
+    return make_trace(tokens, prompt, gated_modules(loaded.model), messages, sampling, loaded.source(steering))
 
 
 trace_app = typer.Typer(no_args_is_help=True, help="Answers that were saved with their gates.")
@@ -169,7 +177,7 @@ def replay(
     html: Annotated[Path | None, typer.Option(help="Write a page that replays it here; it needs no network.")] = None,
     as_json: Json = False,
     workspace: Workspace = None,
-) -> dict[str, Any]:
+) -> Output:
     """Show a saved answer, checked field by field. No model is loaded."""
     from hydralora.figures import write_replay
     from hydralora.inference.traces import load_trace
@@ -177,4 +185,4 @@ def replay(
     trace = load_trace(file)
     if html:
         write_replay(html, trace.model_dump_json(), trace.whose)
-    return trace.model_dump() | {"shown": trace.text}
+    return Output(trace.model_dump(), trace.text)

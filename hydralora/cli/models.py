@@ -1,11 +1,12 @@
 """Commands on base models."""
 
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
 
 from hydralora.cli.options import Json, Workspace, command
-from hydralora.cli.output import say
+from hydralora.cli.output import Output, say
 from hydralora.errors import ConfigError, HydraError
 
 
@@ -16,7 +17,7 @@ def models(
     ] = None,
     as_json: Json = False,
     workspace: Workspace = None,
-) -> dict[str, Any]:
+) -> Output:
     """The base models that are offered by name, and where each one lies."""
     from hydralora.models import catalogue as base_models
 
@@ -26,11 +27,11 @@ def models(
         base_models.find_model(name)
     rows = base_models.catalogue()
     lines = [
-        f"{row['id']:40} {row['parameters'] / 1e6:6.0f}M  {row['licence']:11} "
-        f"{'ready, from ' + row['source'] if row['ready'] else 'fetched on first use'}"
+        f"{row.id:40} {row.parameters / 1e6:6.0f}M  {row.licence:11} "
+        f"{'ready, from ' + row.source if row.ready else 'fetched on first use'}"
         for row in rows
     ]
-    return {"models": rows, "shown": "\n".join(lines)}
+    return Output({"models": [asdict(row) for row in rows]}, "\n".join(lines))
 
 
 @command
@@ -43,7 +44,7 @@ def params(
     method: Annotated[str, typer.Option(help="hydralora, lora, lora-split or uniform.")] = "hydralora",
     as_json: Json = False,
     workspace: Workspace = None,
-) -> dict[str, Any]:
+) -> Output:
     """Count an adapter's parameters, with and without its router. Needs no weights."""
     from peft import LoraConfig, get_peft_model
 
@@ -69,7 +70,7 @@ def params(
         fix = "Set --r to 1 or more, and --targets to layers of this model, such as q_proj,v_proj."
         raise ConfigError(f"params {base}: {error} {fix}") from error
     text = (
-        f"base {counts['base']:,}; adapter (A + heads) {counts['adapter']:,} = {counts['percent']:.4f} %; "
-        f"with the router's {counts['router']:,}: {counts['percent_with_router']:.4f} %"
+        f"base {counts.base:,}; adapter (A + heads) {counts.adapter:,} = {counts.percent:.4f} %; "
+        f"with the router's {counts.router:,}: {counts.percent_with_router:.4f} %"
     )
-    return counts | {"shown": text}
+    return Output(asdict(counts), text)

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from hydralora.cli.output import answering
+from hydralora.cli.output import Output, answering
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
@@ -17,5 +17,6 @@ Workspace = Annotated[
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's id or folder.")]
 
 
-def command(function: Callable[..., dict[str, Any]]) -> None:
+def command(function: Callable[..., Output]) -> None:
+    """Make a function a command of its name."""
     app.command(name=function.__name__.rstrip("_"))(answering(function))

@@ -4,36 +4,57 @@ import json
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import wraps
-from typing import Any
+from typing import TYPE_CHECKING, ParamSpec
 
 import typer
 
 from hydralora.data.progress import OnProgress
 from hydralora.errors import HydraError
 from hydralora.files import to_json
-from hydralora.runs.events import event_line
+
+if TYPE_CHECKING:
+    from hydralora.analysis.breakdown import Part
+    from hydralora.inference.on_files import FileScores
+    from hydralora.runs.comparison import Comparison, RunMeasurements
+    from hydralora.runs.events import Event, OnEvent
+    from hydralora.runs.scores import Score
+
+P = ParamSpec("P")
 
 
-def answering(function: Callable[..., dict[str, Any]]) -> Callable[..., None]:
-    """A command that prints what `function` returns: with --json all of it, else `shown` in it, if any.
+@dataclass(frozen=True)
+class Output:
+    """What a command answers.
+
+    Attributes:
+        values: the JSON object that --json prints.
+        text: what is printed without it; None prints the object, indented.
+    """
+
+    values: Mapping[str, object]
+    text: str | None = None
+
+
+def answering(function: Callable[P, Output]) -> Callable[P, None]:
+    """A command that prints what `function` returns.
 
     An error that a user can mend is one line and exit code 1; any other keeps its traceback. With --json both are
     also a JSON object on stdout.
     """
 
     @wraps(function)
-    def run(*args: Any, **kwargs: Any) -> None:
-        as_json = kwargs.get("as_json", False)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        as_json = bool(kwargs.get("as_json"))
         # PEFT asks transformers for it by its old name: nothing that a user can mend.
         warnings.filterwarnings("ignore", message=r"`is_gradient_checkpointing` is deprecated", category=FutureWarning)
         try:
-            result = function(*args, **kwargs)
-            shown = result.pop("shown", None)
-            text = to_json({"version": 1} | result) if as_json else shown
-            print(json.dumps(result, indent=2) if text is None else text)
+            output = function(*args, **kwargs)
+            text = to_json({"version": 1} | dict(output.values)) if as_json else output.text
+            print(json.dumps(output.values, indent=2) if text is None else text)
         except HydraError as error:
             if as_json:
                 _print_error(error.kind, str(error))
@@ -58,24 +79,18 @@ def say(message: str) -> None:
 
 @contextmanager
 def progress(label: str) -> Iterator[OnProgress]:
-    """A bar on stderr, where that is a terminal; yields a function of what is done, and of all there is to do."""
-    bars: list[Any] = []
+    """A bar on stderr, where that is a terminal; yields an `OnProgress`."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-    def show(done: int, total: int) -> None:
-        if sys.stderr.isatty():
-            if not bars:
-                bars.append(typer.progressbar(length=total, label=label, file=sys.stderr).__enter__())
-            bars[0].update(done - bars[0].pos)
-
-    try:
-        yield show
-    finally:
-        for bar in bars:
-            bar.render_finish()
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bars:
+        bar = bars.add_task(label, total=None)
+        yield lambda done, total: bars.update(bar, completed=done, total=total)
 
 
 @contextmanager
-def following(max_steps: int | None) -> Iterator[Callable[[dict[str, Any]], None]]:
+def following(max_steps: int | None) -> Iterator["OnEvent"]:
     """Yields a function that shows a run's events on stderr: as a bar with its newest figures where that is a terminal,
     else as lines."""
     if not sys.stderr.isatty():
@@ -91,101 +106,102 @@ def following(max_steps: int | None) -> Iterator[Callable[[dict[str, Any]], None
         TimeRemainingColumn,
     )
 
+    from hydralora.runs.events import EvalEvent, NoteEvent, TrainEvent
+
     columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
     console = Console(stderr=True)
     with Progress(TextColumn("{task.description}", markup=False), *columns, console=console) as bars:
         bar = bars.add_task("starting", total=max_steps)
 
-        def show(event: dict[str, Any]) -> None:
-            total = {"total": event["max_steps"]} if event.get("max_steps") else {}
-            if "stage" in event:
-                bars.update(bar, description=event["stage"], **total)
-            elif event["kind"] == "train":
-                told = f"training, loss {event['loss']:.4f}, {event['tokens_per_second']:.0f} tokens/s"
-                bars.update(bar, completed=event["step"], description=told)
-            elif event["kind"] == "eval":
-                console.print(event_line(event), markup=False, highlight=False)
-            elif total:
-                bars.update(bar, **total)
+        def show(event: "Event") -> None:
+            if isinstance(event, NoteEvent):
+                bars.update(bar, total=event.max_steps, description=event.stage.value if event.stage else None)
+            elif isinstance(event, TrainEvent):
+                bars.update(bar, completed=event.step, description=", ".join(("training", *event.figures())))
+            elif isinstance(event, EvalEvent):
+                console.print(event.line(), markup=False, highlight=False)
 
         yield show
 
 
-def print_event(event: dict[str, Any]) -> None:
+def print_event(event: "Event") -> None:
     """A run's event as a line on stderr."""
-    if line := event_line(event):
+    if line := event.line():
         say(line)
 
 
-def run_line(state: dict[str, Any]) -> str:
-    """A run's state as a line of a list."""
-    steps = "" if state["step"] is None else f"step {state['step']} of {state['max_steps']}  "
-    return f"{state['id']}  {state['state']:12} {steps}{state['message']}"
-
-
-def comparison(compared: dict[str, Any]) -> str:
+def comparison_text(compared: "Comparison") -> str:
     """Runs side by side: a line for each, the settings that are not alike, and the measurements of each."""
     lines = [
         f"{'run':22}{'state':13}{'method':12}{'N':>3}{'r':>5}{'loss':>9}{'exact':>8}{'parameters':>13}{'seconds':>9}{'Wh':>9}"
     ]
-    for row in compared["results"]:
+    for row in compared.results:
         lines.append(
-            f"{row['run']:22}{row['state']:13}{row['method']:12}{_cell(row['heads'], 3, '')}{row['rank']:5}"
-            f"{_cell(row['loss'], 9, '.4f')}{_cell(row['exact_match'], 8, '.1%')}"
-            f"{_cell(row['parameters'], 13, ',')}{_cell(row['seconds'], 9, '.0f')}"
-            f"{_cell(row['energy_kwh'] and 1000 * row['energy_kwh'], 9, '.2f')}"
+            f"{row.run:22}{row.state:13}{row.method:12}{_cell(row.heads, 3, '')}{row.rank:5}"
+            f"{_cell(row.loss, 9, '.4f')}{_cell(row.exact_match, 8, '.1%')}"
+            f"{_cell(row.parameters, 13, ',')}{_cell(row.seconds, 9, '.0f')}"
+            f"{_cell(row.energy_kwh and 1000 * row.energy_kwh, 9, '.2f')}"
         )
-    lines += [f"{name}: {', '.join(map(str, of.values()))}" for name, of in compared["differences"].items()]
-    for row in compared["results"]:
+    lines += [f"{name}: {', '.join(map(str, of.values()))}" for name, of in compared.differences.items()]
+    for row in compared.results:
         lines += ["", *_measurements(row)]
     return "\n".join(lines)
 
 
-def _measurements(row: dict[str, Any]) -> list[str]:
+def _measurements(row: "RunMeasurements") -> list[str]:
     """A run's held-out rows, its base model beside it, and the energy by part."""
-    base = row["base"] | {"loss": row["base_loss"], "exact_match": row["base_exact_match"]}
-    lines = [f"{row['run']}, base model -> run (-: not measured)", *_score_lines(base, row)]
-    if row["energy_parts_kwh"]:
-        parts = ", ".join(f"{part.upper()} {kwh:.6f}" for part, kwh in row["energy_parts_kwh"].items())
-        lines.append(f"{'energy, kWh':24}{row['energy_kwh']:.6f}: {parts}")
+    lines = [
+        f"{row.run}, base model -> run (-: not measured)",
+        _scores_line("all rows", row.rows, (row.base_loss, row.loss), (row.base_exact_match, row.exact_match)),
+    ]
+    lines += [_pair_line(name, *pair) for name, pair in row.pairs().items()]
+    if row.energy_parts_kwh:
+        parts = ", ".join(f"{part.upper()} {kwh:.6f}" for part, kwh in row.energy_parts_kwh.items())
+        lines.append(f"{'energy, kWh':24}{row.energy_kwh:.6f}: {parts}")
     return lines
 
 
-def scores_text(scores: dict[str, Any]) -> str:
+def scores_text(scores: "FileScores") -> str:
     """Measurements beside the base model's, of all rows, of each task and of each component."""
-    lines = _score_lines(scores["base"], scores)
-    if scores["components_unknown"]:
-        lines.append(f"components unknown: {scores['components_unknown']}")
+    base = scores.base
+    lines = [_pair_line("all rows", base, scores)]
+    for kind, before, after in (
+        ("task", base.per_task, scores.per_task),
+        ("component", base.per_component, scores.per_component),
+    ):
+        lines += [_pair_line(f"{kind} {group}", before.get(group), own) for group, own in after.items()]
+    if scores.components_unknown:
+        lines.append(f"components unknown: {scores.components_unknown}")
     return "\n".join(lines)
 
 
-def parts_text(parts: list[dict[str, Any]], reading: str) -> str:
+def parts_text(parts: Sequence["Part"], reading: str) -> str:
     """How far matrices lie apart, a line for each kind and shape; then what that means."""
     lines = [f"{'':14}{'shape':>14}{'silhouette':>12}   {'95 % by chance':18}{'cosine':>8}"]
     for part in parts:
-        low, high = part["chance"]
-        shape = "{} x {}".format(*part["shape"])
+        measured = part.separation
+        low, high = measured.chance
+        shape = "{} x {}".format(*measured.shape)
         lines.append(
-            f"{part['what']:14}{shape:>14}{part['silhouette']:12.3f}   {f'{low:.3f} to {high:.3f}':18}"
-            f"{_cell(part['cosine'], 8, '.3f')}"
+            f"{part.what:14}{shape:>14}{measured.silhouette:12.3f}   {f'{low:.3f} to {high:.3f}':18}"
+            f"{_cell(measured.cosine, 8, '.3f')}"
         )
     return "\n".join([*lines, reading])
 
 
-def _score_lines(base: dict[str, Any], tuned: dict[str, Any]) -> list[str]:
-    lines = [_scores_line("all rows", base, tuned)]
-    for key, name in (("per_task", "task"), ("per_component", "component")):
-        for group in dict.fromkeys((*base[key], *tuned[key])):
-            lines.append(_scores_line(f"{name} {group}", base[key].get(group, {}), tuned[key].get(group, {})))
-    return lines
+def _pair_line(name: str, base: "Score | None", own: "Score | None") -> str:
+    pair = base, own
+    rows = next((score.rows for score in (own, base) if score), None)
+    losses = [score.loss if score else None for score in pair]
+    matches = [score.exact_match if score else None for score in pair]
+    return _scores_line(name, rows, losses, matches)
 
 
-def _scores_line(name: str, base: dict[str, Any], tuned: dict[str, Any]) -> str:
-    def change(key: str, form: str) -> str:
-        return " -> ".join(_cell(scores.get(key), 0, form) for scores in (base, tuned))
-
-    rows = _cell(tuned.get("rows", base.get("rows")), 6, "")
-    return f"{name:24}{rows} rows  loss {change('loss', '.4f')}  exact match {change('exact_match', '.1%')}"
+def _scores_line(name: str, rows: int | None, losses: Sequence[float | None], matches: Sequence[float | None]) -> str:
+    loss, exact = (
+        " -> ".join(_cell(value, 0, form) for value in values) for values, form in ((losses, ".4f"), (matches, ".1%"))
+    )
+    return f"{name:24}{_cell(rows, 6, '')} rows  loss {loss}  exact match {exact}"
 
 
 def _cell(value: float | None, width: int, form: str) -> str:

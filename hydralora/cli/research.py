@@ -1,12 +1,12 @@
 """Commands of the demo, the bench and the experiments."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from hydralora.cli.options import Json, Workspace, app, command
-from hydralora.cli.output import answering, print_event, say
+from hydralora.cli.output import Output, answering, print_event, say
 
 
 @command
@@ -14,12 +14,12 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for the report and the run.")] = Path("demo-report"),
     as_json: Json = False,
     workspace: Workspace = None,
-) -> dict[str, Any]:
+) -> Output:
     """The main job on the demo dataset: components, fine-tune, before and after. Minutes on a CPU."""
     from hydralora.experiments.demo import demo_table, run_demo
 
     report = run_demo(out.resolve(), print_event)
-    return report | {"shown": demo_table(report)}
+    return Output(report.model_dump(mode="json"), demo_table(report))
 
 
 @command
@@ -33,7 +33,7 @@ def bench(
     ] = None,
     as_json: Json = False,
     workspace: Workspace = None,
-) -> dict[str, Any]:
+) -> Output:
     """Speed and memory as ratios to the published loop, PEFT's LoRA and the bare base model. Minutes, on idle cores."""
     from hydralora.bench.report import PARTS, bench_table, run_bench
 
@@ -41,7 +41,7 @@ def bench(
         say(f"{what}, round {done} of {total}")
 
     report = run_bench(quick, data or [], on_round, only or PARTS)
-    return report | {"shown": bench_table(report)}
+    return Output(report, bench_table(report))
 
 
 experiments = typer.Typer(no_args_is_help=True, help="Experiments that anyone can run again.")
@@ -63,7 +63,7 @@ def router_init(
     only: Annotated[list[str] | None, typer.Option(help="Only this run; may be repeated.")] = None,
     as_json: Json = False,
     workspace: Workspace = None,
-) -> dict[str, Any]:
+) -> Output:
     """How to start a router: ways to do it from components, the published start, a LoRA of equal size. Hours."""
     from hydralora.experiments.router_init import router_init_table, run_router_init
     from hydralora.models.catalogue import DEFAULT_MODEL
@@ -78,4 +78,4 @@ def router_init(
         print_event,
         {"max_length": max_length, "threads": threads},
     )
-    return report | {"shown": router_init_table(report)}
+    return Output(report, router_init_table(report))

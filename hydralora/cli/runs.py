@@ -1,16 +1,19 @@
 """Commands on runs: started, followed, stopped, compared, used, given away."""
 
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hydralora.cli.options import Json, RunName, Workspace, command
-from hydralora.cli.output import comparison, following, progress, run_line, say, scores_text
+from hydralora.cli.output import Output, comparison_text, following, progress, say, scores_text
 
 if TYPE_CHECKING:
     from hydralora.runs.jobs import JobManager
     from hydralora.runs.run import Run
+    from hydralora.runs.state import RunState
 
 
 @command
@@ -23,7 +26,7 @@ def train(
     ] = None,
     as_json: Json = False,
     workspace: Workspace = None,
-) -> dict[str, Any]:
+) -> Output:
     """Start a training run in a process of its own. Ctrl-C while following asks it to stop and keep what it learnt; a
     second one ends it at once."""
     from hydralora.recipe.reading import load_recipe
@@ -36,7 +39,7 @@ def train(
     begun = f"queued, {jobs.ahead(run)} ahead" if jobs.is_waiting(run) else "started"
     say(f"Run {run.id} {begun}; `hydralora show {run.id}` tells how it is, `hydralora stop {run.id}` ends it.")
     state = followed(jobs, run) if follow else jobs.refresh(run)
-    return {"run": run.id, "folder": str(run.folder), "state": state["state"], "shown": f"{run.id}  {state['state']}"}
+    return Output(_about(run, state), f"{run.id}  {state.state}")
 
 
 @command
@@ -45,18 +48,18 @@ def estimate(
     set_: Annotated[list[str] | None, typer.Option("--set", help="Change a setting: section.name=value.")] = None,
     as_json: Json = False,
     workspace: Workspace = None,
-) -> dict[str, Any]:
+) -> Output:
     """Time, memory and disk that a run will take, by a trial of a few of its steps. Nothing is saved."""
     from hydralora.recipe.reading import load_recipe
     from hydralora.runs.store import RunStore
-    from hydralora.training.trial import dry_run, estimate_text
+    from hydralora.training.trial import estimate_text, run_trial
 
     with progress("trying") as on_progress:
-        found = dry_run(RunStore(workspace).resolved(load_recipe(recipe, set_)), on_progress)
-    return found | {"shown": f"{estimate_text(found)}."}
+        found = run_trial(RunStore(workspace).resolved(load_recipe(recipe, set_)), on_progress)
+    return Output(found.values(), f"{estimate_text(found)}.")
 
 
-def followed(jobs: "JobManager", run: "Run", seen: int = 0) -> dict[str, Any]:
+def followed(jobs: "JobManager", run: "Run", seen: int = 0) -> "RunState":
     """The state in which a run ends, its events told meanwhile, but for the first `seen`.
 
     Raises:
@@ -65,7 +68,7 @@ def followed(jobs: "JobManager", run: "Run", seen: int = 0) -> dict[str, Any]:
     from hydralora.errors import RunError
 
     try:
-        with following(run.state()["max_steps"]) as on_event:
+        with following(run.state().max_steps) as on_event:
             state = jobs.follow(run, on_event, seen=seen)
     except KeyboardInterrupt:
         jobs.stop(run)
@@ -76,34 +79,42 @@ def followed(jobs: "JobManager", run: "Run", seen: int = 0) -> dict[str, Any]:
             jobs.kill(run)
             say(f"Ended. `hydralora resume {run.id}` goes on from its newest checkpoint.")
             raise
-    if state["state"] not in ("finished", "stopped"):
-        raise RunError(f"Run {run.id} {state['state']}: {state['message']}. Its log is {run.log}.")
+    if state.state not in ("finished", "stopped"):
+        raise RunError(f"Run {run.id} {state.state}: {state.message}. Its log is {run.log}.")
     return state
 
 
+def _about(run: "Run", state: "RunState") -> dict[str, object]:
+    return {"run": run.id, "folder": str(run.folder), "state": state.state}
+
+
 @command
-def runs(as_json: Json = False, workspace: Workspace = None) -> dict[str, Any]:
+def runs(as_json: Json = False, workspace: Workspace = None) -> Output:
     """List the runs, newest first."""
     from hydralora.runs.jobs import JobManager
     from hydralora.runs.store import RunStore
 
     jobs = JobManager(RunStore(workspace))
-    states = [jobs.refresh(run) for run in jobs.store.all()]
+    listed: dict[str, tuple[Mapping[str, object], str]] = {}
+    for run in jobs.store.all():
+        state = jobs.refresh(run)
+        listed[run.id] = state.values(), state.line()
     for run, why in jobs.store.damaged().items():
-        states.append({"version": 1, "id": run.id, "state": "damaged", "step": None, "max_steps": None, "message": why})
-    states.sort(key=lambda state: state["id"], reverse=True)
-    lines = [run_line(state) for state in states]
-    return {"runs": states, "shown": "\n".join(lines) or "No runs yet. Start one with `hydralora train RECIPE`."}
+        values = {"version": 1, "id": run.id, "state": "damaged", "step": None, "max_steps": None, "message": why}
+        listed[run.id] = values, f"{run.id}  {'damaged':12} {why}"
+    newest_first = [listed[run_id] for run_id in sorted(listed, reverse=True)]
+    text = "\n".join(line for _, line in newest_first) or "No runs yet. Start one with `hydralora train RECIPE`."
+    return Output({"runs": [values for values, _ in newest_first]}, text)
 
 
 @command
-def show(run: RunName, as_json: Json = False, workspace: Workspace = None) -> dict[str, Any]:
+def show(run: RunName, as_json: Json = False, workspace: Workspace = None) -> Output:
     """A run's state and results."""
     from hydralora.runs.jobs import JobManager
     from hydralora.runs.store import RunStore
 
     store = RunStore(workspace)
-    return dict(JobManager(store).refresh(store.get(run)))
+    return Output(JobManager(store).refresh(store.get(run)).values())
 
 
 @command
@@ -112,7 +123,7 @@ def stop(
     measure: Annotated[bool, typer.Option("--measure", help="Measure what it learnt before it ends.")] = False,
     as_json: Json = False,
     workspace: Workspace = None,
-) -> dict[str, Any]:
+) -> Output:
     """Ask a run to stop after its step; what it learnt is kept."""
     from hydralora.runs.jobs import JobManager
     from hydralora.runs.store import RunStore
@@ -121,7 +132,7 @@ def stop(
     found = jobs.store.get(run)
     jobs.stop(found, measure)
     state = jobs.refresh(found)
-    return state | {"run": found.id, "folder": str(found.folder), "shown": f"{found.id}  {state['state']}"}
+    return Output(state.values() | _about(found, state), f"{found.id}  {state.state}")
 
 
 @command
@@ -130,7 +141,7 @@ def resume(
     follow: Annotated[bool, typer.Option(help="Wait until the run ends, showing its progress.")] = False,
     as_json: Json = False,
     workspace: Workspace = None,
-) -> dict[str, Any]:
+) -> Output:
     """Go on with a run that was stopped, interrupted or failed, from its newest checkpoint."""
     from hydralora.runs.jobs import JobManager
     from hydralora.runs.store import RunStore
@@ -141,8 +152,7 @@ def resume(
     seen = len(found.events())
     say(f"Run {found.id} goes on from step {step}.")
     state = followed(jobs, found, seen) if follow else jobs.refresh(found)
-    told = {"run": found.id, "folder": str(found.folder), "state": state["state"], "step": step}
-    return told | {"shown": f"{found.id}  {state['state']}"}
+    return Output(_about(found, state) | {"step": step}, f"{found.id}  {state.state}")
 
 
 @command
@@ -150,7 +160,7 @@ def compare(
     run: Annotated[list[str], typer.Argument(metavar="RUN...", help="Runs' ids or folders.")],
     as_json: Json = False,
     workspace: Workspace = None,
-) -> dict[str, Any]:
+) -> Output:
     """What was set differently in runs, and what came of each, beside the base model."""
     from hydralora.runs.comparison import compare
     from hydralora.runs.jobs import JobManager
@@ -159,7 +169,7 @@ def compare(
     jobs = JobManager(RunStore(workspace))
     found = [jobs.store.get(name) for name in run]
     compared = compare([(one, jobs.refresh(one)) for one in found])
-    return compared | {"shown": comparison(compared)}
+    return Output(compared.model_dump(mode="json"), comparison_text(compared))
 
 
 @command
@@ -169,7 +179,7 @@ def evaluate(
     mapping: Annotated[Path | None, typer.Option(help="A mapping file: which column holds what.")] = None,
     as_json: Json = False,
     workspace: Workspace = None,
-) -> dict[str, Any]:
+) -> Output:
     """Loss and exact match of a run, and of its base model, on the rows of a file."""
     from hydralora.data.mapping import load_mapping
     from hydralora.inference.on_files import evaluate_run
@@ -178,7 +188,7 @@ def evaluate(
     found = RunStore(workspace).get(run)
     with progress("evaluating") as on_progress:
         scores = evaluate_run(found, data, load_mapping(mapping) if mapping else None, on_progress)
-    return scores | {"shown": scores_text(scores)}
+    return Output(scores.model_dump(mode="json"), scores_text(scores))
 
 
 @command
@@ -193,7 +203,7 @@ def generate(
     max_new_tokens: Annotated[int, typer.Option(help="Longest answer in tokens.", min=1)] = 256,
     as_json: Json = False,
     workspace: Workspace = None,
-) -> dict[str, Any]:
+) -> Output:
     """Answer every row of a file, greedily."""
     from hydralora.data.mapping import load_mapping
     from hydralora.inference.on_files import answer_file
@@ -202,9 +212,9 @@ def generate(
     found = RunStore(workspace).get(run)
     with progress("answering") as on_progress:
         given = load_mapping(mapping) if mapping else None
-        told = answer_file(found, file, out, column, given, max_new_tokens, on_progress)
-    right = "" if told["exact_match"] is None else f", {told['exact_match']:.1%} as the file has them"
-    return told | {"path": str(out.resolve()), "shown": f"{told['rows']} answers in {out}{right}"}
+        answered = answer_file(found, file, out, column, given, max_new_tokens, on_progress)
+    right = "" if answered.exact_match is None else f", {answered.exact_match:.1%} as the file has them"
+    return Output(answered.values() | {"path": str(out.resolve())}, f"{answered.rows} answers in {out}{right}")
 
 
 @command
@@ -223,15 +233,15 @@ def export(
     ] = None,
     as_json: Json = False,
     workspace: Workspace = None,
-) -> dict[str, Any]:
+) -> Output:
     """Write a run's adapter to a file or a folder that can be given to others."""
     from hydralora.runs.store import RunStore
     from hydralora.transfer import export_run
 
     found = RunStore(workspace).get(run)
-    told = export_run(found, form, out or Path(f"{found.id}-{form}.zip"))
-    apart = "" if told["kl"] is None else f"; {told['kl']:.4g} nats a token from the routed model"
-    return told | {"shown": f"{told['path']}, {told['bytes'] / 1e6:.1f} MB{apart}"}
+    exported = export_run(found, form, out or Path(f"{found.id}-{form}.zip"))
+    apart = "" if exported.kl is None else f"; {exported.kl:.4g} nats a token from the routed model"
+    return Output(asdict(exported), f"{exported.path}, {exported.bytes / 1e6:.1f} MB{apart}")
 
 
 @command
@@ -241,13 +251,13 @@ def push(
     public: Annotated[bool, typer.Option("--public", help="Of a repository that is made; else it is private.")] = False,
     as_json: Json = False,
     workspace: Workspace = None,
-) -> dict[str, Any]:
+) -> Output:
     """Upload a run's adapter to the Hugging Face Hub, with the token in the environment's HF_TOKEN."""
     from hydralora.runs.store import RunStore
     from hydralora.transfer import push_run
 
     address = push_run(RunStore(workspace).get(run), repository, private=not public)
-    return {"path": address, "shown": address}
+    return Output({"path": address}, address)
 
 
 @command
@@ -256,11 +266,16 @@ def import_(
     model: Annotated[str | None, typer.Option(help="The base model, where it was a folder elsewhere.")] = None,
     as_json: Json = False,
     workspace: Workspace = None,
-) -> dict[str, Any]:
+) -> Output:
     """Make a run of an exported adapter. Nothing in the file is executed."""
+    from hydralora.errors import MissingModelError
     from hydralora.runs.store import RunStore
     from hydralora.transfer import import_run
 
-    run = import_run(RunStore(workspace), file, model)
-    told = {"run": run.id, "state": run.state()["state"], "path": str(run.folder), "bytes": file.stat().st_size}
-    return told | {"kl": None, "shown": run_line(run.state())}
+    try:
+        run = import_run(RunStore(workspace), file, model)
+    except MissingModelError as error:
+        raise MissingModelError(f"{error} Give it as --model.") from error
+    state = run.state()
+    values = {"run": run.id, "state": state.state, "path": str(run.folder), "bytes": file.stat().st_size, "kl": None}
+    return Output(values, state.line())

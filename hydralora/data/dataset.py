@@ -17,7 +17,7 @@ from typing import Any, overload
 from hydralora.data.examples import Example, to_example
 from hydralora.data.hub import PREFIX, fetch_dataset
 from hydralora.data.mapping import Mapping, Shape, detect, parse_mapping
-from hydralora.data.problems import Flaw, Problem, is_whole
+from hydralora.data.problems import Problem, RowError, is_whole
 from hydralora.data.progress import OnProgress, ignore_progress
 from hydralora.data.sources import Source, open_source, records
 from hydralora.errors import DatasetError
@@ -72,9 +72,9 @@ class Dataset:
         """Every row that was left out, in order."""
         for batch in self._problems.to_batches():
             for values in batch.to_pylist():
-                yield self.problem(values.pop("row"), Flaw(**values))
+                yield self.problem(values.pop("row"), RowError(**values))
 
-    def problem(self, row: int, flaw: Flaw) -> Problem:
+    def problem(self, row: int, flaw: RowError) -> Problem:
         """What is wrong with a row, with the file that it stands in."""
         before = 0
         for file, rows in zip(self.files, self.file_rows, strict=True):
@@ -220,9 +220,9 @@ def _write(
                     messages = json.dumps(example.messages, ensure_ascii=False)
                     twin = seen.setdefault(int.from_bytes(_digest(messages)), number)
                     if twin != number:
-                        raise Flaw("duplicate", "", f"is the same as row {twin}", "Drop one of the two.")
+                        raise RowError("duplicate", "", f"is the same as row {twin}", "Drop one of the two.")
                     good.add({"row": number, "messages": messages, "task": example.task})
-                except Flaw as flaw:
+                except RowError as flaw:
                     first = first or Problem(number, sources[index].name, file_rows[index], **flaw.values)  # type: ignore[arg-type]
                     by_kind[flaw.kind] += 1
                     bad.add({"row": number} | flaw.values)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hydralora.data.mapping import Mapping
-from hydralora.data.problems import Flaw, Kind, is_whole
+from hydralora.data.problems import Kind, RowError, is_whole
 from hydralora.data.sources import kind_of
 
 ROLES = {  # what datasets call the speakers -> what they are
@@ -34,16 +34,19 @@ TOOL_KEYS = ("tool_calls", "function_call")
 FILL = "Fill it in, or drop the row."
 
 
+Message = dict[str, str]  # {"role": "system" | "user" | "assistant", "content": text}
+
+
 @dataclass(frozen=True)
 class Example:
     """One row as a conversation that ends with the assistant's answer; plain text is an answer to nothing."""
 
     row: int  # 1-based, over all files of the dataset
-    messages: tuple[dict[str, str], ...]
+    messages: tuple[Message, ...]
     task: str | None = None
 
     @property
-    def prompt(self) -> list[dict[str, str]]:
+    def prompt(self) -> list[Message]:
         """The messages before the last answer."""
         return list(self.messages[:-1])
 
@@ -67,12 +70,12 @@ def to_example(row: Any, mapping: Mapping, number: int) -> Example:
     """An example of a row as it stands in a file.
 
     Raises:
-        Flaw: it can't be used.
+        RowError: it can't be used.
     """
-    if isinstance(row, Flaw):
+    if isinstance(row, RowError):
         raise row
     if not isinstance(row, dict):
-        raise Flaw("wrong-type", "", f"is {kind_of(row)}", "Write an object with columns.")
+        raise RowError("wrong-type", "", f"is {kind_of(row)}", "Write an object with columns.")
     if mapping.messages:
         messages = _conversation(row.get(mapping.messages), mapping.messages)
     elif mapping.text:
@@ -83,7 +86,7 @@ def to_example(row: Any, mapping: Mapping, number: int) -> Example:
     return Example(number, tuple(messages), None if task in (None, "") else _label(task, mapping.task or ""))
 
 
-def _pair(row: dict[str, Any], mapping: Mapping) -> list[dict[str, str]]:
+def _pair(row: dict[str, Any], mapping: Mapping) -> list[Message]:
     question = _text(row, mapping.question or "", "missing-question")
     context = _text(row, mapping.context, None) if mapping.context else ""
     asked = f"{question}\n\n{context}" if context.strip() else question
@@ -96,9 +99,11 @@ def _said(role: str, content: str) -> dict[str, str]:
 
 def _label(task: Any, column: str) -> str:
     if isinstance(task, (dict, list)):
-        raise Flaw("wrong-type", column, f"holds {kind_of(task)}", "Write text, or name another column as the task.")
+        raise RowError(
+            "wrong-type", column, f"holds {kind_of(task)}", "Write text, or name another column as the task."
+        )
     if not is_whole(label := str(task)):
-        raise Flaw("undecodable", column, *HALF)
+        raise RowError("undecodable", column, *HALF)
     return label
 
 
@@ -108,22 +113,22 @@ def _text(row: dict[str, Any], column: str, required: Kind | None) -> str:
     if value is None:
         value = ""
     if not isinstance(value, str):
-        raise Flaw("wrong-type", column, f"holds {kind_of(value)}", "Write text.")
+        raise RowError("wrong-type", column, f"holds {kind_of(value)}", "Write text.")
     if required and not value.strip():
-        raise Flaw(required, column, "is empty", FILL)
+        raise RowError(required, column, "is empty", FILL)
     if not is_whole(value):
-        raise Flaw("undecodable", column, *HALF)
+        raise RowError("undecodable", column, *HALF)
     return value
 
 
-def _conversation(value: Any, column: str) -> list[dict[str, str]]:
+def _conversation(value: Any, column: str) -> list[Message]:
     if isinstance(value, str):  # CSV has no lists, so there the column holds JSON
         try:
             value = json.loads(value)
         except (ValueError, RecursionError) as error:
-            raise Flaw("wrong-type", column, f"is not JSON ({error})", "Write a list of messages.") from error
+            raise RowError("wrong-type", column, f"is not JSON ({error})", "Write a list of messages.") from error
     if not isinstance(value, list) or not value:
-        raise Flaw(
+        raise RowError(
             "missing-answer" if value is None or value == [] else "wrong-type",
             column,
             f"holds {'an empty list' if value == [] else kind_of(value)}",
@@ -133,7 +138,7 @@ def _conversation(value: Any, column: str) -> list[dict[str, str]]:
     turns = [message["role"] for message in messages]
     spoken = turns[1:] if turns[0] == "system" else turns
     if not spoken or spoken != ["user", "assistant"] * (len(spoken) // 2):
-        raise Flaw(
+        raise RowError(
             "turn-order",
             column,
             f"has the turns {', '.join(turns)}",
@@ -144,19 +149,21 @@ def _conversation(value: Any, column: str) -> list[dict[str, str]]:
 
 def _message(column: str, position: int, message: Any) -> dict[str, str]:
     if not isinstance(message, dict):
-        raise Flaw("wrong-type", column, f"holds {kind_of(message)} as message {position}", "Write {role, content}.")
+        raise RowError(
+            "wrong-type", column, f"holds {kind_of(message)} as message {position}", "Write {role, content}."
+        )
     role = message.get("role", message.get("from"))
     content = message.get("content", message.get("value"))
     called = next((key for key in TOOL_KEYS if message.get(key)), None)
     if role in TOOL_ROLES or called:
-        raise Flaw(
+        raise RowError(
             "tool-call",
             column,
             f"has a tool call in message {position} ({called or role})",
             "Tool calls can't be trained on; drop the row, or write the call as the assistant's text.",
         )
     if not isinstance(role, str) or role.lower() not in ROLES:
-        raise Flaw(
+        raise RowError(
             "unknown-role",
             column,
             f"has the role {role!r} in message {position}",
@@ -165,14 +172,14 @@ def _message(column: str, position: int, message: Any) -> dict[str, str]:
     if isinstance(content, list):
         content = _parts(column, position, content)
     if content is not None and not isinstance(content, str):
-        raise Flaw(
+        raise RowError(
             "wrong-type", column, f"holds {kind_of(content)} as the content of message {position}", "Write text."
         )
     if not content or not content.strip():
         kind: Kind = "missing-answer" if ROLES[role.lower()] == "assistant" else "missing-question"
-        raise Flaw(kind, column, f"has no text in message {position}", FILL)
+        raise RowError(kind, column, f"has no text in message {position}", FILL)
     if not is_whole(content):
-        raise Flaw("undecodable", column, f"{HALF[0]} in message {position}", HALF[1])
+        raise RowError("undecodable", column, f"{HALF[0]} in message {position}", HALF[1])
     return _said(ROLES[role.lower()], content)
 
 
@@ -181,7 +188,7 @@ def _parts(column: str, position: int, parts: list[Any]) -> str:
     for part in parts:
         kind = part.get("type") if isinstance(part, dict) else kind_of(part)
         if kind != "text" or not isinstance(part.get("text"), str):
-            raise Flaw(
+            raise RowError(
                 "wrong-type",
                 column,
                 f"holds a part of type {kind!r} in message {position}",

@@ -25,7 +25,7 @@ Kind = Literal[
 SHOWN = 200  # characters of what was found
 
 
-class Flaw(DatasetError):
+class RowError(DatasetError):
     """Raised by whoever reads a row and can't use it as it is; the row's place is added by the caller."""
 
     def __init__(self, kind: Kind, column: str, found: str, wanted: str) -> None:

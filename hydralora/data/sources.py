@@ -13,7 +13,7 @@ from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
-from hydralora.data.problems import Flaw
+from hydralora.data.problems import RowError
 from hydralora.errors import DatasetError
 
 TYPES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".txt")
@@ -76,7 +76,7 @@ def suffix_of(path: Path) -> str:
 
 
 def records(source: Source, on_bytes: OnBytes = lambda done: None) -> Iterator[Any]:
-    """The rows of a file in order: what each holds, or a Flaw where it can't be taken apart.
+    """The rows of a file in order: what each holds, or a RowError where it can't be taken apart.
 
     A row that is not valid in the file's encoding comes with lone surrogates in the place of the wrong bytes.
 
@@ -127,13 +127,15 @@ def encoding_of(head: bytes) -> str:
 
 def _jsonl(name: str, text: IO[str]) -> Iterator[Any]:
     for line in _lines(text):
-        if isinstance(line, Flaw):
+        if isinstance(line, RowError):
             yield line
         elif line.strip():
             try:
                 yield json.loads(line)
             except (ValueError, RecursionError) as error:
-                yield Flaw("broken-row", "", f"is not JSON ({_reason(error)})", "Write one JSON object on every line.")
+                yield RowError(
+                    "broken-row", "", f"is not JSON ({_reason(error)})", "Write one JSON object on every line."
+                )
 
 
 def _reason(error: Exception) -> str:
@@ -144,21 +146,21 @@ def _reason(error: Exception) -> str:
 
 def _txt(name: str, text: IO[str]) -> Iterator[Any]:
     for line in _lines(text):
-        if isinstance(line, Flaw):
+        if isinstance(line, RowError):
             yield line
         elif line.strip():
             yield {"text": line.rstrip("\r\n")}
 
 
 def _lines(text: IO[str]) -> Iterator[Any]:
-    """Lines, or a Flaw for one that is too long; then the rest of it is skipped."""
+    """Lines, or a RowError for one that is too long; then the rest of it is skipped."""
     while line := text.readline(MAX_ROW):
         if len(line) < MAX_ROW or line.endswith("\n"):
             yield line
             continue
         while line and not line.endswith("\n"):
             line = text.readline(MAX_ROW)
-        yield Flaw("broken-row", "", f"is longer than {MAX_ROW >> 20} million characters", "Split it.")
+        yield RowError("broken-row", "", f"is longer than {MAX_ROW >> 20} million characters", "Split it.")
 
 
 def _json(name: str, text: IO[str]) -> Iterator[Any]:
@@ -196,14 +198,14 @@ def _csv(name: str, text: IO[str]) -> Iterator[Any]:
         try:
             cells = next(reader, None)
         except csv.Error as error:
-            yield Flaw("broken-row", "", f"is not {delimiter!r}-separated values ({error})", "Mind its quotes.")
+            yield RowError("broken-row", "", f"is not {delimiter!r}-separated values ({error})", "Mind its quotes.")
             continue
         if cells is None:
             return
         if not cells:
             continue
         if len(cells) != len(header):
-            yield Flaw(
+            yield RowError(
                 "ragged-row",
                 "",
                 f"has {len(cells)} cells where the header has {len(header)}",

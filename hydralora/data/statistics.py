@@ -10,7 +10,7 @@ import numpy as np
 
 from hydralora.data.batches import batch_order
 from hydralora.data.examples import Example
-from hydralora.data.problems import Flaw
+from hydralora.data.problems import RowError
 from hydralora.data.templates import IGNORED, EncodedRows, encode_all, fit
 
 SAMPLE = 5000  # rows at most; tokenising a gigabyte takes minutes
@@ -32,7 +32,7 @@ class TokenStatistics:
     rows: int
     sampled: int
     max_length: int
-    problems: list[tuple[int, Flaw]]
+    problems: list[tuple[int, RowError]]
     total: int
     mean: float
     median: float
@@ -87,7 +87,7 @@ def token_statistics(
     )
 
 
-def _fitted(encoded: EncodedRows, max_length: int) -> tuple[np.ndarray, list[tuple[int, Flaw]]]:
+def _fitted(encoded: EncodedRows, max_length: int) -> tuple[np.ndarray, list[tuple[int, RowError]]]:
     """Lengths of the rows as cut to max_length, (rows,), and every problem, in row order."""
     lengths: list[int] = []
     problems = list(encoded.problems)
@@ -95,7 +95,7 @@ def _fitted(encoded: EncodedRows, max_length: int) -> tuple[np.ndarray, list[tup
         try:
             row, flaw = fit(whole, max_length, "cut")
             lengths.append(len(row.input_ids))
-        except Flaw as unusable:
+        except RowError as unusable:
             flaw = unusable
         if flaw:
             problems.append((whole.example.row, flaw))

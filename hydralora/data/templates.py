@@ -7,12 +7,12 @@ from typing import Any, Literal
 
 from jinja2 import TemplateError
 
-from hydralora.data.examples import Example
-from hydralora.data.problems import Flaw
+from hydralora.data.examples import Example, Message
+from hydralora.data.problems import RowError
 from hydralora.errors import ConfigError, DatasetError
 
 IGNORED = -100  # the label of a token that is not trained on
-Overlong = Literal["drop", "cut"]
+TooLong = Literal["drop", "cut"]
 
 
 @dataclass(frozen=True)
@@ -37,14 +37,14 @@ class EncodedRows:
     """Rows that can be trained on, and what is wrong with others, or was cut, by row number."""
 
     rows: list[Encoded]
-    problems: list[tuple[int, Flaw]]
+    problems: list[tuple[int, RowError]]
 
     @property
     def by_kind(self) -> dict[str, int]:
         return dict(Counter(flaw.kind for _, flaw in self.problems))
 
 
-def render_prompt(tokenizer: Any, messages: list[dict[str, str]]) -> str:
+def render_prompt(tokenizer: Any, messages: list[Message]) -> str:
     """The text up to where the assistant's next answer begins: the tokenizer's chat template, else a plain one."""
     if getattr(tokenizer, "chat_template", None):
         return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
@@ -53,7 +53,7 @@ def render_prompt(tokenizer: Any, messages: list[dict[str, str]]) -> str:
     return "".join(lines) + "Assistant:"
 
 
-def render_answer(tokenizer: Any, messages: list[dict[str, str]]) -> str:
+def render_answer(tokenizer: Any, messages: list[Message]) -> str:
     """The text of the last message as the template writes it behind the prompt, with its end-of-turn mark."""
     content = messages[-1]["content"]
     if getattr(tokenizer, "chat_template", None):
@@ -65,7 +65,7 @@ def render_answer(tokenizer: Any, messages: list[dict[str, str]]) -> str:
     return f" {content}{tokenizer.eos_token or ''}"
 
 
-def encode_prompt(tokenizer: Any, messages: list[dict[str, str]]) -> list[int]:
+def encode_prompt(tokenizer: Any, messages: list[Message]) -> list[int]:
     """Token ids of a conversation that ends with the user's turn, exactly as in training.
 
     Raises:
@@ -86,14 +86,14 @@ def encode(tokenizer: Any, example: Example) -> Encoded:
     A template that rewrites earlier turns leaves only the later answers as they were given; those are trained on.
 
     Raises:
-        Flaw: the chat template refuses the conversation.
+        RowError: the chat template refuses the conversation.
     """
     input_ids: list[int] = []
     labels: list[int] = []
     try:
         pieces = _pieces(tokenizer, list(example.messages))
     except TemplateError as error:
-        raise Flaw(
+        raise RowError(
             "refused-by-template",
             "",
             f"is refused by the model's chat template ({_one_line(error)})",
@@ -105,7 +105,7 @@ def encode(tokenizer: Any, example: Example) -> Encoded:
     return Encoded(input_ids, labels, example)
 
 
-def _pieces(tokenizer: Any, messages: list[dict[str, str]]) -> list[tuple[list[int], bool]]:
+def _pieces(tokenizer: Any, messages: list[Message]) -> list[tuple[list[int], bool]]:
     """A conversation's token ids in pieces, each with whether it is an answer.
 
     Prompts and answers are tokenised apart, so that training and generation see the same ids at every seam.
@@ -129,21 +129,19 @@ def _pieces(tokenizer: Any, messages: list[dict[str, str]]) -> list[tuple[list[i
     return pieces
 
 
-def encode_all(
-    tokenizer: Any, examples: Iterable[Example], max_length: int, overlong: Overlong = "drop"
-) -> EncodedRows:
+def encode_all(tokenizer: Any, examples: Iterable[Example], max_length: int, too_long: TooLong = "drop") -> EncodedRows:
     """Encode examples; those longer than max_length tokens are left out, or cut at their end.
 
     Raises:
         DatasetError: nothing is left.
     """
     rows: list[Encoded] = []
-    problems: list[tuple[int, Flaw]] = []
+    problems: list[tuple[int, RowError]] = []
     for example in examples:
         try:
-            row, flaw = fit(encode(tokenizer, example), max_length, overlong)
+            row, flaw = fit(encode(tokenizer, example), max_length, too_long)
             rows.append(row)
-        except Flaw as unusable:
+        except RowError as unusable:
             flaw = unusable
         if flaw:
             problems.append((example.row, flaw))
@@ -155,24 +153,24 @@ def encode_all(
     return EncodedRows(rows, problems)
 
 
-def fit(row: Encoded, max_length: int, overlong: Overlong) -> tuple[Encoded, Flaw | None]:
+def fit(row: Encoded, max_length: int, too_long: TooLong) -> tuple[Encoded, RowError | None]:
     """A row of at most max_length tokens, and what is wrong with it where it had to be cut.
 
     Raises:
-        Flaw: it is left out.
+        RowError: it is left out.
     """
     length = len(row.input_ids)
     if length <= max_length:
         return row, None
     found = f"has {length} tokens, and max_length is {max_length}"
-    if overlong == "drop":
-        raise Flaw("too-long", "", found, "Raise max_length, shorten the row, or have such rows cut.")
+    if too_long == "drop":
+        raise RowError("too-long", "", found, "Raise max_length, shorten the row, or have such rows cut.")
     cut = Encoded(row.input_ids[:max_length], row.labels[:max_length], row.example)
     if all(label == IGNORED for label in cut.labels):
-        raise Flaw(
+        raise RowError(
             "answer-lost", "", f"{found}: nothing of its answer is left", "Raise max_length, or shorten the row."
         )
-    return cut, Flaw("too-long", "", found, "It can be left out or cut; raise max_length to keep it whole.")
+    return cut, RowError("too-long", "", found, "It can be left out or cut; raise max_length to keep it whole.")
 
 
 def _one_line(error: TemplateError) -> str:

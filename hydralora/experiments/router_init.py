@@ -6,7 +6,8 @@ published start and a plain LoRA of equal size.
 
 import json
 import statistics
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,28 @@ from hydralora.files import write_json
 from hydralora.models.catalogue import DEFAULT_MODEL
 from hydralora.recipe.reading import parse_recipe
 from hydralora.recipe.settings import Recipe
+from hydralora.runs.events import NoteEvent, OnEvent
+from hydralora.runs.records import Record
+from hydralora.training.monitor import Monitor
 from hydralora.training.preparation import Prepared, prepare
 from hydralora.training.run import train
 from hydralora.tuner.router_init import ROWS_PER_COMPONENT, SHRINKAGE, init_router
 
 HELDOUT = 120  # rows at most, so that measuring takes less time than training
 MEASURED = ("mutual_information", "head_cosine", "loss", "exact_match")
+
+
+class Cell(Record):
+    """What one start, or one run, measured; a start has its mutual information alone."""
+
+    mutual_information: float | None = None
+    head_cosine: float | None = None
+    loss: float | None = None
+    exact_match: float | None = None
+    k: int | None = None
+    r: int | None = None
+    parameters: int | None = None
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -70,7 +87,7 @@ def run_router_init(
     steps: int = 60,
     model: str = DEFAULT_MODEL,
     only: list[str] | None = None,
-    on_event: Callable[[dict[str, Any]], None] = lambda event: None,
+    on_event: OnEvent = lambda event: None,
     training: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Measure every start and every run for each seed; `output`/report.json grows with each, and is gone on with.
@@ -90,20 +107,24 @@ def run_router_init(
     output.mkdir(parents=True, exist_ok=True)
     path = output / "report.json"
     settings = {"data": str(data), "steps": steps, "model": model, "training": training or {}}
-    cells: dict[str, dict[str, Any]] = _carry_on(path, settings)
+    cells: dict[str, Cell] = _carry_on(path, settings)
     starts = _Starts()
     for kind, name, seed in _plan(seeds, only):
         key = f"{kind} | {name} | seed {seed}"
         if key in cells:
             continue
-        on_event({"kind": "note", "step": 0, "message": key})
+        on_event(NoteEvent(step=0, time=time.time(), message=key))
         recipe = _recipe(data, model, seed, steps, training or {})
         if kind == "start":
             cells[key] = starts.measure(recipe, next(start for start in STARTS if start.name == name))
         else:
             cells[key] = _measure_run(recipe, name, output / "adapters" / f"{name} {seed}", cells, seed, on_event)
-        write_json(path, {"version": 1, "settings": settings, "cells": cells})
-    return {"settings": settings, "cells": cells, "table": _table(cells)}
+        write_json(path, {"version": 1, "settings": settings, "cells": _values(cells)})
+    return {"settings": settings, "cells": _values(cells), "table": _table(cells)}
+
+
+def _values(cells: dict[str, Cell]) -> dict[str, object]:
+    return {key: cell.values() for key, cell in cells.items()}
 
 
 def _plan(seeds: int, only: list[str] | None) -> Iterator[tuple[str, str, int]]:
@@ -115,13 +136,13 @@ def _plan(seeds: int, only: list[str] | None) -> Iterator[tuple[str, str, int]]:
         yield from (("run", name, seed) for name in sorted(names, key=lambda name: name.startswith("LoRA")))
 
 
-def _carry_on(path: Path, settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def _carry_on(path: Path, settings: dict[str, object]) -> dict[str, Cell]:
     if not path.exists():
         return {}
     report = json.loads(path.read_text(encoding="utf-8"))
     if report["settings"] != settings:
         raise ConfigError(f"{path}: it was made with other settings ({report['settings']}). Choose another --out.")
-    return report["cells"]
+    return {key: Cell.model_validate(cell) for key, cell in report["cells"].items()}
 
 
 def _recipe(data: Path, model: str, seed: int, steps: int, training: dict[str, Any]) -> Recipe:
@@ -152,7 +173,7 @@ class _Starts:
         self._recipe: Recipe | None = None
         self._prepared: Prepared | None = None
 
-    def measure(self, recipe: Recipe, start: Start) -> dict[str, Any]:
+    def measure(self, recipe: Recipe, start: Start) -> Cell:
         wanted = _with(recipe, tuner=start.tuner)
         if self._prepared is None or wanted != self._recipe:
             self._recipe, self._prepared = wanted, prepare(wanted, lambda stage: None)
@@ -163,7 +184,7 @@ class _Starts:
             init_router(prepared.model, rows, prepared.train_labels, entropy, start.rows, start.shrinkage)
         pad = prepared.tokenizer.pad_token_id
         use = head_use(prepared.model, prepared.heldout, pad)
-        return {"mutual_information": use.mutual_information(prepared.heldout_labels)}
+        return Cell(mutual_information=use.mutual_information(prepared.heldout_labels))
 
 
 def _positions(row: Encoded, tokens: str) -> list[int]:
@@ -175,38 +196,41 @@ def _measure_run(
     recipe: Recipe,
     name: str,
     folder: Path,
-    cells: dict[str, dict[str, Any]],
+    cells: dict[str, Cell],
     seed: int,
-    on_event: Callable[[dict[str, Any]], None],
-) -> dict[str, Any]:
+    on_event: OnEvent,
+) -> Cell:
     recipe = _equal_lora(recipe, cells, seed) if name.startswith("LoRA") else _with(recipe, tuner=RUNS[name])
-    results = train(recipe, folder, on_event)
-    scores = {key: results["tuned"][key] for key in ("loss", "exact_match")}
-    return scores | {
-        "mutual_information": results["mutual_information"],
-        "head_cosine": results["head_cosine"],
-        "k": results["k"],
-        "r": recipe.tuner.r,
-        "parameters": results["parameters"]["total"],
-        "seconds": sum(results["seconds"].values()),
-    }
+    results = train(recipe, folder, Monitor(on_event))
+    assert results.tuned  # nobody stops it
+    assert results.parameters
+    return Cell(
+        mutual_information=results.mutual_information,
+        head_cosine=results.head_cosine,
+        loss=results.tuned.loss,
+        exact_match=results.tuned.exact_match,
+        k=results.k,
+        r=recipe.tuner.r,
+        parameters=results.parameters.total,
+        seconds=sum(results.seconds.values()),
+    )
 
 
-def _equal_lora(recipe: Recipe, cells: dict[str, dict[str, Any]], seed: int) -> Recipe:
+def _equal_lora(recipe: Recipe, cells: dict[str, Cell], seed: int) -> Recipe:
     """A plain LoRA of the smallest rank that has at least as many parameters as the HydraLoRA of this seed."""
     key = f"run | components | seed {seed}"
     if key not in cells:
         raise ConfigError("router-init: LoRA's rank follows from the run 'components'. Ask for that run as well.")
-    wanted, r = cells[key]["parameters"], recipe.tuner.r
+    wanted, r = cells[key].parameters or 0, recipe.tuner.r
     prepared = prepare(_with(recipe, method="lora"), lambda stage: None)
     one = sum(parameter.numel() for parameter in prepared.model.parameters() if parameter.requires_grad) / r
     rank = -(-wanted // int(one))
     return _with(recipe, method="lora", tuner={"r": rank, "lora_alpha": recipe.tuner.lora_alpha / r * rank})
 
 
-def _table(cells: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+def _table(cells: dict[str, Cell]) -> list[dict[str, Any]]:
     """One line for each start and run: the mean and standard deviation over the seeds of what was measured."""
-    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    groups: dict[tuple[str, str], list[Cell]] = {}
     for key, cell in cells.items():
         kind, name, _ = key.split(" | ")
         groups.setdefault((kind, name), []).append(cell)
@@ -214,7 +238,7 @@ def _table(cells: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
     for (kind, name), found in groups.items():
         line: dict[str, Any] = {"kind": kind, "name": name, "seeds": len(found)}
         for measure in MEASURED:
-            values = [cell[measure] for cell in found if cell.get(measure) is not None]
+            values = [value for cell in found if (value := getattr(cell, measure)) is not None]
             if values:
                 line[measure] = {
                     "mean": statistics.fmean(values),

@@ -1,7 +1,6 @@
 """Tables into Plotly figures, one function a figure, as JSON: for the page's plot panel, or a file of their own."""
 
-from hydralora.figures.base import METHOD_NAMES
-from hydralora.figures.captions import METHOD_READING, how_drawn, how_to_read
+from hydralora.figures.captions import how_drawn, how_to_read
 from hydralora.figures.curves import group_losses, head_load, loss, losses, training_curves
 from hydralora.figures.gates import component_by_head, gate_bars, gate_heatmap
 from hydralora.figures.matrices import (
@@ -29,8 +28,6 @@ from hydralora.figures.trajectory import trajectory
 
 __all__ = [
     "MEASURES",
-    "METHOD_NAMES",
-    "METHOD_READING",
     "ColourBy",
     "MatrixColour",
     "Measure",

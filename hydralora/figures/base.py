@@ -1,11 +1,13 @@
 """What all figures share. Colours of text, paper and grid are left to the page, which follows its theme."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TypeVar
 
 import plotly.graph_objects as go
+from plotly.basedatatypes import BaseTraceType
 
-METHOD_NAMES = {"pca": "PCA", "tsne": "t-SNE", "umap": "UMAP"}
+T = TypeVar("T")
+
 CURVE_POINTS = 2000  # of all traces of a figure together
 MARGIN = {"l": 56, "r": 16, "t": 40, "b": 48}
 TWO_LINES = 68  # pixels that a title and a subtitle take
@@ -28,7 +30,7 @@ def escaped(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;")
 
 
-def thinned(*traces: Sequence[Any]) -> list[Sequence[Any]]:
+def thinned(*traces: Sequence[T]) -> list[Sequence[T]]:
     """The points of a figure's traces, CURVE_POINTS in all at most: a long run stays as quick to draw as a short one.
 
     A short trace keeps all of its points; the long ones share what it leaves, each evenly, its last point always.
@@ -41,7 +43,7 @@ def thinned(*traces: Sequence[Any]) -> list[Sequence[Any]]:
     return [_evenly(points, most) for points, most in zip(traces, shares, strict=True)]
 
 
-def _evenly(points: Sequence[Any], most: int) -> Sequence[Any]:
+def _evenly(points: Sequence[T], most: int) -> Sequence[T]:
     if len(points) <= most:
         return points
     if most < 2:
@@ -50,15 +52,15 @@ def _evenly(points: Sequence[Any], most: int) -> Sequence[Any]:
     return [*points[:-1:step], points[-1]]
 
 
-def figure_json(traces: Sequence[Any], frames: Sequence[Any] = (), **layout: Any) -> str:
+def figure_json(traces: Sequence[BaseTraceType], frames: Sequence[go.Frame] = (), **layout: object) -> str:
     """A figure as JSON; `frames` are for one that plays, a `subtitle` is a second, smaller line under the title."""
-    defaults: dict[str, Any] = {
+    defaults: dict[str, object] = {
         "margin": MARGIN,
         "height": 320,
         "legend": {"orientation": "h", "yref": "container", "y": 0.01, "yanchor": "bottom"},
         "template": None,
     }
-    title: dict[str, Any] = {"text": layout.pop("title", ""), "font": {"size": 15}, "x": 0.02}
+    title: dict[str, object] = {"text": layout.pop("title", ""), "font": {"size": 15}, "x": 0.02}
     if subtitle := layout.pop("subtitle", ""):
         title |= AT_THE_TOP | {"subtitle": {"text": subtitle, "font": {"size": 12}}}
         defaults["margin"] = MARGIN | {"t": TWO_LINES}

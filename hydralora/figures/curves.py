@@ -7,33 +7,33 @@ import plotly.graph_objects as go
 
 from hydralora.figures.base import figure_json, short, thinned
 from hydralora.figures.palette import A_COLOUR, NEUTRAL, head_colour, head_mark, head_name
+from hydralora.runs.events import EvalEvent, Event, GatesEvent, TrainEvent
 
 HEALTHY_ENTROPY = (0.6, 0.95)  # above: gates as good as uniform; below: one head takes most
-KINDS = ("train", "live", "whole")  # of losses: of a batch, of a sample of the held-out rows, of all of them
 
 
-def loss(events: Sequence[dict[str, Any]]) -> str:
+def loss(events: Sequence[Event]) -> str:
     """Training loss, and held-out loss where it was measured, over steps."""
-    trained, sampled, whole = thinned(*(_of_kind(events, kind) for kind in KINDS))
+    trained, sampled, whole = thinned(*_losses(events))
     return figure_json(
         [
             go.Scatter(
-                x=[event["step"] for event in trained],
-                y=[event["loss"] for event in trained],
+                x=[event.step for event in trained],
+                y=[event.loss for event in trained],
                 mode="lines+markers",
                 name="training",
                 line={"color": "#0072B2"},
             ),
             go.Scatter(
-                x=[event["step"] for event in sampled],
-                y=[event["loss"] for event in sampled],
+                x=[event.step for event in sampled],
+                y=[event.loss for event in sampled],
                 mode="lines+markers",
                 name="held-out sample",
                 line={"color": "#D55E00", "dash": "dot"},
             ),
             go.Scatter(
-                x=[event["step"] for event in whole],
-                y=[event["loss"] for event in whole],
+                x=[event.step for event in whole],
+                y=[event.loss for event in whole],
                 mode="markers",
                 name="all held-out rows",
                 marker={"color": "#D55E00", "symbol": "diamond", "size": 10},
@@ -45,14 +45,14 @@ def loss(events: Sequence[dict[str, Any]]) -> str:
     )
 
 
-def training_curves(events: Sequence[dict[str, Any]]) -> str:
+def training_curves(events: Sequence[Event]) -> str:
     """Learning rate, gradient norm and speed over steps, one above the other."""
     rows = (
         ("learning_rate", "learning rate"),
         ("gradient_norm", "gradient norm"),
         ("tokens_per_second", "tokens a second"),
     )
-    trained, *_ = thinned(*[_of_kind(events, "train")] * len(rows))
+    trained, *_ = thinned(*[[event for event in events if isinstance(event, TrainEvent)]] * len(rows))
     share = 1 / len(rows)
     layout: dict[str, Any] = {}
     traces = []
@@ -67,8 +67,8 @@ def training_curves(events: Sequence[dict[str, Any]]) -> str:
         }
         traces.append(
             go.Scatter(
-                x=[event["step"] for event in trained],
-                y=[event.get(key) for event in trained],
+                x=[event.step for event in trained],
+                y=[getattr(event, key) for event in trained],
                 yaxis=f"y{axis}",
                 mode="lines",
                 name=name,
@@ -79,16 +79,16 @@ def training_curves(events: Sequence[dict[str, Any]]) -> str:
     return figure_json(traces, title="How it trains", height=460, showlegend=False, xaxis=xaxis, **layout)
 
 
-def group_losses(events: Sequence[dict[str, Any]]) -> str:
+def group_losses(events: Sequence[Event]) -> str:
     """Held-out loss of each component over steps: of a sample while it trains, of all rows before and after."""
-    found = [event for event in events if event["kind"] == "eval" and event.get("per_component")]
-    groups = sorted({group for event in found for group in event["per_component"]}, key=int)
-    shown = thinned(*([event for event in found if group in event["per_component"]] for group in groups))
+    found = [event for event in events if isinstance(event, EvalEvent) and event.per_component]
+    groups = sorted({group for event in found for group in event.per_component}, key=int)
+    shown = thinned(*([event for event in found if group in event.per_component] for group in groups))
     return figure_json(
         [
             go.Scatter(
-                x=[event["step"] for event in measured],
-                y=[event["per_component"][group]["loss"] for event in measured],
+                x=[event.step for event in measured],
+                y=[event.per_component[group].loss for event in measured],
                 mode="lines+markers",
                 name=f"component {int(group) + 1}",
                 line={"color": head_colour(int(group))},
@@ -102,23 +102,23 @@ def group_losses(events: Sequence[dict[str, Any]]) -> str:
     )
 
 
-def losses(runs: Sequence[tuple[str, Sequence[dict[str, Any]]]]) -> str:
+def losses(runs: Sequence[tuple[str, Sequence[Event]]]) -> str:
     """Training loss of several runs over steps, with what all held-out rows gave before and after."""
-    looks = dict(zip(KINDS, (("lines", "solid"), ("lines", "dot"), ("markers", "solid")), strict=True))
-    found = iter(thinned(*(_of_kind(events, kind) for _, events in runs for kind in KINDS)))
-    traces: list[Any] = []
+    looks = (("lines", "solid"), ("lines", "dot"), ("markers", "solid"))  # of each of `_losses`
+    found = iter(thinned(*(measured for _, events in runs for measured in _losses(events))))
+    traces: list[go.Scatter] = []
     for i, (name, _) in enumerate(runs):
         look = {"color": NEUTRAL[i % len(NEUTRAL)]}
-        for kind, (mode, dash) in looks.items():
+        for place, (mode, dash) in enumerate(looks):
             measured = next(found)
             traces.append(
                 go.Scatter(
-                    x=[event["step"] for event in measured],
-                    y=[event["loss"] for event in measured],
+                    x=[event.step for event in measured],
+                    y=[event.loss for event in measured],
                     mode=mode,
                     name=short(name),
                     legendgroup=str(i),
-                    showlegend=kind == "train",
+                    showlegend=place == 0,
                     line=look | {"dash": dash},
                     marker=look | {"symbol": head_mark(i), "size": 10},
                 )
@@ -131,26 +131,26 @@ def losses(runs: Sequence[tuple[str, Sequence[dict[str, Any]]]]) -> str:
     )
 
 
-def _of_kind(events: Sequence[dict[str, Any]], kind: str) -> Sequence[dict[str, Any]]:
-    return [event for event in events if _kind(event) == kind]
+def _losses(events: Sequence[Event]) -> list[list[TrainEvent | EvalEvent]]:
+    """The events with a loss: of a batch, of a sample of the held-out rows, of all of them."""
+    evaluations = [event for event in events if isinstance(event, EvalEvent)]
+    return [
+        [event for event in events if isinstance(event, TrainEvent)],
+        [event for event in evaluations if event.split == "live"],
+        [event for event in evaluations if event.split != "live"],
+    ]
 
 
-def _kind(event: dict[str, Any]) -> str:
-    if event["kind"] != "eval":
-        return event["kind"]
-    return "live" if event["split"] == "live" else "whole"
-
-
-def head_load(events: Sequence[dict[str, Any]]) -> str:
+def head_load(events: Sequence[Event]) -> str:
     """Mean gate of each head over steps, and the gates' entropy as a share of its maximum."""
-    gates = _of_kind(events, "gates")
-    count = len(gates[0]["mean_gate"]) if gates else 0
+    gates: Sequence[GatesEvent] = [event for event in events if isinstance(event, GatesEvent)]
+    count = len(gates[0].mean_gate) if gates else 0
     gates, *_ = thinned(*[gates] * (count + 1))  # the entropy is one more
-    steps = [event["step"] for event in gates]
-    traces: list[Any] = [
+    steps = [event.step for event in gates]
+    traces: list[go.Scatter] = [
         go.Scatter(
             x=steps,
-            y=[event["mean_gate"][head] for event in gates],
+            y=[event.mean_gate[head] for event in gates],
             mode="lines+markers",
             name=head_name(head),
             line={"color": head_colour(head)},
@@ -161,7 +161,7 @@ def head_load(events: Sequence[dict[str, Any]]) -> str:
     traces.append(
         go.Scatter(
             x=steps,
-            y=[event["entropy"] for event in gates],
+            y=[event.entropy for event in gates],
             mode="lines",
             name="entropy",
             line={"color": A_COLOUR, "dash": "dash"},

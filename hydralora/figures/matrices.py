@@ -1,10 +1,12 @@
 """A's, heads and their products: as points, by their cosines and singular values, layer by layer."""
 
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import plotly.graph_objects as go
 
+from hydralora.analysis.heads import HeadMeasures
+from hydralora.analysis.matrices import MatrixPoint, PointGroup
 from hydralora.errors import ConfigError
 from hydralora.figures.base import escaped, figure_json, short, short_end
 from hydralora.figures.captions import how_drawn
@@ -22,29 +24,30 @@ MEASURES: dict[Measure, str] = {
 SYMBOLS_3D = ("circle", "square", "diamond", "cross", "circle-open", "square-open", "diamond-open", "x")  # all it has
 
 
-def matrices(group: dict[str, Any], colour_by: MatrixColour, first_id: int = 0) -> str:
+def matrices(group: PointGroup, colour_by: MatrixColour, first_id: int = 0) -> str:
     """The matrices of one shape as points, in two or three dimensions; customdata counts the points from first_id."""
-    points = group["points"]
-    solid = bool(points) and "z" in points[0]
+    points = group.points
+    solid = bool(points) and points[0].z is not None
     places = {id(point): first_id + i for i, point in enumerate(points)}
-    several = len({point["run"] for point in points}) > 1
+    several = len({point.run for point in points}) > 1
     traces = []
     for name, members, style in _traces(points, colour_by):
-        axes = {axis: [point[axis] for point in members] for axis in ("xyz" if solid else "xy")}
+        axes = {axis: [getattr(point, axis) for point in members] for axis in ("xyz" if solid else "xy")}
         shared = {
             "customdata": [places[id(point)] for point in members],
-            "text": [describe_matrix(point, escaped(str(point["run"])) if several else "") for point in members],
+            "text": [describe_matrix(point, escaped(point.run) if several else "") for point in members],
             "hovertemplate": "%{text}<extra></extra>",
             "mode": "markers",
             "name": short(name),
         }
         if solid:
-            marks = style["symbol"] if isinstance(style["symbol"], list) else [style["symbol"]]
-            style = style | {"size": 4, "symbol": [_solid_mark(mark) for mark in marks * (len(members) // len(marks))]}
+            marks = style["symbol"]
+            listed = marks if isinstance(marks, list) else [marks] * len(members)
+            style = style | {"size": 4, "symbol": [_solid_mark(str(mark)) for mark in listed]}
             traces.append(go.Scatter3d(**axes, **shared, marker=style))
         else:
             traces.append(go.Scattergl(**axes, **shared, marker=style))
-    rows, columns = group["shape"]
+    rows, columns = group.shape
     hidden = {"showticklabels": False, "title": {"text": ""}}
     return figure_json(
         traces,
@@ -52,7 +55,7 @@ def matrices(group: dict[str, Any], colour_by: MatrixColour, first_id: int = 0) 
         subtitle=how_drawn(group),
         dragmode="turntable" if solid else "lasso",
         height=488,
-        meta={"axes": f"{group['shape']} {group['method']} {solid}", "points": f"{group['shape']} {first_id}"},
+        meta={"axes": f"{group.shape} {group.method} {solid}", "points": f"{group.shape} {first_id}"},
         **(
             {"scene": dict.fromkeys(("xaxis", "yaxis", "zaxis"), hidden)}
             if solid
@@ -61,7 +64,7 @@ def matrices(group: dict[str, Any], colour_by: MatrixColour, first_id: int = 0) 
     )
 
 
-def group_figure(group: dict[str, Any], colour_by: MatrixColour, first_id: int = 0) -> str:
+def group_figure(group: PointGroup, colour_by: MatrixColour, first_id: int = 0) -> str:
     """The matrices of one shape as points; fewer than 5, which have no neighbourhoods, by their cosines.
 
     Raises:
@@ -71,20 +74,20 @@ def group_figure(group: dict[str, Any], colour_by: MatrixColour, first_id: int =
         raise ConfigError(
             f"Points can't be coloured by {colour_by!r}. Choose one of {', '.join(get_args(MatrixColour))}."
         )
-    if group["cosines"] is None:
+    if group.cosines is None:
         return matrices(group, colour_by, first_id)
-    rows, columns = group["shape"]
-    several = len({point["run"] for point in group["points"]}) > 1
-    names = [describe_matrix(point, str(point["run"]) if several else "") for point in group["points"]]
-    return cosine_matrix(names, group["cosines"], f"Cosines of {len(names)} matrices of {rows} x {columns}")
+    rows, columns = group.shape
+    several = len({point.run for point in group.points}) > 1
+    names = [describe_matrix(point, point.run if several else "") for point in group.points]
+    return cosine_matrix(names, group.cosines, f"Cosines of {len(names)} matrices of {rows} x {columns}")
 
 
-def describe_matrix(point: dict[str, Any], run: str = "") -> str:
+def describe_matrix(point: MatrixPoint, run: str = "") -> str:
     """In words: its module, and which one of it; its step where it is from a snapshot; its run where one is named."""
-    which = {"A": "A", "product": "B·A"}.get(point["kind"], "B")
-    head = "" if point["head"] is None else f" of {head_name(point['head'])}"
-    step = f", step {point['step']}" if point.get("step") is not None else ""
-    return f"{point['module']}, {which}{head}{step}{', ' + run if run else ''}"
+    which = {"A": "A", "product": "B·A"}.get(point.kind, "B")
+    head = "" if point.head is None else f" of {head_name(point.head)}"
+    step = "" if point.step is None else f", step {point.step}"
+    return f"{point.module}, {which}{head}{step}{', ' + run if run else ''}"
 
 
 def cosine_matrix(names: Sequence[str], values: Sequence[Sequence[float | None]], title: str) -> str:
@@ -136,11 +139,11 @@ def singular_values(values: Sequence[float], effective_rank: float, title: str) 
     )
 
 
-def head_measures(rows: Sequence[dict[str, Any]], measure: Measure) -> str:
+def head_measures(rows: Sequence[HeadMeasures], measure: Measure) -> str:
     """One measure of every head (columns) of every adapted module (rows)."""
-    modules = list(dict.fromkeys(row["module"] for row in rows))
-    heads = sorted({row["head"] for row in rows})
-    found = {(row["module"], row["head"]): row[measure] for row in rows}
+    modules = list(dict.fromkeys(row.module for row in rows))
+    heads = sorted({row.head for row in rows})
+    found = {(row.module, row.head): getattr(row, measure) for row in rows}
     alike = {"zmin": -1, "zmax": 1, "colorscale": "RdBu"} if measure == "similarity" else {"colorscale": "Cividis"}
     return figure_json(
         [
@@ -161,49 +164,55 @@ def head_measures(rows: Sequence[dict[str, Any]], measure: Measure) -> str:
     )
 
 
+def _mark(point: MatrixPoint) -> str:
+    return A_MARK if point.kind == "A" else head_mark(point.head or 0)
+
+
 def _solid_mark(mark: str) -> str:
     """The mark's nearest in three dimensions, which has eight."""
     others = {"triangle-up": "circle-open", "star": "diamond-open", "hexagon": "square-open", "bowtie": "x"}
     return mark if mark in SYMBOLS_3D else others[mark]
 
 
-def _traces(points: Sequence[dict[str, Any]], colour_by: str) -> list[tuple[str, list[dict[str, Any]], dict]]:
+def _traces(
+    points: Sequence[MatrixPoint], colour_by: MatrixColour
+) -> list[tuple[str, list[MatrixPoint], dict[str, object]]]:
     """(name, points, marker) of every trace."""
     if colour_by in ("layer", "step"):
-        values = [point.get(colour_by) for point in points]
+        values = [point.step if colour_by == "step" else point.layer for point in points]
         end = 1 + max((value for value in values if value is not None), default=-1)  # the adapter itself, behind all
-        scale = {
+        scale: dict[str, object] = {
             "color": [(end if colour_by == "step" else 0) if value is None else value for value in values],
             "colorscale": "Viridis",
             "showscale": True,
             "colorbar": {"title": {"text": colour_by}, "thickness": 12},
             "size": 8,
-            "symbol": [A_MARK if point["kind"] == "A" else head_mark(point["head"]) for point in points],
+            "symbol": [_mark(point) for point in points],
         }
         return [("matrix", list(points), scale)]
-    groups: dict[str, list[dict[str, Any]]] = {}
+    groups: dict[str, list[MatrixPoint]] = {}
     for point in points:
         groups.setdefault(_group_name(point, colour_by), []).append(point)
     out = []
     for i, (name, members) in enumerate(groups.items()):
-        style: dict[str, Any] = {"color": NEUTRAL[i % len(NEUTRAL)], "symbol": head_mark(i), "size": 8}
+        style: dict[str, object] = {"color": NEUTRAL[i % len(NEUTRAL)], "symbol": head_mark(i), "size": 8}
         if colour_by == "run":
             style["color"] = head_colour(i)
-            style["symbol"] = [A_MARK if point["kind"] == "A" else head_mark(i) for point in members]
+            style["symbol"] = [A_MARK if point.kind == "A" else head_mark(i) for point in members]
         if name == "A":
             style |= {"color": A_COLOUR, "symbol": A_MARK}
         elif colour_by == "head":
-            head = members[0]["head"]
+            head = members[0].head or 0
             style |= {"color": head_colour(head), "symbol": head_mark(head)}
         out.append((name, members, style))
     return out
 
 
-def _group_name(point: dict[str, Any], colour_by: str) -> str:
+def _group_name(point: MatrixPoint, colour_by: MatrixColour) -> str:
     if colour_by == "module":
-        return str(point["module"].rpartition(".")[2])
+        return point.module.rpartition(".")[2]
     if colour_by == "run":
-        return str(point["run"])
-    if point["kind"] == "A":
+        return point.run
+    if point.kind == "A":
         return "A"
-    return head_name(point["head"]) if colour_by == "head" else KINDS[point["kind"]]
+    return head_name(point.head or 0) if colour_by == "head" else KINDS[point.kind]

@@ -7,8 +7,9 @@ from typing import Any, Literal
 
 import plotly.graph_objects as go
 
-from hydralora.figures.base import MARGIN, METHOD_NAMES, figure_json, short, thinned
+from hydralora.figures.base import MARGIN, figure_json, short, thinned
 from hydralora.figures.palette import A_COLOUR, A_MARK, NEUTRAL, head_colour, head_mark
+from hydralora.projection import METHODS, Method
 
 TRIAL_NAMES = {"kmeans": "this page", "kneedle": "Kneedle", "silhouette": "best silhouette", "dbscan": "DBSCAN"}
 ColourBy = Literal["component", "task", "length"]
@@ -168,11 +169,11 @@ def _span(low: int, below: int) -> str:
 
 def row_map(
     points: Sequence[Sequence[float]],
-    values: Sequence[Any],
+    values: Sequence[str] | Sequence[int],
     colour_by: ColourBy,
     hover: Sequence[str],
     ids: Sequence[int],
-    method: str,
+    method: Method,
     names: Sequence[str],
     axes: str,
     of: str,
@@ -205,7 +206,7 @@ def row_map(
     wanted = {} if selected is None else {"selected": list(selected), "turn": secrets.token_hex(4)}
     return figure_json(
         traces,
-        title=f"Map of the rows ({METHOD_NAMES[method]})",
+        title=f"Map of the rows ({METHODS[method].name})",
         dragmode="lasso",
         height=520,
         meta={"axes": axes, "points": of} | wanted,

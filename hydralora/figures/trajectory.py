@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 from itertools import groupby
-from typing import Any
 
 import plotly.graph_objects as go
 
+from hydralora.analysis.matrices import MatrixPoint, PointGroup
 from hydralora.figures.base import figure_json
 from hydralora.figures.captions import how_drawn
 from hydralora.figures.palette import A_COLOUR, A_MARK, head_colour, head_mark, head_name
@@ -15,18 +15,18 @@ PICTURE = (0.36, 1.0)  # shares of the height
 LOSS = (0.06, 0.24)
 
 
-def trajectory(group: dict[str, Any], losses: Sequence[tuple[int, float]]) -> str:
+def trajectory(group: PointGroup, losses: Sequence[tuple[int, float]]) -> str:
     """The matrices of one shape from step to step, with Play and a slider; the loss below.
 
     Args:
         group: of `project_matrices`, in two dimensions, of matrices that carry their step.
         losses: (step, training loss).
     """
-    paths: dict[str, list[list[dict[str, Any]]]] = {}  # by A or head: of each module, its points in their order
-    by_matrix = sorted(group["points"], key=lambda point: (_name(point), point["module"], point["step"]))
-    for (name, _), found in groupby(by_matrix, key=lambda point: (_name(point), point["module"])):
+    paths: dict[str, list[list[MatrixPoint]]] = {}  # by A or head: of each module, its points in their order
+    by_matrix = sorted(group.points, key=lambda point: (_name(point), point.module, point.step or 0))
+    for (name, _), found in groupby(by_matrix, key=lambda point: (_name(point), point.module)):
         paths.setdefault(name, []).append(list(found))
-    steps = sorted({point["step"] for point in group["points"]})
+    steps = sorted({point.step or 0 for point in group.points})
     still = go.Scatter(
         x=[step for step, _ in losses],
         y=[loss for _, loss in losses],
@@ -38,7 +38,7 @@ def trajectory(group: dict[str, Any], losses: Sequence[tuple[int, float]]) -> st
         xaxis="x2",
         hovertemplate="step %{x}: %{y:.3f}<extra></extra>",
     )
-    rows, columns = group["shape"]
+    rows, columns = group.shape
     return figure_json(
         [*_moving(paths, steps[-1]), still, _marker(losses, steps[-1])],
         frames=[
@@ -52,8 +52,8 @@ def trajectory(group: dict[str, Any], losses: Sequence[tuple[int, float]]) -> st
         title=f"{rows} x {columns}, from step {steps[0]} to {steps[-1]}",
         subtitle=how_drawn(group),
         height=576,
-        xaxis={"showticklabels": False, "range": _range(group["points"], "x"), "domain": [0, 1]},
-        yaxis={"showticklabels": False, "range": _range(group["points"], "y"), "domain": list(PICTURE)},
+        xaxis={"showticklabels": False, "range": _range(group.points, "x"), "domain": [0, 1]},
+        yaxis={"showticklabels": False, "range": _range(group.points, "y"), "domain": list(PICTURE)},
         xaxis2={"title": {"text": "step"}, "anchor": "y2", "domain": [0, 1]},
         yaxis2={"title": {"text": "loss"}, "anchor": "x2", "domain": list(LOSS), "rangemode": "tozero"},
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 1, "xanchor": "right"},
@@ -63,20 +63,20 @@ def trajectory(group: dict[str, Any], losses: Sequence[tuple[int, float]]) -> st
     )
 
 
-def _moving(paths: dict[str, list[list[dict[str, Any]]]], until: int) -> list[Any]:
+def _moving(paths: dict[str, list[list[MatrixPoint]]], until: int) -> list[go.Scatter]:
     """Of each A or head two traces: where its matrices have been, and where they are at a step."""
-    traces: list[Any] = []
+    traces: list[go.Scatter] = []
     for name, modules in paths.items():
         first = modules[0][0]
-        colour = A_COLOUR if first["head"] is None else head_colour(first["head"])
-        mark = A_MARK if first["kind"] == "A" else head_mark(first["head"])
+        colour = A_COLOUR if first.head is None else head_colour(first.head)
+        mark = A_MARK if first.kind == "A" else head_mark(first.head or 0)
         x: list[float | None] = []
         y: list[float | None] = []
         now = []
         for points in modules:
-            been = [point for point in points if point["step"] <= until]
-            x += [*(point["x"] for point in been), None]  # a gap, so that matrices are not joined
-            y += [*(point["y"] for point in been), None]
+            been = [point for point in points if (point.step or 0) <= until]
+            x += [*(point.x for point in been), None]  # a gap, so that matrices are not joined
+            y += [*(point.y for point in been), None]
             now += been[-1:]
         traces.append(
             go.Scatter(
@@ -92,11 +92,11 @@ def _moving(paths: dict[str, list[list[dict[str, Any]]]], until: int) -> list[An
         )
         traces.append(
             go.Scatter(
-                x=[point["x"] for point in now],
-                y=[point["y"] for point in now],
+                x=[point.x for point in now],
+                y=[point.y for point in now],
                 mode="markers",
                 marker={"color": colour, "symbol": mark, "size": 10, "line": {"color": "#555", "width": 1}},
-                text=[point["module"] for point in now],
+                text=[point.module for point in now],
                 hovertemplate="%{text}, " + name + f", step {until}<extra></extra>",
                 name=name,
             )
@@ -104,7 +104,7 @@ def _moving(paths: dict[str, list[list[dict[str, Any]]]], until: int) -> list[An
     return traces
 
 
-def _marker(losses: Sequence[tuple[int, float]], step: int) -> Any:
+def _marker(losses: Sequence[tuple[int, float]], step: int) -> go.Scatter:
     """Where the step is on the curve of the loss."""
     near = min(losses, key=lambda one: abs(one[0] - step), default=None)
     return go.Scatter(
@@ -119,20 +119,20 @@ def _marker(losses: Sequence[tuple[int, float]], step: int) -> Any:
     )
 
 
-def _name(point: dict[str, Any]) -> str:
-    if point["kind"] == "A":
-        return "A" if point["head"] is None else f"A of {head_name(point['head'])}"
-    return head_name(point["head"])
+def _name(point: MatrixPoint) -> str:
+    if point.kind == "A":
+        return "A" if point.head is None else f"A of {head_name(point.head)}"
+    return head_name(point.head or 0)
 
 
-def _range(points: Sequence[dict[str, Any]], axis: str) -> list[float]:
+def _range(points: Sequence[MatrixPoint], axis: str) -> list[float]:
     """Fixed, so that the picture stands still while it plays."""
-    low, high = min(point[axis] for point in points), max(point[axis] for point in points)
+    low, high = min(getattr(point, axis) for point in points), max(getattr(point, axis) for point in points)
     room = 0.06 * (high - low) or 1.0
     return [low - room, high + room]
 
 
-def _play() -> dict[str, Any]:
+def _play() -> dict[str, object]:
     moving = {
         "frame": {"duration": FRAME_MILLISECONDS, "redraw": False},
         "transition": {"duration": FRAME_MILLISECONDS // 2},
@@ -157,7 +157,7 @@ def _play() -> dict[str, Any]:
     }
 
 
-def _slider(steps: Sequence[int]) -> dict[str, Any]:
+def _slider(steps: Sequence[int]) -> dict[str, object]:
     at_once = {"mode": "immediate", "frame": {"duration": 0, "redraw": False}, "transition": {"duration": 0}}
     return {
         "active": len(steps) - 1,

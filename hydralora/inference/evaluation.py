@@ -2,14 +2,15 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from hydralora.data.batches import batch_order, collate
-from hydralora.data.progress import OnProgress
+from hydralora.data.progress import OnProgress, ignore_progress
 from hydralora.data.templates import IGNORED, Encoded
 from hydralora.inference.loss import answer_logits, answer_loss
+from hydralora.runs.scores import Score, Scores
 
 BATCH = 16  # rows; evaluation keeps nothing for a backward pass
 
@@ -19,30 +20,30 @@ def evaluate(
     model: Any,
     rows: Sequence[Encoded],
     pad_token_id: int,
-    on_progress: OnProgress | None = None,
+    on_progress: OnProgress = ignore_progress,
     components: Sequence[int] | None = None,
-) -> dict[str, Any]:
+) -> Scores:
     """Mean answer loss (nats a token), exact match (0-1), and both per task, and per component, where rows have one.
 
     A row matches exactly where greedy decoding reproduces its answer token for token, up to the end-of-turn mark.
     Greedy decoding does that exactly where each answer token is the most likely one after the true tokens before it,
     so one forward pass tells, without generating.
     """
-    scores: list[tuple[int, float, int, bool]] = []  # (row, loss sum, answer tokens, matched)
+    measured: list[_RowScore] = []
     for indices, batch in batches(model, rows, pad_token_id):
         logits, targets = answer_logits(model, batch)
         losses = answer_loss(logits, targets)
         right = logits.argmax(-1) == targets
         counts = (batch["labels"][:, 1:] != IGNORED).sum(1).tolist()
         for index, loss, hit in zip(indices, losses.split(counts), right.split(counts), strict=True):
-            scores.append((index, float(loss.sum()), len(loss), bool(hit.all())))
-        if on_progress:
-            on_progress(len(scores), len(rows))
-    tasks = [row.example.task for row in rows]
-    return _summary(scores) | {
-        "per_task": _by_group(scores, [task or None for task in tasks]),
-        "per_component": _by_group(scores, list(map(str, components or ()))),
-    }
+            measured.append(_RowScore(index, float(loss.sum()), len(loss), bool(hit.all())))
+        on_progress(len(measured), len(rows))
+    tasks = [row.example.task or None for row in rows]
+    return Scores(
+        **_summary(measured).model_dump(),
+        per_task=_by_group(measured, tasks),
+        per_component=_by_group(measured, list(map(str, components or ()))),
+    )
 
 
 def predicting(labels: torch.Tensor) -> torch.Tensor:
@@ -62,19 +63,25 @@ def batches(
         yield indices, {key: value.to(device) for key, value in batch.items()}
 
 
-def _by_group(scores: Sequence[tuple[int, float, int, bool]], groups: Sequence[str | None]) -> dict[str, Any]:
+class _RowScore(NamedTuple):
+    row: int
+    loss: float  # summed over the answer's tokens
+    tokens: int
+    matched: bool
+
+
+def _by_group(measured: Sequence[_RowScore], groups: Sequence[str | None]) -> dict[str, Score]:
     """The summary of each group's rows; a row without a group is in none."""
-    members: dict[str, list] = defaultdict(list)
-    for score in scores:
-        if groups and (group := groups[score[0]]) is not None:
+    members: dict[str, list[_RowScore]] = defaultdict(list)
+    for score in measured:
+        if groups and (group := groups[score.row]) is not None:
             members[group].append(score)
-    return {group: _summary(found) for group, found in sorted(members.items())}
+    return {group: _summary(own) for group, own in sorted(members.items())}
 
 
-def _summary(scores: Sequence[tuple[int, float, int, bool]]) -> dict[str, Any]:
-    tokens = sum(score[2] for score in scores)
-    return {
-        "loss": sum(score[1] for score in scores) / tokens,
-        "exact_match": sum(score[3] for score in scores) / len(scores),
-        "rows": len(scores),
-    }
+def _summary(measured: Sequence[_RowScore]) -> Score:
+    return Score(
+        loss=sum(score.loss for score in measured) / sum(score.tokens for score in measured),
+        exact_match=sum(score.matched for score in measured) / len(measured),
+        rows=len(measured),
+    )

@@ -11,6 +11,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
 from transformers import GenerationConfig, LogitsProcessorList, TemperatureLogitsWarper, TopPLogitsWarper
 
+from hydralora.data.examples import Message
 from hydralora.data.templates import encode_prompt
 from hydralora.errors import ConfigError
 from hydralora.tuner.gates import record_gates, recorded_layers
@@ -66,10 +67,10 @@ class Sampling:
 def generate(
     model: Any,
     tokenizer: Any,
-    messages: Sequence[dict[str, str]],
+    messages: Sequence[Message],
     sampling: Sampling | None = None,
     adapter: bool = True,
-    lock: AbstractContextManager | None = None,
+    lock: AbstractContextManager[Any] | None = None,
     steering: Steering | None = None,
     alternatives: int = 0,
     on_prompt: Callable[[list[Token]], None] | None = None,

@@ -9,17 +9,19 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
+from hydralora.inference.traces import AnswerSource
 from hydralora.models.adapters import hash_adapter, load_adapted, put_adapter, read_adapter_config
 from hydralora.models.catalogue import find_model
 from hydralora.models.fetching import BaseModelFiles
-from hydralora.models.loading import load_base, load_tokenizer
+from hydralora.models.loading import Quantization, load_base, load_tokenizer
 from hydralora.runs.run import Run
+from hydralora.tuner.steering import Steering
 
 KEPT_ADAPTERS = 4
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedModel:
     """A model ready to answer; `run` and `adapter_hash` are None where it is the base model alone.
 
     `lock` is to be held in each forward pass: what records or steers its gates sees every pass through the model.
@@ -30,10 +32,15 @@ class Loaded:
     tokenizer: Any
     run: Run | None = None
     adapter_hash: str | None = None
-    lock: AbstractContextManager = field(default_factory=threading.RLock)
+    lock: AbstractContextManager[object] = field(default_factory=threading.RLock)
+
+    def source(self, steering: Steering | None = None) -> AnswerSource:
+        """Who answers with it, its gates steered or not."""
+        base = self.files.describe()
+        return AnswerSource(base.id, base.hash, self.run.id if self.run else None, self.adapter_hash, steering)
 
 
-def load_run(run: Run) -> Loaded:
+def load_run(run: Run) -> LoadedModel:
     """A run's adapter on its base model.
 
     Raises:
@@ -42,20 +49,20 @@ def load_run(run: Run) -> Loaded:
     recipe = run.recipe()
     files = find_model(recipe.model)
     model = load_adapted(files, run.adapter, quantization=recipe.quantization)
-    return Loaded(files, model, load_tokenizer(files), run, hash_adapter(run.adapter))
+    return LoadedModel(files, model, load_tokenizer(files), run, hash_adapter(run.adapter))
 
 
-def load_base_model(name: str) -> Loaded:
+def load_base_model(name: str) -> LoadedModel:
     """A base model, never adapted.
 
     Raises:
         ModelError: it can't be found or loaded.
     """
     files = find_model(name)
-    return Loaded(files, load_base(files), load_tokenizer(files))
+    return LoadedModel(files, load_base(files), load_tokenizer(files))
 
 
-class Shelf:
+class ModelCache:
     """One base model at a time, and the last few adapters on it.
 
     Each adapter is on a copy of the base model's modules that shares its weights: it takes the memory of its own
@@ -63,11 +70,11 @@ class Shelf:
     """
 
     def __init__(self) -> None:
-        self._base: tuple[tuple[str, str], Loaded] | None = None
-        self._adapted: OrderedDict[tuple[str, str], Loaded] = OrderedDict()
+        self._base: tuple[tuple[str, str], LoadedModel] | None = None
+        self._adapted: OrderedDict[tuple[str, str], LoadedModel] = OrderedDict()
         self._loading = threading.Lock()
 
-    def base(self, name: str, quantization: str = "none") -> Loaded:
+    def base(self, name: str, quantization: Quantization = "none") -> LoadedModel:
         """A base model, never adapted.
 
         Raises:
@@ -76,7 +83,7 @@ class Shelf:
         with self._loading:
             return self._load_base(name, quantization)
 
-    def run(self, run: Run) -> Loaded:
+    def run(self, run: Run) -> LoadedModel:
         """A run's adapter, on its base model.
 
         Raises:
@@ -89,13 +96,13 @@ class Shelf:
             found = self._adapted.pop((run.id, adapter_hash), None)
             if found is None:
                 model = put_adapter(base.files, sharing_copy(base.model), run.adapter)
-                found = Loaded(base.files, model, base.tokenizer, run, adapter_hash)
+                found = LoadedModel(base.files, model, base.tokenizer, run, adapter_hash)
             self._adapted[run.id, adapter_hash] = found
             while len(self._adapted) > KEPT_ADAPTERS:
                 self._adapted.popitem(last=False)
             return found
 
-    def let_go(self, run_id: str | None = None) -> None:
+    def release(self, run_id: str | None = None) -> None:
         """Forget a run's adapters, or everything; the memory returns when nobody answers with it any more."""
         import torch
 
@@ -108,12 +115,12 @@ class Shelf:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()  # what PyTorch keeps for itself, a run on the same card can't have
 
-    def _load_base(self, name: str, quantization: Any) -> Loaded:
+    def _load_base(self, name: str, quantization: Quantization) -> LoadedModel:
         if self._base is None or self._base[0] != (name, quantization):
             self._adapted.clear()
             self._base = None  # its memory first
             files = find_model(name)
-            loaded = Loaded(files, load_base(files, quantization=quantization), load_tokenizer(files))
+            loaded = LoadedModel(files, load_base(files, quantization=quantization), load_tokenizer(files))
             self._base = (name, quantization), loaded
         return self._base[1]
 

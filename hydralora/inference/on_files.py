@@ -2,11 +2,10 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from hydralora.components.rows import label_rows
 from hydralora.data.dataset import Dataset, read_dataset
-from hydralora.data.examples import Example
+from hydralora.data.examples import Example, Message
 from hydralora.data.mapping import Mapping, load_mapping
 from hydralora.data.progress import OnProgress, ignore_progress
 from hydralora.data.templates import encode_all, encode_prompt
@@ -15,32 +14,51 @@ from hydralora.inference.evaluation import evaluate
 from hydralora.inference.generation import answer_batch, room_for
 from hydralora.inference.model_cache import load_run
 from hydralora.recipe.settings import Recipe
+from hydralora.runs.records import Record
 from hydralora.runs.run import Run
+from hydralora.runs.scores import Scores
 
 BATCH = 16  # rows answered at once
 Files = Sequence[str | Path] | str | Path
 
 
+class FileScores(Scores):
+    """Scores of a run's model on the rows of files.
+
+    Attributes:
+        base: those of its base model.
+        read: rows of the files; `problems`, by kind, of those left out or cut.
+        components_unknown: why rows could not be put to components; None where they could.
+    """
+
+    base: Scores
+    read: int
+    problems: dict[str, int]
+    components_unknown: str | None
+
+
+class FileAnswers(Record):
+    """What was answered: rows, and the share (0-1) equal to the file's answers; None where it has none."""
+
+    rows: int
+    exact_match: float | None
+
+
 def evaluate_run(
     run: Run, files: Files, mapping: Mapping | None = None, on_progress: OnProgress = ignore_progress
-) -> dict[str, Any]:
+) -> FileScores:
     """How well a run's model answers the rows of files, beside its base model.
 
     Args:
         mapping: which column holds what; None takes the recipe's, if it names one, else tells it by the columns.
         on_progress: called with the rows measured and all there are to measure, twice each.
 
-    Returns:
-        loss, exact_match, rows, per_task, per_component of the run's model, and the same of the base model under base;
-        read, the rows of the files; problems, by kind, of those left out or cut; components_unknown, why rows could not
-        be put to components, else None.
-
     Raises:
         HydraError: the run has no adapter, its base model is not found, or no row can be used.
     """
     recipe, loaded = run.recipe(), load_run(run)
     data = _read(recipe, files, mapping)
-    encoded = encode_all(loaded.tokenizer, data.examples, recipe.training.max_length, recipe.training.overlong)
+    encoded = encode_all(loaded.tokenizer, data.examples, recipe.training.max_length, recipe.training.too_long)
     labels, _, why = label_rows(recipe, [row.example for row in encoded.rows])
     pad, total = loaded.tokenizer.pad_token_id, 2 * len(encoded.rows)
     model = loaded.model
@@ -50,7 +68,7 @@ def evaluate_run(
     problems = dict(data.by_kind)
     for kind, count in encoded.by_kind.items():
         problems[kind] = problems.get(kind, 0) + count
-    return tuned | {"base": base, "read": data.rows, "problems": problems, "components_unknown": why}
+    return FileScores(**tuned.model_dump(), base=base, read=data.rows, problems=problems, components_unknown=why)
 
 
 def answer_file(
@@ -61,15 +79,12 @@ def answer_file(
     mapping: Mapping | None = None,
     max_new_tokens: int = 256,
     on_progress: OnProgress = ignore_progress,
-) -> dict[str, Any]:
+) -> FileAnswers:
     """Answer the rows of files greedily, and write row, task, prompt, the file's answer and ours as JSONL to `out`.
 
     Args:
         column: the column with the questions, where rows have no answers of their own.
         on_progress: called with the rows answered and all there are.
-
-    Returns:
-        rows, how many were answered, and exact_match, the share (0-1) equal to the file's answers; None without those.
 
     Raises:
         HydraError: as `evaluate_run`; or a prompt is longer than the model reads.
@@ -99,7 +114,7 @@ def answer_file(
     write_text(out, "".join(to_json(line) + "\n" for line in lines))
     pairs = zip(expected, answers, strict=True)
     right = [wanted.strip() == answer.strip() for wanted, answer in pairs if wanted is not None]
-    return {"rows": len(lines), "exact_match": sum(right) / len(right) if right else None}
+    return FileAnswers(rows=len(lines), exact_match=sum(right) / len(right) if right else None)
 
 
 def _read(recipe: Recipe, files: Files, mapping: Mapping | None) -> Dataset:
@@ -108,6 +123,6 @@ def _read(recipe: Recipe, files: Files, mapping: Mapping | None) -> Dataset:
     return read_dataset(files, mapping, recipe.data.task_column)
 
 
-def _prompt(example: Example) -> list[dict[str, str]]:
+def _prompt(example: Example) -> list[Message]:
     """What is asked; plain text is a question, since here nothing is learnt from it."""
     return example.prompt or [{"role": "user", "content": example.answer}]

@@ -6,6 +6,7 @@ from typing import Any
 
 from hydralora.data.templates import IGNORED, Encoded
 from hydralora.inference.generation import answer_batch, room_for
+from hydralora.runs.scores import SampleAnswer
 
 LONGEST = 32  # tokens of an answer
 
@@ -21,14 +22,14 @@ def choose_samples(rows: Sequence[Encoded], components: Sequence[int], count: in
     return [rows[i] for i in sorted(order, key=lambda i: (turn[i], components[i]))[:count]]
 
 
-def answer_samples(model: Any, tokenizer: Any, rows: Sequence[Encoded]) -> list[dict[str, str]]:
-    """Greedy answers, cut at `LONGEST` tokens: prompt (its last turn), expected and answer of each row."""
+def answer_samples(model: Any, tokenizer: Any, rows: Sequence[Encoded]) -> list[SampleAnswer]:
+    """Greedy answers, cut at `LONGEST` tokens; of a prompt its last turn is told."""
     if not rows:
         return []
     prompts = [row.input_ids[: next(i for i, label in enumerate(row.labels) if label != IGNORED)] for row in rows]
     room = room_for(model.config, max(map(len, prompts)))
     answers = answer_batch(model, tokenizer, prompts, min(LONGEST, room))
     return [
-        {"prompt": row.example.prompt[-1]["content"], "expected": row.example.answer, "answer": answer}
+        SampleAnswer(prompt=row.example.prompt[-1]["content"], expected=row.example.answer, answer=answer)
         for row, answer in zip(rows, answers, strict=True)
     ]

@@ -2,11 +2,13 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator, model_validator
 
+from hydralora.data.examples import Message
 from hydralora.errors import ConfigError
 from hydralora.files import write_text
 from hydralora.inference.generation import Sampling, Token
@@ -60,7 +62,7 @@ class Trace(Strict):
     Attributes:
         base: the base model's id, or its folder's name; `base_hash` the sha256 of its weights.
         run: id, or None for the base model alone; `adapter_hash` that of its adapter's weights.
-        steering: what was asked of the gates (`Steering.describe`); None where the router set them.
+        steering: how the gates were set (`Steering.describe`); None where the router set them.
         modules: names of the adapted modules, the order of a token's gates.
         messages: the conversation, the question last.
         prompt: its tokens, special ones too, with the gates that they were read with.
@@ -73,7 +75,7 @@ class Trace(Strict):
     base_hash: Name | None = None
     run: Name | None = None
     adapter_hash: Name | None = None
-    steering: dict[str, Any] | None = None
+    steering: dict[str, JsonValue] | None = None
     sampling: TraceSampling
     modules: list[Name]
     messages: list[TraceMessage]
@@ -98,14 +100,19 @@ class Trace(Strict):
 
     @field_validator("steering")
     @classmethod
-    def _can_be_asked(cls, steering: dict[str, Any] | None) -> dict[str, Any] | None:
+    def _can_be_asked(cls, steering: dict[str, JsonValue] | None) -> dict[str, JsonValue] | None:
         return steering if steering is None else described_steering(steering).describe()
 
     @property
     def whose(self) -> str:
         """Who answered, in words: the run, its adapter's hash, and how its gates were set."""
+        return answered_by(self.run, self.adapter_hash, bool(self.modules), self.source.steering)
+
+    @property
+    def source(self) -> "AnswerSource":
+        """Who answered."""
         steering = described_steering(self.steering) if self.steering else None
-        return answered_by(self.run, self.adapter_hash, bool(self.modules), steering)
+        return AnswerSource(self.base, self.base_hash, self.run, self.adapter_hash, steering)
 
     @property
     def text(self) -> str:
@@ -121,26 +128,38 @@ def answered_by(run: str | None, adapter_hash: str | None, gated: bool, steering
     return f"run {run}, adapter {(adapter_hash or '')[:8]}, {gates}"
 
 
+@dataclass(frozen=True)
+class AnswerSource:
+    """Who answered: base model, run and adapter as `Trace` has them, and how the gates were steered."""
+
+    base: str
+    base_hash: str | None = None
+    run: str | None = None
+    adapter_hash: str | None = None
+    steering: Steering | None = None
+
+
 def make_trace(
     tokens: Sequence[Token],
     prompt: Sequence[Token],
     modules: Sequence[str],
-    messages: Sequence[dict[str, str]],
+    messages: Sequence[Message],
     sampling: Sampling,
-    base: str,
-    **about: Any,
+    source: AnswerSource,
 ) -> Trace:
-    """A trace of what was generated; `about` is base_hash, run, adapter_hash, steering."""
-    return Trace.model_validate(
-        {
-            **about,
-            "base": Path(base).name if Path(base).is_absolute() else base,  # no path of this machine goes into a file
-            "modules": list(modules),
-            "messages": list(messages),
-            "sampling": vars(sampling),
-            "prompt": [_plain(token) for token in prompt],
-            "tokens": [_plain(token) for token in tokens],
-        }
+    """A trace of what was generated."""
+    base = source.base
+    return Trace(
+        base=Path(base).name if Path(base).is_absolute() else base,  # no path of this machine goes into a file
+        base_hash=source.base_hash,
+        run=source.run,
+        adapter_hash=source.adapter_hash,
+        steering=source.steering.describe() if source.steering else None,
+        modules=list(modules),
+        messages=[TraceMessage.model_validate(message) for message in messages],
+        sampling=TraceSampling.model_validate(vars(sampling)),
+        prompt=[_token(token) for token in prompt],
+        tokens=[_token(token) for token in tokens],
     )
 
 
@@ -175,10 +194,13 @@ def load_trace(path: Path) -> Trace:
         raise ConfigError(f"{path}: not a trace of a chat. {told}") from error
 
 
-def _plain(token: Token) -> dict[str, Any]:
-    gates = [[round(gate, DIGITS) for gate in row] for row in token.gates]
-    others = [
-        {"id": one.id, "text": one.text, "probability": min(1.0, round(one.probability, DIGITS))}
-        for one in token.alternatives
-    ]
-    return {"id": token.id, "text": token.text, "gates": gates, "alternatives": others}
+def _token(token: Token) -> TraceToken:
+    return TraceToken(
+        id=token.id,
+        text=token.text,
+        gates=[[round(gate, DIGITS) for gate in row] for row in token.gates],
+        alternatives=[
+            TraceAlternative(id=one.id, text=one.text, probability=min(1.0, round(one.probability, DIGITS)))
+            for one in token.alternatives
+        ],
+    )

@@ -2,19 +2,19 @@
 
 import hashlib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from hydralora.errors import HydraError, ModelError, first_line
 from hydralora.files import ADAPTER_WEIGHTS
 from hydralora.models.fetching import BaseModelFiles
-from hydralora.models.loading import load_base
+from hydralora.models.loading import Quantization, load_base
 
 
 def load_adapted(
     files: BaseModelFiles,
     adapter: Path,
     device: str | None = None,
-    quantization: Literal["none", "nf4"] = "none",
+    quantization: Quantization = "none",
 ) -> Any:
     """The base model with the adapter in a folder on it, in eval mode.
 

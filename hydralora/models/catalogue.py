@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from hydralora.errors import ModelError
 from hydralora.models.fetching import BaseModelFiles, download_snapshot, find_local, hub_reachable
@@ -37,21 +36,34 @@ CATALOGUE = (
 DEFAULT_MODEL = CATALOGUE[0].id
 
 
-def catalogue() -> list[dict[str, Any]]:
-    """Every catalogue model: id, source, licence, parameters, folder, ready, hash; no folder or hash until ready."""
+@dataclass(frozen=True)
+class CatalogueEntry:
+    """A catalogue model on this machine; no folder and no hash until it is ready."""
+
+    id: str
+    source: str
+    licence: str
+    parameters: int
+    folder: str | None
+    ready: bool
+    hash: str | None
+
+
+def catalogue() -> list[CatalogueEntry]:
+    """Every catalogue model, and where it lies."""
     rows = []
     for model in CATALOGUE:
         files = find_local(model.id)
         rows.append(
-            {
-                "id": model.id,
-                "source": files.source if files else "hub",
-                "licence": model.licence,
-                "parameters": model.parameters,
-                "folder": str(files.folder) if files else None,
-                "ready": files is not None,
-                "hash": files.hash if files else None,
-            }
+            CatalogueEntry(
+                id=model.id,
+                source=files.source if files else "hub",
+                licence=model.licence,
+                parameters=model.parameters,
+                folder=str(files.folder) if files else None,
+                ready=files is not None,
+                hash=files.hash if files else None,
+            )
         )
     return rows
 

@@ -1,7 +1,7 @@
 """What a model is computed on."""
 
 import os
-from typing import Any
+from dataclasses import dataclass
 
 
 def pick_device() -> str:
@@ -13,14 +13,23 @@ def pick_device() -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def describe_device() -> dict[str, Any]:
-    """The device's kind and name, and its free memory in bytes."""
+@dataclass(frozen=True)
+class Device:
+    """What this machine computes on: "cuda", "mps" or "cpu", its name, and its free memory in bytes."""
+
+    kind: str
+    name: str
+    free_bytes: int
+
+
+def describe_device() -> Device:
+    """The fastest device of this machine."""
     import psutil
     import torch
 
     kind = pick_device()
     if kind == "cuda":
         free, _ = torch.cuda.mem_get_info()
-        return {"kind": kind, "name": torch.cuda.get_device_name(), "free_bytes": free}
+        return Device(kind, torch.cuda.get_device_name(), free)
     name = "Apple GPU" if kind == "mps" else f"CPU, {os.cpu_count()} cores"
-    return {"kind": kind, "name": name, "free_bytes": psutil.virtual_memory().available}
+    return Device(kind, name, psutil.virtual_memory().available)

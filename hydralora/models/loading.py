@@ -10,6 +10,8 @@ from hydralora.models.catalogue import existing_folder, find_model
 from hydralora.models.device import pick_device
 from hydralora.models.fetching import BaseModelFiles, download_snapshot, find_local, hub_reachable
 
+Quantization = Literal["none", "nf4"]
+
 
 def load_config(files: BaseModelFiles) -> Any:
     """The configuration in `files`. Never runs code from the folder.
@@ -42,7 +44,7 @@ def load_tokenizer(files: BaseModelFiles) -> Any:
     return tokenizer
 
 
-def load_base(files: BaseModelFiles, device: str | None = None, quantization: Literal["none", "nf4"] = "none") -> Any:
+def load_base(files: BaseModelFiles, device: str | None = None, quantization: Quantization = "none") -> Any:
     """The base model, from safetensors only, in this device's dtype and in eval mode.
 
     With "nf4" bitsandbytes keeps its linear layers, all but the output layer, in 4 bits, and computes in that dtype.

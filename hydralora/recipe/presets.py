@@ -15,9 +15,9 @@ PRESETS: dict[str, dict[str, Any]] = {
         "training.max_steps": None,
         "training.epochs": 1,
         "training.batch_size": 1,
-        "training.accumulation": 8,
+        "training.gradient_accumulation": 8,
         "training.learning_rate": 2e-4,
-        "training.warmup": 0.03,
+        "training.warmup_ratio": 0.03,
         "training.max_length": 1024,
     },
     "Careful": {

@@ -7,7 +7,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from hydralora.errors import ConfigError
-from hydralora.recipe.settings import VERSION, ComponentSettings, Recipe
+from hydralora.recipe.settings import RENAMED, VERSION, ComponentSettings, Recipe
 
 
 def parse_recipe(values: Any, where: str = "recipe") -> Recipe:
@@ -22,9 +22,28 @@ def parse_recipe(values: Any, where: str = "recipe") -> Recipe:
     if version != VERSION:
         raise ConfigError(f"{where}: version is {version!r}, this program reads {VERSION}. Update hydralora.")
     try:
-        return Recipe.model_validate({key: value for key, value in values.items() if key != "version"})
+        return Recipe.model_validate(_renamed({key: value for key, value in values.items() if key != "version"}, where))
     except ValidationError as error:
         raise ConfigError(f"{where}: {validation_message(error)}") from error
+
+
+def _renamed(values: dict[str, Any], where: str) -> dict[str, Any]:
+    """The values with the names that settings have now.
+
+    Raises:
+        ConfigError: a setting is given by its old name and its new one.
+    """
+    values = {key: dict(value) if isinstance(value, dict) else value for key, value in values.items()}
+    for old, new in RENAMED.items():
+        section, _, name = old.rpartition(".")
+        inner = values.get(section)
+        if not isinstance(inner, dict) or name not in inner:
+            continue
+        _, _, new_name = new.rpartition(".")
+        if new_name in inner:
+            raise ConfigError(f"{where}: {old} is the old name of {new}, and both are set. Leave {old} out.")
+        inner[new_name] = inner.pop(name)
+    return values
 
 
 def wrong_settings(values: Any) -> dict[str, str]:
@@ -59,6 +78,8 @@ def read_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path.name}: it can't be read as YAML ({' '.join(str(error).split())}).") from error
+    if isinstance(values, dict):
+        values = _renamed(values, path.name)  # now, so that an override by either name is one of the same setting
     for override in overrides or []:
         values = _override(values, override)
     return parse_recipe(values, path.name)
@@ -94,10 +115,11 @@ def _beside(recipe: Path, file: str) -> str:
     return file if file.startswith("hub:") else str((recipe.parent / file).resolve())
 
 
-def _override(values: Any, override: str) -> dict:
+def _override(values: Any, override: str) -> dict[str, Any]:
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise ConfigError(f"--set {override!r}: write it as section.name=value, such as training.max_steps=50.")
+    key = RENAMED.get(key, key)
     values = dict(values) if isinstance(values, dict) else {}
     target = values
     *sections, name = key.split(".")

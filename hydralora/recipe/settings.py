@@ -7,7 +7,16 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from hydralora.models.loading import Quantization
+from hydralora.tuner.config import HeadInit, HydraLoraConfig, RouterInit, RouterInput
+
 VERSION = 1
+RENAMED = {  # settings that had another name in an older version, whose files are still read
+    "training.accumulation": "training.gradient_accumulation",
+    "training.warmup": "training.warmup_ratio",
+    "training.overlong": "training.too_long",
+    "training.prompts": "training.sample_prompts",
+}
 
 
 class Section(BaseModel):
@@ -75,21 +84,31 @@ class ComponentSettings(Section):
         return self.features in ("model", "sentence")
 
 
+def tuner_setting(name: str, **studio: Any) -> Any:
+    """HydraLoraConfig's field of this name; `studio` holds what differs here, by pydantic's names."""
+    option = HydraLoraConfig.__dataclass_fields__[name]
+    return Field(
+        **{"default": option.default, "description": option.metadata["help"], **option.metadata["limits"], **studio}
+    )
+
+
 class TunerSettings(Section):
-    r: int = Field(8, ge=1, le=1024, description="Rank of A and of every head.")
-    num_heads: int | None = Field(
-        None,
-        ge=1,
+    """HydraLoraConfig's settings. Two start otherwise, as that trained better: router_input and router_init."""
+
+    r: int = tuner_setting("r", le=1024)
+    num_heads: int | None = tuner_setting(
+        "num_heads",
+        default=None,
         le=64,
         description="Heads (B matrices) per adapted layer. Unset (0 in the form): one for each component.",
     )
-    lora_alpha: float = Field(16, gt=0, description="The adapter's output is scaled by lora_alpha / r.")
-    lora_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on the adapted layers' inputs, before A.")
-    router_input: Literal["latent", "hidden"] = Field(
-        "hidden", description="The router reads A x (latent, the paper) or x (hidden, the published code)."
-    )
-    router_init: Literal["random", "components"] = Field(
-        "components", description="The router starts at random (published) or from the data's components."
+    lora_alpha: float = tuner_setting("lora_alpha", gt=0)
+    lora_dropout: float = tuner_setting("lora_dropout")
+    router_input: RouterInput = tuner_setting("router_input", default="hidden")
+    router_init: RouterInit = tuner_setting(
+        "router_init",
+        default="components",
+        description="The router starts at random (published) or from the data's components.",
     )
     router_entropy: float = Field(
         0.6,
@@ -97,48 +116,38 @@ class TunerSettings(Section):
         lt=1,
         description="Gate entropy at the start, as a share of its maximum, with router_init components.",
     )
-    router_bias: bool | None = Field(
-        None, description="Give the router a bias. None: only with router_init components, which needs one."
+    router_bias: bool | None = tuner_setting("router_bias")
+    top_k: int | None = tuner_setting("top_k", le=64)
+    balance_weight: float = tuner_setting("balance_weight")
+    head_init: HeadInit = tuner_setting("head_init")
+    head_dropout: float = tuner_setting("head_dropout")
+    target_modules: list[str] | None = tuner_setting(
+        "target_modules",
+        min_length=1,
+        description="Names of the layers to adapt. None: the MLP's linear layers (published).",
     )
-    top_k: int | None = Field(
-        None, ge=1, le=64, description="Keep each token's largest gates, renormalised. None: all of them (the paper)."
-    )
-    balance_weight: float = Field(
-        0.0, ge=0, description="Weight of the load-balance loss that is added to the training loss."
-    )
-    head_init: Literal["zeros", "centred"] = Field(
-        "zeros", description="Heads start at zero (published), or random with sum zero."
-    )
-    head_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on A x, drawn for every head by itself.")
-    target_modules: list[str] | None = Field(
-        None, min_length=1, description="Names of the layers to adapt. None: the MLP's linear layers (published)."
-    )
-    exclude_modules: list[str] | None = Field(None, description="Names of layers to leave alone.")
-    layers_to_transform: list[Annotated[int, Field(ge=0)]] | None = Field(
-        None, min_length=1, description="Indices of the blocks to adapt, from 0. None: all."
-    )
-    modules_to_save: list[str] | None = Field(
-        None, description="Names of further modules to train in full and save with the adapter."
-    )
+    exclude_modules: list[str] | None = tuner_setting("exclude_modules", description="Names of layers to leave alone.")
+    layers_to_transform: list[Annotated[int, Field(ge=0)]] | None = tuner_setting("layers_to_transform", min_length=1)
+    modules_to_save: list[str] | None = tuner_setting("modules_to_save")
 
 
 class TrainingSettings(Section):
     max_steps: int | None = Field(
-        100, ge=1, description="Optimiser steps; one step sees batch size x accumulation rows."
+        100, ge=1, description="Optimiser steps; one step sees batch_size x gradient_accumulation rows."
     )
     epochs: float | None = Field(None, gt=0, description="Passes over the training rows.")
     batch_size: int = Field(8, ge=1, le=4096, description="Rows in a batch.")
-    accumulation: int = Field(1, ge=1, description="Batches added up for one optimiser step.")
+    gradient_accumulation: int = Field(1, ge=1, description="Batches added up for one optimiser step.")
     learning_rate: float = Field(2e-3, gt=0, le=1, description="Peak learning rate of AdamW.")
-    warmup: float = Field(0.05, ge=0, lt=1, description="Share of the steps in which the learning rate rises.")
+    warmup_ratio: float = Field(0.05, ge=0, lt=1, description="Share of the steps in which the learning rate rises.")
     max_length: int = Field(512, ge=8, description="Longest row in tokens.")
-    overlong: Literal["drop", "cut"] = Field(
+    too_long: Literal["drop", "cut"] = Field(
         "drop", description="Rows longer than max_length are left out, or cut at their end; either way counted."
     )
     eval_every: int = Field(
         25, ge=0, description="Steps between evaluations on a sample of the held-out rows; 0: none."
     )
-    prompts: int = Field(
+    sample_prompts: int = Field(
         3, ge=0, le=16, description="Held-out prompts that are answered at every evaluation, to be read; 0: none."
     )
     save_every: int = Field(
@@ -218,7 +227,7 @@ class Recipe(Section):
         min_length=1,
         description="Train on from an adapter of the same shape: a run's id, or an adapter's folder. None: a new one.",
     )
-    quantization: Literal["none", "nf4"] = Field(
+    quantization: Quantization = Field(
         "none", description="The base model's linear layers as they are, or in 4 bits; nf4 needs the extra quant."
     )
     data: DataSettings

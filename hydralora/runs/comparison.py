@@ -2,60 +2,121 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+
+from pydantic import Field
 
 from hydralora.data.hub import PREFIX
 from hydralora.recipe.settings import Recipe
+from hydralora.runs.records import Name, Record
 from hydralora.runs.run import Run
+from hydralora.runs.scores import Score
+from hydralora.runs.state import RunState, StateName
 
 
-def compare(runs: Sequence[tuple[Run, dict[str, Any]]]) -> dict[str, Any]:
-    """Runs, each with its state, side by side.
+class RunSummary(Record):
+    """A run in one row; what is not known is None.
 
-    Returns:
-        differences: {setting: {run id: value}}, of the settings that are not alike in all of them; results: a summary
-        of each (see `summary`), with rows, the number of held-out rows, per_task and per_component, and those of its
-        base model as well, which are there as soon as it was measured.
+    Attributes:
+        heads: per adapted layer; None for an adapter without.
+        loss, exact_match: of all held-out rows, nats a token and 0 to 1; with `base_`, before training.
+        seconds: of training alone.
+        energy_kwh: of all that the run did; `energy_parts_kwh` the same by part (cpu, gpu, ram).
     """
+
+    run: str
+    state: StateName
+    method: str
+    model: str
+    dataset: str
+    heads: int | None
+    rank: int
+    step: int
+    max_steps: int | None
+    loss: float | None
+    exact_match: float | None
+    base_loss: float | None
+    base_exact_match: float | None
+    parameters: int | None
+    seconds: float | None
+    energy_kwh: float | None
+    energy_parts_kwh: dict[str, float] | None
+
+
+class GroupScores(Record):
+    """Scores of each task, and of each component."""
+
+    per_task: dict[Name, Score] = Field(default_factory=dict)
+    per_component: dict[Name, Score] = Field(default_factory=dict)
+
+
+class RunMeasurements(RunSummary, GroupScores):
+    """A run's summary with its scores by group, and its base model's, which are there as soon as it was measured.
+
+    Attributes:
+        rows: held-out rows; None where the base model was not measured yet.
+    """
+
+    rows: int | None
+    base: GroupScores
+
+    def pairs(self) -> dict[str, tuple[Score | None, Score | None]]:
+        """By "task NAME" and "component NUMBER", from 0: the base model's scores, and the run's."""
+        found: dict[str, tuple[Score | None, Score | None]] = {}
+        for kind, base, own in (
+            ("task", self.base.per_task, self.per_task),
+            ("component", self.base.per_component, self.per_component),
+        ):
+            found |= {f"{kind} {group}": (base.get(group), own.get(group)) for group in dict.fromkeys((*base, *own))}
+        return found
+
+
+class Comparison(Record):
+    """Runs side by side.
+
+    Attributes:
+        differences: {setting: {run id: value}}, of the settings that are not alike in all of them.
+    """
+
+    differences: dict[str, dict[str, object]]
+    results: list[RunMeasurements]
+
+
+def compare(runs: Sequence[tuple[Run, RunState]]) -> Comparison:
+    """Runs, each with its state, side by side."""
     settings = {run.id: _flat(run.recipe().model_dump()) for run, _ in runs}
     names = dict.fromkeys(name for values in settings.values() for name in values)
     differences = {}
     for name in names:
-        values = {run_id: held.get(name) for run_id, held in settings.items()}
+        values = {run_id: own.get(name) for run_id, own in settings.items()}
         if any(value != next(iter(values.values())) for value in values.values()):
             differences[name] = values
-    return {"differences": differences, "results": [summary(run, state) | _measured(run, state) for run, state in runs]}
+    return Comparison(differences=differences, results=[_measured(run, state) for run, state in runs])
 
 
-def summary(run: Run, state: Mapping[str, Any]) -> dict[str, Any]:
-    """A run in one row; what is not known is None.
-
-    loss (nats a token) and exact_match (0-1) are of all held-out rows, base_loss and base_exact_match those before
-    training; seconds are of training alone; energy_kwh of all that the run did, energy_parts_kwh the same by part (cpu,
-    gpu, ram).
-    """
-    recipe, results = run.recipe(), state.get("results") or {}
-    tuned, base = results.get("tuned") or {}, results.get("base") or {}
-    energy = dict(results.get("energy_kwh") or {})
-    return {
-        "run": run.id,
-        "state": state["state"],
-        "method": recipe.method,
-        "model": recipe.model,
-        "dataset": dataset_name(recipe),
-        "heads": (recipe.tuner.num_heads or state.get("k")) if recipe.has_heads else None,
-        "rank": recipe.tuner.r,
-        "step": state["step"],
-        "max_steps": state["max_steps"],
-        "loss": tuned.get("loss"),
-        "exact_match": tuned.get("exact_match"),
-        "base_loss": base.get("loss"),
-        "base_exact_match": base.get("exact_match"),
-        "parameters": (results.get("parameters") or {}).get("total"),
-        "seconds": (results.get("seconds") or {}).get("training"),
-        "energy_kwh": energy.pop("total", None),
-        "energy_parts_kwh": energy or None,
-    }
+def summary(run: Run, state: RunState) -> RunSummary:
+    """A run in one row."""
+    recipe, results = run.recipe(), state.results
+    tuned, base = (results.tuned, results.base) if results else (None, None)
+    energy = dict(results.energy_kwh or {}) if results else {}
+    return RunSummary(
+        run=run.id,
+        state=state.state,
+        method=recipe.method,
+        model=recipe.model,
+        dataset=dataset_name(recipe),
+        heads=(recipe.tuner.num_heads or state.k) if recipe.has_heads else None,
+        rank=recipe.tuner.r,
+        step=state.step,
+        max_steps=state.max_steps,
+        loss=tuned.loss if tuned else None,
+        exact_match=tuned.exact_match if tuned else None,
+        base_loss=base.loss if base else None,
+        base_exact_match=base.exact_match if base else None,
+        parameters=results.parameters.total if results and results.parameters else None,
+        seconds=results.seconds.get("training") if results else None,
+        energy_kwh=energy.pop("total", None),
+        energy_parts_kwh=energy or None,
+    )
 
 
 def dataset_name(recipe: Recipe) -> str:
@@ -64,21 +125,26 @@ def dataset_name(recipe: Recipe) -> str:
     return ", ".join(file if file.startswith(PREFIX) else Path(file).name for file in files)
 
 
-def _measured(run: Run, state: Mapping[str, Any]) -> dict[str, Any]:
-    results = state.get("results") or {}
-    tuned, base = results.get("tuned") or {}, results.get("base") or run.before() or {}
-    groups = ("per_task", "per_component")
-    return {
-        "base_loss": base.get("loss"),
-        "base_exact_match": base.get("exact_match"),
-        "rows": base.get("rows"),
-        **{name: tuned.get(name, {}) for name in groups},
-        "base": {name: base.get(name, {}) for name in groups},
+def _measured(run: Run, state: RunState) -> RunMeasurements:
+    results = state.results
+    tuned = results.tuned if results else None
+    base = (results.base if results else None) or run.before()
+    own = {
+        "base_loss": base.loss if base else None,
+        "base_exact_match": base.exact_match if base else None,
+        "rows": base.rows if base else None,
     }
+    groups = set(GroupScores.model_fields)
+    return RunMeasurements.model_validate(
+        summary(run, state).model_dump()
+        | own
+        | (tuned.model_dump(include=groups) if tuned else GroupScores().model_dump())
+        | {"base": base.model_dump(include=groups) if base else {}}
+    )
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def _flat(values: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+    flat: dict[str, object] = {}
     for name, value in values.items():
         if isinstance(value, dict):
             flat |= _flat(value, f"{prefix}{name}.")

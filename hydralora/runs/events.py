@@ -1,23 +1,186 @@
-"""What a run tells of itself, as it comes."""
+"""What a run tells of itself: its events, read and written here alone."""
 
-import json
 import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, ClassVar, Literal, get_args
+
+from pydantic import Field, JsonValue, TypeAdapter, ValidationError
+
+from hydralora.errors import RunError
+from hydralora.files import to_json, write_text
+from hydralora.models.fetching import BaseModelInfo
+from hydralora.recipe.reading import validation_message
+from hydralora.runs.records import FROM_ELSEWHERE, Name, Record, Share
+from hydralora.runs.results import DataSource, RowCounts
+from hydralora.runs.scores import SampleAnswer, Score, Scores
+from hydralora.runs.state import KnownStage
 
 
-def event_line(event: dict[str, Any]) -> str:
-    """An event as a line for a person; "" for one that tells a person nothing."""
-    if "stage" in event:
-        return f"{event['stage']} ..."
-    if event["kind"] == "train":
-        return f"step {event['step']:5}  loss {event['loss']:.4f}  {event['tokens_per_second']:.0f} tokens/s"
-    if event["kind"] == "gates":
-        gates = " ".join(f"{gate:.2f}" for gate in event["mean_gate"])
-        return f"            gates {gates}  entropy {event['entropy']:.2f}"
-    if event["kind"] == "eval":
-        return f"held out ({event['split']}): loss {event['loss']:.4f}, exact match {event['exact_match']:.1%}"
-    return str(event.get("message", ""))
+class BaseEvent(Record):
+    """When something was told: after which optimiser step, and at what time (seconds since 1970)."""
+
+    stored: ClassVar[bool] = True  # whether it is kept in the run's folder
+    step: int
+    time: float
+
+    def values(self) -> dict[str, JsonValue]:
+        """As plain values; the kind is always among them."""
+        kind: JsonValue = type(self).model_fields["kind"].default
+        return {"step": self.step, "time": self.time, "kind": kind} | super().values()
+
+    def line(self) -> str:
+        """For a person; "" where there is nothing to tell one."""
+        return ""
+
+
+class Usage(Record):
+    """What a run's process takes (100 percent for a whole core), and what its machine, and its GPU, have left."""
+
+    cpu_percent: float
+    memory_bytes: int
+    memory_free_bytes: int
+    disk_free_bytes: int
+    gpu_memory_bytes: int | None = None
+    gpu_free_bytes: int | None = None
+
+
+class TrainEvent(BaseEvent):
+    """The steps since the last such event: loss on the answers, the gradient's norm before it is clipped, speed."""
+
+    kind: Literal["train"] = "train"
+    loss: float | None
+    learning_rate: float | None = None
+    gradient_norm: float | None = None
+    tokens_per_second: float | None = None
+    balance_loss: float | None = None
+    usage: Usage | None = None
+
+    def figures(self) -> tuple[str, str]:
+        """Loss and speed, for a person."""
+        return f"loss {_number(self.loss)}", f"{self.tokens_per_second or 0:.0f} tokens/s"
+
+    def line(self) -> str:
+        return "  ".join((f"step {self.step:5}", *self.figures()))
+
+
+class EvalEvent(BaseEvent):
+    """Scores on held-out rows: all of them "before" and "after", a sample of them "live"; a few prompts' answers."""
+
+    kind: Literal["eval"] = "eval"
+    split: Name
+    loss: float | None
+    exact_match: Share
+    rows: int
+    per_task: dict[Name, Score] = Field(default_factory=dict)
+    per_component: dict[Name, Score] = Field(default_factory=dict)
+    answers: list[SampleAnswer] = Field(default_factory=list)
+
+    @property
+    def scores(self) -> Scores:
+        return Scores.model_validate(self.model_dump(include=set(Scores.model_fields)))
+
+    def line(self) -> str:
+        return f"held out ({self.split}): loss {_number(self.loss)}, exact match {self.exact_match:.1%}"
+
+
+class GatesEvent(BaseEvent):
+    """Mean gate of each head, and the gates' entropy as a share of its maximum."""
+
+    kind: Literal["gates"] = "gates"
+    mean_gate: list[Share]
+    entropy: float | None
+
+    def line(self) -> str:
+        return (
+            f"            gates {' '.join(f'{gate:.2f}' for gate in self.mean_gate)}  entropy {self.entropy or 0:.2f}"
+        )
+
+
+class NoteEvent(BaseEvent):
+    """A stage that begins, or what has become known: steps in all, rows, components, base model, data."""
+
+    kind: Literal["note"] = "note"
+    message: Name | None = None
+    stage: KnownStage = None
+    max_steps: int | None = None
+    rows: RowCounts | None = None
+    k: int | None = None
+    sizes: list[int] | None = None
+    base: BaseModelInfo | None = None
+    data: list[DataSource] | None = None
+
+    def line(self) -> str:
+        return f"{self.stage.value} ..." if self.stage else self.message or ""
+
+
+class StepEvent(BaseEvent):
+    """The step alone, once a second."""
+
+    stored: ClassVar[bool] = False
+    kind: Literal["step"] = "step"
+
+
+class ProgressEvent(BaseEvent):
+    """How many rows of a stage are done, and how many there are."""
+
+    stored: ClassVar[bool] = False
+    kind: Literal["progress"] = "progress"
+    done: int
+    total: int
+
+
+Event = TrainEvent | EvalEvent | GatesEvent | NoteEvent | StepEvent | ProgressEvent
+OnEvent = Callable[[Event], None]
+KINDS = {kind.model_fields["kind"].default for kind in get_args(Event)}
+_EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="kind")])
+
+
+def parse_event(line: str | bytes, where: str, from_elsewhere: bool = False) -> Event | None:
+    """An event from a line of JSON; None for a kind that only a newer program knows.
+
+    Args:
+        from_elsewhere: whether somebody else may have written it.
+
+    Raises:
+        RunError: it is none; `where` opens the sentence.
+    """
+    try:
+        return _EVENT.validate_json(line, context=FROM_ELSEWHERE if from_elsewhere else None)
+    except ValidationError as error:
+        (first, *_) = error.errors()
+        if first["type"] == "union_tag_invalid":
+            return None
+        if first["type"] == "union_tag_not_found":
+            raise RunError(f"{where}: an event has no kind.") from error
+        raise RunError(f"{where}: {validation_message(error)[:300]}.") from error
+
+
+def read_events(path: Path, from_elsewhere: bool = False) -> Iterator[Event]:
+    """The events of a file so far, none where there is no file; a last line that is still being written is left out.
+
+    Args:
+        from_elsewhere: whether somebody else may have written it.
+
+    Raises:
+        RunError: a line holds no event.
+    """
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if line.endswith(b"\n") and (event := parse_event(line, f"{path.name}, line {number}", from_elsewhere)):
+                yield event
+
+
+def write_events(path: Path, events: Iterable[Event]) -> None:
+    """All events anew."""
+    write_text(path, "".join(to_json(event.values()) + "\n" for event in events))
+
+
+def append_event(path: Path, event: Event) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(to_json(event.values()) + "\n")
 
 
 class EventTail:
@@ -26,10 +189,14 @@ class EventTail:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._inode, self._read = -1, 0
-        self._events: list[dict[str, Any]] = []
+        self._events: list[Event] = []
 
-    def look(self) -> list[dict[str, Any]]:
-        """All events so far; the list stays the caller's to read, not to change."""
+    def look(self) -> list[Event]:
+        """All events so far; the list stays the caller's to read, not to change.
+
+        Raises:
+            RunError: a line holds no event.
+        """
         try:
             with self._path.open("rb") as file:
                 status = os.fstat(file.fileno())
@@ -40,5 +207,15 @@ class EventTail:
         except FileNotFoundError:
             return []
         self._read += len(whole) + len(newline)
-        self._events = self._events + [json.loads(line) for line in whole.splitlines() if line]
+        fresh = (parse_event(line, self._path.name) for line in whole.splitlines() if line)
+        self._events = self._events + [event for event in fresh if event]
         return self._events
+
+
+def training_losses(events: Sequence[Event]) -> list[tuple[int, float]]:
+    """(step, training loss) of the events that have one."""
+    return [(event.step, event.loss) for event in events if isinstance(event, TrainEvent) and event.loss is not None]
+
+
+def _number(value: float | None) -> str:
+    return "nan" if value is None else f"{value:.4f}"

@@ -1,7 +1,6 @@
 """Jobs: runs started, stopped, resumed and followed, as many at once as there are slots."""
 
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 
@@ -10,11 +9,12 @@ from filelock import FileLock, Timeout
 
 from hydralora.errors import ConfigError, HydraError, RunError
 from hydralora.recipe.settings import Recipe
+from hydralora.runs.events import OnEvent
 from hydralora.runs.processes import elsewhere, is_alive, spawn, submit
-from hydralora.runs.run import ACTIVE, Run
+from hydralora.runs.run import Run
+from hydralora.runs.state import ACTIVE, RESUMABLE, RunState
 from hydralora.runs.store import Queue, RunStore
 
-RESUMABLE = ("stopped", "interrupted", "failed")
 KILLING = 10.0  # seconds
 
 
@@ -46,7 +46,7 @@ class JobManager:
             RunError: it is active or finished, or a process still works on it.
         """
         with self._lock():
-            found = self.refresh(run)["state"]
+            found = self.refresh(run).state
             if found not in RESUMABLE:
                 raise RunError(f"Run {run.id} is {found}, so there is nothing to resume.")
             recipe = run.recipe()
@@ -71,8 +71,8 @@ class JobManager:
         """
         with self._lock():
             state = self.refresh(run)
-            if state["state"] not in ACTIVE:
-                raise RunError(f"Run {run.id} is {state['state']}, so there is nothing to stop.")
+            if state.state not in ACTIVE:
+                raise RunError(f"Run {run.id} is {state.state}, so there is nothing to stop.")
             if self.is_waiting(run):
                 self._leave(run)
             else:
@@ -85,12 +85,12 @@ class JobManager:
             RunError: they are on another machine.
         """
         state = run.state()
-        if state["pid"] is None or not is_alive(state):
+        if state.pid is None or not is_alive(state):
             return
         if elsewhere(state):
-            where = f"in job {state['job']}" if state.get("job") else f"on {state['host']}"
+            where = f"in job {state.job}" if state.job else f"on {state.host}"
             raise RunError(f"Run {run.id} is at work {where}, so it can't be ended from here. It was asked to stop.")
-        launcher = psutil.Process(state["pid"])
+        launcher = psutil.Process(state.pid)
         for process in [*launcher.children(recursive=True), launcher]:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
@@ -106,7 +106,7 @@ class JobManager:
         with self._lock():
             if self.is_waiting(run):
                 self._leave(run)
-            elif self.refresh(run)["state"] in ACTIVE:
+            elif self.refresh(run).state in ACTIVE:
                 raise RunError(f"Run {run.id} is at work. Stop it first, then delete it.")
             self.store.delete(run)
 
@@ -156,7 +156,7 @@ class JobManager:
         """The runs that are at work on this machine now."""
         waiting = set(self.store.queue().waiting)
         states = {run: self.refresh(run) for run in self.store.all() if run.id not in waiting}
-        return [run for run, state in states.items() if state["state"] in ACTIVE and not elsewhere(state)]
+        return [run for run, state in states.items() if state.state in ACTIVE and not elsewhere(state)]
 
     def advance(self) -> None:
         """Start the workers whose turn it is; whoever looks at the queue, or ends a run, calls this."""
@@ -205,29 +205,27 @@ class JobManager:
         self.store.folder.mkdir(parents=True, exist_ok=True)
         return FileLock(self.store.folder / ".start.lock")
 
-    def refresh(self, run: Run) -> dict:
+    def refresh(self, run: Run) -> RunState:
         """The run's state, after a check that its worker still lives; one that died reads "interrupted"."""
         state = run.state()
-        if state["state"] == "queued" and self.is_waiting(run):
+        if state.state == "queued" and self.is_waiting(run):
             return state
-        if state["state"] in ACTIVE and not is_alive(state):
+        if state.state in ACTIVE and not is_alive(state):
             state = run.state()  # it may have ended properly in between
-            if state["state"] in ACTIVE:
+            if state.state in ACTIVE:
                 newest = run.newest_checkpoint()
                 kept = f"checkpoint at {newest[0]}" if newest else "no checkpoint yet"
-                total = f" of {state['max_steps']}" if state["max_steps"] else ""
-                found = {"state": "interrupted", "message": f"its process ended at step {state['step']}{total}; {kept}"}
+                total = f" of {state.max_steps}" if state.max_steps else ""
+                message = f"its process ended at step {state.step}{total}; {kept}"
                 try:
-                    return run.update(**found)
+                    return run.update(state="interrupted", message=message)
                 except OSError:  # a full disk keeps nobody from seeing it
-                    return state | found
-        if state["state"] in ACTIVE and run.stop_requested:
-            return state | {"state": "stopping", "message": "stopping after this step"}
+                    return state.changed(state="interrupted", message=message)
+        if state.state in ACTIVE and run.stop_requested:
+            return state.changed(state="stopping", message="stopping after this step")
         return state
 
-    def follow(
-        self, run: Run, on_event: Callable[[dict], None] = lambda event: None, poll: float = 0.5, seen: int = 0
-    ) -> dict:
+    def follow(self, run: Run, on_event: OnEvent = lambda event: None, poll: float = 0.5, seen: int = 0) -> RunState:
         """Block until the run ends, passing its events on, but for the first `seen`; returns its last state."""
         tail = run.follow_events()
         while True:
@@ -237,6 +235,6 @@ class JobManager:
                 on_event(event)
             self.advance()
             seen = len(events)
-            if state["state"] not in ACTIVE:
+            if state.state not in ACTIVE:
                 return state
             time.sleep(poll)

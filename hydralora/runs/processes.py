@@ -12,6 +12,7 @@ import psutil
 from hydralora.errors import ConfigError
 from hydralora.recipe.settings import Recipe
 from hydralora.runs.run import Run
+from hydralora.runs.state import RunState
 
 HOST = socket.gethostname()
 TORCHRUN = ("TORCHELASTIC_", "LOCAL_", "GROUP_", "ROLE_", "RANK", "WORLD_SIZE", "MASTER_", "OMP_NUM_THREADS")
@@ -77,23 +78,23 @@ def _detached() -> dict[str, Any]:
     return {"start_new_session": True}
 
 
-children: list[subprocess.Popen] = []  # kept so that an ended worker doesn't stay a zombie that looks alive
+children: list[subprocess.Popen[bytes]] = []  # kept so that an ended worker doesn't stay a zombie that looks alive
 
 
-def elsewhere(state: dict) -> bool:
+def elsewhere(state: RunState) -> bool:
     """Whether a run's process is, or will be, on another machine: in a job, or of an app on the same storage."""
-    return bool(state.get("job")) or state.get("host") not in (None, HOST)
+    return bool(state.job) or state.host not in (None, HOST)
 
 
-def is_alive(state: dict) -> bool:
+def is_alive(state: RunState) -> bool:
     if elsewhere(state):
-        return (bool(state.get("job")) and state["state"] == "queued") or time.time() - state["heartbeat"] < SILENCE
+        return (bool(state.job) and state.state == "queued") or time.time() - state.heartbeat < SILENCE
     children[:] = [child for child in children if child.poll() is None]
-    if state["pid"] is None:
-        return time.time() - state["heartbeat"] < START_GRACE
+    if state.pid is None:
+        return time.time() - state.heartbeat < START_GRACE
     try:
-        process = psutil.Process(state["pid"])
-        return process.status() != psutil.STATUS_ZOMBIE and process.create_time() < state["heartbeat"] + 1
+        process = psutil.Process(state.pid)
+        return process.status() != psutil.STATUS_ZOMBIE and process.create_time() < state.heartbeat + 1
     except psutil.NoSuchProcess:
         return False
     except psutil.AccessDenied:  # it is there, only not ours to look at

@@ -3,26 +3,23 @@
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock
 
 from hydralora.errors import RunError
-from hydralora.files import ADAPTER_WEIGHTS, patiently, to_json, write_json, write_text
+from hydralora.files import ADAPTER_WEIGHTS, patiently, write_json, write_text
 from hydralora.recipe.reading import load_recipe
 from hydralora.recipe.settings import Recipe
 from hydralora.runs.checkpoints import saved_checkpoints
-from hydralora.runs.events import EventTail
+from hydralora.runs.events import EvalEvent, Event, EventTail, append_event, read_events, write_events
+from hydralora.runs.scores import Scores
+from hydralora.runs.state import VERSION, RunState, parse_state
 
-VERSION = 1
-ACTIVE = ("queued", "preparing", "training", "evaluating", "stopping")
 LEAVING = 5.0  # seconds in which a worker that has ended may still hold its lock
 MEASURE = "measure"  # what the file `stop` holds where it is asked for
-UPGRADES: tuple[Callable[[dict[str, Any]], dict[str, Any]], ...] = ()  # of a state, from version 1 to 2, 2 to 3, ...
-NEEDED = {"id", "state", "step", "max_steps", "pid", "started", "heartbeat", "message"}  # in every state
 
 
 @dataclass(frozen=True)
@@ -72,90 +69,86 @@ class Run:
     def recipe(self) -> Recipe:
         return load_recipe(self.folder / "recipe.yaml")
 
-    def state(self) -> dict[str, Any]:
-        """The run's state.json: version, id, state, step, max_steps, pid, started, heartbeat, message, base, ...
+    def state(self) -> RunState:
+        """The run's state, as its state.json holds it.
 
         Raises:
             RunError: the file is missing or damaged.
         """
         path = self.folder / "state.json"
         try:
-            state = json.loads(patiently(lambda: path.read_text(encoding="utf-8")))
+            values = json.loads(patiently(lambda: path.read_text(encoding="utf-8")))
         except (OSError, ValueError) as error:
             raise RunError(f"Run {self.id}: {path} can't be read ({error}). Delete the folder.") from error
-        if not isinstance(state, dict) or NEEDED - set(state):
-            raise RunError(f"Run {self.id}: {path} holds no run's state. Delete the folder.")
-        version = state.get("version", 1)
-        if version > VERSION:
-            raise RunError(f"Run {self.id} was made by a newer hydralora (its version is {version}). Update this one.")
-        for upgrade in UPGRADES[version - 1 :]:
-            state = upgrade(state)
-        return state | {"version": VERSION}
+        return parse_state(values, f"Run {self.id}: {path}")
 
-    def update(self, **changes: Any) -> dict[str, Any]:
-        """Write changes into state.json, whole or not at all, with a new heartbeat (seconds since 1970)."""
+    def update(self, **changes: object) -> RunState:
+        """Write changes of `RunState`'s fields, whole or not at all, with a new heartbeat."""
+        if unknown := sorted(set(changes) - set(RunState.model_fields)):
+            raise TypeError(f"A run's state has no {unknown[0]}.")
         with FileLock(self.folder / ".state.lock"):  # two processes that change it at once lose neither's change
-            state = self.state() | changes | {"heartbeat": time.time()}
-            write_json(self.folder / "state.json", state)
+            state = self.state().changed(**changes, heartbeat=time.time())
+            write_json(self.folder / "state.json", state.values())
         return state
 
-    def begin(self, recipe: Recipe, **state: Any) -> None:
+    def begin(self, recipe: Recipe, **state: object) -> None:
         """Write the recipe and the first state: queued, unless `state` says otherwise."""
         write_text(self.folder / "recipe.yaml", recipe.to_yaml())
-        first = {
-            "version": VERSION,
-            "id": self.id,
-            "state": "queued",
-            "step": 0,
-            "max_steps": recipe.training.max_steps,
-            "pid": None,
-            "started": time.time(),
-            "heartbeat": time.time(),
-            "message": "",
-            "base": None,
-            "adapter_hash": None,
-        }
-        write_json(self.folder / "state.json", first | state)
+        first = RunState(
+            version=VERSION,
+            id=self.id,
+            state="queued",
+            step=0,
+            max_steps=recipe.training.max_steps,
+            pid=None,
+            started=time.time(),
+            heartbeat=time.time(),
+            message="",
+            base=None,
+            adapter_hash=None,
+        )
+        write_json(self.folder / "state.json", first.changed(**state).values())
 
-    def write_events(self, events: Iterable[dict[str, Any]]) -> None:
+    def write_events(self, events: Iterable[Event]) -> None:
         """All events anew."""
-        write_text(self.folder / "events.jsonl", "".join(to_json(event) + "\n" for event in events))
+        write_events(self._events_file, events)
 
-    def add_event(self, event: dict[str, Any]) -> None:
-        with (self.folder / "events.jsonl").open("a", encoding="utf-8") as file:
-            file.write(to_json(event) + "\n")
+    def add_event(self, event: Event) -> None:
+        append_event(self._events_file, event)
 
-    def events(self) -> list[dict[str, Any]]:
-        """All events so far; a last line that is still being written is left out."""
-        return list(self._read_events())
+    def events(self) -> list[Event]:
+        """All events so far; a last line that is still being written is left out.
 
-    def follow_events(self) -> "EventTail":
+        Raises:
+            RunError: a line holds no event.
+        """
+        return list(read_events(self._events_file))
+
+    def follow_events(self) -> EventTail:
         """The events as they come, for who asks again and again."""
-        return EventTail(self.folder / "events.jsonl")
+        return EventTail(self._events_file)
 
-    def before(self) -> dict[str, Any] | None:
+    @property
+    def _events_file(self) -> Path:
+        return self.folder / "events.jsonl"
+
+    def before(self) -> Scores | None:
         """The base model's scores on the held-out rows; None where they were not measured yet."""
-        own = ("step", "time", "kind", "split", "answers")
-        found = (event for event in self._read_events() if event["kind"] == "eval" and event["split"] == "before")
-        return next(({key: value for key, value in event.items() if key not in own} for event in found), None)
+        found = (event for event in read_events(self._events_file) if isinstance(event, EvalEvent))
+        return next((event.scores for event in found if event.split == "before"), None)
 
     def rewind(self) -> int:
-        """Forget what happened after the newest checkpoint, which is gone on from; returns its step, 0 without one."""
+        """Forget what happened after the newest checkpoint, which training continues from; its step, 0 without one."""
         newest = self.newest_checkpoint()
         step = newest[0] if newest else 0
-        kept = [event for event in self._read_events() if event["step"] <= step and event.get("split") != "after"]
+        kept = [
+            event
+            for event in read_events(self._events_file)
+            if event.step <= step and not (isinstance(event, EvalEvent) and event.split == "after")
+        ]
         self.write_events(kept)
         (self.folder / "stop").unlink(missing_ok=True)
         return step
-
-    def _read_events(self) -> Iterator[dict[str, Any]]:
-        path = self.folder / "events.jsonl"
-        if not path.exists():
-            return
-        with path.open(encoding="utf-8") as file:
-            for line in file:
-                if line.endswith("\n"):
-                    yield json.loads(line)
 
     def label(self) -> "Label":
         """What a person wrote on the run; nothing where nobody did."""

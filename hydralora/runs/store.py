@@ -17,7 +17,8 @@ import platformdirs
 from hydralora.errors import RunError
 from hydralora.files import patiently, write_json
 from hydralora.recipe.settings import Recipe
-from hydralora.runs.run import VERSION, Run
+from hydralora.runs.run import Run
+from hydralora.runs.state import VERSION
 
 BIN_SECONDS = 24 * 3600
 RUN_ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{4}")

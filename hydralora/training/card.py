@@ -7,6 +7,7 @@ from typing import Any
 from hydralora.files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, folder_written_whole
 from hydralora.models.adapters import hash_adapter
 from hydralora.recipe.settings import METHOD_NAMES, Recipe
+from hydralora.runs.results import RunResults
 from hydralora.training.preparation import Prepared
 
 RESULTS_HEAD = """| rows of | loss before | loss after | exact match before | exact match after |
@@ -56,25 +57,25 @@ def _card(recipe: Recipe, prepared: Prepared) -> str:
     return CARD.format(
         title=f"{METHOD_NAMES[recipe.method]} adapter",
         base=recipe.model,
-        source=base["source"],
-        hash=base["hash"],
+        source=base.source,
+        hash=base.hash,
         rows=len(prepared.train),
         k=prepared.k,
-        data=", ".join(f"{source['file']} (sha256 `{source['sha256']}`)" for source in prepared.sources),
+        data=", ".join(f"{source.file} (sha256 `{source.sha256}`)" for source in prepared.sources),
         recipe=recipe.to_yaml(),
     )
 
 
-def results_table(results: dict[str, Any]) -> str:
+def results_table(results: RunResults | None) -> str:
     """A run's measurements on its held-out rows, as a part of a model card; empty where there are none."""
-    base, tuned = results.get("base"), results.get("tuned")
-    if not base or not tuned:
+    if not results or not results.base or not results.tuned:
         return ""
-    key = "per_task" if base["per_task"] else "per_component"
-    groups = [("all", base, tuned)] + [(group, base[key][group], tuned[key][group]) for group in base[key]]
+    tuned = results.tuned.per_task if results.base.per_task else results.tuned.per_component
+    pairs = {"all": (results.base, results.tuned)} | {
+        group: (before, tuned[group]) for group, before in results.base.groups().items()
+    }
     lines = []
-    for group, before, after in groups:
-        losses = [f"{scores['loss']:.3f}" if scores["loss"] is not None else "" for scores in (before, after)]
-        shares = [f"{scores['exact_match']:.1%}" for scores in (before, after)]
-        lines.append(f"| {' | '.join([group, *losses, *shares])} |")
+    for group, scores in pairs.items():
+        losses = ["" if score.loss is None else f"{score.loss:.3f}" for score in scores]
+        lines.append(f"| {' | '.join([group, *losses, *(f'{score.exact_match:.1%}' for score in scores)])} |")
     return "\n".join(["", "Held-out rows, before and after:", "", RESULTS_HEAD, *lines, ""])

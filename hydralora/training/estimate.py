@@ -14,7 +14,7 @@ from hydralora.models.catalogue import find_model
 from hydralora.models.fetching import BaseModelFiles
 from hydralora.models.loading import load_tokenizer, weight_parameters
 from hydralora.recipe.settings import Recipe
-from hydralora.training.run import LIVE_ROWS
+from hydralora.training.monitor import LIVE_ROWS
 from hydralora.tuner.router_init import ROWS_PER_COMPONENT
 
 FORWARD = 2.0  # flop per parameter and token
@@ -41,7 +41,7 @@ def run_seconds(recipe: Recipe) -> float | None:
     sample = train[:: max(1, len(train) // SAMPLE)][:SAMPLE]
     tokens = sum(len(encode(tokenizer, example).input_ids) for example in sample) / len(sample)
     settings = recipe.training
-    rows_per_step = settings.batch_size * settings.accumulation * recipe.launch.processes
+    rows_per_step = settings.batch_size * settings.gradient_accumulation * recipe.launch.processes
     steps = settings.max_steps or round((settings.epochs or 1) * len(train) / rows_per_step)
     live = steps // settings.eval_every * LIVE_ROWS if settings.eval_every else 0
     started = 2 * ROWS_PER_COMPONENT * (recipe.tuner.num_heads or 4) if recipe.tuner.router_init == "components" else 0

@@ -3,12 +3,12 @@
 import os
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftConfig, get_peft_model
 
 from hydralora.components import Clusters, Component, renamed
 from hydralora.components.rows import components_of, read_rows, split_with_components
@@ -20,6 +20,8 @@ from hydralora.models.device import pick_device
 from hydralora.models.fetching import BaseModelFiles
 from hydralora.models.loading import load_base, load_tokenizer
 from hydralora.recipe.settings import WITH_HEADS, Recipe
+from hydralora.runs.results import DataSource, RowCounts
+from hydralora.runs.state import Stage
 from hydralora.tuner.config import HydraLoraConfig
 from hydralora.tuner.router_init import init_router
 from hydralora.tuner.targets import default_targets
@@ -35,9 +37,8 @@ class Prepared:
     model: Any
     train: list[Encoded]
     heldout: list[Encoded]
-    rows: dict[str, int]  # rows read: train, heldout
-    problems: dict[str, int]  # rows of both that were left out, or cut, by kind
-    sources: list[dict[str, str]]  # file and sha256 of what was trained on
+    counts: RowCounts
+    sources: list[DataSource]  # file and sha256 of what was trained on
     tasks: list[str] | None  # of each row that was clustered
     train_labels: list[int]  # component of each row of `train`, -1 for noise
     clusters: Clusters  # of all rows of the training file, those held out of it too
@@ -53,13 +54,8 @@ class Prepared:
     def sizes(self) -> list[int]:
         return self.clusters.sizes
 
-    @property
-    def counts(self) -> dict[str, Any]:
-        """Rows that could be read, by part, and what was wrong with those left out, or cut, by kind."""
-        return self.rows | {"problems": self.problems}
 
-
-def prepare(recipe: Recipe, on_stage: Callable[[str], None]) -> Prepared:
+def prepare(recipe: Recipe, on_stage: Callable[[Stage], None]) -> Prepared:
     """Read, cluster, load and adapt.
 
     Raises:
@@ -67,27 +63,28 @@ def prepare(recipe: Recipe, on_stage: Callable[[str], None]) -> Prepared:
     """
     settings = recipe.training
     _set_threads(settings.threads, recipe.launch.processes)
-    on_stage("reading the data")
+    on_stage(Stage.READING)
     data = read_rows(recipe)
-    on_stage("clustering")
+    on_stage(Stage.CLUSTERING)
     clusters = components_of(recipe, data.examples)
     components = renamed(clusters.components, recipe.components.names)
     rows, component, held = split_with_components(recipe, data, clusters)
     train, heldout = rows.train, rows.heldout
-    on_stage("loading the base model")
+    on_stage(Stage.LOADING)
     files, device = find_model(recipe.model), pick_device()
     tokenizer, base = load_tokenizer(files), load_base(files, device, recipe.quantization)
-    encoded = [encode_all(tokenizer, part, settings.max_length, settings.overlong) for part in (train, heldout)]
+    encoded = [encode_all(tokenizer, part, settings.max_length, settings.too_long) for part in (train, heldout)]
     train_rows, heldout_rows = (found.rows for found in encoded)
     train_labels = [component[row.example.row] for row in train_rows]
-    on_stage("adding the adapter")
+    on_stage(Stage.ADAPTING)
     torch.manual_seed(settings.seed)
     model = _adapt_again(files, base, recipe) if recipe.start_from else _adapt(base, recipe, clusters.k)
     entropy = None
     if recipe.starts_from_components:
-        on_stage("starting the router from the components")
+        on_stage(Stage.STARTING_ROUTER)
         entropy = _start_router(model, recipe, train_rows, train_labels, components)
     model.eval()
+    problems = sum((Counter(found.by_kind) for found in encoded), Counter(rows.by_kind))
     return Prepared(
         files=files,
         device=device,
@@ -95,9 +92,8 @@ def prepare(recipe: Recipe, on_stage: Callable[[str], None]) -> Prepared:
         model=model,
         train=train_rows,
         heldout=heldout_rows,
-        rows={"train": len(train), "heldout": len(heldout)},
-        problems=dict(sum((Counter(found.by_kind) for found in encoded), Counter(rows.by_kind))),
-        sources=[{"file": file, "sha256": found} for file, found in zip(data.files, data.hashes, strict=True)],
+        counts=RowCounts(train=len(train), heldout=len(heldout), problems=dict(problems)),
+        sources=[DataSource(file=file, sha256=digest) for file, digest in zip(data.files, data.hashes, strict=True)],
         tasks=data.tasks,
         train_labels=train_labels,
         clusters=clusters,
@@ -108,35 +104,23 @@ def prepare(recipe: Recipe, on_stage: Callable[[str], None]) -> Prepared:
 
 
 def _adapt(base: Any, recipe: Recipe, k: int) -> Any:
-    tuner = recipe.tuner
-    shared: dict[str, Any] = {
-        "r": tuner.r,
-        "lora_alpha": tuner.lora_alpha,
-        "lora_dropout": tuner.lora_dropout,
-        "target_modules": tuner.target_modules or default_targets(base),
-        "exclude_modules": tuner.exclude_modules,
-        "layers_to_transform": tuner.layers_to_transform,
-        "modules_to_save": tuner.modules_to_save,
-        "task_type": "CAUSAL_LM",
-    }
+    settings = recipe.tuner.model_dump() | {"task_type": "CAUSAL_LM"}
+    settings["target_modules"] = recipe.tuner.target_modules or default_targets(base)
     if not recipe.has_heads:
         try:
-            return get_peft_model(base, LoraConfig(**shared))
+            return get_peft_model(base, LoraConfig(**_known_to(LoraConfig, settings)))
         except ValueError as error:
             raise ConfigError(f"tuner.target_modules: {error}") from error
-    config = HydraLoraConfig(
-        **shared,
-        num_heads=tuner.num_heads or k,
-        router_input=tuner.router_input,
-        router_init="components" if recipe.starts_from_components else "random",
-        router_bias=tuner.router_bias,
-        top_k=tuner.top_k,
-        balance_weight=tuner.balance_weight,
-        head_init=tuner.head_init,
-        head_dropout=tuner.head_dropout,
-        **WITH_HEADS[recipe.method],
-    )
+    settings["num_heads"] = recipe.tuner.num_heads or k
+    settings["router_init"] = "components" if recipe.starts_from_components else "random"
+    config = HydraLoraConfig(**_known_to(HydraLoraConfig, settings) | WITH_HEADS[recipe.method])
     return get_peft_model(base, config)
+
+
+def _known_to(config: type[PeftConfig], settings: dict[str, Any]) -> dict[str, Any]:
+    """Those of the settings that a config has."""
+    names = {option.name for option in fields(config)}
+    return {name: value for name, value in settings.items() if name in names}
 
 
 def _adapt_again(files: BaseModelFiles, base: Any, recipe: Recipe) -> Any:

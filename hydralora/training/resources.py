@@ -2,9 +2,10 @@
 
 import sys
 from pathlib import Path
-from typing import Any
 
 import psutil
+
+from hydralora.runs.events import Usage
 
 NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "OutOfMemoryError")
 
@@ -31,7 +32,7 @@ def peak_memory(device: str = "cpu") -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # macOS counts in bytes
 
 
-class Usage:
+class UsageMeter:
     """What this process takes, and what its machine has left, now and since the last look."""
 
     def __init__(self, device: str, folder: Path) -> None:
@@ -39,18 +40,18 @@ class Usage:
         self._process = psutil.Process()
         self._process.cpu_percent()  # the next call tells what was used since this one
 
-    def look(self) -> dict[str, Any]:
-        """cpu_percent, 100 for a whole core; memory_bytes of this process; memory_free_bytes and disk_free_bytes of the
-        machine; on CUDA gpu_memory_bytes of this process and gpu_free_bytes."""
-        found = {
-            "cpu_percent": self._process.cpu_percent(),
-            "memory_bytes": self._process.memory_info().rss,
-            "memory_free_bytes": psutil.virtual_memory().available,
-            "disk_free_bytes": psutil.disk_usage(str(self._folder)).free,
-        }
+    def look(self) -> Usage:
+        """Now; its share of the processor since the last look."""
+        gpu: dict[str, int] = {}
         if self._device.startswith("cuda"):
             import torch
 
             free, _ = torch.cuda.mem_get_info()
-            found |= {"gpu_memory_bytes": torch.cuda.memory_reserved(), "gpu_free_bytes": free}
-        return found
+            gpu = {"gpu_memory_bytes": torch.cuda.memory_reserved(), "gpu_free_bytes": free}
+        return Usage(
+            cpu_percent=self._process.cpu_percent(),
+            memory_bytes=self._process.memory_info().rss,
+            memory_free_bytes=psutil.virtual_memory().available,
+            disk_free_bytes=psutil.disk_usage(str(self._folder)).free,
+            **gpu,
+        )

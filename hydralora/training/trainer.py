@@ -47,11 +47,15 @@ class AnswerTrainer(Trainer):
         self.balance_weight = balance_weight
         self.balance = 0.0  # sum of the weighted load-balance losses, divided as the steps' losses are
 
-    def get_train_dataloader(self) -> DataLoader:
+    def get_train_dataloader(self) -> "DataLoader[Any]":
         return _Loader(cast(Any, self.train_dataset), batch_sampler=self.batches, collate_fn=self.data_collator)
 
     def compute_loss(  # type: ignore[override]
-        self, model: Any, inputs: dict, return_outputs: bool = False, num_items_in_batch: torch.Tensor | None = None
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | None = None,
     ) -> torch.Tensor:
         own: Any = self.model  # `model` may be a wrapper around it
         due = (self.state.global_step + 1) % self.args.logging_steps == 0 or self.state.global_step == 0
@@ -90,7 +94,7 @@ class AnswerTrainer(Trainer):
     def _get_output_dir(self, trial: Any) -> str:
         return str(building_place(Path(str(self.args.output_dir)), self.state.global_step))
 
-    def go_on_from(self, checkpoint: Path) -> None:
+    def continue_from(self, checkpoint: Path) -> None:
         """Take up a checkpoint, and train on if any step is left."""
         state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
         if state.global_step < state.max_steps:
@@ -107,7 +111,7 @@ class AnswerTrainer(Trainer):
         return int(tokens), balance
 
 
-class _Loader(DataLoader):
+class _Loader(DataLoader[Any]):
     """Leaves it to the sampler which rows are this process's; Accelerate's loader would share them out once more."""
 
     def set_epoch(self, epoch: int) -> None:
@@ -194,10 +198,10 @@ def training_arguments(
         max_steps=settings.max_steps or -1,
         num_train_epochs=settings.epochs or 1,
         per_device_train_batch_size=settings.batch_size,
-        gradient_accumulation_steps=settings.accumulation,
+        gradient_accumulation_steps=settings.gradient_accumulation,
         learning_rate=settings.learning_rate,
         lr_scheduler_type="cosine",
-        warmup_steps=settings.warmup,
+        warmup_steps=settings.warmup_ratio,
         weight_decay=0.0,
         optim="adamw_torch",
         logging_steps=settings.log_every,

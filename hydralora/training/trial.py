@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,11 +17,12 @@ from hydralora.inference.sample_answers import answer_samples, choose_samples
 from hydralora.models.device import pick_device
 from hydralora.recipe.settings import Recipe
 from hydralora.runs.snapshots import snapshot_steps
+from hydralora.runs.state import TrialEstimate
 from hydralora.training.estimate import describe_duration
+from hydralora.training.monitor import LIVE_ROWS
 from hydralora.training.parallel import Processes
 from hydralora.training.preparation import Prepared, prepare
 from hydralora.training.resources import peak_memory
-from hydralora.training.run import LIVE_ROWS
 from hydralora.training.trainer import AnswerTrainer, answer_trainer, training_arguments
 
 PLACES = (0.125, 0.375, 0.625, 0.875)  # of the batches by size: those that are timed
@@ -30,11 +31,8 @@ WHOLE_MEASUREMENTS = 2  # of all held-out rows, before and after; one more for t
 ADAM = 3  # weights and two moments, of every trained number, in a checkpoint
 
 
-def dry_run(recipe: Recipe, on_progress: OnProgress = ignore_progress) -> dict[str, Any]:
+def run_trial(recipe: Recipe, on_progress: OnProgress = ignore_progress) -> TrialEstimate:
     """What a run will take, by a trial of it in this process, which must be a fresh one: the memory is its peak.
-
-    Returns:
-        seconds of the whole run; memory_bytes at its peak; disk_bytes of its folder; steps; step_seconds.
 
     Raises:
         HydraError: as the run itself would.
@@ -55,13 +53,13 @@ def dry_run(recipe: Recipe, on_progress: OnProgress = ignore_progress) -> dict[s
     evaluate(prepared.model, sample, pad)
     measuring = time.perf_counter() - began
     began = time.perf_counter()
-    asked = choose_samples(prepared.heldout, prepared.heldout_labels, settings.prompts, settings.seed)
+    asked = choose_samples(prepared.heldout, prepared.heldout_labels, settings.sample_prompts, settings.seed)
     answer_samples(prepared.model, prepared.tokenizer, asked)
     answering = time.perf_counter() - began
     clock = _Clock(lambda done: on_progress(done, steps_to_try))
     _try_steps(prepared, recipe, chosen, clock)
     step = sum(clock.seconds[1:]) / len(PLACES)  # the first one warms up
-    rows = settings.batch_size * settings.accumulation
+    rows = settings.batch_size * settings.gradient_accumulation
     steps = settings.max_steps or round((settings.epochs or 1) * -(-len(prepared.train) // rows))
     live = steps // settings.eval_every if settings.eval_every else 0
     whole = (WHOLE_MEASUREMENTS + recipe.has_heads) * _evaluated(prepared.heldout)
@@ -69,20 +67,20 @@ def dry_run(recipe: Recipe, on_progress: OnProgress = ignore_progress) -> dict[s
     trained = sum(p.numel() * p.element_size() for p in prepared.model.parameters() if p.requires_grad)
     saved = math.ceil(steps / settings.save_every) if settings.save_every else 0
     kept = min(saved, settings.keep_checkpoints + 2)  # the best, and one while it is written
-    return {
-        "seconds": STARTING + preparing + steps * step + measured * measuring + (live + 2) * answering,
-        "memory_bytes": peak_memory(prepared.device),
-        "disk_bytes": trained * (1 + ADAM * kept) + trained // 2 * len(snapshot_steps(steps, settings.snapshots)),
-        "steps": steps,
-        "step_seconds": step,
-    }
+    return TrialEstimate(
+        seconds=STARTING + preparing + steps * step + measured * measuring + (live + 2) * answering,
+        memory_bytes=peak_memory(prepared.device),
+        disk_bytes=trained * (1 + ADAM * kept) + trained // 2 * len(snapshot_steps(steps, settings.snapshots)),
+        steps=steps,
+        step_seconds=step,
+    )
 
 
-def estimate_text(found: Mapping[str, Any]) -> str:
+def estimate_text(estimate: TrialEstimate) -> str:
     """An estimate in words."""
-    memory, disk = found["memory_bytes"] / 2**30, found["disk_bytes"] / 2**20
+    memory, disk = estimate.memory_bytes / 2**30, estimate.disk_bytes / 2**20
     return (
-        f"About {describe_duration(found['seconds'])} for {found['steps']} steps, {memory:.1f} GB of memory at most, "
+        f"About {describe_duration(estimate.seconds)} for {estimate.steps} steps, {memory:.1f} GB of memory at most, "
         f"{disk:.0f} MB on disk"
     )
 
@@ -131,7 +129,7 @@ def _try_steps(prepared: Prepared, recipe: Recipe, chosen: Sequence[list[int]], 
             recipe.tuner.balance_weight if recipe.has_heads else 0.0,
             clock,
         )
-        trainer.batches = _Chosen(chosen, settings.accumulation)  # type: ignore[assignment]
+        trainer.batches = _Chosen(chosen, settings.gradient_accumulation)  # type: ignore[assignment]
         trainer.train()
 
 

@@ -8,29 +8,30 @@ import time
 import traceback
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import psutil
 from filelock import Timeout
 
 from hydralora.errors import HydraError, RunError
 from hydralora.runs.checkpoints import remove_unfinished
-from hydralora.runs.events import event_line
+from hydralora.runs.events import Event, NoteEvent, ProgressEvent
 from hydralora.runs.jobs import JobManager
 from hydralora.runs.processes import HOST
-from hydralora.runs.run import ACTIVE, Run
+from hydralora.runs.results import RunResults
+from hydralora.runs.run import Run
+from hydralora.runs.state import ACTIVE, Spent, Stage
 from hydralora.runs.store import RunStore
 from hydralora.training.energy import EnergyMeter
+from hydralora.training.monitor import Monitor
 from hydralora.training.parallel import Processes, this_process
 from hydralora.training.resources import is_out_of_memory, peak_memory
-from hydralora.training.run import Resume, train
+from hydralora.training.run import OutputFolders, Resume, train
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NOT_WRITTEN = ("No space left", "File too large", "failed writing file", "unexpected pos")  # torch's, safetensors'
 NICENESS = 5  # below the app and whatever else the user does
 PULSE = 30.0  # seconds between signs of life where nothing else is told
 GRACE = 5.0  # seconds in which the launcher ends this process, where another one of the run has died
-STATES = {"training": "training", "evaluating": "evaluating"}  # first word of a stage; any other is preparing
 
 
 def main() -> int:
@@ -56,13 +57,13 @@ def main() -> int:
 
 def _is_job(run: Run) -> bool:
     try:
-        return bool(run.state().get("job"))
+        return bool(run.state().job)
     except RunError:  # damaged, or taken away: that must not hold up the others
         return False
 
 
 def _begin(run: Run, processes: Processes, pid: int) -> int:
-    found = run.state()["state"]
+    found = run.state().state
     if found != "queued":
         print(f"Run {run.id} is {found}; only a queued run is started.", file=sys.stderr)
         return 1
@@ -78,13 +79,9 @@ def _work(run: Run, processes: Processes) -> int:
         state = run.state()
         results = train(
             RunStore(run.folder.parent.parent).resolved(run.recipe()),
-            run.adapter,
-            lambda event: _record(run, event),
-            lambda: run.stop_requested,
-            run.checkpoints,
-            Resume(step, checkpoint, run.before(), state["base"], state.get("data")),
-            lambda: run.measure_requested,
-            run.snapshots,
+            OutputFolders(run.adapter, run.checkpoints, run.snapshots),
+            Monitor(lambda event: _record(run, event), lambda: run.stop_requested, lambda: run.measure_requested),
+            Resume(step, checkpoint, run.before(), state.base, state.data),
         )
     except Exception as error:  # the run's state must tell what happened, whatever it was
         traceback.print_exc()
@@ -94,21 +91,16 @@ def _work(run: Run, processes: Processes) -> int:
                 _spend(run, meter, {})
         return 1
     if meter:
-        _finish(run, results | _spend(run, meter, results["seconds"]))
+        _finish(run, results, _spend(run, meter, results.seconds))
     return 0
 
 
-def _spend(run: Run, meter: EnergyMeter, seconds: dict[str, float]) -> dict[str, Any]:
-    """What this process and those before it took: seconds by stage, total_seconds, energy_kwh by part (None: unknown).
-
-    One that was killed is not among them.
-    """
-    before = run.state().get("spent") or {"seconds": {}, "total_seconds": 0.0, "energy_kwh": {}}
-    spent = {
-        "seconds": _sum(before["seconds"], seconds),
-        "total_seconds": round(before["total_seconds"] + time.time() - psutil.Process().create_time(), 2),
-        "energy_kwh": _sum(before["energy_kwh"] or {}, meter.stop() or {}) or None,
-    }
+def _spend(run: Run, meter: EnergyMeter, seconds: dict[str, float]) -> Spent:
+    """What this process and those before it took."""
+    before = run.state().spent or Spent()
+    energy = _sum(before.energy_kwh or {}, meter.stop() or {}) or None
+    total = round(before.total_seconds + time.time() - psutil.Process().create_time(), 2)
+    spent = Spent(seconds=_sum(before.seconds, seconds), total_seconds=total, energy_kwh=energy)
     run.update(spent=spent)
     return spent
 
@@ -117,23 +109,24 @@ def _sum(one: dict[str, float], other: dict[str, float]) -> dict[str, float]:
     return {name: one.get(name, 0.0) + other.get(name, 0.0) for name in one | other}
 
 
-def _finish(run: Run, results: dict[str, Any]) -> None:
-    step, changes = results["step"], {}
-    if results["adapter_hash"]:
-        message, changes = f"after {step} steps", {"adapter_hash": results["adapter_hash"], "results": results}
+def _finish(run: Run, results: RunResults, spent: Spent) -> None:
+    results = results.changed(**dict(spent))
+    step, changes = results.step, {}
+    if results.adapter_hash:
+        message, changes = f"after {step} steps", {"adapter_hash": results.adapter_hash, "results": results}
     elif step:
-        message = f"before it went on from step {step}"
+        message = f"before it continued from step {step}"
     else:
         message, changes = "before its first step, so nothing was learnt yet", {"results": results}
-    state = "stopped" if results["stopped"] else "finished"
-    run.update(state=state, step=step, message=message, ended=time.time(), **changes)
+    state = "stopped" if results.stopped else "finished"
+    run.update(state=state, step=step, message=message, stage=None, ended=time.time(), **changes)
 
 
 def _fail(run: Run, error: Exception, processes: Processes) -> None:
     """Say why, unless another process of this run has: what fails here then is the connection to it."""
     if processes.count > 1 and not isinstance(error, HydraError):
         time.sleep(GRACE)
-    if run.state()["state"] in ACTIVE:
+    if run.state().state in ACTIVE:
         remove_unfinished(run.checkpoints)  # where the disk is full, that makes room to say so
         run.update(state="failed", message=_sentence(error, run))
 
@@ -151,8 +144,10 @@ def _sentence(error: Exception, run: Run) -> str:
 
 
 def _doing(run: Run) -> str:
-    stage, training = run.state()["message"], run.recipe().training
-    return f"{stage}, in batches of {training.batch_size} rows" if stage == "training" else stage
+    stage, training = run.state().stage, run.recipe().training
+    if stage is Stage.TRAINING:
+        return f"training, in batches of {training.batch_size} rows"
+    return stage.value if stage else "starting"
 
 
 def _held() -> str:
@@ -168,14 +163,16 @@ def _held() -> str:
 
 
 def _less_memory(run: Run) -> str:
-    recipe, stage = run.recipe(), run.state()["message"]
+    recipe, stage = run.recipe(), run.state().stage
     training = recipe.training
-    if stage.startswith("loading"):
+    if stage is Stage.LOADING:
         return "a smaller base model" + ("" if recipe.quantization != "none" else ", or quantization=nf4 on a GPU")
-    if training.batch_size > 1 and stage == "training":
-        half, rows = training.batch_size // 2, training.batch_size * training.accumulation
-        return f"training.batch_size={half} with training.accumulation={-(-rows // half)}, which learns the same"
-    if not training.gradient_checkpointing and stage == "training":
+    if training.batch_size > 1 and stage is Stage.TRAINING:
+        half, rows = training.batch_size // 2, training.batch_size * training.gradient_accumulation
+        return (
+            f"training.batch_size={half} with training.gradient_accumulation={-(-rows // half)}, which learns the same"
+        )
+    if not training.gradient_checkpointing and stage is Stage.TRAINING:
         return "training.gradient_checkpointing=true"
     return f"training.max_length={max(8, training.max_length // 2)}"
 
@@ -195,23 +192,21 @@ def _live(run: Run) -> None:
             run.update()
 
 
-def _record(run: Run, event: dict[str, Any]) -> None:
-    changes: dict[str, Any] = {"step": event["step"]}
-    if event["kind"] == "step":
-        run.update(**changes)
-        return
-    if "stage" in event:
-        state = "stopping" if run.stop_requested else STATES.get(event["stage"].split()[0], "preparing")
-        changes |= {"state": state, "message": event["stage"]}
-    if "total" in event:
-        changes["progress"] = [event["done"], event["total"]]
-    else:
+def _record(run: Run, event: Event) -> None:
+    """Keep an event, and what it says of the run's state."""
+    changes: dict[str, object] = {"step": event.step}
+    if isinstance(event, ProgressEvent):
+        changes["progress"] = (event.done, event.total)
+    if isinstance(event, NoteEvent):
+        if event.stage:
+            state = "stopping" if run.stop_requested else event.stage.state
+            changes |= {"state": state, "stage": event.stage, "message": event.stage.value}
+        known = {"max_steps": event.max_steps, "base": event.base, "data": event.data, "k": event.k}
+        changes |= {name: value for name, value in known.items() if value is not None}
+    if event.stored:
         run.add_event(event)
-        if line := event_line(event):
+        if line := event.line():
             print(line, file=sys.stderr)  # into the log
-    for key in ("max_steps", "base", "data", "k"):
-        if key in event and event["kind"] == "note":
-            changes[key] = event[key]
     run.update(**changes)
 
 

@@ -7,8 +7,9 @@ import shutil
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from hydralora.components.rows import read_used
 from hydralora.data.batches import collate
@@ -16,12 +17,13 @@ from hydralora.data.progress import OnProgress, ignore_progress
 from hydralora.data.templates import encode_all
 from hydralora.errors import ConfigError, RunError
 from hydralora.files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, folder_written_whole, to_json
-from hydralora.inference.model_cache import Loaded, load_run
+from hydralora.inference.model_cache import LoadedModel, load_run
 from hydralora.models.adapters import hash_adapter, load_adapted
 from hydralora.recipe.settings import Recipe
+from hydralora.runs.events import write_events
 from hydralora.runs.run import Run
 from hydralora.training.card import results_table
-from hydralora.transfer.about import ABOUT, About, Event
+from hydralora.transfer.about import ABOUT, About, portable
 from hydralora.transfer.bake import Baked, bake
 from hydralora.tuner.published import save_official
 
@@ -31,7 +33,16 @@ MEASURED_ROWS = 64  # held-out rows on which a plain LoRA's mixture is taken and
 BATCH = 8
 
 
-def export_run(run: Run, form: str, out: Path, on_progress: OnProgress = ignore_progress) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Exported:
+    """What was written: its path, its bytes, and a plain LoRA's divergence from the routed model, nats a token."""
+
+    path: str
+    bytes: int
+    kl: float | None
+
+
+def export_run(run: Run, form: str, out: Path, on_progress: OnProgress = ignore_progress) -> Exported:
     """Write a run's adapter to `out`: a zip file where its name ends so, else a folder.
 
     Args:
@@ -40,16 +51,13 @@ def export_run(run: Run, form: str, out: Path, on_progress: OnProgress = ignore_
             weights; "official", as the published code reads it.
         on_progress: called with (0, 1) at the start: what takes its time can't be counted.
 
-    Returns:
-        path, bytes, and kl, the divergence of a plain LoRA from the routed model in nats a token; None elsewhere.
-
     Raises:
         HydraError: the run has no adapter, or can't be had in this form, or `out` can't be written.
     """
     if form not in FORMATS:
-        raise ConfigError(f"--format is {form!r}. Choose one of {', '.join(FORMATS)}.")
+        raise ConfigError(f"The format is {form!r}. Choose one of {', '.join(FORMATS)}.")
     if not run.has_adapter:
-        raise RunError(f"Run {run.id} is {run.state()['state']} and has no adapter yet. Wait until it has one.")
+        raise RunError(f"Run {run.id} is {run.state().state} and has no adapter yet. Wait until it has one.")
     kl = None
     on_progress(0, 1)
     try:
@@ -61,9 +69,9 @@ def export_run(run: Run, form: str, out: Path, on_progress: OnProgress = ignore_
             else:
                 kl = _write_plain(run, folder, merged=form == "merged")
     except OSError as error:
-        raise RunError(f"{out}: can't be written ({error.strerror or error}). Give another --out.") from error
+        raise RunError(f"{out}: can't be written ({error.strerror or error}). Choose another place.") from error
     files = [out] if out.is_file() else list(out.iterdir())
-    return {"path": str(out.resolve()), "bytes": sum(file.stat().st_size for file in files), "kl": kl}
+    return Exported(str(out.resolve()), sum(file.stat().st_size for file in files), kl)
 
 
 @contextmanager
@@ -72,7 +80,7 @@ def _place(out: Path) -> Iterator[Path]:
     out.parent.mkdir(parents=True, exist_ok=True)
     if out.suffix != ".zip":
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise RunError(f"{out}: something is there already. Give another --out.")
+            raise RunError(f"{out}: something is there already. Choose another place.")
         with folder_written_whole(out) as folder:
             yield folder
         return
@@ -95,15 +103,21 @@ def _write_adapter(run: Run, folder: Path) -> None:
     config["base_model_name_or_path"] = recipe.model  # it was a folder of this machine
     (folder / ADAPTER_CONFIG).write_text(json.dumps(config, indent=2), encoding="utf-8")
     card = (run.adapter / "README.md").read_text(encoding="utf-8")
-    (folder / "README.md").write_text(card + results_table(state.get("results") or {}), encoding="utf-8")
+    (folder / "README.md").write_text(card + results_table(state.results), encoding="utf-8")
     (folder / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
-    base = state["base"] | {"id": recipe.model}
-    own = {"version": 1, "base": base, "adapter_hash": hash_adapter(run.adapter)}  # the state's comes with the results
-    about = About.model_validate({key: state.get(key) for key in About.model_fields} | own)
-    (folder / ABOUT).write_text(to_json(about.model_dump()), encoding="utf-8")
-    events = (Event.model_validate(event) for event in run.events())
-    lines = (to_json(event.model_dump(exclude_unset=True)) + "\n" for event in events)
-    (folder / "events.jsonl").write_text("".join(lines), encoding="utf-8")
+    if state.base is None:
+        raise RunError(f"Run {run.id}: its state names no base model, so it can't be exported.")
+    about = About(
+        version=1,
+        step=state.step,
+        max_steps=state.max_steps,
+        base=replace(state.base, id=recipe.model),
+        adapter_hash=hash_adapter(run.adapter),  # the state's comes with the results
+        k=state.k,
+        results=state.results and state.results.portable(),
+    )
+    (folder / ABOUT).write_text(to_json(about.values()), encoding="utf-8")
+    write_events(folder / "events.jsonl", (portable(event) for event in run.events()))
 
 
 def _write_plain(run: Run, folder: Path, merged: bool) -> float | None:
@@ -128,7 +142,7 @@ def _write_plain(run: Run, folder: Path, merged: bool) -> float | None:
     return kl
 
 
-def _baked(recipe: Recipe, loaded: Loaded) -> Baked:
+def _baked(recipe: Recipe, loaded: LoadedModel) -> Baked:
     heldout = read_used(recipe).heldout[:MEASURED_ROWS]
     rows = encode_all(loaded.tokenizer, heldout, recipe.training.max_length, "cut").rows
     pad = loaded.tokenizer.pad_token_id

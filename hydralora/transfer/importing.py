@@ -7,20 +7,21 @@ import tempfile
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
-from hydralora.errors import ConfigError, HydraError, ModelError, RunError
+from hydralora.errors import ConfigError, HydraError, MissingModelError, ModelError, RunError
 from hydralora.files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from hydralora.models.adapters import hash_adapter
 from hydralora.models.catalogue import find_model
 from hydralora.recipe.reading import parse_recipe, validation_message
 from hydralora.recipe.settings import Recipe
+from hydralora.runs.events import Event, read_events
+from hydralora.runs.records import FROM_ELSEWHERE
 from hydralora.runs.run import Run
 from hydralora.runs.store import RunStore
-from hydralora.transfer.about import ABOUT, ADAPTER, MEMBERS, About, Event
+from hydralora.transfer.about import ABOUT, ADAPTER, MEMBERS, About, portable
 
 LARGEST = 4 * 2**30  # bytes of the weights; a member of text takes at most LARGEST_TEXT
 LARGEST_TEXT = 64 * 2**20
@@ -36,7 +37,8 @@ def import_run(store: RunStore, file: Path, model: str | None = None) -> Run:
     Raises:
         RunError: the file is no such zip, holds anything else, or is too large.
         ModelError: its adapter is damaged, or of a kind that is not loaded.
-        ConfigError: its recipe can't be read, or `model` must be given.
+        ConfigError: its recipe can't be read.
+        MissingModelError: `model` must be given.
     """
     try:
         with zipfile.ZipFile(file) as archive:
@@ -83,25 +85,34 @@ def _extract(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path) ->
 def _fill(run: Run, file: Path, unpacked: Path, model: str | None) -> None:
     """Make a run of what was unpacked, once all of it is found to be right."""
     try:
-        about = About.model_validate_json((unpacked / ABOUT).read_bytes())
+        about = About.model_validate_json((unpacked / ABOUT).read_bytes(), context=FROM_ELSEWHERE)
     except ValidationError as error:
-        raise RunError(f"{file.name}: {ABOUT}: {validation_message(error)}.") from error
+        raise RunError(f"{file.name}: {ABOUT}: {validation_message(error)[:300]}.") from error
     _check_adapter(file, unpacked, about.adapter_hash)
     recipe = _recipe(file, unpacked / "recipe.yaml", about, model)
-    lines = (unpacked / "events.jsonl").read_text(encoding="utf-8", errors="replace").splitlines()
-    run.write_events(_event(file, number, line) for number, line in enumerate(lines, 1))
+    run.write_events(_events(file, unpacked / "events.jsonl"))
     run.adapter.mkdir()
     for name in ADAPTER:
         os.replace(unpacked / name, run.adapter / name)
     run.log.touch()
-    run.begin(recipe, **about.model_dump(exclude={"version"}), state="finished", message=_told(about, recipe))
+    run.begin(
+        recipe,
+        state="finished",
+        message=_message(about, recipe),
+        step=about.step,
+        max_steps=about.max_steps,
+        base=about.base,
+        adapter_hash=about.adapter_hash,
+        k=about.k,
+        results=about.results.portable() if about.results else None,
+    )
 
 
-def _event(file: Path, number: int, line: str) -> dict[str, Any]:
+def _events(file: Path, path: Path) -> list[Event]:
     try:
-        return Event.model_validate_json(line).model_dump(exclude_unset=True)
-    except ValidationError as error:
-        raise RunError(f"{file.name}: events.jsonl, line {number}: {validation_message(error)}.") from error
+        return [portable(event) for event in read_events(path, from_elsewhere=True)]
+    except RunError as error:
+        raise RunError(f"{file.name}: {error}") from error
 
 
 def _recipe(file: Path, path: Path, about: About, model: str | None) -> Recipe:
@@ -110,13 +121,13 @@ def _recipe(file: Path, path: Path, about: About, model: str | None) -> Recipe:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file.name}: recipe.yaml can't be read as YAML. Export the run again.") from error
     if model is None and about.base.source == "folder":
-        raise ConfigError(
-            f"{file.name}: its base model was the folder {recipe.model!r} of another machine. Name yours with --model."
+        raise MissingModelError(
+            f"{file.name}: its base model was the folder {recipe.model!r} of another machine. Name the same model here."
         )
     return recipe.model_copy(update={"model": model or recipe.model})
 
 
-def _told(about: About, recipe: Recipe) -> str:
+def _message(about: About, recipe: Recipe) -> str:
     """That it was imported, and whether its base model is known not to be the one it was trained on."""
     told = f"imported, after {about.step} steps elsewhere"
     try:

@@ -1,20 +1,24 @@
 """The adapter's settings, as PEFT stores them in adapter_config.json."""
 
 import math
-from dataclasses import dataclass, field
+import operator
+from dataclasses import Field, dataclass, field, fields
 from enum import Enum
-from typing import Literal
+from typing import Any, Literal, get_args, get_origin
 
 from peft import PeftConfig
 
 from hydralora.errors import ConfigError
 
-CHOICES = {
-    "router_input": ("latent", "hidden"),
-    "router_init": ("random", "components"),
-    "router": ("softmax", "uniform"),
-    "head_init": ("zeros", "centred"),
-}
+RouterInput = Literal["latent", "hidden"]
+RouterInit = Literal["random", "components"]
+HeadInit = Literal["zeros", "centred"]
+LIMITS = {"ge": (operator.ge, "at least"), "lt": (operator.lt, "below")}  # named as pydantic's Field names them
+
+
+def described(help: str, **limits: float) -> dict[str, Any]:
+    """A field's metadata; the studio's settings take their help and their limits (`LIMITS`) from here."""
+    return {"help": help, "limits": limits}
 
 
 class HydraPeftType(str, Enum):
@@ -34,66 +38,77 @@ class HydraLoraConfig(PeftConfig):
         ConfigError: a number outside its range, an unknown option, or options that exclude each other.
     """
 
-    r: int = field(default=8, metadata={"help": "Rank of A and of every head."})
-    num_heads: int = field(default=3, metadata={"help": "Number of heads (B matrices) per adapted layer."})
-    lora_alpha: float = field(default=16, metadata={"help": "The adapter's output is scaled by lora_alpha / r."})
-    lora_dropout: float = field(default=0.0, metadata={"help": "Dropout on the layer's input, before A."})
-    router_input: Literal["latent", "hidden"] = field(
+    r: int = field(default=8, metadata=described("Rank of A and of every head.", ge=1))
+    num_heads: int = field(default=3, metadata=described("Number of heads (B matrices) per adapted layer.", ge=1))
+    lora_alpha: float = field(default=16, metadata=described("The adapter's output is scaled by lora_alpha / r."))
+    lora_dropout: float = field(default=0.0, metadata=described("Dropout on the layer's input, before A.", ge=0, lt=1))
+    router_input: RouterInput = field(
         default="latent",
-        metadata={"help": "The router reads A x (latent, the paper) or x itself (hidden, the published code)."},
+        metadata=described("The router reads A x (latent, the paper) or x itself (hidden, the published code)."),
     )
     router_bias: bool | None = field(
-        default=None, metadata={"help": "Give the router a bias. None: only when router_init is 'components'."}
+        default=None, metadata=described("Give the router a bias. None: only when router_init is 'components'.")
     )
-    router_init: Literal["random", "components"] = field(
+    router_init: RouterInit = field(
         default="random",
-        metadata={"help": "How the router starts. 'components' needs a call of hydralora.init_router before training."},
+        metadata=described(
+            "How the router starts. 'components' needs a call of hydralora.init_router before training."
+        ),
     )
     router: Literal["softmax", "uniform"] = field(
         default="softmax",
-        metadata={"help": "Gates from a learnt softmax, or all 1/N (the paper's ablation w/o gate)."},
+        metadata=described("Gates from a learnt softmax, or all 1/N (the paper's ablation w/o gate)."),
     )
     top_k: int | None = field(
-        default=None, metadata={"help": "Keep each token's top_k largest gates, renormalised. None: all (the paper)."}
+        default=None,
+        metadata=described("Keep each token's top_k largest gates, renormalised. None: all of them (the paper).", ge=1),
     )
     balance_weight: float = field(
         default=0.0,
-        metadata={"help": "Weight of the load-balance loss, which hydralora's training adds to the training loss."},
+        metadata=described(
+            "Weight of the load-balance loss, which hydralora's training adds to the training loss.", ge=0
+        ),
     )
-    head_init: Literal["zeros", "centred"] = field(
+    head_init: HeadInit = field(
         default="zeros",
-        metadata={"help": "Heads start at zero (published), or random with sum zero behind a router at zero."},
+        metadata=described("Heads start at zero (published), or random with sum zero behind a router at zero."),
     )
-    head_dropout: float = field(default=0.0, metadata={"help": "Dropout on A x, drawn for every head by itself."})
+    head_dropout: float = field(
+        default=0.0, metadata=described("Dropout on A x, drawn for every head by itself.", ge=0, lt=1)
+    )
     shared_A: bool = field(
-        default=True, metadata={"help": "One A for all heads; False gives every head its own (LoRA-Split, w/o Hydra)."}
+        default=True,
+        metadata=described(
+            "One A for all heads; False gives every head its own (LoRA-Split, the paper's ablation w/o Hydra)."
+        ),
     )
     target_modules: list[str] | str | None = field(
         default=None,
-        metadata={"help": "Names (or one regex) of the layers to adapt. None: the MLP's linear layers, as published."},
+        metadata=described("Names (or one regex) of the layers to adapt. None: the MLP's linear layers, as published."),
     )
     exclude_modules: list[str] | str | None = field(
-        default=None, metadata={"help": "Names (or one regex) of layers to leave alone."}
+        default=None, metadata=described("Names (or one regex) of layers to leave alone.")
     )
     layers_to_transform: list[int] | int | None = field(
-        default=None, metadata={"help": "Adapt only the blocks with these indices."}
+        default=None, metadata=described("Indices of the blocks to adapt, from 0. None: all of them.")
     )
     layers_pattern: list[str] | str | None = field(
-        default=None, metadata={"help": "Name of the list of blocks, if it is not a common one."}
+        default=None, metadata=described("Name of the list of blocks, if it is not a common one.")
     )
     modules_to_save: list[str] | None = field(
-        default=None, metadata={"help": "Further modules to train in full and save."}
+        default=None, metadata=described("Names of further modules to train in full and save with the adapter.")
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.peft_type = HydraPeftType.HYDRALORA
-        self._check_numbers()
-        for name, allowed in CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise ConfigError(
-                    f"HydraLoraConfig: {name} is {getattr(self, name)!r}. Choose one of {', '.join(allowed)}."
-                )
+        for config_field in fields(self):
+            self._check(config_field)
+        if self.top_k is not None and self.top_k > self.num_heads:
+            raise ConfigError(
+                f"HydraLoraConfig: top_k is {self.top_k!r}. Set it to a whole number from 1 to "
+                f"num_heads={self.num_heads}."
+            )
         if self.head_init == "centred" and self.top_k not in (None, self.num_heads):
             raise ConfigError(
                 f"HydraLoraConfig: head_init='centred' starts with heads that sum to zero, which top_k={self.top_k} of "
@@ -108,20 +123,21 @@ class HydraLoraConfig(PeftConfig):
             if isinstance(value, (list, tuple, set)):
                 setattr(self, name, sorted(value))
 
-    def _check_numbers(self) -> None:
-        for name in ("r", "num_heads"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ConfigError(f"HydraLoraConfig: {name} is {value!r}. Set it to a whole number of at least 1.")
-        for name in ("lora_dropout", "head_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(f"HydraLoraConfig: {name} is {getattr(self, name)!r}. Set it from 0 to below 1.")
-        if not 0 <= self.balance_weight < math.inf:
-            raise ConfigError(f"HydraLoraConfig: balance_weight is {self.balance_weight!r}. Set it to 0 or more.")
-        if self.top_k is not None and (type(self.top_k) is not int or not 1 <= self.top_k <= self.num_heads):
+    def _check(self, config_field: Field[Any]) -> None:
+        """Refuse a value that is none of its field's choices, or one outside its limits."""
+        value = getattr(self, config_field.name)
+        if get_origin(config_field.type) is Literal and value not in (allowed := get_args(config_field.type)):
+            raise ConfigError(f"HydraLoraConfig: {config_field.name} is {value!r}. Choose one of {', '.join(allowed)}.")
+        limits = config_field.metadata.get("limits")
+        if not limits or (value is None and config_field.default is None):
+            return
+        whole = config_field.type is not float
+        known = type(value) is int or (not whole and isinstance(value, float) and math.isfinite(value))
+        if not known or not all(LIMITS[name][0](value, limit) for name, limit in limits.items()):
+            kind = "whole number" if whole else "number"
+            allowed_range = " and ".join(f"{LIMITS[name][1]} {limit}" for name, limit in limits.items())
             raise ConfigError(
-                f"HydraLoraConfig: top_k is {self.top_k!r}. Set it to a whole number from 1 to "
-                f"num_heads={self.num_heads}."
+                f"HydraLoraConfig: {config_field.name} is {value!r}. Set it to a {kind} of {allowed_range}."
             )
 
     def _refuse_a_routers_settings(self) -> None:

@@ -1,4 +1,4 @@
-"""Gates as they were used: every router hands them to its taps."""
+"""Gates as they were used: every router hands them to its listeners."""
 
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -34,7 +34,7 @@ class GateRecord:
         self._max_tokens = max_tokens
         self._tokens = 0
         self._on_pass = on_pass
-        self._watch = _Watch(model, self._add)
+        self._watch = _GateHooks(model, self._add)
 
     def __enter__(self) -> "GateRecord":
         self._watch.start()
@@ -85,7 +85,7 @@ def live_gates(model: nn.Module) -> Iterator[list[torch.Tensor]]:
     For losses on gates; nothing bounds what is kept.
     """
     passes: list[torch.Tensor] = []
-    watch = _Watch(model, lambda modules, gates: passes.append(gates))
+    watch = _GateHooks(model, lambda modules, gates: passes.append(gates))
     watch.start()
     try:
         yield passes
@@ -102,14 +102,14 @@ def recorded_layers(model: nn.Module) -> dict[str, HydraLoraLayer]:
     return {name: layer for name, layer in hydra_layers(model).items() if layer in inside}
 
 
-class _Watch:
+class _GateHooks:
     """Gathers the gates of one pass through the body, and hands them on with the names of their modules."""
 
     def __init__(self, model: nn.Module, on_pass: Callable[[list[str], torch.Tensor], None]) -> None:
         self._body = model_body(model)
         self._gates: dict[tuple[str, str], torch.Tensor] = {}  # by module and adapter: (batch * tokens, N)
-        self._taps = [  # of every adapter's routers: which one is active may change meanwhile
-            (cast(Router, router).taps, partial(self._gates.__setitem__, (name, adapter)))
+        self._listeners = [  # of every adapter's routers: which one is active may change meanwhile
+            (cast(Router, router).listeners, partial(self._gates.__setitem__, (name, adapter)))
             for name, layer in recorded_layers(model).items()
             for adapter, router in layer.hydra_router.items()
         ]
@@ -122,18 +122,18 @@ class _Watch:
             self._body.register_forward_pre_hook(self._begin, with_kwargs=True),
             self._body.register_forward_hook(self._end),
         ]
-        for taps, tap in self._taps:
-            taps.append(tap)
+        for listeners, listener in self._listeners:
+            listeners.append(listener)
 
     def stop(self) -> None:
         for handle in self._handles:
             handle.remove()
-        for taps, tap in self._taps:
-            taps.remove(tap)
+        for listeners, listener in self._listeners:
+            listeners.remove(listener)
         self._handles = []
         self._gates.clear()
 
-    def _begin(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+    def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._gates.clear()  # of a pass that was broken off, or of layers that gradient checkpointing ran once more
         self._shape = _token_shape(args, kwargs)
 
@@ -154,7 +154,7 @@ def _stack(gates: list[torch.Tensor], shape: torch.Size | None) -> torch.Tensor:
     return stacked.view(len(gates), *(shape or (1, stacked.shape[1])), -1)
 
 
-def _token_shape(args: tuple, kwargs: dict[str, Any]) -> torch.Size | None:
+def _token_shape(args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Size | None:
     """(batch, tokens) of a model's input; some architectures flatten it before a linear layer."""
     ids = kwargs.get("input_ids", args[0] if args else None)
     found = kwargs.get("inputs_embeds") if ids is None else ids

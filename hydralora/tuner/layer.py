@@ -103,7 +103,7 @@ class HydraLoraLayer(nn.Module, BaseTunerLayer):
         if self._disable_adapters:
             return base_layer(x, *args, **kwargs)
         shape = x.shape
-        in_place = not args and not kwargs and x.is_contiguous() and _is_a_product(base_layer)
+        in_place = not args and not kwargs and x.is_contiguous() and _is_plain_linear(base_layer)
         if in_place:  # in two dimensions, since autograd copies a view that is written into
             x = x.view(-1, shape[-1])
             result = nn.functional.linear(x, base_layer._parameters["weight"], base_layer._parameters["bias"])
@@ -155,7 +155,7 @@ class HydraLoraLayer(nn.Module, BaseTunerLayer):
         return "hydralora." + super().__repr__()
 
 
-def _is_a_product(layer: nn.Module) -> bool:
+def _is_plain_linear(layer: nn.Module) -> bool:
     """Whether the layer does nothing but multiply and add its bias, and nobody else looks at what it gives.
 
     A hook may look; accelerate gives a layer that it offloads another `forward`.

@@ -1,15 +1,16 @@
 """HydraLoRA as a PEFT tuner: which layers are replaced, and how PEFT finds the method by name."""
 
 import math
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-from peft import PeftConfig, PeftModel, mapping
+from peft import PeftConfig, PeftModel
 from peft.tuners.tuners_utils import BaseTuner
 from torch import nn
 
 from hydralora.errors import ConfigError
-from hydralora.tuner.config import HydraLoraConfig, HydraPeftType
+from hydralora.tuner.config import HydraLoraConfig
 from hydralora.tuner.layer import HydraLoraLayer
 from hydralora.tuner.router import Router
 from hydralora.tuner.targets import ADAPTABLE, default_targets, is_expert, nothing_to_adapt, refuse_experts
@@ -67,14 +68,6 @@ class HydraLoraModel(BaseTuner):
         self._replace_module(parent, target_name, new_module, target)
 
 
-def register() -> None:
-    """Make the method known to PEFT; `register_peft_method` refuses names outside PEFT's own enum."""
-    name = HydraPeftType.HYDRALORA
-    mapping.PEFT_TYPE_TO_CONFIG_MAPPING[name] = HydraLoraConfig  # type: ignore[index]
-    mapping.PEFT_TYPE_TO_TUNER_MAPPING[name] = HydraLoraModel  # type: ignore[index]
-    mapping.PEFT_TYPE_TO_PREFIX_MAPPING[name] = HydraLoraModel.prefix  # type: ignore[index]
-
-
 def hydra_layers(model: nn.Module) -> dict[str, HydraLoraLayer]:
     """The adapted layers by name, in the model's order; names don't carry PEFT's own prefix."""
     return {
@@ -128,21 +121,33 @@ def head_matrices(layer: HydraLoraLayer) -> tuple[torch.Tensor, torch.Tensor]:
     return a, layer.hydra_B[name].detach().transpose(1, 2)
 
 
-def count_parameters(model: Any) -> dict[str, Any]:
-    """Parameters of a PEFT model: base, active adapter (A + heads), its router, total, and percent of the base."""
+@dataclass(frozen=True)
+class ParameterCounts:
+    """Parameters of a PEFT model.
+
+    Attributes:
+        base: of the frozen base model.
+        adapter: of A and the heads, `percent` of the base's; `router`, of its router.
+        total: all that are trained, `percent_with_router` of the base's.
+    """
+
+    base: int
+    adapter: int
+    router: int
+    total: int
+    percent: float
+    percent_with_router: float
+
+
+def count_parameters(model: Any) -> ParameterCounts:
+    """Parameters of a PEFT model with one active adapter."""
     routers = [parameter for layer in hydra_layers(model).values() for parameter in layer.hydra_router.parameters()]
     router = sum(parameter.numel() for parameter in routers if parameter.requires_grad)
     everything = sum(_numbers(parameter) for parameter in model.parameters())
     trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     base, adapter = everything - trainable, trainable - router
-    return {
-        "base": base,
-        "adapter": adapter,
-        "router": router,
-        "total": trainable,
-        "percent": 100 * adapter / base,
-        "percent_with_router": 100 * trainable / base,
-    }
+    percent, with_router = 100 * adapter / base, 100 * trainable / base
+    return ParameterCounts(base, adapter, router, trainable, percent, with_router)
 
 
 def _numbers(parameter: Any) -> int:

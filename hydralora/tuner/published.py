@@ -184,7 +184,7 @@ def _published_targets(
     return "|".join(map(re.escape, layers))
 
 
-def _read_settings(folder: Path) -> dict:
+def _read_settings(folder: Path) -> dict[str, Any]:
     path = folder / ADAPTER_CONFIG
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))

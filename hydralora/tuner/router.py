@@ -12,7 +12,7 @@ class Router(nn.Module):
     """Gates for every token: a linear map and a softmax, in float32 whatever the base's dtype.
 
     Attributes:
-        taps: functions that get the gates each time, as they are used; see hydralora.gates.
+        listeners: functions that get the gates each time, as they are used; see hydralora.gates.
         steering: None, or a function from logits to the gates to use instead; see hydralora.steering.
     """
 
@@ -26,15 +26,15 @@ class Router(nn.Module):
         self.weight = nn.Parameter(torch.empty(num_heads, in_features))
         self.register_parameter("bias", nn.Parameter(torch.zeros(num_heads)) if bias else None)
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
-        self.taps: list[Callable[[torch.Tensor], None]] = []
+        self.listeners: list[Callable[[torch.Tensor], None]] = []
         self.steering: Callable[[torch.Tensor], torch.Tensor] | None = None
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Map (..., features) to gates (..., N), float32, each row summing to 1."""
         logits = self.logits(features)
         gates = logits.softmax(-1) if self.steering is None else self.steering(logits)
-        for tap in self.taps:
-            tap(gates)
+        for listener in self.listeners:
+            listener(gates)
         return gates
 
     def logits(self, features: torch.Tensor) -> torch.Tensor:

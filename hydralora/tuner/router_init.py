@@ -60,7 +60,7 @@ def init_router(
     return {name: _write(router, *discriminants[name], scores[name], entropy) for name, router in routers.items()}
 
 
-def _check(layers: dict[str, HydraLoraLayer], rows: Sequence, labels: Sequence[int], entropy: float) -> None:
+def _check(layers: dict[str, HydraLoraLayer], rows: Sequence[object], labels: Sequence[int], entropy: float) -> None:
     if not layers:
         raise ConfigError("init_router: the model has no HydraLoRA layer. Call get_peft_model with a HydraLoraConfig.")
     if not 0 < entropy < 1:
@@ -149,7 +149,7 @@ def _read(
 ) -> None:
     """Run every batch; `use` gets a router's name, the component, and what it reads: float32 (tokens, features)."""
 
-    def read(name: str, router: nn.Module, inputs: tuple, gates: torch.Tensor) -> None:
+    def read(name: str, router: nn.Module, inputs: tuple[torch.Tensor], gates: torch.Tensor) -> None:
         features = inputs[0].flatten(0, -2)  # (rows * width, features)
         use(name, batch.component, features[batch.tokens.to(features.device)].float())
 

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from pydantic import TypeAdapter
+from pydantic import JsonValue, TypeAdapter
 from torch import nn
 
 from hydralora.errors import ConfigError
@@ -91,7 +91,7 @@ class Steering:
             logits = largest_only(logits, self.top_k)
         return logits.softmax(-1)
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, JsonValue]:
         """What was asked, as plain values."""
         asked = {key: value for key, value in asdict(self).items() if self._asks(key)}
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asked.items()}
@@ -187,7 +187,7 @@ def steering_or_none(**asked: Any) -> Steering | None:
     return Steering(**asked)
 
 
-def described_steering(asked: Mapping[str, Any]) -> Steering:
+def described_steering(asked: Mapping[str, object]) -> Steering:
     """The `Steering` that `describe` told of.
 
     Raises:

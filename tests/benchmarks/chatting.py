@@ -18,6 +18,7 @@ import psutil
 import torch
 
 from app.actions.chat import conversation as chat
+from app.actions.chat.columns import columns
 from app.services import Services
 from hydralora.data.demo import demo_file
 from hydralora.data.templates import encode_prompt
@@ -57,9 +58,9 @@ def recorded(services: Services, run_id: str, tokens: int) -> int:
 
 
 def shown(services: Services, run_id: str, tokens: int) -> int:
-    asked = chat.columns(services, ["run"], run_id, "")
+    asked = columns(services, ["run"], run_id, "")
     views = list(chat.stream(services, asked, {}, QUESTION, Sampling(tokens)))
-    return len(services.answer(views[-1].columns["run"].answer_id).tokens)
+    return len(services.answers.get(views[-1].columns["run"].answer_id).tokens)
 
 
 WAYS: dict[str, Callable[[Services, str, int], int]] = {"plain": plain, "recorded": recorded, "shown": shown}
@@ -95,7 +96,7 @@ def main() -> None:
         began = time.monotonic()
         services.loaded(runs[0])
         print(f"another adapter on the same base: {first:.2f} s; back to the first: {time.monotonic() - began:.3f} s")
-        services.let_go()
+        services.release()
         gc.collect()
         memory.append(resident())
         print("memory: {:.0f} MB before, {:.0f} MB loaded, {:.0f} MB let go".format(*memory))
@@ -113,10 +114,10 @@ def short_run(jobs: JobManager, seed: int) -> str:
         "model": DEFAULT_MODEL,
         "data": {"train": str(demo_file("heldout")), "eval_fraction": 0.05},  # the fewer rows
         "tuner": {"num_heads": 3, "router_init": "random"},
-        "training": {"max_steps": 1, "eval_every": 0, "prompts": 0, "snapshots": 0, "seed": seed},
+        "training": {"max_steps": 1, "eval_every": 0, "sample_prompts": 0, "snapshots": 0, "seed": seed},
     }
     run = jobs.start(parse_recipe(recipe))
-    assert jobs.follow(run)["state"] == "finished"
+    assert jobs.follow(run).state == "finished"
     return run.id
 
 

@@ -41,8 +41,8 @@ def write_rows(source: Path, path: Path, count: int) -> None:
 def measure(path: Path, workspace: Path, maps: bool) -> Iterator[str]:
     """Upload, cluster and draw, telling what each took."""
     from app.actions import data
-    from app.actions.clusters import components as clusters
     from app.actions.clusters import row_map
+    from app.actions.clusters import tab as clusters
     from app.actions.recipes import component_settings
     from app.services import Services
     from app.services.background import Done

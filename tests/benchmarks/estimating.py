@@ -19,7 +19,7 @@ from hydralora.models.catalogue import DEFAULT_MODEL
 
 RUNS: dict[str, dict[str, dict[str, Any]]] = {
     "the demo's": {"training": {}},
-    "a LoRA, batches of 4 x 2": {"training": {"batch_size": 4, "accumulation": 2}, "tuner": {"r": 24}},
+    "a LoRA, batches of 4 x 2": {"training": {"batch_size": 4, "gradient_accumulation": 2}, "tuner": {"r": 24}},
     "activations computed again": {"training": {"gradient_checkpointing": True, "batch_size": 16}},
 }
 

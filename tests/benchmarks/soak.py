@@ -128,7 +128,7 @@ def main() -> None:
         try:
             with running_app(workspace, os.environ) as app:
                 asyncio.run(soak(app.url, run.id, psutil.Process(app.process.pid), chosen.minutes, chosen.clients))
-            print(f"the run was at step {jobs.refresh(run)['step']}")
+            print(f"the run was at step {jobs.refresh(run).step}")
         finally:
             jobs.stop(run)
             jobs.follow(run)

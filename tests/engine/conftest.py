@@ -24,7 +24,7 @@ def jobs(store: RunStore) -> Iterator[JobManager]:
     yield JobManager(store)
     store.write_queue(type(store.queue())())
     for run in store.all():
-        pid = run.state()["pid"]
+        pid = run.state().pid
         if pid and pid != os.getpid() and psutil.pid_exists(pid):
             os.kill(pid, signal.SIGKILL)
     for child in processes.children:

@@ -14,6 +14,9 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from hydralora import record_gates, train
 from hydralora.inference.loss import answer_logits, answer_loss, summed_answer_loss
 from hydralora.recipe.settings import Recipe
+from hydralora.runs.events import Event, training_losses
+from hydralora.training.monitor import Monitor
+from tests.known import loss_of
 from tests.tiny_model import MLP, adapt, shake, tiny_llama
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")]
@@ -38,11 +41,11 @@ def test_a_run_learns_and_its_adapter_comes_back(
 ) -> None:
     recipe = make_recipe(max_steps=30, learning_rate=1e-2)
     recipe.quantization = quantization  # type: ignore[assignment]
-    events: list[dict[str, Any]] = []
-    results = train(recipe, tmp_path, events.append)
-    losses = [event["loss"] for event in events if event["kind"] == "train"]
+    events: list[Event] = []
+    results = train(recipe, tmp_path, Monitor(events.append))
+    losses = [loss for _, loss in training_losses(events)]
     assert losses[-1] < losses[0]
-    assert results["tuned"]["loss"] < results["base"]["loss"]
+    assert loss_of(results.tuned) < loss_of(results.base)
     from hydralora.models.adapters import load_adapted
     from hydralora.models.catalogue import find_model
 

@@ -35,6 +35,7 @@ from hydralora.runs.jobs import JobManager
 from hydralora.runs.run import Run
 from hydralora.runs.snapshots import save_snapshot
 from tests.conftest import FinishedRun
+from tests.known import known
 from tests.tiny_model import MLP, tiny_llama
 
 STEPS = 3
@@ -63,18 +64,18 @@ def broken_down(jobs: JobManager, finished: FinishedRun) -> list[Run]:
 
 
 def test_each_lora_learns_one_component_alone(broken_down: list[Run], finished: FinishedRun) -> None:
-    sizes = finished.run.state()["results"]["sizes"]
+    sizes = known(finished.run.state().results).sizes
     assert len(broken_down) == len(sizes) == 3
+    used_rows = 0
     for i, run in enumerate(broken_down):
-        recipe, results = run.recipe(), run.state()["results"]
+        recipe, rows = run.recipe(), known(known(run.state().results).rows)
         assert (recipe.method, recipe.components.only, recipe.tuner.r) == ("lora", i + 1, finished.run.recipe().tuner.r)
-        assert results["rows"]["train"] < len(read_rows(recipe).examples) / 2
+        assert rows.train < len(read_rows(recipe).examples) / 2
         used = read_used(recipe)
-        assert (len(used.train), len(used.heldout)) == (results["rows"]["train"], results["rows"]["heldout"])
+        assert (len(used.train), len(used.heldout)) == (rows.train, rows.heldout)
         assert list(run.label().tags) == ["breakdown"]
-    learnt = sum(run.state()["results"]["rows"]["train"] for run in broken_down)
-    held = sum(run.state()["results"]["rows"]["heldout"] for run in broken_down)
-    assert learnt + held == sum(sizes)  # components are found in all rows, before some are held out
+        used_rows += rows.train + rows.heldout
+    assert used_rows == sum(sizes)  # components are found in all rows, before some are held out
 
 
 def test_what_is_trained_is_not_trained_again(broken_down: list[Run], jobs: JobManager, finished: FinishedRun) -> None:

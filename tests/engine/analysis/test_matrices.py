@@ -30,6 +30,7 @@ from hydralora.analysis import (
 from hydralora.analysis.matrices import coordinates
 from hydralora.projection import project, used_neighbours
 from hydralora.tuner.model import block_index, hydra_layers
+from tests.known import known
 from tests.tiny_model import adapt, shake, tiny_llama
 
 METHODS = ["pca", "tsne", pytest.param("umap", marks=pytest.mark.slow)]  # umap compiles its loops for half a minute
@@ -42,21 +43,21 @@ def model() -> Any:
 
 def test_every_matrix_is_one_point_in_the_group_of_its_shape(model: Any) -> None:
     groups = project_matrices(matrices(model_weights(model), "run-1"))
-    assert [group["shape"] for group in groups] == [[4, 48], [4, 80]]
-    points = [point for group in groups for point in group["points"]]
+    assert [group.shape for group in groups] == [(4, 48), (4, 80)]
+    points = [point for group in groups for point in group.points]
     assert len(points) == 6 * (1 + 3)
-    assert all(set(point) == {"run", "module", "layer", "kind", "head", "x", "y"} for point in points)
+    assert all(set(point.describe()) == {"run", "module", "layer", "kind", "head", "x", "y"} for point in points)
     for module in hydra_layers(model):
-        own = [point for point in points if point["module"] == module]
-        assert sorted((point["kind"], point["head"] or 0) for point in own) == [
+        own = [point for point in points if point.module == module]
+        assert sorted((point.kind, point.head or 0) for point in own) == [
             ("A", 0),
             ("head", 0),
             ("head", 1),
             ("head", 2),
         ]
-        assert {point["layer"] for point in own} == {int(module.split(".")[2])}
-        assert {point["run"] for point in own} == {"run-1"}
-    wide = {(point["kind"], point["module"].rpartition(".")[2]) for point in groups[1]["points"]}
+        assert {point.layer for point in own} == {int(module.split(".")[2])}
+        assert {point.run for point in own} == {"run-1"}
+    wide = {(point.kind, point.module.rpartition(".")[2]) for point in groups[1].points}
     assert wide == {("A", "down_proj"), ("head", "gate_proj"), ("head", "up_proj")}
 
 
@@ -104,12 +105,12 @@ def test_of_few_points_fewer_are_neighbours(method: Any, points: int, neighbours
 def test_a_group_tells_what_it_depends_on(model: Any) -> None:
     found = matrices(model_weights(model))
     for group in project_matrices(found, "tsne", seed=3, neighbours=50):
-        assert (group["seed"], group["explained"]) == (None, None)
-        assert group["neighbours"] == (len(group["points"]) - 1) / 3
+        assert (group.seed, group.explained) == (None, None)
+        assert group.neighbours == (len(group.points) - 1) / 3
     for group in project_matrices(found, "pca", seed=3, neighbours=50):
-        assert (group["seed"], group["neighbours"]) == (None, None)
-        vectors = np.stack([one.vector for one in found if list(one.shape) == group["shape"]])
-        assert group["explained"] == pytest.approx(PCA(2).fit(vectors).explained_variance_ratio_.sum(), abs=1e-5)
+        assert (group.seed, group.neighbours) == (None, None)
+        vectors = np.stack([one.vector for one in found if one.shape == group.shape])
+        assert group.explained == pytest.approx(PCA(2).fit(vectors).explained_variance_ratio_.sum(), abs=1e-5)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -131,7 +132,7 @@ def test_few_points_are_projected_by_pca(method: Any, count: int) -> None:
 
 def test_a_group_says_which_method_drew_it() -> None:
     small = shake(adapt(tiny_llama(), num_heads=2, target_modules=["down_proj"], layers_to_transform=[0]))
-    assert {group["method"] for group in project_matrices(matrices(model_weights(small)), "tsne")} == {"pca"}
+    assert {group.method for group in project_matrices(matrices(model_weights(small)), "tsne")} == {"pca"}
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -145,7 +146,7 @@ def test_a_fresh_adapters_heads_are_one_point() -> None:
     groups = project_matrices(
         [matrix for matrix in matrices(model_weights(adapt(tiny_llama()))) if matrix.kind == "head"]
     )
-    assert all(point["x"] == point["y"] == 0 for group in groups for point in group["points"])
+    assert all(point.x == point.y == 0 for group in groups for point in group.points)
 
 
 @pytest.mark.parametrize(("method", "dims"), [("lda", 2), ("pca", 1), ("pca", 4)])
@@ -263,7 +264,7 @@ class TestDistances:
     def test_a_small_group_brings_its_cosines(self) -> None:
         small = shake(adapt(tiny_llama(), num_heads=2, target_modules=["down_proj"], layers_to_transform=[0]))
         groups = project_matrices(matrices(model_weights(small)), "umap")
-        assert [len(group["cosines"]) for group in groups] == [len(group["points"]) for group in groups] == [2, 1]
+        assert [len(known(group.cosines)) for group in groups] == [len(group.points) for group in groups] == [2, 1]
 
 
 class TestSpectrum:
@@ -289,10 +290,10 @@ def test_heads_are_measured_each_and_against_their_start() -> None:
         for layer in hydra_layers(model).values():
             layer.hydra_B["default"][0] += 1
     rows = head_measures(model_weights(model), start)
-    assert [(row["layer"], row["head"]) for row in rows] == [(0, 0), (0, 1), (1, 0), (1, 1)]
-    assert [row["moved"] for row in rows] == pytest.approx([(4 * 80) ** 0.5, 0] * 2, rel=1e-5)
-    assert rows[0]["similarity"] == pytest.approx(rows[1]["similarity"])
-    assert {row["moved"] for row in head_measures(model_weights(model))} == {None}
+    assert [(row.layer, row.head) for row in rows] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    assert [row.moved for row in rows] == pytest.approx([(4 * 80) ** 0.5, 0] * 2, rel=1e-5)
+    assert rows[0].similarity == pytest.approx(rows[1].similarity)
+    assert {row.moved for row in head_measures(model_weights(model))} == {None}
 
 
 class TestSeparation:

@@ -20,7 +20,9 @@ from hydralora.data.dataset import read_dataset
 from hydralora.data.demo import demo_file
 from hydralora.recipe.settings import Recipe
 from hydralora.runs.jobs import JobManager
+from hydralora.runs.scores import Score
 from tests.conftest import FinishedRun
+from tests.known import known
 
 LLAMA2_7B = {
     "model_type": "llama",
@@ -209,20 +211,22 @@ def test_a_stopped_run_is_resumed_in_the_terminal(make_recipe: Callable[..., Rec
     while not run.newest_checkpoint():
         time.sleep(0.05)
     run.request_stop()
-    assert JobManager(store).follow(run)["state"] == "stopped"
-    stopped = run.state()["step"]
+    assert JobManager(store).follow(run).state == "stopped"
+    stopped = run.state().step
     assert 2 <= stopped < 400
     told = printed("resume", run.id, "--workspace", tmp_path)
     assert (told["run"], told["step"]) == (run.id, stopped)
     printed("stop", run.id, "--workspace", tmp_path)
-    assert JobManager(store).follow(run)["step"] >= stopped
+    assert JobManager(store).follow(run).step >= stopped
 
 
 def test_runs_show_and_stop(finished: FinishedRun) -> None:
     where = ("--workspace", finished.store.workspace)
-    assert printed("runs", *where)["runs"] == [finished.run.state()]
-    assert printed("show", finished.run.id, *where) == finished.run.state()
-    assert printed("show", finished.run.folder) == finished.run.state()
+    kept = json.loads((finished.run.folder / "state.json").read_text(encoding="utf-8"))
+    assert finished.run.state().values() == kept
+    assert printed("runs", *where)["runs"] == [kept]
+    assert printed("show", finished.run.id, *where) == kept
+    assert printed("show", finished.run.folder) == kept
     assert finished.run.id in hydralora("runs", *where).stdout
     assert "No runs yet" in hydralora("runs").stdout
 
@@ -231,17 +235,21 @@ def test_runs_are_compared_by_group_and_with_their_base(finished: FinishedRun) -
     command = ("compare", finished.run.id, finished.run.id, "--workspace", finished.store.workspace)
     found = printed(*command)
     assert {"differences", "results"} <= set(found)
-    row, results = found["results"][0], finished.run.state()["results"]
-    assert row["energy_parts_kwh"] == {part: results["energy_kwh"][part] for part in ("cpu", "gpu", "ram")}
+    row, results = found["results"][0], known(finished.run.state().results)
+    energy = known(results.energy_kwh)
+    assert row["energy_parts_kwh"] == {part: energy[part] for part in ("cpu", "gpu", "ram")}
     shown = hydralora(*command).stdout
-    groups = {"task fruit": ("per_task", "fruit"), "component 0": ("per_component", "0")}
-    pairs = {name: [results[of][key][group] for of in ("base", "tuned")] for name, (key, group) in groups.items()}
-    pairs["all rows"] = [results["base"], results["tuned"]]
+    before, after = known(results.base), known(results.tuned)
+    pairs: dict[str, tuple[Score, Score]] = {
+        "task fruit": (before.per_task["fruit"], after.per_task["fruit"]),
+        "component 0": (before.per_component["0"], after.per_component["0"]),
+        "all rows": (before, after),
+    }
     for name, (base, tuned) in pairs.items():
         (line, _) = [line for line in shown.splitlines() if line.startswith(name)]
-        assert f"loss {base['loss']:.4f} -> {tuned['loss']:.4f}" in line
-        assert f"exact match {base['exact_match']:.1%} -> {tuned['exact_match']:.1%}" in line
-    assert f"CPU {results['energy_kwh']['cpu']:.6f}" in shown
+        assert f"loss {base.loss:.4f} -> {tuned.loss:.4f}" in line
+        assert f"exact match {base.exact_match:.1%} -> {tuned.exact_match:.1%}" in line
+    assert f"CPU {energy['cpu']:.6f}" in shown
 
 
 def test_export_and_import(finished: FinishedRun, model_folder: Path, tmp_path: Path) -> None:
@@ -264,7 +272,7 @@ def test_export_and_import(finished: FinishedRun, model_folder: Path, tmp_path: 
 @pytest.mark.parametrize(
     ("command", "kind", "message"),
     [
-        (("export", "RUN", "--format", "gguf"), "config", "--format is 'gguf'"),
+        (("export", "RUN", "--format", "gguf"), "config", "The format is 'gguf'"),
         (("export", "nothing"), "run", "There is no run"),
         (("import", "DATA"), "run", "no whole zip file"),
         (("import", "missing.zip"), "run", "missing.zip"),
@@ -348,7 +356,7 @@ def test_chat(finished: FinishedRun) -> None:
     assert len(answer["modules"]) == 6
     assert 0 < len(answer["tokens"]) <= 6
     assert answer["text"] == "".join(token["text"] for token in answer["tokens"])
-    assert answer["adapter_hash"] == finished.run.state()["adapter_hash"]
+    assert answer["adapter_hash"] == finished.run.state().adapter_hash
     for token in answer["tokens"]:
         assert {"id", "text", "gates"} <= set(token)
         assert len(token["gates"]) == 6

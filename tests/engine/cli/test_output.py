@@ -12,6 +12,8 @@ import yaml
 
 from hydralora.cli.output import following
 from hydralora.recipe.settings import Recipe
+from hydralora.runs.events import EvalEvent, NoteEvent, TrainEvent
+from hydralora.runs.state import Stage
 
 STEPS = 6
 
@@ -65,8 +67,10 @@ def test_the_bar_says_what_the_run_does(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "160")
     with following(None) as show:
-        show({"kind": "stage", "stage": "reading [the data]"})
-        show({"kind": "start", "max_steps": 7})
-        show({"kind": "train", "step": 3, "loss": 1.25, "tokens_per_second": 321.4})
+        show(NoteEvent(step=0, time=0.0, stage=Stage.READING))
+        show(NoteEvent(step=0, time=1.0, max_steps=7))
+        show(EvalEvent(step=0, time=2.0, split="before [any step]", loss=2.5, exact_match=0.25, rows=8))
+        show(TrainEvent(step=3, time=3.0, loss=1.25, tokens_per_second=321.4))
+    assert "held out (before [any step]): loss 2.5000, exact match 25.0%" in terminal.getvalue()
     assert "training, loss 1.2500, 321 tokens/s" in terminal.getvalue()
     assert "3/7" in terminal.getvalue()

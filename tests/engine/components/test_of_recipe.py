@@ -91,9 +91,9 @@ def test_a_run_can_start_from_dense_parts_and_leave_noise_alone(make_recipe: Mak
     found = find_components(data.examples, recipe.components, recipe.model)
     assert (found.k, found.noise) == (2, 2)
     results = train(recipe, tmp_path / "adapter")
-    assert (results["k"], results["sizes"]) == (found.k, found.sizes)
-    assert results["ari"] == pytest.approx(overlap(found.labels, data.tasks or []).ari)
-    assert results["router_entropy_at_start"] == pytest.approx(0.6, abs=0.01)
+    assert (results.k, results.sizes) == (found.k, found.sizes)
+    assert results.ari == pytest.approx(overlap(found.labels, data.tasks or []).ari)
+    assert results.router_entropy_at_start == pytest.approx(0.6, abs=0.01)
     recipe.tuner.num_heads = found.k + 1
     with pytest.raises(ConfigError, match=rf"DBSCAN finds {found.k} components, but tuner.num_heads is {found.k + 1}"):
         train(recipe, tmp_path / "other")
@@ -102,9 +102,9 @@ def test_a_run_can_start_from_dense_parts_and_leave_noise_alone(make_recipe: Mak
 def test_components_are_called_as_the_recipe_says(make_recipe: Make, tmp_path: Path) -> None:
     recipe: Any = make_recipe(max_steps=1)
     recipe.tuner.num_heads, recipe.components.k, recipe.components.names = None, 2, ["first", " "]
-    components = train(recipe, tmp_path)["components"]
-    assert components[0]["name"] == "first"
-    assert components[1]["name"] == ", ".join(components[1]["terms"][:3])
+    components = train(recipe, tmp_path).components
+    assert components[0].name == "first"
+    assert components[1].name == ", ".join(components[1].terms[:3])
     recipe.components.names = ["first", "second", "third"]
     with pytest.raises(ConfigError, match="3 names for 2 components"):
         train(recipe, tmp_path / "other")

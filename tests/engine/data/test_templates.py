@@ -6,7 +6,7 @@ import pytest
 
 from hydralora import ConfigError, DatasetError
 from hydralora.data.examples import Example
-from hydralora.data.problems import Flaw
+from hydralora.data.problems import RowError
 from hydralora.data.templates import IGNORED, encode, encode_all, encode_prompt, render_prompt
 
 
@@ -103,7 +103,7 @@ def test_rows_that_are_too_long_are_left_out(tokenizer: Any) -> None:
 def test_rows_that_are_too_long_can_be_cut(tokenizer: Any) -> None:
     answered, unanswered = conversation("Hi", "Hello " * 50), conversation("Hi " * 50, "Hello")
     limit = len(encode(tokenizer, conversation("Hi", "Hello")).input_ids)
-    found = encode_all(tokenizer, [answered, unanswered], limit, overlong="cut")
+    found = encode_all(tokenizer, [answered, unanswered], limit, "cut")
     whole = encode(tokenizer, answered)
     assert [(row.input_ids, row.labels) for row in found.rows] == [(whole.input_ids[:limit], whole.labels[:limit])]
     assert found.by_kind == {"too-long": 1, "answer-lost": 1}
@@ -124,7 +124,7 @@ REFUSES_SYSTEM = (
 def test_a_template_that_refuses_says_so(template: str, tokenizer: Any) -> None:
     refusing = with_template(tokenizer, template)
     turns = ({"role": "system", "content": "Be short."}, *conversation("Hi", "Hello").messages)
-    with pytest.raises(Flaw, match="refused by the model's chat template"):
+    with pytest.raises(RowError, match="refused by the model's chat template"):
         encode(refusing, Example(7, turns))
     with pytest.raises(ConfigError, match=r"template refuses"):
         encode_prompt(refusing, list(turns[:-1]))

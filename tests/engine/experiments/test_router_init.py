@@ -9,6 +9,7 @@ import pytest
 from hydralora import ConfigError
 from hydralora.experiments import router_init
 from hydralora.experiments.router_init import RUNS, STARTS, router_init_table, run_router_init
+from hydralora.runs.events import Event, NoteEvent
 
 QUICK = {"batch_size": 4, "threads": 1, "learning_rate": 1e-2}
 
@@ -56,7 +57,7 @@ def test_an_unfinished_report_is_gone_on_with(
     marked = {key: cell | {"loss": 7.0} for key, cell in saved["cells"].items()}
     del marked["run | components, latent | seed 0"]
     (tmp_path / "report.json").write_text(json.dumps(saved | {"cells": marked}), encoding="utf-8")
-    done: list[str] = []
+    done: list[Event] = []
     run_router_init(
         data_file,
         tmp_path,
@@ -64,9 +65,10 @@ def test_an_unfinished_report_is_gone_on_with(
         steps=4,
         model=str(model_folder),
         training=QUICK,
-        on_event=lambda event: done.append(event.get("message", "")),
+        on_event=done.append,
     )
-    assert [message for message in done if " | " in message] == ["run | components, latent | seed 0"]
+    messages = [event.message or "" for event in done if isinstance(event, NoteEvent)]
+    assert [message for message in messages if " | " in message] == ["run | components, latent | seed 0"]
     with pytest.raises(ConfigError, match="other settings"):
         run_router_init(data_file, tmp_path, seeds=1, steps=5, model=str(model_folder), training=QUICK)
 

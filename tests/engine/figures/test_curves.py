@@ -8,24 +8,30 @@ import pytest
 from hydralora import figures
 from hydralora.figures.base import CURVE_POINTS, thinned
 from hydralora.recipe.settings import default_value
+from hydralora.runs.events import EvalEvent, Event, GatesEvent, TrainEvent
+from hydralora.runs.scores import Score
 
 HEADS = 8
 STEPS = 6000
 
 
-def long_run(steps: int = STEPS) -> list[dict[str, Any]]:
+def long_run(steps: int = STEPS) -> list[Event]:
     """Everything measured at every step."""
-    scores = {"loss": 1.0, "exact_match": 0.5}
-    groups = {str(i): scores for i in range(HEADS)}
-    events: list[dict[str, Any]] = [{"kind": "eval", "split": "before", "step": 0, **scores, "per_component": groups}]
+    groups = {str(i): Score(loss=1.0, exact_match=0.5, rows=9) for i in range(HEADS)}
+
+    def measured(split: str, step: int) -> EvalEvent:
+        return EvalEvent(
+            step=step, time=step, split=split, loss=1.0, exact_match=0.5, rows=9 * HEADS, per_component=groups
+        )
+
+    events: list[Event] = [measured("before", 0)]
     for step in range(1, steps + 1):
-        trained = {"loss": 1.0, "learning_rate": 0.1, "gradient_norm": 1.0, "tokens_per_second": 9.0}
         events += [
-            {"kind": "train", "step": step, **trained},
-            {"kind": "gates", "step": step, "mean_gate": [1 / HEADS] * HEADS, "entropy": 0.9},
-            {"kind": "eval", "split": "live", "step": step, **scores, "per_component": groups},
+            TrainEvent(step=step, time=step, loss=1.0, learning_rate=0.1, gradient_norm=1.0, tokens_per_second=9.0),
+            GatesEvent(step=step, time=step, mean_gate=[1 / HEADS] * HEADS, entropy=0.9),
+            measured("live", step),
         ]
-    return [*events, {"kind": "eval", "split": "after", "step": steps, **scores, "per_component": groups}]
+    return [*events, measured("after", steps)]
 
 
 def drawn(figure: str) -> list[dict[str, Any]]:

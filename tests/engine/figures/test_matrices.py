@@ -8,6 +8,7 @@ import pytest
 
 from hydralora.analysis import Matrix, matrices, model_weights, project_matrices
 from hydralora.figures import cosine_matrix, group_figure, how_drawn, how_to_read, trajectory
+from tests.known import known
 from tests.tiny_model import adapt, shake, tiny_llama
 
 
@@ -27,11 +28,11 @@ def texts(figure: str) -> list[str]:
 
 def test_a_title_tells_what_the_picture_depends_on(found: list[Matrix]) -> None:
     for group in project_matrices(found, "tsne", seed=5):
-        used = (len(group["points"]) - 1) / 3
+        used = (len(group.points) - 1) / 3
         assert subtitle(group_figure(group, "head")) == f"t-SNE, perplexity {used:.3g}, no seed"
-        assert how_drawn(group | {"method": "umap", "neighbours": 11, "seed": 5}) == "UMAP, 11 neighbours, seed 5"
+        assert how_drawn(replace(group, method="umap", neighbours=11, seed=5)) == "UMAP, 11 neighbours, seed 5"
     for group in project_matrices(found, dims=3):
-        assert subtitle(group_figure(group, "head")) == f"PCA, {100 * group['explained']:.0f} % of the variance"
+        assert subtitle(group_figure(group, "head")) == f"PCA, {100 * known(group.explained):.0f} % of the variance"
     moving = [replace(one, step=step) for one in found for step in (0, 5)]
     for group in project_matrices(moving, "tsne"):
         assert subtitle(trajectory(group, [(1, 2.0)])) == how_drawn(group)
@@ -53,7 +54,7 @@ def test_a_picture_of_several_runs_names_them(found: list[Matrix]) -> None:
     for group in project_matrices(both):
         named = texts(group_figure(group, "head"))
         assert {text.rpartition(", ")[2] for text in named} == {"run-1", "&lt;b>other"}
-        assert len(set(named)) == len(group["points"])
+        assert len(set(named)) == len(group.points)
     assert not any("run-1" in text for group in project_matrices(found) for text in texts(group_figure(group, "head")))
     (few,) = (group for group in project_matrices([both[0], both[len(found)]]))
     (drawn,) = json.loads(group_figure(few, "head"))["data"]

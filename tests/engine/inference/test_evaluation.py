@@ -49,13 +49,13 @@ def overfitted(rows: list[Encoded], tokenizer: Any) -> Any:
 def test_exact_match_is_what_greedy_generation_gives(overfitted: Any, rows: list[Encoded], tokenizer: Any) -> None:
     matched = []
     for row in rows:
-        told = evaluate(overfitted, [row], tokenizer.pad_token_id)["exact_match"]
+        told = evaluate(overfitted, [row], tokenizer.pad_token_id).exact_match
         tokens = list(generate(overfitted, tokenizer, row.example.prompt, Sampling(max_new_tokens=20)))
         assert told == ("".join(token.text for token in tokens) == row.example.answer)
         matched.append(told)
     assert 3 <= sum(matched) < len(rows)
     together = evaluate(overfitted, rows, tokenizer.pad_token_id)
-    assert together["exact_match"] == sum(matched) / len(rows)
+    assert together.exact_match == sum(matched) / len(rows)
 
 
 def test_loss_is_the_mean_over_answer_tokens(overfitted: Any, rows: list[Encoded], tokenizer: Any) -> None:
@@ -68,25 +68,25 @@ def test_loss_is_the_mean_over_answer_tokens(overfitted: Any, rows: list[Encoded
             total += float(torch.nn.functional.cross_entropy(logits[kept], labels[:, 1:][kept], reduction="sum"))
             tokens += int(kept.sum())
     scores = evaluate(overfitted, rows, tokenizer.pad_token_id)
-    assert scores["loss"] == pytest.approx(total / tokens, abs=1e-4)
-    assert scores["rows"] == len(rows)
+    assert scores.loss == pytest.approx(total / tokens, abs=1e-4)
+    assert scores.rows == len(rows)
 
 
 def test_tasks_are_measured_apart(overfitted: Any, rows: list[Encoded], tokenizer: Any) -> None:
     scores = evaluate(overfitted, rows, tokenizer.pad_token_id)
-    assert set(scores["per_task"]) == {"short", "long"}
-    for task, found in scores["per_task"].items():
+    assert set(scores.per_task) == {"short", "long"}
+    for task, found in scores.per_task.items():
         alone = evaluate(overfitted, [row for row in rows if row.example.task == task], tokenizer.pad_token_id)
-        assert found["rows"] == 3
-        assert found["loss"] == pytest.approx(alone["loss"], abs=1e-4)
-        assert found["exact_match"] == alone["exact_match"]
+        assert found.rows == 3
+        assert found.loss == pytest.approx(alone.loss, abs=1e-4)
+        assert found.exact_match == alone.exact_match
     untold = [Encoded(row.input_ids, row.labels, Example(1, row.example.messages)) for row in rows]
-    assert evaluate(overfitted, untold, tokenizer.pad_token_id)["per_task"] == {}
+    assert evaluate(overfitted, untold, tokenizer.pad_token_id).per_task == {}
 
 
 def test_components_are_measured_apart(overfitted: Any, rows: list[Encoded], tokenizer: Any) -> None:
     labels = [1 if row.example.task == "long" else 0 for row in rows]
     scores = evaluate(overfitted, rows, tokenizer.pad_token_id, components=labels)
-    assert list(scores["per_component"]) == ["0", "1"]
-    assert scores["per_component"]["1"] == scores["per_task"]["long"]
-    assert evaluate(overfitted, rows, tokenizer.pad_token_id)["per_component"] == {}
+    assert list(scores.per_component) == ["0", "1"]
+    assert scores.per_component["1"] == scores.per_task["long"]
+    assert evaluate(overfitted, rows, tokenizer.pad_token_id).per_component == {}

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -14,6 +15,7 @@ from hydralora.inference.generation import Sampling, generate
 from hydralora.inference.model_cache import load_run
 from hydralora.inference.on_files import answer_file, evaluate_run
 from tests.conftest import FinishedRun
+from tests.known import known
 
 
 @pytest.fixture
@@ -28,7 +30,7 @@ def heldout(finished: FinishedRun, tmp_path: Path) -> Path:
     return file
 
 
-def command(finished: FinishedRun, *arguments: object) -> dict:
+def command(finished: FinishedRun, *arguments: object) -> dict[str, Any]:
     words = [str(argument) for argument in arguments] + ["--json", "--workspace", str(finished.store.workspace)]
     result = CliRunner().invoke(app, words)
     assert result.exit_code == 0, result.stderr
@@ -37,13 +39,13 @@ def command(finished: FinishedRun, *arguments: object) -> dict:
 
 def test_held_out_rows_give_the_numbers_that_the_run_measured(finished: FinishedRun, heldout: Path) -> None:
     scores = command(finished, "evaluate", finished.run.id, "--data", heldout)
-    measured = finished.run.state()["results"]
-    for found, known in ((scores, measured["tuned"]), (scores["base"], measured["base"])):
-        assert found["loss"] == pytest.approx(known["loss"], abs=1e-5)
-        assert found["exact_match"] == known["exact_match"]
+    measured = known(finished.run.state().results)
+    for found, scored in ((scores, known(measured.tuned)), (scores["base"], known(measured.base))):
+        assert found["loss"] == pytest.approx(scored.loss, abs=1e-5)
+        assert found["exact_match"] == scored.exact_match
         assert set(found["per_task"]) == {"fruit", "tool"}
         assert {group: row["rows"] for group, row in found["per_component"].items()} == {
-            group: row["rows"] for group, row in known["per_component"].items()
+            group: row.rows for group, row in scored.per_component.items()
         }
     assert (scores["rows"], scores["read"], scores["problems"]) == (10, 10, {})
     assert scores["components_unknown"] is None
@@ -58,9 +60,9 @@ def test_rows_are_measured_where_those_trained_on_are_gone(
         placed.begin(recipe, state="finished")
         (placed.folder / "adapter").symlink_to(finished.run.adapter)
     scores = evaluate_run(store.get(placed.id), heldout)
-    assert scores["per_component"] == {}
-    assert "gone.jsonl" in scores["components_unknown"]
-    assert scores["per_task"]
+    assert scores.per_component == {}
+    assert "gone.jsonl" in known(scores.components_unknown)
+    assert scores.per_task
 
 
 def test_answers_in_batches_are_those_of_one_row_at_a_time(
@@ -88,7 +90,7 @@ def test_questions_alone_are_answered_from_a_named_column(finished: FinishedRun,
     file, out = tmp_path / "questions.csv", tmp_path / "answers.jsonl"
     file.write_text("ask\nname fruit number zz\nwhich tool fixes zz engine\n", encoding="utf-8")
     told = answer_file(finished.run, file, out, column="ask", max_new_tokens=3)
-    assert told == {"rows": 2, "exact_match": None}
+    assert told.values() == {"rows": 2, "exact_match": None}
     lines = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
     assert [line["prompt"] for line in lines] == ["name fruit number zz", "which tool fixes zz engine"]
     assert all(line["expected"] is None for line in lines)
@@ -114,12 +116,13 @@ def test_runs_are_compared_by_what_differs(finished: FinishedRun, store: RunStor
         "tuner.r": {finished.run.id: 4, other.id: 16},
     }
     first, second = compared["results"]
-    measured = finished.run.state()["results"]
-    assert (first["loss"], first["base_loss"]) == (measured["tuned"]["loss"], measured["base"]["loss"])
+    measured = known(finished.run.state().results)
+    tuned, base = known(measured.tuned), known(measured.base)
+    assert (first["loss"], first["base_loss"]) == (tuned.loss, base.loss)
     assert (first["heads"], second["heads"]) == (3, None)
-    assert first["per_task"] == measured["tuned"]["per_task"]
-    assert first["base"]["per_task"] == measured["base"]["per_task"]
+    assert first["per_task"] == tuned.values()["per_task"]
+    assert first["base"]["per_task"] == base.values()["per_task"]
     assert second["loss"] is None
     text = CliRunner().invoke(app, ["compare", str(finished.run.folder), str(other.folder)]).stdout
     assert "tuner.r: 4, 16" in text
-    assert f"{measured['tuned']['loss']:.4f}" in text
+    assert f"{tuned.loss:.4f}" in text

@@ -12,10 +12,13 @@ from hydralora.data.templates import encode_all
 from hydralora.inference.generation import answer_batch
 from hydralora.inference.sample_answers import LONGEST, answer_samples, choose_samples
 from hydralora.recipe.settings import Recipe
+from hydralora.runs.events import EvalEvent, Event, TrainEvent
 from hydralora.training.energy import PARTS, EnergyMeter
+from hydralora.training.monitor import Monitor
 from hydralora.training.preparation import prepare
-from hydralora.training.resources import Usage
+from hydralora.training.resources import UsageMeter
 from hydralora.training.run import train
+from tests.known import known
 
 Make = Callable[..., Recipe]
 
@@ -37,13 +40,13 @@ def test_samples_are_of_as_many_components_as_there_are(tokenizer: Any) -> None:
 
 
 def test_a_run_answers_the_same_prompts_before_meanwhile_and_after(make_recipe: Make, tmp_path: Path) -> None:
-    events: list[dict[str, Any]] = []
-    recipe = make_recipe(max_steps=30, eval_every=10, learning_rate=3e-2, prompts=2)
-    train(recipe, tmp_path / "adapter", events.append)
-    told = [(event["split"], event["answers"]) for event in events if event["kind"] == "eval"]
+    events: list[Event] = []
+    recipe = make_recipe(max_steps=30, eval_every=10, learning_rate=3e-2, sample_prompts=2)
+    train(recipe, tmp_path / "adapter", Monitor(events.append))
+    told = [(event.split, event.answers) for event in events if isinstance(event, EvalEvent)]
     assert [split for split, _ in told] == ["before", "live", "live", "after"]
-    assert len({tuple(one["prompt"] for one in answers) for _, answers in told}) == 1
-    assert {one["expected"] for one in told[0][1]} == {"plum", "saw"}  # one of each component
+    assert len({tuple(one.prompt for one in answers) for _, answers in told}) == 1
+    assert {one.expected for one in told[0][1]} == {"plum", "saw"}  # one of each component
     assert told[0][1] != told[-1][1]
     prepared = prepare(recipe, lambda stage: None)
     chosen = choose_samples(prepared.heldout, prepared.heldout_labels, 2, recipe.training.seed)
@@ -51,32 +54,32 @@ def test_a_run_answers_the_same_prompts_before_meanwhile_and_after(make_recipe: 
         assert answer_samples(prepared.model, prepared.tokenizer, chosen) == told[0][1]
         prompts = [row.input_ids[: -sum(label >= 0 for label in row.labels)] for row in chosen]
         alone = [answer_batch(prepared.model, prepared.tokenizer, [ids], LONGEST)[0] for ids in prompts]
-    assert alone == [one["answer"] for one in told[0][1]]
+    assert alone == [one.answer for one in told[0][1]]
 
 
 def test_no_prompts_are_answered_where_none_are_wanted(make_recipe: Make, tmp_path: Path) -> None:
-    events: list[dict[str, Any]] = []
-    train(make_recipe(max_steps=4, eval_every=2, prompts=0), tmp_path / "adapter", events.append)
-    assert [event["answers"] for event in events if event["kind"] == "eval"] == [[], [], []]
+    events: list[Event] = []
+    train(make_recipe(max_steps=4, eval_every=2, sample_prompts=0), tmp_path / "adapter", Monitor(events.append))
+    assert [event.answers for event in events if isinstance(event, EvalEvent)] == [[], [], []]
 
 
 def test_a_run_tells_what_it_takes(make_recipe: Make, tmp_path: Path) -> None:
-    events: list[dict[str, Any]] = []
-    train(make_recipe(max_steps=6, log_every=2), tmp_path / "adapter", events.append)
-    told = [event["usage"] for event in events if event["kind"] == "train"]
-    assert all(usage["memory_bytes"] > 50e6 for usage in told)
-    assert all(usage["disk_free_bytes"] > 0 and usage["memory_free_bytes"] > 0 for usage in told)
-    assert any(usage["cpu_percent"] > 0 for usage in told)
+    events: list[Event] = []
+    train(make_recipe(max_steps=6, log_every=2), tmp_path / "adapter", Monitor(events.append))
+    told = [known(event.usage) for event in events if isinstance(event, TrainEvent)]
+    assert all(usage.memory_bytes > 50e6 for usage in told)
+    assert all(usage.disk_free_bytes > 0 and usage.memory_free_bytes > 0 for usage in told)
+    assert any(usage.cpu_percent > 0 for usage in told)
 
 
 def test_usage_is_that_since_the_last_look(tmp_path: Path) -> None:
-    usage = Usage("cpu", tmp_path)
+    usage = UsageMeter("cpu", tmp_path)
     until = time.process_time() + 0.3
     while time.process_time() < until:
         pass
-    busy = usage.look()["cpu_percent"]
+    busy = usage.look().cpu_percent
     time.sleep(0.3)
-    assert usage.look()["cpu_percent"] < busy / 2
+    assert usage.look().cpu_percent < busy / 2
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ import pytest
 from hydralora import ConfigError
 from hydralora.figures import write_replay
 from hydralora.inference.generation import Sampling, gated_modules, generate
-from hydralora.inference.traces import Trace, load_trace, make_trace, save_trace
+from hydralora.inference.traces import AnswerSource, Trace, load_trace, make_trace, save_trace
 from hydralora.tuner.steering import Steering
 from tests.tiny_model import adapt, shake, tiny_llama
 
@@ -22,8 +22,8 @@ def trace(tokenizer: Any) -> Trace:
     model = shake(adapt(tiny_llama(), num_heads=3))
     sampling, steering, read = Sampling(8, 0.7, 0.9, 3), Steering(mute=(1,)), []  # type: ignore[var-annotated]
     tokens = list(generate(model, tokenizer, ASK, sampling, steering=steering, alternatives=4, on_prompt=read.extend))
-    about = {"run": "a run", "adapter_hash": "0" * 64, "steering": steering.describe()}
-    return make_trace(tokens, read, gated_modules(model), ASK, sampling, base="tiny", **about)
+    source = AnswerSource("tiny", run="a run", adapter_hash="0" * 64, steering=steering)
+    return make_trace(tokens, read, gated_modules(model), ASK, sampling, source)
 
 
 def test_a_trace_comes_back_whole(trace: Trace, tmp_path: Path) -> None:
@@ -39,7 +39,7 @@ def test_a_trace_comes_back_whole(trace: Trace, tmp_path: Path) -> None:
 
 
 def test_no_path_of_this_machine_is_in_a_trace(tmp_path: Path) -> None:
-    trace = make_trace([], [], [], ASK, Sampling(), base=str(tmp_path / "models" / "mine"))
+    trace = make_trace([], [], [], ASK, Sampling(), AnswerSource(str(tmp_path / "models" / "mine")))
     assert trace.base == "mine"
 
 

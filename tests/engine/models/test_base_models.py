@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +36,13 @@ def edit(path: Path, **changes: Any) -> None:
 
 def test_the_catalogue_lists_what_the_contract_says() -> None:
     rows = catalogue()
-    assert [row["id"] for row in rows] == [model.id for model in CATALOGUE]
-    assert all(set(row) == {"id", "source", "licence", "parameters", "folder", "ready", "hash"} for row in rows)
-    assert rows[0]["id"] == DEFAULT_MODEL == "HuggingFaceTB/SmolLM2-135M-Instruct"
-    assert rows[0]["licence"] == "Apache-2.0"
-    assert not any(row["ready"] for row in rows)  # the tests' cache is empty
-    assert {row["source"] for row in rows} == {"hub"}
-    assert {row["folder"] for row in rows} == {row["hash"] for row in rows} == {None}
+    assert [row.id for row in rows] == [model.id for model in CATALOGUE]
+    assert all(set(asdict(row)) == {"id", "source", "licence", "parameters", "folder", "ready", "hash"} for row in rows)
+    assert rows[0].id == DEFAULT_MODEL == "HuggingFaceTB/SmolLM2-135M-Instruct"
+    assert rows[0].licence == "Apache-2.0"
+    assert not any(row.ready for row in rows)  # the tests' cache is empty
+    assert {row.source for row in rows} == {"hub"}
+    assert {row.folder for row in rows} == {row.hash for row in rows} == {None}
 
 
 def test_a_folder_loads_as_it_was_saved(folder: Path, ids: torch.Tensor) -> None:
@@ -62,9 +63,9 @@ def test_tied_weights_are_not_missing(tmp_path: Path) -> None:
 
 def test_the_hash_is_that_of_the_weights(model_folder: Path, folder: Path, tmp_path: Path) -> None:
     first = find_model(str(model_folder)).describe()
-    assert len(first["hash"]) == 64
-    assert find_model(str(folder)).hash == first["hash"]
-    assert find_model(str(write_tiny_model(tmp_path / "other", seed=1))).hash != first["hash"]
+    assert len(first.hash) == 64
+    assert find_model(str(folder)).hash == first.hash
+    assert find_model(str(write_tiny_model(tmp_path / "other", seed=1))).hash != first.hash
 
 
 def test_a_hash_is_computed_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

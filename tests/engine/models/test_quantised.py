@@ -16,7 +16,10 @@ from hydralora.models.adapters import load_adapted
 from hydralora.models.catalogue import find_model
 from hydralora.models.loading import load_base
 from hydralora.recipe.settings import Recipe
+from hydralora.runs.events import Event, TrainEvent
+from hydralora.training.monitor import Monitor
 from hydralora.tuner.model import count_parameters, hydra_layers
+from tests.known import known, loss_of
 from tests.tiny_model import adapt
 
 bitsandbytes = pytest.importorskip("bitsandbytes")
@@ -66,12 +69,12 @@ def test_a_run_trains_saves_and_answers_alike_when_loaded_again(
 ) -> None:
     recipe = make_recipe(method, max_steps=12, learning_rate=1e-2, gradient_checkpointing=True)
     recipe.quantization = "nf4"
-    events: list[dict[str, Any]] = []
+    events: list[Event] = []
     run = RunStore(tmp_path).create(recipe)
-    results = train(recipe, run.adapter, events.append)
-    losses = [event["loss"] for event in events if event["kind"] == "train"]
+    results = train(recipe, run.adapter, Monitor(on_event=events.append))
+    losses = [known(event.loss) for event in events if isinstance(event, TrainEvent)]
     assert losses[-1] < 0.95 * losses[0]
-    assert results["tuned"]["loss"] < results["base"]["loss"]
+    assert loss_of(results.tuned) < loss_of(results.base)
     weights = load_file(run.adapter / "adapter_model.safetensors")
     assert weights
     assert all("hydra_" in name or "lora_" in name for name in weights)
@@ -99,4 +102,4 @@ def test_the_loaded_run_scores_as_the_training_measured(make_recipe: Make, tmp_p
     results = train(recipe, tmp_path)
     prepared = prepare(recipe, lambda stage: None)
     model = load_adapted(prepared.files, tmp_path, "cpu", "nf4")
-    assert evaluate(model, prepared.heldout, 0)["loss"] == pytest.approx(results["tuned"]["loss"], abs=1e-6)
+    assert evaluate(model, prepared.heldout, 0).loss == pytest.approx(loss_of(results.tuned), abs=1e-6)

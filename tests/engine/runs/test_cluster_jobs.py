@@ -32,9 +32,9 @@ def test_a_job_does_not_wait_behind_the_runs_of_this_machine(
     monkeypatch.setattr(processes, "CLUSTER", "local")
     here = jobs.start(make_recipe(max_steps=1_000_000, eval_every=0, save_every=0))
     job = jobs.start(recipe)
-    assert job.state()["job"]
+    assert job.state().job
     assert not jobs.is_waiting(job)
-    wait_until(lambda: jobs.refresh(job)["state"] == "finished")
+    wait_until(lambda: jobs.refresh(job).state == "finished")
     assert job.has_adapter
     assert jobs.active() == [here]
     assert list((job.folder / "job").glob("*_log.out"))
@@ -47,31 +47,31 @@ def test_a_job_is_stopped_and_resumed_by_the_files_of_its_run(
     recipe.training.max_steps = 100_000
     recipe.training.eval_every = 0
     job = jobs.start(recipe)
-    wait_until(lambda: job.state()["step"] > 1)
+    wait_until(lambda: job.state().step > 1)
     jobs.stop(job)
-    wait_until(lambda: jobs.refresh(job)["state"] == "stopped")
-    first = job.state()["job"]
+    wait_until(lambda: jobs.refresh(job).state == "stopped")
+    first = job.state().job
     assert jobs.resume(job) > 0
-    wait_until(lambda: jobs.refresh(job)["state"] == "training")
-    assert job.state()["job"] != first
+    wait_until(lambda: jobs.refresh(job).state == "training")
+    assert job.state().job != first
     jobs.stop(job)
-    wait_until(lambda: jobs.refresh(job)["state"] == "stopped")
+    wait_until(lambda: jobs.refresh(job).state == "stopped")
 
 
 def test_a_job_that_is_silent_counts_as_dead(jobs: JobManager, recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
     run = jobs.store.create(recipe)
     run.update(job="7", pid=1)
     monkeypatch.setattr(processes, "SILENCE", -1.0)
-    assert jobs.refresh(run)["state"] == "queued"  # for days, maybe
+    assert jobs.refresh(run).state == "queued"  # for days, maybe
     run.update(state="training")
-    assert jobs.refresh(run)["state"] == "interrupted"
+    assert jobs.refresh(run).state == "interrupted"
 
 
 def test_without_a_cluster_the_run_fails_with_a_sentence(jobs: JobManager, recipe: Recipe) -> None:
     with pytest.raises(ConfigError, match="SLURM did not take the run"):
         jobs.start(recipe)
     (run,) = jobs.store.all()
-    assert run.state()["state"] == "failed"
+    assert run.state().state == "failed"
     recipe.launch.slurm = {"nonsense": 1}
     with pytest.raises(ConfigError, match=r"launch\.slurm"):
         jobs.start(recipe)

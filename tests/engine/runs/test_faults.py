@@ -22,8 +22,11 @@ from safetensors.torch import load_file
 
 from hydralora import RunStore
 from hydralora.recipe.settings import Recipe
+from hydralora.runs.events import training_losses
 from hydralora.runs.jobs import JobManager
-from hydralora.runs.run import ACTIVE, Run
+from hydralora.runs.run import Run
+from hydralora.runs.state import ACTIVE, Stage
+from tests.known import known
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
@@ -57,18 +60,18 @@ def belonging(folder: Path) -> list[psutil.Process]:
     return found
 
 
-def serve(workspace: Path) -> subprocess.Popen:
+def serve(workspace: Path) -> subprocess.Popen[bytes]:
     """What the app does for runs, in a process of its own; runs go on while it starts."""
     return subprocess.Popen([sys.executable, "-c", SERVER, str(workspace)])
 
 
 def _reached(run: Run, step: float) -> bool:
     state = run.state()
-    return state["step"] >= step or state["state"] not in ACTIVE
+    return state.step >= step or state.state not in ACTIVE
 
 
 def losses(run: Run) -> list[tuple[int, float]]:
-    return [(event["step"], event["loss"]) for event in run.events() if event["kind"] == "train"]
+    return training_losses(run.events())
 
 
 def assert_readable(folder: Path) -> None:
@@ -85,7 +88,7 @@ def test_killed_again_and_again_a_run_loses_no_more_than_an_interval(
     store = RunStore(workspace)
     jobs = JobManager(store)
     whole = jobs.start(recipe)
-    assert jobs.follow(whole)["state"] == "finished"
+    assert jobs.follow(whole).state == "finished"
     chance = random.Random(SEED)
     run, server = jobs.start(recipe), serve(workspace)
     interrupted = 0
@@ -94,22 +97,22 @@ def test_killed_again_and_again_a_run_loses_no_more_than_an_interval(
         wait_until(partial(_reached, run, target))
         victims = chance.choice(("worker", "app", "both"))
         if victims != "app":
-            os.kill(run.state()["pid"], signal.SIGKILL)
+            os.kill(known(run.state().pid), signal.SIGKILL)
         if victims != "worker":
             server.kill()
             server.wait()
         if victims != "app":
-            wait_until(lambda: JobManager(store).refresh(run)["state"] == "interrupted")
+            wait_until(lambda: JobManager(store).refresh(run).state == "interrupted")
             state = run.state()
             kept = (run.newest_checkpoint() or (0,))[0]
-            assert state["step"] - kept <= SAVE_EVERY, state["message"]
-            assert f"at step {state['step']} of {STEPS}" in state["message"]
+            assert state.step - kept <= SAVE_EVERY, state.message
+            assert f"at step {state.step} of {STEPS}" in state.message
             assert_readable(run.folder)
             interrupted += 1
             jobs.resume(run)
         if victims != "worker":
             server = serve(workspace)
-    assert jobs.follow(run)["state"] == "finished", run.log.read_text(encoding="utf-8")
+    assert jobs.follow(run).state == "finished", run.log.read_text(encoding="utf-8")
     server.kill()
     server.wait()
     assert interrupted
@@ -129,14 +132,14 @@ def test_a_full_disk_fails_the_run_with_a_sentence_and_keeps_what_was_saved(
     script = textwrap.dedent(
         """
         import resource, signal, sys
-        from hydralora import checkpoints, worker
+        from hydralora.runs import checkpoints
+        from hydralora.training import trainer, worker
         put = checkpoints.put_in_place
         def full_after_the_first(folder, step, keep, loss=None):
             put(folder, step, keep)
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
             resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
         checkpoints.put_in_place = full_after_the_first
-        import hydralora.trainer as trainer
         trainer.put_in_place = full_after_the_first
         sys.argv = ["worker", sys.argv[1]]
         raise SystemExit(worker.main())
@@ -144,21 +147,24 @@ def test_a_full_disk_fails_the_run_with_a_sentence_and_keeps_what_was_saved(
     )
     done = subprocess.run([sys.executable, "-c", script, str(run.folder)], capture_output=True, text=True, check=False)
     assert done.returncode == 1, done.stderr
-    state: dict[str, Any] = run.state()
-    assert state["state"] == "failed"
-    assert "probably for want of disk space" in state["message"], state["message"]
+    state = run.state()
+    assert state.state == "failed"
+    assert "probably for want of disk space" in state.message, state.message
     assert (run.newest_checkpoint() or (0,))[0] == 4
     assert_readable(run.folder)
     jobs = JobManager(RunStore(workspace))
     assert jobs.resume(run) == 4
-    assert jobs.follow(run)["state"] == "finished"
+    assert jobs.follow(run).state == "finished"
 
 
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ({"batch_size": 16}, "Try training.batch_size=8 with training.accumulation=2"),
-        ({"batch_size": 5, "accumulation": 2}, "Try training.batch_size=2 with training.accumulation=5"),
+        ({"batch_size": 16}, "Try training.batch_size=8 with training.gradient_accumulation=2"),
+        (
+            {"batch_size": 5, "gradient_accumulation": 2},
+            "Try training.batch_size=2 with training.gradient_accumulation=5",
+        ),
         ({"batch_size": 1}, "Try training.gradient_checkpointing=true"),
         ({"batch_size": 1, "gradient_checkpointing": True, "max_length": 200}, "Try training.max_length=100"),
     ],
@@ -169,11 +175,11 @@ def test_too_little_memory_is_said_with_a_next_step(
     from hydralora.training.worker import _sentence
 
     run = RunStore(workspace).create(make_recipe(**settings))
-    run.update(message="training")
+    run.update(stage=Stage.TRAINING)
     for error in (RuntimeError("DefaultCPUAllocator: can't allocate memory: 12 bytes"), MemoryError()):
         assert told in _sentence(error, run)
         assert " GB of this machine" in _sentence(error, run)
-    run.update(message="loading the base model")
+    run.update(stage=Stage.LOADING)
     assert "while loading the base model" in _sentence(MemoryError(), run)
     assert "Try a smaller base model" in _sentence(MemoryError(), run)
 
@@ -183,18 +189,18 @@ def test_memory_runs_out_for_real(workspace: Path, make_recipe: Callable[..., Re
     script = textwrap.dedent(
         """
         import resource, sys, torch
-        from hydralora import training, worker
+        from hydralora.training import run, worker
         def greedy(*given, **named):
             limit = resource.getrlimit(resource.RLIMIT_AS)
             resource.setrlimit(resource.RLIMIT_AS, (2**36, limit[1]))
             torch.empty(2**38)
-        training._trainer = greedy
+        run._trainer = greedy
         sys.argv = ["worker", sys.argv[1]]
         raise SystemExit(worker.main())
         """
     )
     subprocess.run([sys.executable, "-c", script, str(run.folder)], capture_output=True, text=True, check=False)
-    told = run.state()["message"]
+    told = run.state().message
     assert told.startswith("Not enough memory while training, in batches of 4 rows; it had taken ")
     assert "Try training.batch_size=2" in told
 
@@ -204,9 +210,9 @@ def test_where_nothing_can_be_written_a_death_is_seen_all_the_same(
 ) -> None:
     run = RunStore(workspace).create(make_recipe())
     run.update(state="training", pid=2**22 + 1)
-    monkeypatch.setattr("hydralora.runs.write_json", _full)
-    assert JobManager(RunStore(workspace)).refresh(run)["state"] == "interrupted"
-    assert run.state()["state"] == "training"
+    monkeypatch.setattr("hydralora.runs.run.write_json", _full)
+    assert JobManager(RunStore(workspace)).refresh(run).state == "interrupted"
+    assert run.state().state == "training"
 
 
 def _full(path: Path, value: Any) -> None:

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from math import inf, nan
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,16 @@ from hydralora.models.adapters import load_adapted
 from hydralora.models.catalogue import find_model
 from hydralora.recipe.settings import Recipe
 from hydralora.runs import processes
+from hydralora.runs.events import EvalEvent, Event, StepEvent
 from hydralora.runs.jobs import JobManager
+from hydralora.runs.results import RunResults
 from hydralora.runs.run import Run
+from hydralora.runs.scores import Score
+from hydralora.runs.state import RunState
 from hydralora.runs.store import default_workspace
 from hydralora.training import worker
 from tests.conftest import FinishedRun
+from tests.known import known
 from tests.waiting import wait_until
 
 Make = Callable[..., Recipe]
@@ -59,7 +65,7 @@ def test_a_finished_run_leaves_what_the_contract_says(finished: FinishedRun) -> 
 def test_events_are_json_lines_of_known_kinds(finished: FinishedRun) -> None:
     lines = (finished.run.folder / "events.jsonl").read_text(encoding="utf-8").splitlines()
     events = [json.loads(line) for line in lines]
-    assert events == finished.run.events()
+    assert events == [event.values() for event in finished.run.events()]
     assert {event["kind"] for event in events} == {"note", "train", "gates", "eval"}
     assert all({"step", "time", "kind"} <= set(event) for event in events)
 
@@ -71,10 +77,11 @@ def test_progress_was_shown_while_following(finished: FinishedRun) -> None:
 
 def test_a_line_that_is_still_being_written_is_left_out(store: RunStore, make_recipe: Make) -> None:
     run = store.create(make_recipe())
-    run.add_event({"step": 1})
+    event = StepEvent(step=1, time=0.0)
+    run.add_event(event)
     with (run.folder / "events.jsonl").open("a", encoding="utf-8") as file:
         file.write('{"step": 2')
-    assert run.events() == [{"step": 1}]
+    assert run.events() == [event]
 
 
 def test_a_run_is_found_by_id_and_by_folder(store: RunStore, make_recipe: Make) -> None:
@@ -82,7 +89,7 @@ def test_a_run_is_found_by_id_and_by_folder(store: RunStore, make_recipe: Make) 
     run = store.create(recipe)
     assert store.get(run.id) == store.get(str(run.folder)) == run
     assert run.recipe() == recipe
-    assert run.state()["state"] == "queued"
+    assert run.state().state == "queued"
 
 
 @pytest.mark.parametrize(
@@ -143,11 +150,11 @@ def test_the_workspace_comes_from_the_environment(tmp_path: Path, monkeypatch: p
 
 def test_a_killed_worker_reads_interrupted(jobs: JobManager, make_recipe: Make) -> None:
     run = jobs.start(make_recipe(max_steps=1_000_000, eval_every=0))
-    wait_until(lambda: run.state()["step"] > 2)
+    wait_until(lambda: run.state().step > 2)
     assert jobs.active() == [run]
-    os.kill(run.state()["pid"], signal.SIGKILL)
-    wait_until(lambda: jobs.refresh(run)["state"] == "interrupted", 10)
-    assert "step" in run.state()["message"]
+    os.kill(known(run.state().pid), signal.SIGKILL)
+    wait_until(lambda: jobs.refresh(run).state == "interrupted", 10)
+    assert "step" in run.state().message
     assert jobs.active() == []
     with pytest.raises(RunError, match="nothing to stop"):
         jobs.stop(run)
@@ -155,19 +162,19 @@ def test_a_killed_worker_reads_interrupted(jobs: JobManager, make_recipe: Make) 
 
 def test_a_stopped_run_keeps_its_adapter(jobs: JobManager, make_recipe: Make, model_folder: Path) -> None:
     run = jobs.start(make_recipe(max_steps=1_000_000, eval_every=0))
-    wait_until(lambda: run.state()["step"] > 2)
+    wait_until(lambda: run.state().step > 2)
     jobs.stop(run)
-    told: list[dict[str, Any]] = []
+    told: list[Event] = []
     state = jobs.follow(run, told.append, poll=0.05)
-    assert state["state"] == "stopped"
-    assert state["results"]["tuned"] is None
+    assert state.state == "stopped"
+    assert known(state.results).tuned is None
     assert told == run.events()
-    assert 2 < state["step"] < 1_000_000
-    assert state["adapter_hash"]
+    assert 2 < state.step < 1_000_000
+    assert state.adapter_hash
     load_adapted(find_model(str(model_folder)), run.adapter)
 
 
-def work(run: Run, monkeypatch: pytest.MonkeyPatch) -> tuple[int, dict[str, Any]]:
+def work(run: Run, monkeypatch: pytest.MonkeyPatch) -> tuple[int, RunState]:
     """What a worker does with a run, in this process."""
     monkeypatch.setattr(sys, "argv", ["worker", str(run.folder)])
     monkeypatch.setattr(os, "nice", lambda increment: 0)
@@ -179,8 +186,8 @@ def test_a_run_whose_data_is_gone_says_so(store: RunStore, make_recipe: Make, mo
     recipe.data.train = "/nowhere/rows.jsonl"
     code, state = work(store.create(recipe), monkeypatch)
     assert code == 1
-    assert state["state"] == "failed"
-    assert "/nowhere/rows.jsonl" in state["message"]
+    assert state.state == "failed"
+    assert "/nowhere/rows.jsonl" in state.message
     assert JobManager(store).active() == []
 
 
@@ -192,8 +199,8 @@ def test_any_other_failure_says_so_too(
 
     monkeypatch.setattr(worker, "train", breaks)
     code, state = work(store.create(make_recipe()), monkeypatch)
-    assert (code, state["state"]) == (1, "failed")
-    assert state["message"].startswith("ZeroDivisionError: by zero. The log has the whole story")
+    assert (code, state.state) == (1, "failed")
+    assert state.message.startswith("ZeroDivisionError: by zero. The log has the whole story")
     assert "Traceback" in capsys.readouterr().err  # the log
 
 
@@ -201,8 +208,8 @@ def test_a_damaged_recipe_says_so(store: RunStore, make_recipe: Make, monkeypatc
     run = store.create(make_recipe())
     (run.folder / "recipe.yaml").write_text("modle: x", encoding="utf-8")
     code, state = work(run, monkeypatch)
-    assert (code, state["state"]) == (1, "failed")
-    assert "modle is not a setting" in state["message"]
+    assert (code, state.state) == (1, "failed")
+    assert "modle is not a setting" in state.message
     with pytest.raises(ConfigError):
         run.recipe()
 
@@ -212,17 +219,17 @@ def test_a_queued_run_whose_worker_never_came_reads_interrupted(
 ) -> None:
     run = store.create(make_recipe())
     jobs = JobManager(store)
-    assert jobs.refresh(run)["state"] == "queued"
+    assert jobs.refresh(run).state == "queued"
     monkeypatch.setattr(processes, "START_GRACE", -1.0)
-    assert jobs.refresh(run)["state"] == "interrupted"
+    assert jobs.refresh(run).state == "interrupted"
 
 
 def test_another_process_with_the_workers_id_is_not_the_worker(store: RunStore, make_recipe: Make) -> None:
     run = store.create(make_recipe())
     run.update(state="training", pid=os.getpid())
-    state = run.state() | {"heartbeat": psutil.Process().create_time() - 100}
+    state = run.state().values() | {"heartbeat": psutil.Process().create_time() - 100}
     write_json(run.folder / "state.json", state)  # its last sign of life is older than this process
-    assert JobManager(store).refresh(run)["state"] == "interrupted"
+    assert JobManager(store).refresh(run).state == "interrupted"
 
 
 @pytest.mark.parametrize("text", ["", '{"version": 1, "state": "train', "null", "{}", "[1]", "\x00\x00"])
@@ -242,12 +249,12 @@ def test_many_may_notice_a_death_at_once(store: RunStore, make_recipe: Make) -> 
     with subprocess.Popen([sys.executable, "-c", ""]) as ended:
         pass
     run.update(state="training", pid=ended.pid)
-    state, sessions = run.state(), 8
+    state, sessions = run.state().values(), 8
     together = threading.Barrier(sessions)
 
     def look(_: int) -> str:
         together.wait()
-        return JobManager(store).refresh(run)["state"]
+        return JobManager(store).refresh(run).state
 
     with ThreadPoolExecutor(sessions) as pool:
         for _ in range(20):
@@ -257,17 +264,18 @@ def test_many_may_notice_a_death_at_once(store: RunStore, make_recipe: Make) -> 
 
 def test_changes_made_at_once_are_all_kept(store: RunStore, make_recipe: Make) -> None:
     run = store.create(make_recipe())
+    counted = ("step", "max_steps", "k")
 
     def change(name: str) -> None:
         for i in range(30):
             run.update(**{name: i})
 
-    threads = [threading.Thread(target=change, args=(name,)) for name in ("a", "b", "c")]
+    threads = [threading.Thread(target=change, args=(name,)) for name in counted]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert [run.state()[name] for name in ("a", "b", "c")] == [29, 29, 29]
+    assert [run.state().values()[name] for name in counted] == [29, 29, 29]
     assert not [file for file in run.folder.iterdir() if file.name.startswith(".state.json")]
 
 
@@ -299,12 +307,18 @@ def test_windows_is_asked_again_while_another_process_has_the_file(
 
 def test_what_is_no_number_is_written_as_null(store: RunStore, make_recipe: Make) -> None:
     run = store.create(make_recipe())
-    run.add_event({"step": 1, "loss": float("nan"), "per_task": {"a": [float("inf"), 1.5, (float("-inf"),)]}})
-    run.update(loss=float("nan"))
-    for name in ("events.jsonl", "state.json"):
+    scores = {"a": Score(loss=inf, exact_match=0.5, rows=1), "b": Score(loss=-inf, exact_match=0.5, rows=1)}
+    event = EvalEvent(step=1, time=0.0, split="live", loss=nan, exact_match=0.5, rows=2, per_task=scores)
+    run.add_event(event)
+    run.update(results=RunResults(ari=nan))
+    write_json(run.folder / "other.json", {"loss": nan, "per_task": {"a": [inf, 1.5, (-inf,)]}})
+    for name in ("events.jsonl", "state.json", "other.json"):
         json.loads((run.folder / name).read_text(encoding="utf-8"), parse_constant=pytest.fail)
-    assert run.events() == [{"step": 1, "loss": None, "per_task": {"a": [None, 1.5, [None]]}}]
-    assert run.state()["loss"] is None
+    unknown = {group: score.changed(loss=None) for group, score in scores.items()}
+    assert run.events() == [event.changed(loss=None, per_task=unknown)]
+    assert known(run.state().results) == RunResults(ari=None)
+    written = json.loads((run.folder / "other.json").read_text(encoding="utf-8"))
+    assert written == {"loss": None, "per_task": {"a": [None, 1.5, [None]]}}
 
 
 def test_a_worker_that_starts_slowly_is_waited_for(
@@ -317,11 +331,11 @@ def test_a_worker_that_starts_slowly_is_waited_for(
 
     monkeypatch.setattr(processes.subprocess, "Popen", slow)
     run = jobs.start(make_recipe())
-    assert psutil.pid_exists(run.state()["pid"])
+    assert psutil.pid_exists(known(run.state().pid))
     monkeypatch.setattr(processes, "START_GRACE", -1.0)
-    assert jobs.refresh(run)["state"] == "queued"
-    os.kill(run.state()["pid"], signal.SIGKILL)
-    wait_until(lambda: jobs.refresh(run)["state"] == "interrupted", 10)
+    assert jobs.refresh(run).state == "queued"
+    os.kill(known(run.state().pid), signal.SIGKILL)
+    wait_until(lambda: jobs.refresh(run).state == "interrupted", 10)
 
 
 @pytest.mark.parametrize("state", ["interrupted", "finished", "training"])
@@ -340,8 +354,8 @@ def test_a_run_stopped_before_its_first_step_ends_at_once(
     run = store.create(make_recipe())
     run.request_stop()
     code, state = work(run, monkeypatch)
-    assert (code, state["state"], state["step"], state["adapter_hash"]) == (0, "stopped", 0, None)
-    assert "nothing was learnt" in state["message"]
+    assert (code, state.state, state.step, state.adapter_hash) == (0, "stopped", 0, None)
+    assert "nothing was learnt" in state.message
     assert not run.has_adapter
 
 
@@ -362,20 +376,20 @@ def test_a_process_that_may_not_be_looked_at_is_alive(
     run = store.create(make_recipe())
     run.update(state="training", pid=os.getpid())
     monkeypatch.setattr(psutil.Process, "status", refuses)
-    assert JobManager(store).refresh(run)["state"] == "training"
+    assert JobManager(store).refresh(run).state == "training"
 
 
 def test_a_state_of_another_version_is_upgraded_or_named(
     store: RunStore, make_recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = store.create(make_recipe())
-    monkeypatch.setattr("hydralora.runs.run.VERSION", 3)
+    monkeypatch.setattr("hydralora.runs.state.VERSION", 3)
     first = lambda state: state | {"message": state["message"] + " one"}  # noqa: E731
     second = lambda state: state | {"message": state["message"] + " two"}  # noqa: E731
-    monkeypatch.setattr("hydralora.runs.run.UPGRADES", (first, second))
-    assert run.state()["message"] == " one two"
-    assert run.update(step=1)["version"] == 3
-    assert run.state()["message"] == " one two"  # written as it is now, so not upgraded again
-    monkeypatch.setattr("hydralora.runs.run.VERSION", 2)
+    monkeypatch.setattr("hydralora.runs.state.UPGRADES", (first, second))
+    assert run.state().message == " one two"
+    assert run.update(step=1).version == 3
+    assert run.state().message == " one two"  # written as it is now, so not upgraded again
+    monkeypatch.setattr("hydralora.runs.state.VERSION", 2)
     with pytest.raises(RunError, match="newer hydralora"):
         run.state()

@@ -24,7 +24,7 @@ def test_more_work_takes_longer(make_recipe: Make) -> None:
     one = seconds(max_steps=1000)
     assert one > 0
     assert seconds(max_steps=10_000) > 5 * one
-    assert seconds(max_steps=1000, accumulation=10) == pytest.approx(seconds(max_steps=10_000))
+    assert seconds(max_steps=1000, gradient_accumulation=10) == pytest.approx(seconds(max_steps=10_000))
 
 
 def test_a_model_that_isnt_here_yet_has_no_estimate(make_recipe: Make) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 import pytest
 import torch
+from pydantic import JsonValue
 from safetensors.torch import load_file
 
 import hydralora.training.trainer
@@ -25,13 +26,16 @@ from hydralora.models.catalogue import find_model
 from hydralora.recipe.reading import load_recipe
 from hydralora.recipe.settings import LaunchSettings, Recipe
 from hydralora.runs import processes
+from hydralora.runs.events import Event
 from hydralora.runs.jobs import JobManager
 from hydralora.runs.run import Run
 from hydralora.training import worker
+from hydralora.training.monitor import Monitor
 from hydralora.training.parallel import Processes, this_process
 from hydralora.training.preparation import _set_threads
 from hydralora.training.trainer import training_arguments
 from hydralora.tuner.gates import load_balance
+from tests.known import known, loss_of
 from tests.tiny_model import adapt, tiny_llama
 from tests.waiting import wait_until
 
@@ -84,9 +88,14 @@ def at_work(jobs: JobManager, recipe: Recipe) -> Run:
     recipe.launch.processes = 2
     recipe.training.max_steps = 1_000_000
     run = jobs.start(recipe)
-    wait_until(lambda: run.state()["step"] > 2)
+    wait_until(lambda: run.state().step > 2)
     assert len(processes_of(run)) == 3  # the launcher too
     return run
+
+
+def numbers(events: list[Event], name: str) -> list[JsonValue]:
+    """One number of all events that have it."""
+    return [event.values()[name] for event in events if name in event.values()]
 
 
 @pytest.mark.slow
@@ -94,32 +103,34 @@ def at_work(jobs: JobManager, recipe: Recipe) -> Run:
 def test_two_processes_learn_what_one_learns_from_batches_twice_as_large(
     balance_weight: float, jobs: JobManager, make_recipe: Make, ragged: Path, model_folder: Path, tmp_path: Path
 ) -> None:
-    steps = {"max_steps": 8, "accumulation": 2, "eval_every": 3}  # an epoch has 3 steps, the last one of a single row
+    steps = {
+        "max_steps": 8,
+        "gradient_accumulation": 2,
+        "eval_every": 3,
+    }  # an epoch has 3 steps, the last one of a single row
     alone = make_recipe(tuner={"balance_weight": balance_weight}, batch_size=8, **steps)
     shared = make_recipe(tuner={"balance_weight": balance_weight}, batch_size=4, **steps)
     alone.data.train = shared.data.train = str(ragged)
     shared.launch.processes = 2
-    events: list[dict[str, Any]] = []
-    results = train(alone, tmp_path / "alone", events.append)
-    assert results["rows"] == {"train": 33, "heldout": 8, "problems": {}}
+    events: list[Event] = []
+    results = train(alone, tmp_path / "alone", Monitor(events.append))
+    assert known(results.rows).values() == {"train": 33, "heldout": 8, "problems": {}}
 
     run = jobs.start(shared)
     state = jobs.follow(run)
-    assert state["state"] == "finished", run.log.read_text(encoding="utf-8")
+    assert state.state == "finished", run.log.read_text(encoding="utf-8")
     one, two = (load_file(folder / "adapter_model.safetensors") for folder in (tmp_path / "alone", run.adapter))
     assert set(one) == set(two)
     assert max(float((one[name] - two[name]).abs().max()) for name in one) < 1e-4
     assert any(bool(value.any()) for name, value in two.items() if "hydra_B" in name)
 
     told = run.events()
-    assert [(event["kind"], event["step"]) for event in told] == [
-        (event["kind"], event["step"]) for event in events if "total" not in event and event["kind"] != "step"
+    assert [(event.kind, event.step) for event in told] == [
+        (event.kind, event.step) for event in events if event.kind not in ("progress", "step")
     ]  # each once
     for name in ("loss", "balance_loss", "learning_rate", "exact_match"):
-        assert [event[name] for event in told if name in event] == pytest.approx(
-            [event[name] for event in events if name in event], abs=1e-4
-        )
-    assert state["results"]["tuned"]["loss"] == pytest.approx(results["tuned"]["loss"], abs=1e-4)
+        assert numbers(told, name) == pytest.approx(numbers(events, name), abs=1e-4)
+    assert loss_of(known(state.results).tuned) == pytest.approx(loss_of(results.tuned), abs=1e-4)
     load_adapted(find_model(str(model_folder)), run.adapter)
     wait_until(lambda: not processes_of(run), 30)
 
@@ -129,11 +140,11 @@ def test_both_stop_at_the_same_step(jobs: JobManager, make_recipe: Make, model_f
     run = at_work(jobs, make_recipe())
     jobs.stop(run)
     state = jobs.follow(run, poll=0.05)
-    assert (state["state"], state["results"]["tuned"]) == ("stopped", None), run.log.read_text(encoding="utf-8")
-    assert 2 < state["step"] < 1_000_000
+    assert (state.state, known(state.results).tuned) == ("stopped", None), run.log.read_text(encoding="utf-8")
+    assert 2 < state.step < 1_000_000
     load_adapted(find_model(str(model_folder)), run.adapter)
     wait_until(lambda: not processes_of(run), 30)
-    assert jobs.refresh(run)["state"] == "stopped"
+    assert jobs.refresh(run).state == "stopped"
 
 
 @pytest.mark.slow
@@ -143,21 +154,21 @@ def test_a_stop_before_the_first_step_ends_both(jobs: JobManager, make_recipe: M
     run = jobs.start(recipe)
     jobs.stop(run)
     state = jobs.follow(run, poll=0.05)
-    assert (state["state"], state["step"]) == ("stopped", 0), run.log.read_text(encoding="utf-8")
+    assert (state.state, state.step) == ("stopped", 0), run.log.read_text(encoding="utf-8")
     wait_until(lambda: not processes_of(run), 30)
-    assert jobs.refresh(run)["state"] == "stopped"
+    assert jobs.refresh(run).state == "stopped"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("killed", ["0", "1", "launcher"])
 def test_none_outlives_another(killed: str, jobs: JobManager, make_recipe: Make) -> None:
     run = at_work(jobs, make_recipe(eval_every=0))
-    pid = run.state()["pid"] if killed == "launcher" else processes_of(run, killed)[0].pid
+    pid = known(run.state().pid) if killed == "launcher" else processes_of(run, killed)[0].pid
     os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: jobs.refresh(run)["state"] == "interrupted", 20)
+    wait_until(lambda: jobs.refresh(run).state == "interrupted", 20)
     wait_until(lambda: not processes_of(run), 20)
     assert jobs.active() == []
-    assert jobs.refresh(run)["state"] == "interrupted"
+    assert jobs.refresh(run).state == "interrupted"
 
 
 @pytest.mark.slow
@@ -167,8 +178,8 @@ def test_a_failure_is_told_in_its_own_words(jobs: JobManager, make_recipe: Make)
     recipe.launch.processes = 2
     run = jobs.start(recipe)
     state = jobs.follow(run, poll=0.05)
-    assert state["state"] == "failed"
-    assert "/nowhere/rows.jsonl" in state["message"]
+    assert state.state == "failed"
+    assert "/nowhere/rows.jsonl" in state.message
     wait_until(lambda: not processes_of(run), 30)
 
 
@@ -179,7 +190,7 @@ def test_the_first_failure_is_the_one_that_is_told(
     run = RunStore(tmp_path).create(make_recipe())
     worker._fail(run, DatasetError("row 7 is empty"), Processes(1, 2))
     worker._fail(run, RuntimeError("connection closed by peer"), Processes(0, 2))
-    assert (run.state()["state"], run.state()["message"]) == ("failed", "row 7 is empty")
+    assert (run.state().state, run.state().message) == ("failed", "row 7 is empty")
 
 
 def test_a_run_that_was_not_launched_so_is_refused(make_recipe: Make, tmp_path: Path) -> None:
@@ -295,4 +306,4 @@ def test_accelerate_can_launch_a_run(store: RunStore, make_recipe: Callable[...,
         [*command, "-m", "hydralora.training.worker", str(run.folder)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert run.state()["state"] == "finished"
+    assert run.state().state == "finished"

@@ -4,6 +4,7 @@ import math
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,20 @@ from safetensors.torch import load_file
 from hydralora import RunError, RunStore
 from hydralora.recipe.settings import Recipe
 from hydralora.runs.checkpoints import best_checkpoint, building_place, put_in_place, saved_checkpoints
+from hydralora.runs.events import EvalEvent, Event, NoteEvent, TrainEvent
 from hydralora.runs.jobs import JobManager
 from hydralora.runs.run import Run
-from hydralora.training.run import Resume, train
+from hydralora.runs.scores import Scores
+from hydralora.training.monitor import TRAINING_STARTS, Monitor
+from hydralora.training.run import OutputFolders, Resume, train
+from tests.known import known, loss_of
 from tests.waiting import wait_until
 
 Make = Callable[..., Recipe]
+Curve = list[tuple[Any, ...]]
 STEPS = 24  # of 4 rows; an epoch has 10 steps
 CURVE = {"train": ("step", "loss", "learning_rate"), "gates": ("step", "mean_gate"), "eval": ("step", "split", "loss")}
+BEFORE = Scores(loss=1.0, exact_match=0.0, rows=10, per_task={}, per_component={})
 
 
 @pytest.fixture(scope="module")
@@ -31,11 +38,11 @@ def recipe(make_recipe: Make) -> Recipe:
 
 
 @pytest.fixture(scope="module")
-def whole(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, torch.Tensor], list[tuple]]:
+def whole(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, torch.Tensor], Curve]:
     """The weights and the curve of a run without a break."""
     folder = tmp_path_factory.mktemp("whole")
-    events: list[dict[str, Any]] = []
-    train(recipe, folder / "adapter", events.append, checkpoints=folder / "checkpoints")
+    events: list[Event] = []
+    train(recipe, OutputFolders(folder / "adapter", folder / "checkpoints"), Monitor(events.append))
     return weights(folder / "adapter"), curve(events)
 
 
@@ -43,13 +50,13 @@ def weights(adapter: Path) -> dict[str, torch.Tensor]:
     return load_file(adapter / "adapter_model.safetensors")
 
 
-def curve(events: list[dict[str, Any]]) -> list[tuple]:
-    return [tuple(event[key] for key in CURVE[event["kind"]]) for event in events if event["kind"] in CURVE]
+def curve(events: list[Event]) -> Curve:
+    return [tuple(event.values()[key] for key in CURVE[event.kind]) for event in events if event.kind in CURVE]
 
 
 def resume(folder: Path) -> Resume:
     step, checkpoint = list(saved_checkpoints(folder).items())[-1]
-    return Resume(step, checkpoint, {"loss": 1.0, "exact_match": 0.0, "per_task": {}, "per_component": {}})
+    return Resume(step, checkpoint, BEFORE)
 
 
 def bit_equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
@@ -58,16 +65,18 @@ def bit_equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> b
 
 @pytest.mark.parametrize("stop", [6, 10, 16], ids=["first epoch", "between epochs", "second epoch"])
 def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(
-    recipe: Recipe, whole: tuple[dict[str, torch.Tensor], list[tuple]], tmp_path: Path, stop: int
+    recipe: Recipe, whole: tuple[dict[str, torch.Tensor], Curve], tmp_path: Path, stop: int
 ) -> None:
-    checkpoints, events = tmp_path / "checkpoints", []  # type: Path, list[dict[str, Any]]
-    first = train(recipe, tmp_path / "a", events.append, lambda: events[-1]["step"] >= stop, checkpoints)
-    assert first["stopped"]
-    stopped = first["step"]
+    checkpoints = tmp_path / "checkpoints"
+    events: list[Event] = []
+    monitor = Monitor(events.append, lambda: events[-1].step >= stop)
+    first = train(recipe, OutputFolders(tmp_path / "a", checkpoints), monitor)
+    assert first.stopped
+    stopped = first.step
     assert max(saved_checkpoints(checkpoints)) == stopped
     torch.manual_seed(99)  # whatever the next process begins with
-    last = train(recipe, tmp_path / "b", events.append, checkpoints=checkpoints, resume=resume(checkpoints))
-    assert (last["step"], last["stopped"], last["base"]["loss"]) == (STEPS, False, 1.0)
+    last = train(recipe, OutputFolders(tmp_path / "b", checkpoints), Monitor(events.append), resume(checkpoints))
+    assert (last.step, last.stopped, loss_of(last.base)) == (STEPS, False, 1.0)
     assert bit_equal(weights(tmp_path / "b"), whole[0])
     assert not bit_equal(weights(tmp_path / "a"), whole[0])
     kept = [point for point in curve(events) if point not in whole[1]]
@@ -77,58 +86,59 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(
 def test_only_the_newest_checkpoints_stay(recipe: Recipe, tmp_path: Path) -> None:
     folder = tmp_path / "checkpoints"
     (folder / ".building-3").mkdir(parents=True)  # of a process that was killed
-    train(recipe, tmp_path / "adapter", checkpoints=folder)
+    train(recipe, OutputFolders(tmp_path / "adapter", folder))
     assert list(saved_checkpoints(folder)) == [20, 24]
     assert {path.name for path in folder.iterdir()} == {"checkpoint-20", "checkpoint-24"}
     never = recipe.model_copy(update={"training": recipe.training.model_copy(update={"save_every": 0, "max_steps": 2})})
-    train(never, tmp_path / "other", checkpoints=tmp_path / "none")
+    train(never, OutputFolders(tmp_path / "other", tmp_path / "none"))
     assert not saved_checkpoints(tmp_path / "none")
 
 
 def test_a_run_that_died_after_its_last_step_only_measures(
-    recipe: Recipe, whole: tuple[dict[str, torch.Tensor], list[tuple]], tmp_path: Path
+    recipe: Recipe, whole: tuple[dict[str, torch.Tensor], Curve], tmp_path: Path
 ) -> None:
-    folder, events = tmp_path / "checkpoints", []  # type: Path, list[dict[str, Any]]
-    train(recipe, tmp_path / "a", checkpoints=folder)
-    results = train(recipe, tmp_path / "b", events.append, checkpoints=folder, resume=resume(folder))
-    assert (results["step"], results["max_steps"]) == (STEPS, STEPS)
-    assert [event["kind"] for event in events if event["kind"] != "note"] == ["eval"]
+    folder = tmp_path / "checkpoints"
+    events: list[Event] = []
+    train(recipe, OutputFolders(tmp_path / "a", folder))
+    results = train(recipe, OutputFolders(tmp_path / "b", folder), Monitor(events.append), resume(folder))
+    assert (results.step, results.max_steps) == (STEPS, STEPS)
+    assert [event.kind for event in events if event.kind not in ("note", "progress")] == ["eval"]
     assert bit_equal(weights(tmp_path / "b"), whole[0])
 
 
 def test_a_killed_worker_goes_on_from_its_checkpoint(
-    recipe: Recipe, whole: tuple[dict[str, torch.Tensor], list[tuple]], jobs: JobManager
+    recipe: Recipe, whole: tuple[dict[str, torch.Tensor], Curve], jobs: JobManager
 ) -> None:
     run = jobs.start(recipe)
     wait_until(lambda: run.newest_checkpoint() and run.newest_checkpoint()[0] >= 8)  # type: ignore[index]
-    os.kill(run.state()["pid"], signal.SIGKILL)
-    wait_until(lambda: jobs.refresh(run)["state"] == "interrupted")
+    os.kill(known(run.state().pid), signal.SIGKILL)
+    wait_until(lambda: jobs.refresh(run).state == "interrupted")
     step, _ = run.newest_checkpoint() or (0, None)
-    assert f"of {STEPS}; checkpoint at {step}" in run.state()["message"]
+    assert f"of {STEPS}; checkpoint at {step}" in run.state().message
     with pytest.raises(RunError, match="is finished, so there is nothing to resume"):
         jobs.resume(_finished_copy(run, jobs.store))
     assert jobs.resume(run) == step
-    assert run.state()["state"] == "queued"
+    assert run.state().state == "queued"
     with pytest.raises(RunError, match=r"is queued|is preparing"):
         jobs.resume(run)
     state = jobs.follow(run)
-    assert state["state"] == "finished", run.log.read_text(encoding="utf-8")
+    assert state.state == "finished", run.log.read_text(encoding="utf-8")
     assert bit_equal(weights(run.adapter), whole[0])
     assert curve(run.events()) == whole[1]
-    assert [event["message"] for event in run.events() if event.get("message") == "training starts"] != []
+    assert TRAINING_STARTS in [event.message for event in run.events() if isinstance(event, NoteEvent)]
 
 
 def test_what_came_after_the_checkpoint_is_forgotten(jobs: JobManager, recipe: Recipe) -> None:
     run = jobs.store.create(recipe)
     for step in range(1, 7):
-        run.add_event({"kind": "train", "step": step, "time": 0.0, "loss": 1.0})
-    run.add_event({"kind": "eval", "step": 0, "time": 0.0, "split": "before", "loss": 3.0, "per_task": {}})
+        run.add_event(TrainEvent(step=step, time=0.0, loss=1.0))
+    run.add_event(EvalEvent(step=0, time=0.0, split="before", loss=3.0, exact_match=0.5, rows=10))
     run.request_stop()
     (run.checkpoints / "checkpoint-4").mkdir(parents=True)
     (run.checkpoints / ".building-6").mkdir()
     assert run.rewind() == 4
-    assert [event["step"] for event in run.events() if event["kind"] == "train"] == [1, 2, 3, 4]
-    assert run.before() == {"loss": 3.0, "per_task": {}}
+    assert [event.step for event in run.events() if event.kind == "train"] == [1, 2, 3, 4]
+    assert run.before() == Scores(loss=3.0, exact_match=0.5, rows=10, per_task={}, per_component={})
     assert not run.stop_requested
 
 
@@ -156,7 +166,7 @@ def test_a_run_that_diverges_keeps_the_best_adapter(
     break_loss(14)
     recipe = make_recipe(max_steps=30, eval_every=4, save_every=4, log_every=2)
     with pytest.raises(RunError, match=r"no longer a number.* The adapter of step \d+, the best"):
-        train(recipe, tmp_path / "adapter", checkpoints=tmp_path / "checkpoints")
+        train(recipe, OutputFolders(tmp_path / "adapter", tmp_path / "checkpoints"))
     best = best_checkpoint(tmp_path / "checkpoints")
     assert best
     assert bit_equal(weights(tmp_path / "adapter"), weights(best[1]))
@@ -165,29 +175,30 @@ def test_a_run_that_diverges_keeps_the_best_adapter(
 
 
 def test_a_run_that_was_stopped_has_a_checkpoint_even_where_none_are_saved(make_recipe: Make, tmp_path: Path) -> None:
-    events: list[dict[str, Any]] = []
+    events: list[Event] = []
     folder = tmp_path / "checkpoints"
     recipe = make_recipe(max_steps=8, save_every=0, log_every=1)
-    results = train(recipe, tmp_path / "adapter", events.append, lambda: events[-1]["step"] >= 3, folder)
-    assert list(saved_checkpoints(folder)) == [results["step"]]
+    monitor = Monitor(events.append, lambda: events[-1].step >= 3)
+    results = train(recipe, OutputFolders(tmp_path / "adapter", folder), monitor)
+    assert list(saved_checkpoints(folder)) == [results.step]
 
 
 @pytest.mark.parametrize("what", ["data", "base model"])
 def test_training_does_not_go_on_with_other_rows_or_weights(
-    recipe: Recipe, whole: tuple[dict[str, torch.Tensor], list[tuple]], tmp_path: Path, what: str
+    recipe: Recipe, whole: tuple[dict[str, torch.Tensor], Curve], tmp_path: Path, what: str
 ) -> None:
-    events: list[dict[str, Any]] = []
+    events: list[Event] = []
     folder = tmp_path / "checkpoints"
-    train(recipe, tmp_path / "a", events.append, lambda: events[-1]["step"] >= 6, folder)
-    prepared = next(event for event in events if event.get("message") == "prepared")
-    base, data = prepared["base"], prepared["data"]
+    train(recipe, OutputFolders(tmp_path / "a", folder), Monitor(events.append, lambda: events[-1].step >= 6))
+    prepared = next(event for event in events if isinstance(event, NoteEvent) and event.message == "prepared")
+    base, data = known(prepared.base), known(prepared.data)
     if what == "data":
-        data = [source | {"sha256": "0" * 64} for source in data]
+        data = [source.changed(sha256="0" * 64) for source in data]
     else:
-        base = base | {"hash": "0" * 64}
+        base = replace(base, hash="0" * 64)
     step, checkpoint = list(saved_checkpoints(folder).items())[-1]
     with pytest.raises(RunError, match=f"The {what} changed since step {step}"):
-        train(recipe, tmp_path / "b", checkpoints=folder, resume=Resume(step, checkpoint, None, base, data))
+        train(recipe, OutputFolders(tmp_path / "b", folder), resume=Resume(step, checkpoint, None, base, data))
 
 
 def test_what_is_no_checkpoint_is_left_alone(tmp_path: Path) -> None:
@@ -205,7 +216,7 @@ def test_a_loss_far_above_a_guess_ends_the_run(
 
 
 def test_the_step_is_told_once_a_second(make_recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hydralora.training.run.STEP_SECONDS", 0.0)
-    events: list[dict[str, Any]] = []
-    train(make_recipe(max_steps=5, log_every=5), tmp_path / "adapter", events.append)
-    assert [event["step"] for event in events if event["kind"] == "step"] == [1, 2, 3, 4, 5]
+    monkeypatch.setattr("hydralora.training.monitor.STEP_SECONDS", 0.0)
+    events: list[Event] = []
+    train(make_recipe(max_steps=5, log_every=5), tmp_path / "adapter", Monitor(events.append))
+    assert [event.step for event in events if event.kind == "step"] == [1, 2, 3, 4, 5]

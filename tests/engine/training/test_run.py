@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import torch
@@ -22,27 +22,32 @@ from hydralora.models.adapters import hash_adapter, load_adapted
 from hydralora.models.catalogue import find_model
 from hydralora.recipe.reading import parse_recipe
 from hydralora.recipe.settings import Recipe
+from hydralora.runs.events import BaseEvent, EvalEvent, Event, GatesEvent, NoteEvent, ProgressEvent, TrainEvent
+from hydralora.runs.results import RunResults
+from hydralora.training.monitor import LIVE_ROWS, Monitor
 from hydralora.training.preparation import prepare
 from hydralora.training.trainer import training_arguments
 from hydralora.tuner.model import hydra_layers
+from tests.known import known, loss_of
 from tests.tiny_model import write_tiny_model
 
 Make = Callable[..., Recipe]
+E = TypeVar("E", bound=BaseEvent)
 
 
 @dataclass
 class Trained:
-    events: list[dict[str, Any]]
-    results: dict[str, Any]
+    events: list[Event]
+    results: RunResults
     adapter: Path
 
-    def of(self, kind: str) -> list[dict[str, Any]]:
-        return [event for event in self.events if event["kind"] == kind]
+    def of(self, kind: type[E]) -> list[E]:
+        return [event for event in self.events if isinstance(event, kind)]
 
 
 def trained_on(recipe: Recipe, output: Path) -> Trained:
-    events: list[dict[str, Any]] = []
-    return Trained(events, train(recipe, output, events.append), output)
+    events: list[Event] = []
+    return Trained(events, train(recipe, output, Monitor(events.append)), output)
 
 
 @pytest.fixture(scope="module")
@@ -52,43 +57,45 @@ def trained(make_recipe: Make, tmp_path_factory: pytest.TempPathFactory) -> Trai
 
 
 def test_the_loss_falls(trained: Trained) -> None:
-    losses = [event["loss"] for event in trained.of("train")]
+    losses = [known(event.loss) for event in trained.of(TrainEvent)]
     assert losses[-1] < losses[0] * 0.9
     results = trained.results
-    assert results["tuned"]["loss"] < results["base"]["loss"] * 0.9
+    assert loss_of(results.tuned) < loss_of(results.base) * 0.9
 
 
 def test_events_say_what_they_promise(trained: Trained) -> None:
-    assert all({"step", "time", "kind"} <= set(event) for event in trained.events)
-    steps = [event["step"] for event in trained.events]
+    assert all({"step", "time", "kind"} <= set(event.values()) for event in trained.events)
+    steps = [event.step for event in trained.events]
     assert steps == sorted(steps)
-    assert [event["step"] for event in trained.of("train")] == [1, *range(2, 61, 2)]
-    assert all(event["tokens_per_second"] > 0 and event["learning_rate"] >= 0 for event in trained.of("train"))
-    for event in trained.of("gates"):
-        assert len(event["mean_gate"]) == 3
-        assert sum(event["mean_gate"]) == pytest.approx(1, abs=1e-5)
-        assert 0 < event["entropy"] <= 1
-    assert [(event["split"], event["step"]) for event in trained.of("eval")] == [
+    assert [event.step for event in trained.of(TrainEvent)] == [1, *range(2, 61, 2)]
+    assert all(known(event.tokens_per_second) > 0 for event in trained.of(TrainEvent))
+    assert all(known(event.learning_rate) >= 0 for event in trained.of(TrainEvent))
+    for event in trained.of(GatesEvent):
+        assert len(event.mean_gate) == 3
+        assert sum(event.mean_gate) == pytest.approx(1, abs=1e-5)
+        assert 0 < known(event.entropy) <= 1
+    assert [(event.split, event.step) for event in trained.of(EvalEvent)] == [
         ("before", 0),
         ("live", 20),
         ("live", 40),
         ("after", 60),
     ]
-    assert all(set(event["per_task"]) <= {"fruit", "tool"} for event in trained.of("eval"))
-    json.dumps(trained.events)
+    assert all(set(event.per_task) <= {"fruit", "tool"} for event in trained.of(EvalEvent))
+    json.dumps([event.values() for event in trained.events])
 
 
 def test_results_are_whole(trained: Trained) -> None:
     results = trained.results
-    assert (results["step"], results["max_steps"], results["stopped"]) == (60, 60, False)
-    assert results["k"] == 3
-    assert sum(results["sizes"]) == 38 + 10
-    assert (results["rows"]["train"], results["rows"]["heldout"]) == (38, 10)
-    for gates in results["component_by_head"]:
+    assert (results.step, results.max_steps, results.stopped) == (60, 60, False)
+    assert results.k == 3
+    assert sum(results.sizes) == 38 + 10
+    assert (known(results.rows).train, known(results.rows).heldout) == (38, 10)
+    for gates in known(results.component_by_head):
         assert gates == [] or sum(gates) == pytest.approx(1, abs=1e-5)
-    assert results["router_entropy_at_start"] == pytest.approx(0.6, abs=0.01)
-    assert results["base_model"]["source"] == "folder"
-    assert results["parameters"]["total"] == results["parameters"]["adapter"] + results["parameters"]["router"]
+    assert results.router_entropy_at_start == pytest.approx(0.6, abs=0.01)
+    assert known(results.base_model).source == "folder"
+    parameters = known(results.parameters)
+    assert parameters.total == parameters.adapter + parameters.router
 
 
 def test_the_saved_adapter_is_what_was_measured(trained: Trained, model_folder: Path, ids: torch.Tensor) -> None:
@@ -99,7 +106,7 @@ def test_the_saved_adapter_is_what_was_measured(trained: Trained, model_folder: 
     }
     card = (trained.adapter / "README.md").read_text(encoding="utf-8")
     assert "import hydralora" in card
-    assert trained.results["base_model"]["hash"] in card
+    assert known(trained.results.base_model).hash in card
     model = load_adapted(find_model(str(model_folder)), trained.adapter)
     assert all(bool(layer.hydra_B["default"].any()) for layer in hydra_layers(model).values())
 
@@ -124,15 +131,15 @@ def test_the_base_is_frozen(
 
 
 def test_a_recipe_gives_the_same_run_twice(make_recipe: Make, tmp_path: Path) -> None:
-    hashes = [train(make_recipe(max_steps=3), tmp_path / name)["adapter_hash"] for name in ("a", "b")]
+    hashes = [train(make_recipe(max_steps=3), tmp_path / name).adapter_hash for name in ("a", "b")]
     assert hashes[0] == hashes[1]
-    assert train(make_recipe(max_steps=3, seed=1), tmp_path / "c")["adapter_hash"] != hashes[0]
+    assert train(make_recipe(max_steps=3, seed=1), tmp_path / "c").adapter_hash != hashes[0]
 
 
 def test_the_base_is_measured_without_the_adapter(make_recipe: Make, tmp_path: Path) -> None:
     zeros = train(make_recipe(max_steps=1), tmp_path / "a")
     centred = train(make_recipe(max_steps=1, tuner={"head_init": "centred"}), tmp_path / "b")
-    assert centred["base"] == zeros["base"]
+    assert known(centred.base) == known(zeros.base)
 
 
 def test_each_epoch_has_an_order_of_its_own(make_recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,8 +153,8 @@ def test_each_epoch_has_an_order_of_its_own(make_recipe: Make, tmp_path: Path, m
 
     monkeypatch.setattr(hydralora.training.trainer, "collate", watched)
     results = train(make_recipe(max_steps=None, epochs=2, batch_size=8, eval_every=0), tmp_path)
-    per_epoch = math.ceil(results["rows"]["train"] / 8)
-    assert results["step"] == 2 * per_epoch
+    per_epoch = math.ceil(known(results.rows).train / 8)
+    assert results.step == 2 * per_epoch
     order = sorted(lengths)
     for epoch in range(2):
         wanted = batch_order([lengths[row] for row in order], 8, seed=0, epoch=epoch)
@@ -167,22 +174,22 @@ def test_accumulated_batches_equal_a_big_one(make_recipe: Make, tmp_path: Path) 
             tuner={"num_heads": 2},
             max_steps=4,
             batch_size=batch_size,
-            accumulation=accumulation,
+            gradient_accumulation=accumulation,
             log_every=1,
             eval_every=0,
         )
         recipe.data.train, recipe.data.eval = str(few), str(held)
-        losses.append([event["loss"] for event in trained_on(recipe, tmp_path / name).of("train")])
+        losses.append([known(event.loss) for event in trained_on(recipe, tmp_path / name).of(TrainEvent)])
     assert len(losses[0]) == 4
     assert losses[0] == pytest.approx(losses[1], abs=1e-4)
 
 
 def test_a_plain_lora_is_trained_in_the_same_way(make_recipe: Make, model_folder: Path, tmp_path: Path) -> None:
     done = trained_on(make_recipe(method="lora", max_steps=40, learning_rate=1e-2), tmp_path)
-    assert done.results["tuned"]["loss"] < done.results["base"]["loss"]
-    assert done.results["component_by_head"] is None
-    assert done.results["parameters"]["router"] == 0
-    assert done.of("gates") == []
+    assert loss_of(done.results.tuned) < loss_of(done.results.base)
+    assert done.results.component_by_head is None
+    assert known(done.results.parameters).router == 0
+    assert done.of(GatesEvent) == []
     model = load_adapted(find_model(str(model_folder)), tmp_path)
     assert model.peft_config["default"].peft_type == "LORA"
 
@@ -190,14 +197,14 @@ def test_a_plain_lora_is_trained_in_the_same_way(make_recipe: Make, model_folder
 @pytest.mark.parametrize("method", ["lora-split", "uniform"])
 def test_the_papers_ablations_are_methods_of_their_own(make_recipe: Make, tmp_path: Path, method: str) -> None:
     done = trained_on(make_recipe(method=method, max_steps=40, learning_rate=1e-2), tmp_path)
-    assert done.results["tuned"]["loss"] < done.results["base"]["loss"]
+    assert loss_of(done.results.tuned) < loss_of(done.results.base)
     config = json.loads((tmp_path / "adapter_config.json").read_text(encoding="utf-8"))
     wanted = {"lora-split": (False, "softmax"), "uniform": (True, "uniform")}[method]
     assert (config["shared_A"], config["router"]) == wanted
-    own = done.results["parameters"]
-    whole = trained_on(make_recipe(max_steps=1), tmp_path / "whole").results["parameters"]
-    assert (own["adapter"] > whole["adapter"]) == (method == "lora-split")
-    assert (own["router"] == 0) == (method == "uniform")
+    own = known(done.results.parameters)
+    whole = known(trained_on(make_recipe(max_steps=1), tmp_path / "whole").results.parameters)
+    assert (own.adapter > whole.adapter) == (method == "lora-split")
+    assert (own.router == 0) == (method == "uniform")
     assert method in (tmp_path / "README.md").read_text(encoding="utf-8")
 
 
@@ -206,9 +213,9 @@ def test_one_component_can_be_trained_alone(make_recipe: Make, tmp_path: Path) -
     recipe.tuner.num_heads, recipe.components.k, recipe.components.only = None, 2, 2
     recipe.data.stratify = "component"
     results = train(recipe, tmp_path)
-    assert len(results["tuned"]["per_task"]) == 1  # the tasks are the components here
-    assert list(results["tuned"]["per_component"]) == ["1"]
-    assert results["ari"] == 1
+    assert len(known(results.tuned).per_task) == 1  # the tasks are the components here
+    assert list(known(results.tuned).per_component) == ["1"]
+    assert results.ari == 1
     recipe.components.only = 3
     with pytest.raises(ConfigError, match=r"components\.only is 3, but there are 2 components"):
         train(recipe, tmp_path / "wrong")
@@ -224,19 +231,19 @@ def test_one_component_cannot_start_a_router(make_recipe: Make) -> None:
 
 
 def test_it_stops_when_asked_and_keeps_what_it_learnt(make_recipe: Make, tmp_path: Path) -> None:
-    events: list[dict[str, Any]] = []
-    results = train(make_recipe(max_steps=50), tmp_path, events.append, lambda: events[-1]["step"] >= 4)
-    assert results["stopped"]
-    assert 4 <= results["step"] < 8
-    assert results["tuned"] is None
+    events: list[Event] = []
+    results = train(make_recipe(max_steps=50), tmp_path, Monitor(events.append, lambda: events[-1].step >= 4))
+    assert results.stopped
+    assert 4 <= results.step < 8
+    assert results.tuned is None
     weights = load_file(tmp_path / "adapter_model.safetensors")
     assert any(bool(value.any()) for name, value in weights.items() if "hydra_B" in name)
 
 
 def test_a_random_start_is_possible(make_recipe: Make, tmp_path: Path) -> None:
     results = train(make_recipe(tuner={"router_init": "random", "router_input": "latent"}, max_steps=2), tmp_path)
-    assert results["router_entropy_at_start"] is None
-    assert results["component_by_head"] is not None
+    assert results.router_entropy_at_start is None
+    assert results.component_by_head is not None
 
 
 def test_a_loss_that_is_no_number_fails_the_run(make_recipe: Make, tmp_path: Path) -> None:
@@ -267,33 +274,42 @@ def test_a_model_that_isnt_there_is_refused(make_recipe: Make, tmp_path: Path) -
         train(recipe, tmp_path)
 
 
+def stage_of(event: Event) -> str | None:
+    """The stage that begins with an event."""
+    return event.stage.value if isinstance(event, NoteEvent) and event.stage else None
+
+
 @pytest.mark.parametrize("stage", ["reading the data", "clustering", "adding the adapter", "evaluating the base model"])
 def test_it_stops_before_its_first_step(stage: str, make_recipe: Make, tmp_path: Path) -> None:
-    events: list[dict[str, Any]] = []
-    results = train(make_recipe(), tmp_path / "adapter", events.append, lambda: events[-1].get("stage") == stage)
-    assert events[-1]["stage"] == stage
-    assert (results["stopped"], results["step"], results["adapter_hash"]) == (True, 0, None)
-    assert results["base"] is results["tuned"] is None
+    events: list[Event] = []
+    results = train(make_recipe(), tmp_path / "adapter", Monitor(events.append, lambda: stage_of(events[-1]) == stage))
+    assert stage_of(events[-1]) == stage
+    assert (results.stopped, results.step, results.adapter_hash) == (True, 0, None)
+    assert results.base is results.tuned is None
     assert not (tmp_path / "adapter").exists()
 
 
+def progresses(event: Event) -> bool:
+    return isinstance(event, ProgressEvent)
+
+
 def test_it_stops_within_the_first_measurement(make_recipe: Make, tmp_path: Path) -> None:
-    events: list[dict[str, Any]] = []
-    results = train(make_recipe(), tmp_path / "adapter", events.append, lambda: "done" in events[-1])
-    assert (results["stopped"], results["step"]) == (True, 0)
-    assert not [event for event in events if event["kind"] == "eval"]
+    events: list[Event] = []
+    results = train(make_recipe(), tmp_path / "adapter", Monitor(events.append, lambda: progresses(events[-1])))
+    assert (results.stopped, results.step) == (True, 0)
+    assert not [event for event in events if event.kind == "eval"]
 
 
 def test_a_stop_in_the_last_measurement_keeps_the_adapter(make_recipe: Make, tmp_path: Path) -> None:
-    events: list[dict[str, Any]] = []
+    events: list[Event] = []
 
     def should_stop() -> bool:
-        return "done" in events[-1] and events[-1]["step"] > 0
+        return progresses(events[-1]) and events[-1].step > 0
 
-    results = train(make_recipe(max_steps=3), tmp_path, events.append, should_stop)
-    assert (results["stopped"], results["step"], results["max_steps"]) == (True, 3, 3)
-    assert results["tuned"] is results["component_by_head"] is None
-    assert results["base"]["rows"] > 0
+    results = train(make_recipe(max_steps=3), tmp_path, Monitor(events.append, should_stop))
+    assert (results.stopped, results.step, results.max_steps) == (True, 3, 3)
+    assert results.tuned is results.component_by_head is None
+    assert known(results.base).rows > 0
     assert (tmp_path / "adapter_model.safetensors").exists()
 
 
@@ -313,12 +329,12 @@ def test_live_measurements_see_every_part_of_a_sorted_file(make_recipe: Make, tm
     recipe = make_recipe(max_steps=5, eval_every=2)
     recipe.data.eval = str(held)
     done = trained_on(recipe, tmp_path / "a")
-    live = [event["per_task"] for event in done.of("eval") if event["split"] == "live"]
-    assert [{task: scores["rows"] for task, scores in seen.items()} for seen in live] == [
-        {task: scores["rows"] for task, scores in live[0].items()}
+    live = [event.per_task for event in done.of(EvalEvent) if event.split == "live"]
+    assert [{task: scores.rows for task, scores in seen.items()} for seen in live] == [
+        {task: scores.rows for task, scores in live[0].items()}
     ] * 2
     assert set(live[0]) == {"a", "b"}
-    assert sum(scores["rows"] for scores in live[0].values()) == hydralora.training.run.LIVE_ROWS
+    assert sum(scores.rows for scores in live[0].values()) == LIVE_ROWS
 
 
 def test_half_an_adapter_is_never_seen(make_recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -335,8 +351,8 @@ def test_half_an_adapter_is_never_seen(make_recipe: Make, tmp_path: Path, monkey
 
 def test_a_second_run_replaces_only_the_adapters_files(make_recipe: Make, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
-    first = train(make_recipe(max_steps=1), tmp_path)["adapter_hash"]
-    second = train(make_recipe(max_steps=2), tmp_path)["adapter_hash"]
+    first = train(make_recipe(max_steps=1), tmp_path).adapter_hash
+    second = train(make_recipe(max_steps=2), tmp_path).adapter_hash
     assert first != second == hash_adapter(tmp_path)
     assert (tmp_path / "notes.txt").read_text(encoding="utf-8") == "mine"
 
@@ -365,36 +381,36 @@ def test_the_recipe_says_whether_routers_have_a_bias(bias: bool, make_recipe: Ma
 
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_the_balance_loss_is_told_apart_from_the_loss(accumulation: int, make_recipe: Make, tmp_path: Path) -> None:
-    def events(name: str, **tuner: Any) -> list[dict[str, Any]]:
+    def events(name: str, **tuner: Any) -> list[TrainEvent]:
         quick = {"max_steps": 5, "log_every": 2, "learning_rate": 1e-9, "eval_every": 0}
         start = {"router_init": "random", "head_init": "centred"}  # gates all alike, whose balance is 1
-        recipe = make_recipe(tuner=start | tuner, accumulation=accumulation, **quick)
-        return trained_on(recipe, tmp_path / name).of("train")
+        recipe = make_recipe(tuner=start | tuner, gradient_accumulation=accumulation, **quick)
+        return trained_on(recipe, tmp_path / name).of(TrainEvent)
 
     without, balanced = events("without"), events("balanced", balance_weight=0.25)
-    assert [event["step"] for event in balanced] == [1, 2, 4]
-    assert not any("balance_loss" in event for event in without)
-    assert [event["balance_loss"] for event in balanced] == pytest.approx([0.25] * 3, abs=1e-4)
-    assert [event["loss"] for event in balanced] == pytest.approx([event["loss"] for event in without], abs=1e-4)
+    assert [event.step for event in balanced] == [1, 2, 4]
+    assert not any("balance_loss" in event.values() for event in without)
+    assert [event.balance_loss for event in balanced] == pytest.approx([0.25] * 3, abs=1e-4)
+    assert [event.loss for event in balanced] == pytest.approx([event.loss for event in without], abs=1e-4)
 
 
 def test_the_balance_loss_evens_the_load_out(make_recipe: Make, tmp_path: Path) -> None:
     tuner = {"router_init": "random", "router_input": "hidden", "balance_weight": 1.0}
     done = trained_on(make_recipe(tuner=tuner, max_steps=12, learning_rate=1e-2, log_every=1, eval_every=0), tmp_path)
-    balance = [event["balance_loss"] for event in done.of("train")]
+    balance = [known(event.balance_loss) for event in done.of(TrainEvent)]
     assert len(balance) == 12
     assert statistics.mean(balance[-4:]) - 1 < 0.7 * (statistics.mean(balance[:2]) - 1)
 
 
 def test_a_plain_lora_has_no_load_to_balance(make_recipe: Make, tmp_path: Path) -> None:
     done = trained_on(make_recipe("lora", {"balance_weight": 1.0}, max_steps=1), tmp_path)
-    assert not any("balance_loss" in event for event in done.of("train"))
+    assert not any("balance_loss" in event.values() for event in done.of(TrainEvent))
 
 
 def test_where_a_run_reports_to_goes_to_trainer_and_is_looked_at_first(make_recipe: Make, tmp_path: Path) -> None:
     recipe = make_recipe(report_to=["tensorboard"])
     assert training_arguments(recipe.training, tmp_path, "cpu").report_to == ["tensorboard"]
-    events: list[dict[str, Any]] = []
+    events: list[Event] = []
     with pytest.raises(ConfigError, match="report_to: nowhere is not installed"):
-        train(make_recipe(report_to=["nowhere"]), tmp_path / "adapter", events.append)
+        train(make_recipe(report_to=["nowhere"]), tmp_path / "adapter", Monitor(events.append))
     assert events == []

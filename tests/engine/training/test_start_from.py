@@ -3,7 +3,6 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -12,9 +11,12 @@ from safetensors.torch import load_file
 from hydralora import ConfigError, ModelError, RunError
 from hydralora.recipe.reading import load_recipe
 from hydralora.recipe.settings import Recipe
+from hydralora.runs.events import Event
 from hydralora.runs.jobs import JobManager
+from hydralora.training.monitor import Monitor
 from hydralora.training.preparation import prepare
 from hydralora.training.run import train
+from tests.known import known, loss_of
 
 Make = Callable[..., Recipe]
 
@@ -24,13 +26,13 @@ def test_a_run_begins_where_the_other_ended(make_recipe: Make, tmp_path: Path, m
     recipe = make_recipe(method, max_steps=6, learning_rate=1e-2)
     ended = train(recipe, tmp_path / "first")
     recipe.start_from = str(tmp_path / "first")
-    events: list[dict[str, Any]] = []
-    again = train(recipe, tmp_path / "second", events.append)
+    events: list[Event] = []
+    again = train(recipe, tmp_path / "second", Monitor(events.append))
     begun = load_file(tmp_path / "first" / "adapter_model.safetensors")
     prepared = prepare(recipe, lambda stage: None)
     state = {name.replace(".default", ""): value for name, value in prepared.model.state_dict().items()}
     assert all(torch.equal(state[name], value) for name, value in begun.items())
-    assert again["tuned"]["loss"] < ended["tuned"]["loss"]
+    assert loss_of(again.tuned) < loss_of(ended.tuned)
     moved = load_file(tmp_path / "second" / "adapter_model.safetensors")
     assert moved.keys() == begun.keys()
     assert any(not torch.equal(moved[name], begun[name]) for name in begun)
@@ -58,12 +60,12 @@ def test_an_adapter_that_is_none_is_refused(make_recipe: Make, tmp_path: Path) -
 
 def test_a_run_starts_from_another_by_its_id(jobs: JobManager, make_recipe: Make) -> None:
     first = jobs.start(make_recipe(max_steps=4))
-    assert jobs.follow(first)["state"] == "finished"
+    assert jobs.follow(first).state == "finished"
     recipe = make_recipe(max_steps=4)
     recipe.start_from = first.id
     second = jobs.start(recipe)
-    assert jobs.follow(second)["state"] == "finished"
-    losses = [run.state()["results"]["tuned"]["loss"] for run in (first, second)]
+    assert jobs.follow(second).state == "finished"
+    losses = [loss_of(known(run.state().results).tuned) for run in (first, second)]
     assert losses[1] < losses[0]
     assert second.recipe().start_from == first.id
     assert str(jobs.store.workspace) not in second.recipe().portable().to_yaml()

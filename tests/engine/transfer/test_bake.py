@@ -18,6 +18,8 @@ from hydralora import ConfigError, HydraLoraConfig, ModelError, bake, record_gat
 from hydralora.tuner.model import active_router, hydra_layers
 from tests.tiny_model import adapt, shake, tiny_gpt2, tiny_llama
 
+Batches = list[dict[str, torch.Tensor]]
+
 FRESH_PROCESS = """
 import sys, torch
 from peft import PeftModel
@@ -38,7 +40,7 @@ assert not any(name.startswith("hydralora") for name in sys.modules)
 
 
 @pytest.fixture
-def batches() -> list[dict[str, torch.Tensor]]:
+def batches() -> Batches:
     """Two batches: answers labelled, rows padded left and right, then one of full rows without labels or mask."""
     generator = torch.Generator().manual_seed(3)
     ids = torch.randint(5, 261, (2, 9), generator=generator)
@@ -112,7 +114,7 @@ def test_it_loads_and_merges_in_a_process_without_this_package(
 @pytest.mark.parametrize("settings", [{"router": "uniform"}, {"num_heads": 1}, {"router": "uniform", "num_heads": 6}])
 @torch.no_grad()
 def test_it_is_exact_where_gates_never_change(
-    settings: dict[str, Any], tmp_path: Path, ids: torch.Tensor, batches: list
+    settings: dict[str, Any], tmp_path: Path, ids: torch.Tensor, batches: Batches
 ) -> None:
     model = shake(adapt(tiny_llama(), **settings))
     baked = bake(model, batches=batches)
@@ -123,7 +125,7 @@ def test_it_is_exact_where_gates_never_change(
 @pytest.mark.parametrize("settings", [{}, {"router_input": "hidden"}, {"top_k": 2}, {"shared_A": False}], ids=str)
 @torch.no_grad()
 def test_mean_is_each_layers_mean_gates_and_kl_is_the_loras(
-    settings: dict[str, Any], tmp_path: Path, batches: list
+    settings: dict[str, Any], tmp_path: Path, batches: Batches
 ) -> None:
     model = shake(adapt(tiny_llama(), num_heads=3, **settings))
     baked = bake(model, batches=iter(batches))
@@ -149,7 +151,7 @@ def test_mean_is_each_layers_mean_gates_and_kl_is_the_loras(
 
 
 @torch.no_grad()
-def test_padding_and_the_split_into_batches_change_nothing(batches: list) -> None:
+def test_padding_and_the_split_into_batches_change_nothing(batches: Batches) -> None:
     model = shake(adapt(tiny_llama()))
     rows = [{"input_ids": row[None]} for row in batches[1]["input_ids"]]
     padded = torch.zeros(3, 10, dtype=torch.long)
@@ -219,7 +221,7 @@ def test_the_same_layers_are_adapted(settings: dict[str, Any], tmp_path: Path, i
 
 
 @torch.no_grad()
-def test_conv1d_layers_of_gpt2(tmp_path: Path, ids: torch.Tensor, batches: list) -> None:
+def test_conv1d_layers_of_gpt2(tmp_path: Path, ids: torch.Tensor, batches: Batches) -> None:
     model = shake(adapt(tiny_gpt2(), target_modules=["c_attn", "c_fc"], router="uniform"))
     lora = stock(bake(model, batches=batches), tmp_path, tiny_gpt2())
     torch.testing.assert_close(lora(ids).logits, model(ids).logits, atol=1e-5, rtol=0)
@@ -228,7 +230,7 @@ def test_conv1d_layers_of_gpt2(tmp_path: Path, ids: torch.Tensor, batches: list)
 
 
 @torch.no_grad()
-def test_a_bfloat16_model_is_baked(tmp_path: Path, batches: list) -> None:
+def test_a_bfloat16_model_is_baked(tmp_path: Path, batches: Batches) -> None:
     baked = bake(shake(adapt(tiny_llama().to(torch.bfloat16))).to(torch.bfloat16), batches=batches)
     assert {value.dtype for value in baked.state.values()} == {torch.bfloat16}
     assert baked.kl is not None
@@ -236,7 +238,7 @@ def test_a_bfloat16_model_is_baked(tmp_path: Path, batches: list) -> None:
 
 
 @torch.no_grad()
-def test_modules_to_save_are_carried_over(tmp_path: Path, ids: torch.Tensor, batches: list) -> None:
+def test_modules_to_save_are_carried_over(tmp_path: Path, ids: torch.Tensor, batches: Batches) -> None:
     model = shake(adapt(tiny_llama(), modules_to_save=["lm_head"], router="uniform"))
     next(p for name, p in model.named_parameters() if p.requires_grad and "lm_head" in name).mul_(2)
     baked = bake(model, batches=batches)
@@ -261,9 +263,9 @@ def test_the_active_adapter_is_the_one_baked(tmp_path: Path, ids: torch.Tensor) 
     assert model.active_adapter == "second"
 
 
-def snapshot(model: Any) -> Iterator[tuple]:
+def snapshot(model: Any) -> Iterator[tuple[object, ...]]:
     for name, module in model.named_modules():
-        yield name, module.training, getattr(module, "steering", None), len(getattr(module, "taps", ()))
+        yield name, module.training, getattr(module, "steering", None), len(getattr(module, "listeners", ()))
         yield len(module._forward_hooks), len(module._forward_pre_hooks)
     for name, parameter in model.named_parameters():
         yield name, parameter.requires_grad, parameter.grad is None, parameter.device, parameter.tolist()
@@ -271,7 +273,7 @@ def snapshot(model: Any) -> Iterator[tuple]:
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_the_model_is_left_as_it_was(fails: bool, batches: list) -> None:
+def test_the_model_is_left_as_it_was(fails: bool, batches: Batches) -> None:
     model = shake(adapt(tiny_llama(), lora_dropout=0.5, head_dropout=0.5)).train()
     model.get_base_model().model.layers[0].mlp.eval()  # not everything in one mode
     before = list(snapshot(model))
@@ -302,7 +304,7 @@ def test_without_batches_it_says_that_nothing_was_measured() -> None:
     assert "not measured" in baked.describe()
 
 
-def test_the_card_says_what_it_is(tmp_path: Path, batches: list) -> None:
+def test_the_card_says_what_it_is(tmp_path: Path, batches: Batches) -> None:
     baked = bake(shake(adapt(tiny_llama())), batches=batches)
     baked.save(tmp_path)
     card = (tmp_path / "README.md").read_text(encoding="utf-8")
@@ -345,7 +347,7 @@ def test_batches_that_measure_nothing_are_refused(batches: Any, words: str) -> N
         bake(adapt(tiny_llama()), 0, batches)
 
 
-def test_a_model_whose_gates_are_not_its_own_is_refused(batches: list) -> None:
+def test_a_model_whose_gates_are_not_its_own_is_refused(batches: Batches) -> None:
     model = shake(adapt(tiny_llama()))
     with steer_gates(model, pin=0), pytest.raises(ConfigError, match="steered"):
         bake(model, batches=batches)
@@ -355,7 +357,7 @@ def test_a_model_whose_gates_are_not_its_own_is_refused(batches: list) -> None:
         bake(tiny_llama(), 0)
 
 
-def test_a_layer_that_no_batch_reaches_is_named(batches: list) -> None:
+def test_a_layer_that_no_batch_reaches_is_named(batches: Batches) -> None:
     model = tiny_llama()
     model.model.layers[1].mlp.idle_proj = nn.Linear(4, 4)
     with pytest.raises(ConfigError, match=r"layers\.1\.mlp\.idle_proj"):

@@ -14,12 +14,16 @@ from safetensors import safe_open
 from transformers import AutoModelForCausalLM
 
 from hydralora import HydraError, RunError, RunStore
+from hydralora.errors import MissingModelError
 from hydralora.inference.model_cache import load_run
 from hydralora.runs.comparison import summary
+from hydralora.runs.events import TrainEvent
 from hydralora.runs.jobs import JobManager
 from hydralora.runs.run import Run
 from hydralora.transfer import export_run, import_run, importing
+from hydralora.transfer.exporting import Exported
 from tests.conftest import FinishedRun
+from tests.known import known
 
 Change = Callable[[dict[str, bytes]], None]
 
@@ -28,7 +32,7 @@ Change = Callable[[dict[str, bytes]], None]
 def exported(finished: FinishedRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("out") / "run.zip"
     told = export_run(finished.run, "adapter", out)
-    assert told == {"path": str(out), "bytes": out.stat().st_size, "kl": None}
+    assert told == Exported(path=str(out), bytes=out.stat().st_size, kl=None)
     return out
 
 
@@ -57,19 +61,20 @@ def test_a_run_that_was_exported_and_imported_answers_alike(
     run = import_run(store, exported, str(model_folder))
     assert [one.id for one in store.all()] == [run.id]
     state = JobManager(store).refresh(run)
-    assert state["state"] == "finished"
-    assert state["message"] == "imported, after 10 steps elsewhere"
-    before = finished.run.state()["results"]
-    assert {key: state["results"][key] for key in ("base", "tuned", "components", "component_by_head")} == {
-        key: before[key] for key in ("base", "tuned", "components", "component_by_head")
+    assert state.state == "finished"
+    assert state.message == "imported, after 10 steps elsewhere"
+    before = known(finished.run.state().results)
+    found, wanted = known(state.results).values(), before.values()
+    assert {key: found[key] for key in ("base", "tuned", "components", "component_by_head")} == {
+        key: wanted[key] for key in ("base", "tuned", "components", "component_by_head")
     }
-    losses = [[e["loss"] for e in one.events() if e["kind"] == "train"] for one in (run, finished.run)]
+    losses = [[e.loss for e in one.events() if isinstance(e, TrainEvent)] for one in (run, finished.run)]
     assert losses[0] == losses[1] != []
     with torch.inference_mode():
         logits = [load_run(one).model(input_ids=ids).logits for one in (run, finished.run)]
     assert torch.equal(*logits)
     row = summary(run, state)
-    assert row["exact_match"] == before["tuned"]["exact_match"]
+    assert row.exact_match == known(before.tuned).exact_match
 
 
 def test_nothing_of_this_machine_is_in_the_file(finished: FinishedRun, exported: Path) -> None:
@@ -85,13 +90,13 @@ def test_nothing_of_this_machine_is_in_the_file(finished: FinishedRun, exported:
         assert str(Path(train).parent) not in text, name
         assert str(Path(recipe.model).parent) not in text, name
     card = texts["README.md"]
-    assert finished.run.state()["results"]["data"][0]["sha256"] in card
+    assert known(finished.run.state().results).data[0].sha256 in card
     assert "| fruit |" in card
     assert "max_steps: 10" in card
 
 
 def test_the_base_model_of_another_machine_must_be_named(exported: Path, store: RunStore) -> None:
-    with pytest.raises(HydraError, match="--model"):
+    with pytest.raises(MissingModelError, match=r"the folder 'tiny' of another machine\. Name the same model here"):
         import_run(store, exported)
     assert store.all() == []
 
@@ -164,13 +169,13 @@ def test_a_plain_lora_is_read_without_this_package_and_says_how_far_it_is(
     finished: FinishedRun, model_folder: Path, tmp_path: Path, ids: torch.Tensor
 ) -> None:
     told = export_run(finished.run, "lora", tmp_path / "lora")
-    assert 0 <= told["kl"] < 1
-    assert told["bytes"] == sum(file.stat().st_size for file in (tmp_path / "lora").iterdir())
+    assert 0 <= known(told.kl) < 1
+    assert told.bytes == sum(file.stat().st_size for file in (tmp_path / "lora").iterdir())
     assert json.loads((tmp_path / "lora" / "adapter_config.json").read_text())["peft_type"] == "LORA"
     base = AutoModelForCausalLM.from_pretrained(model_folder)
     baked = PeftModel.from_pretrained(base, tmp_path / "lora")
     merged_told = export_run(finished.run, "merged", tmp_path / "merged")
-    assert merged_told["kl"] == told["kl"]
+    assert merged_told.kl == told.kl
     assert sorted(path.name for path in (tmp_path / "merged").iterdir() if path.is_dir()) == []
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
     with torch.inference_mode():

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -22,7 +23,7 @@ class Hub:
 
     url: str = ""
     tokens: set[str | None] = field(default_factory=set)
-    made: list[dict] = field(default_factory=list)
+    made: list[dict[str, Any]] = field(default_factory=list)
     files: dict[str, bytes] = field(default_factory=dict)
     refuses: int | None = None
 
@@ -59,7 +60,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
             else:
                 self._answer({})
 
-        def _answer(self, value: dict) -> None:
+        def _answer(self, value: dict[str, object]) -> None:
             body = json.dumps(value).encode()
             self.send_response(seen.refuses or 200)
             self.send_header("Content-Type", "application/json")

@@ -16,8 +16,11 @@ from transformers.pytorch_utils import Conv1D
 
 from hydralora import HydraLoraConfig, train
 from hydralora.recipe.settings import Recipe
+from hydralora.runs.events import Event, GatesEvent, TrainEvent
+from hydralora.training.monitor import Monitor
 from hydralora.tuner.layer import HydraLoraLayer
 from hydralora.tuner.model import hydra_layers
+from tests.known import known
 from tests.tiny_model import MLP, adapt, shake, tiny_gpt2, tiny_llama
 
 CLOSE = {torch.float32: 1e-5, torch.bfloat16: 4e-2}  # of the largest value, after a few roundings
@@ -186,6 +189,10 @@ def test_compiling_with_inductor(settings: dict[str, Any]) -> None:
     compiled_as_eager(layer, x, "inductor")
 
 
+def numbers(event: TrainEvent | GatesEvent) -> list[float]:
+    return event.mean_gate if isinstance(event, GatesEvent) else [known(event.loss)]
+
+
 def test_a_run_with_gradient_checkpointing_is_the_same_run(
     make_recipe: Callable[..., Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -199,19 +206,13 @@ def test_a_run_with_gradient_checkpointing_is_the_same_run(
     monkeypatch.setattr(HydraLoraLayer, "forward", counted)
     seen, passes = [], []
     for checkpointing in (False, True):
-        events: list[dict[str, Any]] = []
+        events: list[Event] = []
         calls.clear()
         recipe = make_recipe(
             tuner={"lora_dropout": 0.2, "balance_weight": 0.1}, gradient_checkpointing=checkpointing, learning_rate=1e-2
         )
-        train(recipe, tmp_path / str(checkpointing), events.append)
-        seen.append(
-            [
-                [event.get("loss", 0), *event.get("mean_gate", [])]
-                for event in events
-                if event["kind"] in ("train", "gates")
-            ]
-        )
+        train(recipe, tmp_path / str(checkpointing), Monitor(events.append))
+        seen.append([numbers(event) for event in events if isinstance(event, TrainEvent | GatesEvent)])
         passes.append(len(calls))
     assert passes[1] == passes[0] + 8 * 6  # each of the 6 layers once more in each of the 8 steps
     assert len(seen[0]) > 8

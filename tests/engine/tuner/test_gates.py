@@ -70,10 +70,10 @@ def test_mean_gates_ignores_padding(ids: torch.Tensor) -> None:
 
 
 def tap_count(model: Any) -> int:
-    return sum(len(module.taps) for module in model.modules() if isinstance(module, Router))
+    return sum(len(module.listeners) for module in model.modules() if isinstance(module, Router))
 
 
-def test_taps_are_removed_afterwards_and_after_an_error(ids: torch.Tensor) -> None:
+def test_listeners_are_removed_afterwards_and_after_an_error(ids: torch.Tensor) -> None:
     model = adapt(tiny_llama())
     with record_gates(model) as record:
         assert tap_count(model) == 6
@@ -107,7 +107,7 @@ def test_entropy_stays_on_the_gates_device(num_heads: int) -> None:
     assert (entropy.shape, entropy.device.type) == ((2, 5), "meta")
 
 
-def hooks_and_taps(model: Any) -> int:
+def hooks_and_listeners(model: Any) -> int:
     hooks = sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules())
     return hooks + tap_count(model)
 
@@ -253,7 +253,7 @@ def test_two_adapters_at_once_are_refused(targets: list[str], blocks: list[int],
     ):
         model(ids)
     assert not record.passes
-    assert hooks_and_taps(model) == 0
+    assert hooks_and_listeners(model) == 0
     with record_gates(model) as record:
         model.set_adapter("second")
         model(ids)
@@ -342,7 +342,7 @@ def test_a_pass_that_fails_is_not_recorded(ids: torch.Tensor) -> None:
         model(ids[:1])
     assert [gates.shape for gates in record.passes] == [(6, 1, 10, 3)]
     assert len(calls) == 1
-    assert hooks_and_taps(model) == 0
+    assert hooks_and_listeners(model) == 0
 
 
 def test_two_records_at_once_dont_disturb_each_other(ids: torch.Tensor) -> None:
@@ -354,7 +354,7 @@ def test_two_records_at_once_dont_disturb_each_other(ids: torch.Tensor) -> None:
     assert [len(outer.passes), len(inner.passes), len(live)] == [2, 1, 1]
     assert torch.equal(outer.passes[0], inner.stacked())
     assert torch.equal(live[0].detach(), inner.stacked())
-    assert hooks_and_taps(model) == 0
+    assert hooks_and_listeners(model) == 0
 
 
 @torch.no_grad()

@@ -106,7 +106,7 @@ def _own_forward(layer: nn.Module, seen: list[torch.Tensor]) -> None:
 
 @pytest.mark.parametrize("watch", [_forward_hook, _own_forward])
 @torch.no_grad()
-def test_who_watches_the_base_layer_sees_its_own_output(watch: Callable[[nn.Module, list], None]) -> None:
+def test_who_watches_the_base_layer_sees_its_own_output(watch: Callable[[nn.Module, list[torch.Tensor]], None]) -> None:
     layer = HydraLoraLayer(nn.Linear(12, 20), "default", HydraLoraConfig(r=4, num_heads=5))
     nn.init.normal_(layer.hydra_B["default"])
     x = torch.randn(3, 12)

@@ -269,8 +269,8 @@ class TestUniformGates:
     def test_there_is_no_router_to_train_or_save(self, tmp_path: Path, ids: torch.Tensor) -> None:
         model = adapt(tiny_llama(), router="uniform")
         dense = count_parameters(adapt(tiny_llama()))
-        assert count_parameters(model)["router"] == 0
-        assert count_parameters(model)["total"] == dense["total"] - dense["router"] == dense["adapter"]
+        assert count_parameters(model).router == 0
+        assert count_parameters(model).total == dense.total - dense.router == dense.adapter
         assert not any("router" in name for name, _ in model.named_parameters())
         model.save_pretrained(tmp_path)
         assert not any("router" in name for name in load_file(tmp_path / "adapter_model.safetensors"))
@@ -321,7 +321,7 @@ class TestOwnA:
         router = sum(3 * (wide if router_input == "hidden" else 3 * 4) for wide, _ in widths)
         adapter = sum(3 * 4 * (wide + out) for wide, out in widths)
         counted = count_parameters(model)
-        assert (counted["adapter"], counted["router"], counted["total"]) == (adapter, router, adapter + router)
+        assert (counted.adapter, counted.router, counted.total) == (adapter, router, adapter + router)
 
     def test_analysis_shows_every_a(self) -> None:
         model = shake(adapt(tiny_llama(), shared_A=False, num_heads=3))

@@ -218,19 +218,15 @@ def test_parameters_are_counted(router_input: str, bias: bool, router: int) -> N
     counts = count_parameters(model)
     base = sum(parameter.numel() for parameter in tiny_llama().parameters())
     adapter = 2 * (4 * 48 + 3 * 4 * 80)  # A and the heads in 2 layers
-    assert {key: counts[key] for key in ("base", "adapter", "router", "total")} == {
-        "base": base,
-        "adapter": adapter,
-        "router": 2 * router,
-        "total": adapter + 2 * router,
-    }
-    assert counts["percent"] == 100 * adapter / base
-    assert counts["percent_with_router"] == 100 * (adapter + 2 * router) / base
+    assert (counts.base, counts.adapter, counts.router) == (base, adapter, 2 * router)
+    assert counts.total == adapter + 2 * router
+    assert counts.percent == 100 * adapter / base
+    assert counts.percent_with_router == 100 * (adapter + 2 * router) / base
 
 
 def test_a_lora_is_counted_without_a_router() -> None:
     counts = count_parameters(get_peft_model(tiny_llama(), LoraConfig(r=4, target_modules=["up_proj"])))
-    assert (counts["adapter"], counts["router"]) == (2 * 4 * (48 + 80), 0)
+    assert (counts.adapter, counts.router) == (2 * 4 * (48 + 80), 0)
 
 
 def test_a_model_folder_is_what_the_fixture_says(tmp_path: Path, ids: torch.Tensor) -> None:

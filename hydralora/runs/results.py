@@ -1,0 +1,86 @@
+"""What came of a run."""
+
+from pydantic import Field
+
+from hydralora.models.fetching import BaseModelInfo
+from hydralora.runs.records import Name, Record, Share
+from hydralora.runs.scores import Scores
+from hydralora.tuner.model import ParameterCounts
+
+
+class DataSource(Record):
+    """A file that a run was trained on, by its name and its content's sha256."""
+
+    file: Name
+    sha256: Name
+
+
+class RowCounts(Record):
+    """Rows that could be read, by part, and those left out, or cut, by the kind of problem."""
+
+    train: int
+    heldout: int
+    problems: dict[Name, int] = Field(default_factory=dict)
+
+
+class ComponentSummary(Record):
+    """A component of the rows that a run was trained on."""
+
+    id: int
+    name: Name
+    size: int
+    terms: list[Name]
+
+
+class HeadUseSummary(Record):
+    """How the held-out rows use the heads.
+
+    Attributes:
+        component_by_head: [i][j] is head j's mean gate on component i; an empty list without rows of it.
+        mutual_information: of component and strongest head (`hydralora.analysis.head_use.HeadUse`).
+        head_cosine: mean over layers and pairs of heads; None where heads are still zero, or there is only one.
+    """
+
+    component_by_head: list[list[Share]] | None = None
+    mutual_information: float | None = None
+    head_cosine: float | None = None
+
+
+class RunResults(HeadUseSummary):
+    """A run's measurements.
+
+    Attributes:
+        ari: the components' adjusted Rand index against the tasks; None where rows have no task.
+        base, tuned: scores on the held-out rows before and after training; None where they were not measured.
+        seconds: by stage; total_seconds of all the run's processes, peak_memory_bytes of the last one.
+        energy_kwh: by part, and in total; None where nothing could be measured.
+        adapter_hash: sha256 of the adapter's weights; None where nothing was learnt.
+    """
+
+    rows: RowCounts | None = None
+    data: list[DataSource] = Field(default_factory=list)
+    k: int = 0
+    sizes: list[int] = Field(default_factory=list)
+    components: list[ComponentSummary] = Field(default_factory=list)
+    ari: float | None = None
+    base: Scores | None = None
+    tuned: Scores | None = None
+    router_entropy_at_start: float | None = None
+    parameters: ParameterCounts | None = None
+    base_model: BaseModelInfo | None = None
+    seconds: dict[Name, float] = Field(default_factory=dict)
+    step: int = 0
+    max_steps: int | None = None
+    stopped: bool = False
+    adapter_hash: Name | None = None
+    peak_memory_bytes: int | None = None
+    total_seconds: float | None = None
+    energy_kwh: dict[Name, float] | None = None
+
+    def portable(self) -> "RunResults":
+        """The same for others: nothing of the machine that it was made on."""
+        return self.without("base_model", "peak_memory_bytes", "total_seconds", "energy_kwh")
+
+    def component_names(self) -> list[str]:
+        """What people call the components: counted from 1, with their terms or given names."""
+        return [f"{component.id + 1}: {component.name}" for component in self.components]

@@ -1,0 +1,35 @@
+"""What rows measured."""
+
+from hydralora.runs.records import Name, Record, Share
+
+
+class Score(Record):
+    """A measurement on some rows: mean loss on the answers (nats a token; None for no number), exact match, rows."""
+
+    loss: float | None
+    exact_match: Share
+    rows: int
+
+    @property
+    def loss_text(self) -> str:
+        """The loss, for a table."""
+        return "not a number" if self.loss is None else f"{self.loss:.3f}"
+
+
+class Scores(Score):
+    """A measurement on all rows, and on each group of them: by task, and by the component's number from 0."""
+
+    per_task: dict[Name, Score]
+    per_component: dict[Name, Score]
+
+    def groups(self) -> dict[Name, Score]:
+        """By task where rows have one, else by component."""
+        return self.per_task or self.per_component
+
+
+class SampleAnswer(Record):
+    """What the model answered to a held-out prompt."""
+
+    prompt: str
+    expected: str
+    answer: str

@@ -1,0 +1,133 @@
+"""How a run is: the record in its state.json."""
+
+from collections.abc import Callable
+from enum import Enum
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
+
+from hydralora.errors import RunError
+from hydralora.models.fetching import BaseModelInfo
+from hydralora.recipe.reading import validation_message
+from hydralora.runs.records import Name, Record
+from hydralora.runs.results import DataSource, RunResults
+
+VERSION = 1
+UPGRADES: tuple[Callable[[dict[str, Any]], dict[str, Any]], ...] = ()  # of a state, from version 1 to 2, 2 to 3, ...
+
+StateName = Literal[
+    "queued", "preparing", "training", "evaluating", "stopping", "finished", "stopped", "interrupted", "failed"
+]
+STATES: tuple[StateName, ...] = get_args(StateName)
+ACTIVE: tuple[StateName, ...] = ("queued", "preparing", "training", "evaluating", "stopping")
+RESUMABLE: tuple[StateName, ...] = ("stopped", "interrupted", "failed")
+
+
+class Stage(str, Enum):
+    """What a run is doing, in words."""
+
+    READING = "reading the data"
+    CLUSTERING = "clustering"
+    LOADING = "loading the base model"
+    ADAPTING = "adding the adapter"
+    STARTING_ROUTER = "starting the router from the components"
+    EVALUATING_BASE = "evaluating the base model"
+    TRAINING = "training"
+    EVALUATING_TUNED = "evaluating the tuned model"
+
+    @property
+    def state(self) -> StateName:
+        """The state that a run is in meanwhile."""
+        if self in (Stage.EVALUATING_BASE, Stage.EVALUATING_TUNED):
+            return "evaluating"
+        return "training" if self is Stage.TRAINING else "preparing"
+
+
+def _of_this_version(stage: object) -> object:
+    return stage if stage in list(Stage) else None  # a list: what a damaged file holds may have no hash
+
+
+KnownStage = Annotated[Stage | None, BeforeValidator(_of_this_version)]  # None where a newer program knows more of them
+
+
+class Spent(Record):
+    """What a run's processes took, one that was killed not counted: seconds by stage and in all, kWh by part."""
+
+    seconds: dict[Name, float] = Field(default_factory=dict)
+    total_seconds: float = 0.0
+    energy_kwh: dict[Name, float] | None = None
+
+
+class TrialEstimate(Record):
+    """What a run will take, by a trial of a few of its steps."""
+
+    seconds: float
+    memory_bytes: int
+    disk_bytes: int
+    steps: int
+    step_seconds: float
+
+
+class RunState(Record):
+    """A run's state; what a newer program of the same version added is kept.
+
+    Attributes:
+        message: for people; `stage` what it is doing, for programs.
+        pid, host: of its process, or of the launcher of its processes; `job` the id of a cluster's job.
+        started, heartbeat, ended: seconds since 1970.
+        progress: rows done and all rows, of an evaluation.
+        base, data, k: what it is trained on, as soon as that is known.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    version: int = VERSION
+    id: str
+    state: StateName
+    step: int
+    max_steps: int | None
+    pid: int | None
+    started: float
+    heartbeat: float
+    message: str
+    stage: KnownStage = None
+    host: str | None = None
+    job: str | None = None
+    base: BaseModelInfo | None = None
+    adapter_hash: str | None = None
+    progress: tuple[int, int] | None = None
+    data: list[DataSource] | None = None
+    k: int | None = None
+    results: RunResults | None = None
+    spent: Spent | None = None
+    estimate: TrialEstimate | None = None
+    ended: float | None = None
+
+    @property
+    def is_active(self) -> bool:
+        """Whether it is at work, or waits to be."""
+        return self.state in ACTIVE
+
+    def line(self) -> str:
+        """As a line of a list."""
+        return f"{self.id}  {self.state:12} step {self.step} of {self.max_steps}  {self.message}"
+
+
+def parse_state(values: object, where: str) -> RunState:
+    """A state from plain values; one of an older version is upgraded.
+
+    Raises:
+        RunError: it holds no run's state, or one of a newer version; `where` opens the sentence.
+    """
+    if not isinstance(values, dict):
+        raise RunError(f"{where} holds no run's state. Delete the folder.")
+    version = values.get("version", 1)
+    if isinstance(version, int) and version > VERSION:
+        raise RunError(f"{where} was made by a newer hydralora (its version is {version}). Update this one.")
+    try:
+        for upgrade in UPGRADES[version - 1 :]:
+            values = upgrade(values)
+        return RunState.model_validate(values | {"version": VERSION})
+    except (ValidationError, TypeError, ValueError, KeyError) as error:
+        why = validation_message(error) if isinstance(error, ValidationError) else str(error)
+        raise RunError(f"{where} holds no run's state ({why[:200]}). Delete the folder.") from error

@@ -1,0 +1,277 @@
+"""Who watches a training: its events, evaluations, snapshots, and the request to stop."""
+
+import math
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from hydralora.errors import RunError
+from hydralora.inference.evaluation import evaluate
+from hydralora.inference.sample_answers import answer_samples, choose_samples
+from hydralora.recipe.settings import TrainingSettings
+from hydralora.runs.events import (
+    EvalEvent,
+    GatesEvent,
+    NoteEvent,
+    OnEvent,
+    ProgressEvent,
+    StepEvent,
+    TrainEvent,
+)
+from hydralora.runs.scores import SampleAnswer, Scores
+from hydralora.runs.snapshots import save_snapshot, snapshot_steps
+from hydralora.runs.state import Stage
+from hydralora.training.parallel import Processes
+from hydralora.training.preparation import Prepared
+from hydralora.training.resources import UsageMeter
+from hydralora.training.trainer import AnswerTrainer
+
+LIVE_ROWS = 32  # held-out rows in the evaluations while training; the full set is measured before and after
+STEP_SECONDS = 1.0  # between events of the step alone
+TRAINING_STARTS = "training starts"  # the note of a process that begins, or continues, with its steps
+
+
+@dataclass(frozen=True)
+class Monitor:
+    """Who watches a run, and may stop it.
+
+    Attributes:
+        on_event: called with each event (`hydralora.runs.events`).
+        should_stop: asked at every stage, step and evaluated batch; when true, what was learnt so far is saved.
+        measure_stopped: whether a run that stops is measured before it ends.
+    """
+
+    on_event: OnEvent = lambda event: None
+    should_stop: Callable[[], bool] = lambda: False
+    measure_stopped: Callable[[], bool] = lambda: False
+
+
+class StopRequestedError(Exception):
+    """The monitor asked to stop between two pieces of work outside the training steps."""
+
+
+class Reporter:
+    """Events with step and time, and the seconds that each stage took; stops between two of them on request."""
+
+    def __init__(self, monitor: Monitor | None = None) -> None:
+        monitor = monitor or Monitor()
+        self.on_event = monitor.on_event
+        self.should_stop = monitor.should_stop
+        self.step = 0
+        self.seconds: dict[str, float] = {}
+        self._stage: Stage | None = None
+        self._since = time.monotonic()
+
+    def train(self, **numbers: object) -> None:
+        self.on_event(TrainEvent.model_validate(self._now() | numbers))
+
+    def gates(self, mean_gate: list[float], entropy: float) -> None:
+        # Rounding may take a mean of ones past 1.
+        self.on_event(GatesEvent(**self._now(), mean_gate=[min(gate, 1.0) for gate in mean_gate], entropy=entropy))
+
+    def scores(self, split: str, scores: Scores, answers: list[SampleAnswer]) -> None:
+        self.on_event(EvalEvent(**self._now(), split=split, answers=answers, **scores.model_dump()))
+
+    def note(self, **known: object) -> None:
+        self.on_event(NoteEvent.model_validate(self._now() | known))
+
+    def stepped(self) -> None:
+        self.on_event(StepEvent(**self._now()))
+
+    def stage(self, stage: Stage) -> None:
+        """A stage begins.
+
+        Raises:
+            StopRequestedError: the monitor asks to stop.
+        """
+        self.finish_stage()
+        self._stage, self._since = stage, time.monotonic()
+        self.note(stage=stage)
+        self._stop_if_asked()
+
+    def finish_stage(self) -> None:
+        if self._stage:
+            self.seconds[self._stage.value] = round(time.monotonic() - self._since, 2)
+        self._stage = None
+
+    def progress(self, done: int, total: int) -> None:
+        """An `OnProgress` of the stage.
+
+        Raises:
+            StopRequestedError: the monitor asks to stop.
+        """
+        self.on_event(ProgressEvent(**self._now(), done=done, total=total))
+        self._stop_if_asked()
+
+    def _now(self) -> dict[str, float]:
+        return {"step": self.step, "time": time.time()}
+
+    def _stop_if_asked(self) -> None:
+        if self.should_stop():
+            self.finish_stage()
+            raise StopRequestedError
+
+
+def sample_answers(prepared: Prepared, settings: TrainingSettings) -> list[SampleAnswer]:
+    """What the model answers now to the same few held-out prompts."""
+    chosen = choose_samples(prepared.heldout, prepared.heldout_labels, settings.sample_prompts, settings.seed)
+    return answer_samples(prepared.model, prepared.tokenizer, chosen)
+
+
+def diverged(step: int, loss: float | None = None) -> RunError:
+    """The error of a run whose loss is no number (None), or is too large."""
+    found = "no longer a number" if loss is None else f"{loss:.1f}, over twice that of a guess and of the base model"
+    return RunError(f"At step {step} the loss is {found}. Lower training.learning_rate, and run again.")
+
+
+@dataclass
+class Watch:
+    """What the callbacks of one training share.
+
+    Attributes:
+        most_loss: a larger one is no learning any more.
+        paused: seconds of evaluations since the last log, which are no training.
+    """
+
+    reporter: Reporter
+    prepared: Prepared
+    settings: TrainingSettings
+    processes: Processes
+    most_loss: float = math.inf
+    paused: float = 0.0
+    trainer: AnswerTrainer | None = field(default=None, repr=False)
+
+
+class Reports(TrainerCallback):
+    """The steps, their loss and their gates as events; a loss that diverges ends the training."""
+
+    def __init__(self, watch: Watch, folder: Path) -> None:
+        self.watch = watch
+        self.usage = UsageMeter(watch.prepared.device, folder)
+        self._since = time.monotonic()
+        self._logged_step = 0
+        self._step_told = 0.0
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
+        self._since = time.monotonic()
+        self._logged_step = self.watch.reporter.step = state.global_step
+        self.watch.reporter.note(message=TRAINING_STARTS, max_steps=state.max_steps)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **rest: object
+    ) -> None:
+        self.watch.reporter.step = state.global_step
+        if time.monotonic() - self._step_told >= STEP_SECONDS:
+            self._step_told = time.monotonic()
+            self.watch.reporter.stepped()
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **rest: object,
+    ) -> None:
+        trainer, reporter = self.watch.trainer, self.watch.reporter
+        if not logs or "loss" not in logs or trainer is None:
+            return
+        reporter.step = state.global_step
+        tokens, balance = trainer.take_counts()
+        now = time.monotonic()
+        seconds, self._since, self.watch.paused = now - self._since - self.watch.paused, now, 0.0
+        self._check(logs["loss"], state.global_step)
+        balance /= state.global_step - self._logged_step
+        self._logged_step = state.global_step
+        reporter.train(
+            loss=logs["loss"] - balance,  # on the answers alone, as in every evaluation
+            learning_rate=logs.get("learning_rate"),
+            gradient_norm=logs.get("grad_norm"),  # before it is clipped
+            tokens_per_second=tokens / max(seconds, 1e-9),
+            usage=self.usage.look(),
+            **({"balance_loss": balance} if trainer.balance_weight else {}),
+        )
+        if trainer.gate_means is not None:
+            reporter.gates(trainer.gate_means.tolist(), trainer.gate_entropy)
+
+    def _check(self, loss: float, step: int) -> None:
+        if not math.isfinite(loss):
+            raise diverged(step)
+        if self.watch.processes.is_first and loss > self.watch.most_loss:
+            raise diverged(step, loss)
+
+
+class Snapshots(TrainerCallback):
+    """Keeps A and the heads at a few steps, before the first one too."""
+
+    def __init__(self, watch: Watch, folder: Path) -> None:
+        self.watch = watch
+        self.folder = folder
+        self._due: set[int] = set()
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
+        self._due = snapshot_steps(state.max_steps, self.watch.settings.snapshots)
+        if state.global_step == 0:
+            self._keep(0)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **rest: object
+    ) -> None:
+        self._keep(state.global_step)
+
+    def _keep(self, step: int) -> None:
+        if step in self._due:
+            save_snapshot(self.watch.prepared.model, self.folder, step)
+
+
+class StopOnRequest(TrainerCallback):
+    """Ends the training after a step, in all processes alike, with a checkpoint where there is a place for it."""
+
+    def __init__(self, watch: Watch, saves: bool) -> None:
+        self.watch = watch
+        self.saves = saves
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **rest: object
+    ) -> None:
+        if self.watch.processes.agree(self.watch.reporter.should_stop()):
+            control.should_training_stop = True
+            control.should_save = self.saves
+
+
+class LiveEvaluations(TrainerCallback):
+    """Measures a sample of the held-out rows while the training pauses; comes after `StopOnRequest`."""
+
+    def __init__(self, watch: Watch) -> None:
+        self.watch = watch
+        heldout, labels = watch.prepared.heldout, watch.prepared.heldout_labels
+        count = min(LIVE_ROWS, len(heldout))  # at random: files are often sorted by task
+        sample = random.Random(watch.settings.seed).sample(range(len(heldout)), count)
+        self._rows = [heldout[i] for i in sample]
+        self._components = [labels[i] for i in sample]
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **rest: object
+    ) -> None:
+        watch, every = self.watch, self.watch.settings.eval_every
+        due = every and state.global_step % every == 0 and state.global_step < state.max_steps
+        if not due or control.should_training_stop or not watch.processes.is_first:  # the others wait in the next step
+            return
+        paused, prepared = time.monotonic(), watch.prepared
+        prepared.model.eval()
+        pad = prepared.tokenizer.pad_token_id
+        scores = evaluate(prepared.model, self._rows, pad, components=self._components)
+        answers = sample_answers(prepared, watch.settings)
+        prepared.model.train()
+        if watch.trainer:
+            watch.trainer.heldout_loss = scores.loss
+        watch.reporter.scores("live", scores, answers)
+        watch.paused += time.monotonic() - paused

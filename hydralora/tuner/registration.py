@@ -1,0 +1,29 @@
+"""HydraLoRA made known to PEFT."""
+
+import logging
+
+# PEFT imports bitsandbytes wherever it is installed, which then warns on some CPUs of a faster kernel that it lacks.
+NOISY = "bitsandbytes.backends.cpu.ops"
+
+
+def register() -> None:
+    """Add the method to PEFT's tables, so that `PeftModel.from_pretrained` loads its adapters.
+
+    Called before PEFT is imported for the first time, it imports it without a warning. PEFT's own
+    `register_peft_method` refuses names outside its own enum.
+    """
+    logger = logging.getLogger(NOISY)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        from peft import mapping
+    finally:
+        logger.setLevel(level)
+
+    from hydralora.tuner.config import HydraLoraConfig, HydraPeftType
+    from hydralora.tuner.model import HydraLoraModel
+
+    name = HydraPeftType.HYDRALORA
+    mapping.PEFT_TYPE_TO_CONFIG_MAPPING[name] = HydraLoraConfig  # type: ignore[index]
+    mapping.PEFT_TYPE_TO_TUNER_MAPPING[name] = HydraLoraModel  # type: ignore[index]
+    mapping.PEFT_TYPE_TO_PREFIX_MAPPING[name] = HydraLoraModel.prefix  # type: ignore[index]
