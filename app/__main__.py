@@ -44,6 +44,7 @@ def serve(
 
     from hydralora.models.catalogue import DEFAULT_MODEL, find_model
 
+    from .page.browser_state import SCRIPT
     from .services import Services
     from .services.processes import warm_up
     from .ui import STYLE, build, theme
@@ -71,6 +72,7 @@ def serve(
         footer_links=[],
         theme=theme(),
         css_paths=STYLE,
+        head=f"<script>{SCRIPT.read_text(encoding='utf-8')}</script>",
         app_kwargs={"middleware": _guards(host)},
     )
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from hydralora import figures
 from hydralora.data.batches import batch_order
@@ -13,27 +13,41 @@ from hydralora.data.examples import Example
 from hydralora.data.hub import PREFIX, fetch_dataset
 from hydralora.data.mapping import Mapping, UnknownColumns, parse_mapping, save_mapping
 from hydralora.data.problems import write_problems
-from hydralora.data.split import split_by_file
+from hydralora.data.split import Split, split_by_file
 from hydralora.data.statistics import TokenStatistics, token_statistics
 from hydralora.data.store import DEMO, StoredDataset
 from hydralora.data.templates import IGNORED, Encoded, encode_all
-from hydralora.errors import DatasetError, ModelError
-from hydralora.models.catalogue import find_model
-from hydralora.models.loading import load_tokenizer
+from hydralora.errors import DatasetError
+from hydralora.models.types import Tokenizer
 from hydralora.recipe.settings import DataSettings, Recipe, TrainingSettings
 
 from ..services import Services
 from ..services.background import Done, in_background
-from .recipes import model_name, resolve_model
+from ..services.cache import ResultKind
+from .reading import Cell, row_cells, tokenizer_of
+from .recipes import model_name
 
 SHOWN_ROWS = 100
 SHOWN_PROBLEMS = 200
-COLUMNS = ["row", "question", "answer", "task"]
-WIDTHS: list[str | int] = ["9%", "46%", "25%", "20%"]
 PROBLEM_COLUMNS = ["row", "column", "found", "wanted"]
 MOST_TOKENS = 8  # for one character
-FIELDS = tuple(Mapping.model_fields)
+
+STATISTICS = ResultKind[TokenStatistics]("token statistics")
+HELD_OUT = ResultKind[Split]("held-out rows")
 NONE = ""  # a mapping's field that no column holds
+
+
+class BatchRow(TypedDict):
+    """A row for the batch view: tokens as [text, learnt, special]."""
+
+    row: int
+    tokens: list[list[str | bool]]
+
+
+class Batch(TypedDict):
+    """The batch view's value (widgets/batch.js)."""
+
+    rows: list[BatchRow]
 
 
 @dataclass(frozen=True)
@@ -42,14 +56,14 @@ class DataView:
 
     summary: str
     problems: str
-    problem_table: list[list[str | int]]
-    table: list[list[str | int]]
+    problem_table: list[list[Cell]]
+    table: list[list[Cell]]
     columns: list[str]
     mapping: dict[str, str]
 
 
 @dataclass(frozen=True)
-class Unread:
+class NeedsMapping:
     """Files whose columns nobody knows yet."""
 
     files: list[str]
@@ -63,13 +77,13 @@ class TokenView:
 
     sentence: str
     lengths: str
-    batch: dict[str, Any]
+    batch: Batch
     batch_sentence: str
 
 
 def upload(
     services: Services, paths: Sequence[str], mapping: dict[str, str] | None = None
-) -> Iterator[str | Unread | Done[str]]:
+) -> Iterator[str | NeedsMapping | Done[str]]:
     """Read files and keep them: yields how far it is, then the dataset's id, or what must be mapped first.
 
     Raises:
@@ -82,12 +96,12 @@ def upload(
             if isinstance(step, Done):
                 yield Done(services.datasets.add(files, given).id)
             else:
-                yield f"Reading: {step[0] / max(step[1], 1):.0%}"
+                yield f"Reading: {step.done / max(step.total, 1):.0%}"
     except UnknownColumns as error:
-        yield Unread(list(paths), str(error), error.columns)
+        yield NeedsMapping(list(paths), str(error), error.columns)
 
 
-def fetch(services: Services, name: str) -> Iterator[str | Unread | Done[str]]:
+def fetch(services: Services, name: str) -> Iterator[str | NeedsMapping | Done[str]]:
     """Fetch a dataset of the Hub, as owner/name:config@split, and read it like an uploaded file.
 
     Raises:
@@ -101,7 +115,7 @@ def fetch(services: Services, name: str) -> Iterator[str | Unread | Done[str]]:
             yield f"Fetching {name.removeprefix(PREFIX)} from the Hugging Face Hub …"
 
 
-def remap(services: Services, dataset_id: str, mapping: dict[str, str]) -> Iterator[str | Unread | Done[str]]:
+def remap(services: Services, dataset_id: str, mapping: dict[str, str]) -> Iterator[str | NeedsMapping | Done[str]]:
     """Read a kept dataset's files by another mapping: a dataset of its own, so that runs on the first stay true.
 
     Raises:
@@ -168,12 +182,6 @@ def view(services: Services, dataset_id: str) -> DataView:
     )
 
 
-def row_cells(example: Example) -> list[str | int]:
-    """An example as a table row, in COLUMNS order."""
-    asked = "" if not example.prompt else example.question
-    return [example.row, asked, example.answer, example.task or ""]
-
-
 def problems_file(services: Services, dataset_id: str) -> str:
     """Every problem of a dataset as a CSV file to download."""
     data = services.read_dataset(dataset_id)
@@ -201,9 +209,12 @@ def tokens(services: Services, dataset_id: str, model: str, max_length: int) -> 
         return TokenView(f"{model_name(name)} is not on this machine yet; a run fetches it.", "", EMPTY_BATCH, "")
     examples = services.read_dataset(dataset_id).examples
     batch_size = TrainingSettings().batch_size
-    found = services.remember(
-        ("tokens", dataset_id, name, max_length),
-        lambda: token_statistics(tokenizer, examples, max_length, batch_size),
+    found = services.cache.remember(
+        STATISTICS,
+        dataset_id,
+        name,
+        max_length,
+        compute=lambda: token_statistics(tokenizer, examples, max_length, batch_size),
     )
     template = (
         "its own chat template" if getattr(tokenizer, "chat_template", None) else "plain lines, User: and Assistant:"
@@ -218,21 +229,7 @@ def tokens(services: Services, dataset_id: str, model: str, max_length: int) -> 
     )
 
 
-EMPTY_BATCH: dict[str, Any] = {"rows": []}
-
-
-def tokenizer_of(services: Services, model: str) -> tuple[Any, str]:
-    """A base model's tokenizer, None while it is not on this machine; and the model's name, or folder.
-
-    Raises:
-        HydraError: the base model's name is wrong.
-    """
-    name = resolve_model(services, model)
-    try:
-        files = find_model(name, download=False)
-    except ModelError:
-        return None, name
-    return services.remember(("tokenizer", name), lambda: load_tokenizer(files)), name
+EMPTY_BATCH: Batch = {"rows": []}
 
 
 def _mapping(chosen: dict[str, str]) -> Mapping:
@@ -256,8 +253,8 @@ def _heldout_text(services: Services, stored: StoredDataset) -> str:
         share = DataSettings.model_fields["eval_fraction"].default
         return f"a run holds out {share:.0%} of them, or the share set there"
     heldout = stored.heldout
-    split = services.remember(
-        ("heldout", stored.id), lambda: split_by_file(stored.read(), read_dataset(heldout, stored.read().mapping))
+    split = services.cache.remember(
+        HELD_OUT, stored.id, compute=lambda: split_by_file(stored.read(), read_dataset(heldout, stored.read().mapping))
     )
     shared = f" ({len(split.shared)} others are training rows too, and left out)" if split.shared else ""
     return f"{len(split.heldout)} more are held out{shared}"
@@ -272,7 +269,7 @@ def _problem_sentence(data: Dataset) -> str:
     return f"Left out: {kinds}. Each is named below, with the fix.{shown}"
 
 
-def _problem_table(data: Dataset) -> list[list[str | int]]:
+def _problem_table(data: Dataset) -> list[list[Cell]]:
     several = len(data.files) > 1
     return [
         [
@@ -300,20 +297,20 @@ def _token_sentence(found: TokenStatistics) -> str:
     )
 
 
-def _first_batch(tokenizer: Any, examples: Sequence[Example], max_length: int, batch_size: int) -> dict[str, Any]:
+def _first_batch(tokenizer: Tokenizer, examples: Sequence[Example], max_length: int, batch_size: int) -> Batch:
     some = examples[: batch_size * 16]
     rows = encode_all(tokenizer, some, max_length, "cut").rows
     first = batch_order([len(row.input_ids) for row in rows], batch_size, 0, 0)[0]
     return {"rows": [_row_tokens(tokenizer, rows[i]) for i in first]}
 
 
-def _row_tokens(tokenizer: Any, row: Encoded) -> dict[str, Any]:
+def _row_tokens(tokenizer: Tokenizer, row: Encoded) -> BatchRow:
     special = set(tokenizer.all_special_ids)
-    tokens: list[list[Any]] = []
+    tokens: list[list[str | bool]] = []
     part: list[int] = []  # of a character that takes several tokens; its text comes with the last of them
     for token, label in zip(row.input_ids, row.labels, strict=True):
         part.append(token)
-        text = tokenizer.decode(part)
+        text = str(tokenizer.decode(part))
         if "\ufffd" in text and len(part) < MOST_TOKENS:
             text = ""
         else:

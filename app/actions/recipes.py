@@ -16,7 +16,11 @@ from hydralora.recipe.reading import parse_components, parse_recipe, wrong_setti
 from hydralora.recipe.settings import Recipe, default_value
 from hydralora.runs.store import RunStore
 
-from ..services import Asked, Services
+from ..services import Services
+from ..services.components import ComponentRequest
+
+SettingValue = Any  # what a setting of a recipe holds; pydantic checks it
+FormSettings = dict[str, SettingValue]  # by "section.name"
 
 
 def model_choices(services: Services) -> list[tuple[str, str]]:
@@ -51,7 +55,7 @@ def model_name(model: str) -> str:
     return Path(model).name if Path(model).is_absolute() else model.rpartition("/")[2]
 
 
-def recipe_from_form(services: Services, dataset_id: str, model: str, values: dict[str, Any]) -> Recipe:
+def recipe_from_form(services: Services, dataset_id: str, model: str, values: FormSettings) -> Recipe:
     """A recipe from the form; `values` maps "section.name" to what the form holds.
 
     Raises:
@@ -64,7 +68,7 @@ def recipe_from_form(services: Services, dataset_id: str, model: str, values: di
     return recipe
 
 
-def wrong_in_form(services: Services, dataset_id: str, model: str, values: dict[str, Any]) -> dict[str, str]:
+def wrong_in_form(services: Services, dataset_id: str, model: str, values: FormSettings) -> dict[str, str]:
     """What is wrong with the form's values, by setting; nothing where the model or the dataset is what is wrong."""
     try:
         if values.get("start_from"):
@@ -77,9 +81,9 @@ def wrong_in_form(services: Services, dataset_id: str, model: str, values: dict[
         return {}
 
 
-def _plain_values(services: Services, dataset_id: str, model: str, values: dict[str, Any]) -> dict[str, Any]:
+def _plain_values(services: Services, dataset_id: str, model: str, values: FormSettings) -> dict[str, SettingValue]:
     dataset = services.datasets.get(dataset_id)
-    settings: dict[str, Any] = {
+    settings: dict[str, SettingValue] = {
         "model": resolve_model(services, model),
         "data": {
             "train": [str(file) for file in dataset.files],
@@ -105,7 +109,7 @@ class FormValues(NamedTuple):
 
     dataset: str | None
     model: str
-    values: list[Any]
+    values: list[SettingValue]
     lost: list[str]
 
 
@@ -127,7 +131,7 @@ def _lost(services: Services, recipe: Recipe, dataset: StoredDataset | None, key
     held = {*keys, "model", "data.train", "data.eval"}
     if not dataset or _file_name(dataset.mapping_file) == _file_name(recipe.data.mapping):
         held.add("data.mapping")
-    if dataset and services.datasets.names(dataset.id, Asked(recipe.components, recipe.model).key) == (
+    if dataset and services.datasets.names(dataset.id, ComponentRequest(recipe.components, recipe.model).key) == (
         recipe.components.names
     ):
         held.add("components.names")
@@ -155,7 +159,7 @@ def workspace_option(services: Services) -> str:
     return "" if own == RunStore().workspace else f" --workspace {shlex.quote(str(own))}"
 
 
-def component_settings(services: Services, model: str, values: dict[str, Any]) -> Asked:
+def component_settings(services: Services, model: str, values: FormSettings) -> ComponentRequest:
     """How components are asked for, from the same `values`; other sections are left alone.
 
     Raises:
@@ -165,10 +169,10 @@ def component_settings(services: Services, model: str, values: dict[str, Any]) -
     values = _with_sentence_model(services, values)
     settings = {key.removeprefix(section): value for key, value in values.items() if key.startswith(section)}
     checked = parse_components(settings, "Components")
-    return Asked(checked, resolve_model(services, model) if checked.features == "model" else DEFAULT_MODEL)
+    return ComponentRequest(checked, resolve_model(services, model) if checked.features == "model" else DEFAULT_MODEL)
 
 
-def _with_sentence_model(services: Services, values: dict[str, Any]) -> dict[str, Any]:
+def _with_sentence_model(services: Services, values: FormSettings) -> FormSettings:
     """The values with the sentence model's folder, or id; without it where no such model is asked for."""
     key = "components.sentence_model"
     if values.get("components.features") != "sentence":
@@ -180,7 +184,7 @@ def _with_sentence_model(services: Services, values: dict[str, Any]) -> dict[str
 
 def _name_components(services: Services, dataset_id: str, recipe: Recipe) -> None:
     """Give a run the names that a person gave to the components that it will find."""
-    names = services.datasets.names(dataset_id, Asked(recipe.components, recipe.model).key)
+    names = services.datasets.names(dataset_id, ComponentRequest(recipe.components, recipe.model).key)
     same_number = not recipe.has_heads or recipe.components.only or recipe.tuner.num_heads in (None, len(names or ()))
     if names and same_number:
         recipe.components.names = names

@@ -3,18 +3,24 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
 import gradio as gr
 
-from .text import QUIET
+from .handlers import QUIET, Component
 
+SCRIPT = Path(__file__).with_suffix(".js")
 SECRET = "kept"  # what is kept is no secret; a fixed key lets it outlive the server
 
 
+def browser_state(key: str) -> gr.BrowserState:
+    """A dictionary in the browser's store; at the top of the page only, a tab is made too late."""
+    return gr.BrowserState({}, storage_key=key, secret=SECRET)
+
+
 @dataclass(frozen=True)
-class Kept:
-    """Values by name that the browser keeps.
+class KeptChoices:
+    """Choices by name that the browser keeps.
 
     Gradio tells an event's listeners one after another, and waits for each: `keep` comes before all other listeners of
     its event, else a reload in the meantime loses what was chosen.
@@ -22,44 +28,34 @@ class Kept:
 
     state: gr.BrowserState
 
-    def keep(self, name: str, event: Callable, source: Any = None, value: Any = None, by_hand: bool = False) -> None:
-        """Keep, under `name`, what `source` holds at an event; without a source a fixed value.
+    def keep(self, name: str, event: Callable[..., object], source: Component) -> None:
+        """Keep, under `name`, what `source` holds at an event."""
+        event(None, [self.state, source], self.state, js=self._script("keep", name, False), **QUIET)
 
-        Components that are made fire their events too, with their defaults: those of before `restore` are dropped,
-        unless only a person fires the event.
-        """
-        key, now = json.dumps(self.state.storage_key), json.dumps(value) if source is None else "now"
-        early = f"((window.early ??= {{}})[{key}] ??= {{}})[{json.dumps(name)}] = {now};" if by_hand else ""
-        js = (
-            f"(kept, now) => {{ const held = window.held?.[{key}]; if (!held) {{ {early} return [kept]; }} "
-            f"held[{json.dumps(name)}] = {now}; return [{{...held}}]; }}"
-        )
-        event(None, [self.state, *([] if source is None else [source])], self.state, js=js, **QUIET)
+    def keep_value(self, name: str, event: Callable[..., object], value: str, by_hand: bool = False) -> None:
+        """Keep a fixed value at an event; `by_hand` where only a person fires it."""
+        script = f"stored => browserState.keep({self._arguments(name, by_hand)}, stored, {json.dumps(value)})"
+        event(None, self.state, self.state, js=script, **QUIET)
 
-    def keep_all(self, fields: Mapping[str, Any]) -> None:
+    def keep_all(self, fields: Mapping[str, Component]) -> None:
         """Keep what each of the fields holds, under its name."""
         for name, field in fields.items():
             self.keep(name, field.change, field)
 
-    def restore(self, page: gr.Blocks, fn: Callable, outputs: Sequence[Any]) -> Any:
-        """Fill `outputs` by fn(what was kept) when the page opens; from then on, and not before, `keep` may write.
+    def restore(self, page: gr.Blocks, fill: Callable[..., object], outputs: Sequence[Component]) -> Component:
+        """Fill `outputs` by fill(what was kept) when the page opens; from then on, and not before, `keep` may write.
 
         Called before the page's other listeners to its opening, it need not wait for them. Returns the event after it.
         """
-        opened = page.load(fn, self.state, list(outputs), **QUIET)
-        key = json.dumps(self.state.storage_key)
-        begin = (
-            f"kept => {{ const held = (window.held ??= {{}})[{key}] = {{...kept, ...window.early?.[{key}]}}; "
-            "return [{...held}]; }"
-        )
-        return opened.then(None, self.state, self.state, js=begin, **QUIET)
+        opened = page.load(fill, self.state, list(outputs), **QUIET)
+        return opened.then(None, self.state, self.state, js=self._script("begin"), **QUIET)
 
+    def open_tab(self, after: Component) -> None:
+        """Open the tab that was open, after an event."""
+        after.then(None, self.state, self.state, js=self._script("openTab"), **QUIET)
 
-def kept(key: str) -> Kept:
-    """Values under a key of the browser's store."""
-    return Kept(browser_state(key))
+    def _script(self, function: str, *arguments: object) -> str:
+        return f"(...values) => browserState.{function}({self._arguments(*arguments)}, ...values)"
 
-
-def browser_state(key: str) -> gr.BrowserState:
-    """A dictionary in the browser's store; at the top of the page only, a tab is made too late."""
-    return gr.BrowserState({}, storage_key=key, secret=SECRET)
+    def _arguments(self, *arguments: object) -> str:
+        return ", ".join(json.dumps(argument) for argument in (self.state.storage_key, *arguments))

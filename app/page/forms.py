@@ -26,7 +26,7 @@ SECTIONS: dict[str, type[Section]] = {
     "training": TrainingSettings,
     "launch": LaunchSettings,
 }
-UNSET = "as it comes"  # what a choice that may be unset offers for that
+UNSET = "Default"  # what a choice that may be unset offers for that
 YES_NO = {"yes": True, "no": False}
 Kind = Literal["choice", "switch", "number", "text", "list"]
 Widget = gr.Dropdown | gr.Number | gr.Textbox | gr.Checkbox

@@ -2,9 +2,9 @@
 
 import threading
 from collections.abc import Callable, Generator
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from hydralora.data.progress import OnProgress
 
@@ -14,34 +14,41 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
+class Progress:
+    """How much of the work is done, of all there is; (0, 1) before that is known."""
+
+    done: int = 0
+    total: int = 1
+
+
+@dataclass(frozen=True)
 class Done(Generic[T]):
     """The end of the work, with its result."""
 
     value: T
 
 
-class _Stopped(Exception):
+class _StoppedError(Exception):
     """Raised in the work where nobody waits for it any more."""
 
 
-def in_background(work: Callable[[OnProgress], T]) -> Generator[tuple[int, int] | Done[T]]:
-    """Do `work`, yielding (done, total) now and then, and Done at the end; what it raises is raised here.
+def in_background(work: Callable[[OnProgress], T]) -> Generator[Progress | Done[T], None, None]:
+    """Do `work`, yielding how far it is now and then, and Done at the end; what it raises is raised here.
 
     Args:
-        work: gets a function that it calls with what is done and all there is to do. Closing the iterator makes that
-            function raise, which ends the work.
+        work: gets an `OnProgress`. Closing the iterator makes that raise, which ends the work.
     """
-    latest = (0, 1)
+    latest = Progress()
     stop = threading.Event()
 
     def on_progress(done: int, total: int) -> None:
         nonlocal latest
-        latest = (done, total)
+        latest = Progress(done, total)
         if stop.is_set():
-            raise _Stopped
+            raise _StoppedError
 
     pool = ThreadPoolExecutor(1, thread_name_prefix="work")
-    future: Any = pool.submit(work, on_progress)
+    future: Future[T] = pool.submit(work, on_progress)
     try:
         while not wait([future], EVERY).done:
             yield latest

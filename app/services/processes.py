@@ -71,7 +71,7 @@ def in_process(function: Callable[..., T], *args: Any, on_progress: OnProgress) 
         process.join()
 
 
-def _work(pipe: Connection, function: Callable[..., Any], args: tuple) -> None:
+def _work(pipe: Connection, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
     if hasattr(os, "nice"):
         os.nice(NICENESS)
 

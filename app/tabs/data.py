@@ -1,8 +1,6 @@
 """Data: upload files or take the demo; look at the rows, at what is wrong with some, and at what the model reads."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
 
 import gradio as gr
 
@@ -11,9 +9,11 @@ from hydralora.data.sources import SUFFIXES
 from hydralora.data.store import DEMO
 
 from ..actions import data as actions
-from ..page.buttons import upload_button
-from ..page.forms import Widget
-from ..page.text import QUIET, say, sentence, shown, shown_stream
+from ..actions.reading import ROW_COLUMNS, ROW_WIDTHS
+from ..page.buttons import action_button, download_button, upload_button
+from ..page.context import Context
+from ..page.handlers import LATEST, QUIET, Updates, handler
+from ..page.text import say, sentence
 from ..services import Services
 from ..services.background import Done
 from ..widgets.batch import batch_view
@@ -28,218 +28,256 @@ LABELS = {
 }
 
 
-@dataclass(frozen=True)
-class DataTab:
-    next: gr.Button
+def build(context: Context) -> gr.Button:
+    """The tab; returns the button that leads to the next one."""
+    services, dataset = context.services, context.dataset
+    sources = _Sources()
+    rows = _Rows()
+    columns = _Columns()
+    _files(context)
+    rows.draw_table()
+    as_read = _AsTheModelReadsIt(context)
+    following = gr.Button("Next: components", variant="primary", elem_id="to-clusters")
 
-
-def build(
-    services: Services,
-    dataset: gr.Dropdown,
-    page: gr.Blocks,
-    model: gr.Dropdown,
-    max_length: Widget,
-) -> DataTab:
-    with gr.Row():
-        upload = upload_button("Upload a dataset", "upload", SUFFIXES, 200, file_count="multiple", size="lg")
-        sentence(
-            "JSONL, JSON, CSV, TSV, Parquet or text, also gzipped; several files are one dataset. Columns are found by "
-            "their names, or named by you. Or stay with the demo: reversing lists, extracting JSON, adding numbers and "
-            "routing messages.",
-            elem_id="hint",
-        )
-        named = gr.Textbox(
-            label="Or a dataset of the Hugging Face Hub",
-            placeholder="owner/name:config@split",
-            submit_btn="Fetch",
-            max_lines=1,
-            min_width=340,
-            elem_id="hub-name",
-        )
-        stop = gr.Button("Stop reading", visible=False, elem_id="stop-reading", scale=0, min_width=140)
-    status = sentence("", elem_id="reading")
-    summary = sentence("", elem_id="data-summary")
-    wrong = sentence("", elem_id="problems-sentence")
-    problems = gr.Dataframe(
-        headers=actions.PROBLEM_COLUMNS,
-        column_widths=["14%", "16%", "35%", "35%"],
-        wrap=True,
-        interactive=False,
-        max_height=300,
-        visible=False,
-        elem_id="problems",
-        label="Rows that are left out",
-    )
-    with gr.Row():
-        report = gr.DownloadButton(
-            "Download all problems (CSV)", visible=False, elem_id="problems-csv", size="sm", scale=0, min_width=240
-        )
-    pending = gr.State([])  # uploaded files whose columns nobody knows yet
-    with gr.Accordion("Columns: which holds what", open=False, elem_id="columns") as columns:
-        with gr.Row():
-            fields = [
-                gr.Dropdown(
-                    [actions.NONE],
-                    value=actions.NONE,
-                    label=LABELS.get(name, name.capitalize()),
-                    info=info.description,
-                    min_width=200,
-                    elem_id=f"column-{name}",
-                )
-                for name, info in Mapping.model_fields.items()
-            ]
-        with gr.Row():
-            apply = gr.Button("Read by these columns", elem_id="apply-columns", size="md", scale=0, min_width=240)
-            mapping_file = gr.DownloadButton(
-                "Download this mapping", elem_id="mapping-file", size="md", scale=0, min_width=240
-            )
-    _files(services, dataset)
-    table = gr.Dataframe(
-        headers=actions.COLUMNS,
-        column_widths=actions.WIDTHS,
-        wrap=True,
-        interactive=False,
-        max_height=480,
-        elem_id="data-table",
-        label="Rows",
-    )
-    as_read = _as_the_model_reads_it(services, dataset, model, max_length)
-    following = gr.Button("Next: see its components", variant="primary", elem_id="to-clusters")
-
-    @shown
-    def show(dataset_id: str) -> tuple:
+    @handler
+    def show(dataset_id: str) -> Updates:
         view = actions.view(services, dataset_id)
-        some = bool(view.problem_table)
-        return (
-            say(view.summary),
-            say(view.problems),
-            gr.Dataframe(value=view.problem_table, visible=some),
-            gr.DownloadButton(value=actions.problems_file(services, dataset_id) if some else None, visible=some),
-            gr.DownloadButton(value=actions.mapping_file(services, dataset_id)),
-            view.table,
-            [],
-            *_columns(view.columns, view.mapping),
+        mapping_file = gr.DownloadButton(value=actions.mapping_file(services, dataset_id))
+        shown = columns.updates(view.columns, view.mapping) | {columns.file: mapping_file, columns.pending: []}
+        return rows.updates(services, dataset_id, view) | shown
+
+    outputs = [*rows.outputs, columns.file, columns.pending, *columns.fields.values()]
+    viewed = gr.on([dataset.change, context.page.load], show, dataset, outputs, api_visibility="private")
+    as_read.wire(viewed)
+    sources.wire(context, columns)
+    return following
+
+
+class _Sources:
+    """Where a dataset comes from: files, or the Hugging Face Hub."""
+
+    def __init__(self) -> None:
+        with gr.Row():
+            self.upload = upload_button("Upload a dataset", "upload", SUFFIXES, 200, file_count="multiple", size="lg")
+            sentence(
+                "JSONL, JSON, CSV, TSV, Parquet or text, also gzipped. Several files are one dataset. Columns are "
+                "found by their names, or named by you. The demo has four skills: reversing lists, extracting JSON, "
+                "adding numbers, routing messages.",
+                elem_id="hint",
+            )
+            self.hub_name = gr.Textbox(
+                label="Or a dataset of the Hugging Face Hub",
+                placeholder="owner/name:config@split",
+                submit_btn="Fetch",
+                max_lines=1,
+                min_width=340,
+                elem_id="hub-name",
+            )
+            self.stop = action_button("Stop reading", "stop-reading", 140, visible=False)
+        self.status = sentence("", elem_id="reading")
+
+    def wire(self, context: Context, columns: "_Columns") -> None:
+        services = context.services
+
+        @handler
+        def keep(files: list[str]) -> Iterator[Updates]:
+            yield from self._follow(context, columns, actions.upload(services, files))
+
+        @handler
+        def fetch(name: str) -> Iterator[Updates]:
+            yield from self._follow(context, columns, actions.fetch(services, name))
+
+        @handler
+        def remap(dataset_id: str, files: list[str], *chosen: str) -> Iterator[Updates]:
+            mapping = dict(zip(columns.fields, (value or actions.NONE for value in chosen), strict=True))
+            steps = actions.upload(services, files, mapping) if files else actions.remap(services, dataset_id, mapping)
+            yield from self._follow(context, columns, steps)
+
+        fields = list(columns.fields.values())
+        outputs = [self.status, self.stop, context.dataset, columns.pending, columns.panel, *fields]
+        uploading = self.upload.upload(keep, self.upload, outputs, **QUIET)
+        fetching = self.hub_name.submit(fetch, self.hub_name, outputs, **QUIET)
+        mapping = columns.apply.click(remap, [context.dataset, columns.pending, *fields], outputs, **QUIET)
+        self.stop.click(
+            lambda: {self.status: say("Stopped. Nothing was kept."), self.stop: gr.Button(visible=False)},
+            None,
+            [self.status, self.stop],
+            cancels=[uploading, fetching, mapping],
+            **QUIET,
         )
 
-    def follow(steps: Iterator[Any]) -> Iterator[tuple]:
-        """What to show while files are read: status, stop, dataset, pending files, accordion, columns."""
-        unchanged = [gr.skip() for _ in fields]
+    def _follow(
+        self, context: Context, columns: "_Columns", steps: Iterator[str | actions.NeedsMapping | Done[str]]
+    ) -> Iterator[Updates]:
+        """What to show while files are read."""
+        ended: Updates = {self.status: "", self.stop: gr.Button(visible=False)}
         try:
             for step in steps:
                 if isinstance(step, str):
-                    yield say(step), gr.Button(visible=True), gr.skip(), gr.skip(), gr.skip(), *unchanged
+                    yield {self.status: say(step), self.stop: gr.Button(visible=True)}
                 elif isinstance(step, Done):
-                    chosen = gr.Dropdown(choices=actions.choices(services), value=step.value)
-                    yield "", gr.Button(visible=False), chosen, [], gr.Accordion(open=False), *unchanged
+                    chosen = gr.Dropdown(choices=actions.choices(context.services), value=step.value)
+                    closed = gr.Accordion(open=False)
+                    yield ended | {context.dataset: chosen, columns.pending: [], columns.panel: closed}
                 else:
-                    told = f"{step.message} Or say below which column holds what."
-                    known = _columns(step.columns, {})
-                    yield say(told), gr.Button(visible=False), gr.skip(), step.files, gr.Accordion(open=True), *known
+                    question = say(f"{step.message} Or choose below which column holds what.")
+                    waiting = {columns.pending: step.files, columns.panel: gr.Accordion(open=True)}
+                    yield ended | {self.status: question} | waiting | columns.updates(step.columns, {})
         except Exception:
-            yield "", gr.Button(visible=False), gr.skip(), gr.skip(), gr.skip(), *unchanged
+            yield ended
             raise
 
-    @shown_stream
-    def keep(files: list[str]) -> Iterator[tuple]:
-        yield from follow(actions.upload(services, files))
 
-    @shown_stream
-    def fetch(name: str) -> Iterator[tuple]:
-        yield from follow(actions.fetch(services, name))
+class _Rows:
+    """What is in the dataset, and what is wrong with some of it."""
 
-    @shown_stream
-    def remap(dataset_id: str, files: list[str], *chosen: str) -> Iterator[tuple]:
-        mapping = dict(zip(actions.FIELDS, (value or actions.NONE for value in chosen), strict=True))
-        steps = actions.upload(services, files, mapping) if files else actions.remap(services, dataset_id, mapping)
-        yield from follow(steps)
+    def __init__(self) -> None:
+        self.summary = sentence("", elem_id="data-summary")
+        self.problems = sentence("", elem_id="problems-sentence")
+        self.problem_table = gr.Dataframe(
+            headers=actions.PROBLEM_COLUMNS,
+            column_widths=["14%", "16%", "35%", "35%"],
+            wrap=True,
+            interactive=False,
+            max_height=300,
+            visible=False,
+            elem_id="problems",
+            label="Rows that are left out",
+        )
+        with gr.Row():
+            self.report = download_button("Download all problems (CSV)", "problems-csv", 240, visible=False, size="sm")
+        self.table = gr.Dataframe(
+            headers=ROW_COLUMNS,
+            column_widths=ROW_WIDTHS,
+            wrap=True,
+            interactive=False,
+            max_height=480,
+            elem_id="data-table",
+            label="Rows",
+            render=False,
+        )
 
-    outputs = [status, stop, dataset, pending, columns, *fields]
-    uploading = upload.upload(keep, upload, outputs, **QUIET)
-    fetching = named.submit(fetch, named, outputs, **QUIET)
-    mapping = apply.click(remap, [dataset, pending, *fields], outputs, **QUIET)
-    stop.click(
-        lambda: (say("Stopped; nothing was kept."), gr.Button(visible=False)),
-        None,
-        [status, stop],
-        cancels=[uploading, fetching, mapping],
-        **QUIET,
-    )
-    viewed = gr.on(
-        [dataset.change, page.load],
-        show,
-        dataset,
-        [summary, wrong, problems, report, mapping_file, table, pending, *fields],
-        api_visibility="private",
-    )
-    viewed.success(**as_read, api_visibility="private")
-    gr.on([model.change, max_length.change], **as_read, trigger_mode="always_last", api_visibility="private")
-    return DataTab(following)
+    def draw_table(self) -> None:
+        """The rows stand below what is chosen of them."""
+        self.table.render()
+
+    @property
+    def outputs(self) -> list[gr.HTML | gr.Dataframe | gr.DownloadButton]:
+        return [self.summary, self.problems, self.problem_table, self.report, self.table]
+
+    def updates(self, services: Services, dataset_id: str, view: actions.DataView) -> Updates:
+        some = bool(view.problem_table)
+        report = actions.problems_file(services, dataset_id) if some else None
+        return {
+            self.summary: say(view.summary),
+            self.problems: say(view.problems),
+            self.problem_table: gr.Dataframe(value=view.problem_table, visible=some),
+            self.report: gr.DownloadButton(value=report, visible=some),
+            self.table: view.table,
+        }
 
 
-def _files(services: Services, dataset: gr.Dropdown) -> None:
+class _Columns:
+    """Which column holds what."""
+
+    def __init__(self) -> None:
+        self.pending = gr.State([])  # uploaded files whose columns nobody knows yet
+        with gr.Accordion("Columns: which holds what", open=False, elem_id="columns") as self.panel:
+            with gr.Row():
+                self.fields = {
+                    name: gr.Dropdown(
+                        [actions.NONE],
+                        value=actions.NONE,
+                        label=LABELS.get(name, name.capitalize()),
+                        info=info.description,
+                        min_width=200,
+                        elem_id=f"column-{name}",
+                    )
+                    for name, info in Mapping.model_fields.items()
+                }
+            with gr.Row():
+                self.apply = action_button("Read by these columns", "apply-columns", 240)
+                self.file = download_button("Download this mapping", "mapping-file", 240)
+
+    def updates(self, columns: Sequence[str], mapping: dict[str, str]) -> Updates:
+        """The choices of a mapping's fields, over these columns."""
+        choices = [("(none)", actions.NONE), *((name, name) for name in columns)]
+        return {
+            field: gr.Dropdown(choices=choices, value=mapping.get(name, actions.NONE))
+            for name, field in self.fields.items()
+        }
+
+
+def _files(context: Context) -> None:
     """Buttons that give the dataset a second file to measure on, and that remove it."""
+    services, dataset = context.services, context.dataset
     with gr.Row():
         heldout = upload_button("Upload held-out rows", "upload-heldout", SUFFIXES, 220)
-        remove = gr.Button(
-            "Remove this dataset", interactive=False, elem_id="remove", size="sm", scale=0, min_width=220
-        )
-        sentence("Held-out rows: a second file to measure on, in place of a share of these rows.")
+        remove = action_button("Remove this dataset", "remove", 220, interactive=False, size="sm")
+        sentence("Held-out rows: a second file to measure on. Without it a share of these rows is held out.")
 
-    @shown
+    @handler
     def hold_out(dataset_id: str, file: str) -> gr.Dropdown:
         chosen = actions.hold_out(services, dataset_id, file)
         return gr.Dropdown(choices=actions.choices(services), value=chosen)
 
     heldout.upload(hold_out, [dataset, heldout], dataset, api_visibility="private")
-    _removal(services, dataset, remove)
+    _removal(context, remove)
 
 
-def _removal(services: Services, dataset: gr.Dropdown, remove: gr.Button) -> None:
+def _removal(context: Context, remove: gr.Button) -> None:
     """Removes the dataset, once a person was asked."""
-    with gr.Row(visible=False, elem_id="really-remove") as asking:
+    services, dataset = context.services, context.dataset
+    with gr.Row(visible=False, elem_id="really-remove") as question:
         sentence("Remove the dataset's files from this workspace? Runs that were trained on it keep their results.")
-        yes = gr.Button("Remove", variant="stop", elem_id="remove-yes", size="sm", scale=0, min_width=120)
-        no = gr.Button("Keep", elem_id="remove-no", size="sm", scale=0, min_width=120)
+        yes = action_button("Remove", "remove-yes", 120, variant="stop", size="sm")
+        no = action_button("Keep", "remove-no", 120, size="sm")
 
-    @shown
-    def go(dataset_id: str) -> tuple:
+    @handler
+    def go(dataset_id: str) -> Updates:
         actions.remove(services, dataset_id)
-        return gr.Dropdown(choices=actions.choices(services), value=DEMO), gr.Row(visible=False)
+        demo = gr.Dropdown(choices=actions.choices(services), value=DEMO)
+        return {dataset: demo, question: gr.Row(visible=False)}
 
-    remove.click(lambda: gr.Row(visible=True), None, asking, **QUIET)
-    no.click(lambda: gr.Row(visible=False), None, asking, **QUIET)
-    yes.click(go, dataset, [dataset, asking], **QUIET)
+    remove.click(lambda: gr.Row(visible=True), None, question, **QUIET)
+    no.click(lambda: gr.Row(visible=False), None, question, **QUIET)
+    yes.click(go, dataset, [dataset, question], **QUIET)
     dataset.change(
-        lambda dataset_id: (gr.Button(interactive=dataset_id != DEMO), gr.Row(visible=False)),
+        lambda dataset_id: {remove: gr.Button(interactive=dataset_id != DEMO), question: gr.Row(visible=False)},
         dataset,
-        [remove, asking],
+        [remove, question],
         **QUIET,
     )
 
 
-def _as_the_model_reads_it(
-    services: Services, dataset: gr.Dropdown, model: gr.Dropdown, max_length: Widget
-) -> dict[str, Any]:
-    """Draw lengths and a first batch; returns the listener that fills them."""
-    with gr.Accordion("As the model reads it", open=True):
-        counted = sentence("", elem_id="tokens-sentence")
-        lengths = plot_panel("lengths", "Rows by their length in tokens")
-        reading = sentence("", elem_id="batch-sentence")
-        batch = batch_view("batch")
+class _AsTheModelReadsIt:
+    """Lengths in tokens, and a first batch."""
 
-    @shown
-    def read(dataset_id: str, model: str, max_length: float) -> tuple:
-        view = actions.tokens(services, dataset_id, model, int(max_length))
-        return say(view.sentence), view.lengths, say(view.batch_sentence), view.batch
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        with gr.Accordion("As the model reads it", open=True):
+            self.counts = sentence("", elem_id="tokens-sentence")
+            self.lengths = plot_panel("lengths", "Rows by their length in tokens")
+            self.reading = sentence("", elem_id="batch-sentence")
+            self.batch = batch_view("batch")
 
-    return {
-        "fn": read,
-        "inputs": [dataset, model, max_length],
-        "outputs": [counted, lengths, reading, batch],
-    }
+    def wire(self, viewed: gr.events.Dependency) -> None:
+        """Fill it after the dataset is shown, and where model or longest row change."""
+        context = self._context
+        inputs = [context.dataset, context.model, context.max_length]
+        outputs = [self.counts, self.lengths, self.reading, self.batch]
+        viewed.success(self._handler(), inputs, outputs, api_visibility="private")
+        gr.on([context.model.change, context.max_length.change], self._handler(), inputs, outputs, **LATEST)
 
+    def _handler(self) -> Callable[[str, str, float], Updates]:
+        @handler
+        def read(dataset_id: str, model: str, max_length: float) -> Updates:
+            view = actions.tokens(self._context.services, dataset_id, model, int(max_length))
+            return {
+                self.counts: say(view.sentence),
+                self.lengths: view.lengths,
+                self.reading: say(view.batch_sentence),
+                self.batch: view.batch,
+            }
 
-def _columns(columns: list[str], mapping: dict[str, str]) -> list[gr.Dropdown]:
-    """The dropdowns of a mapping's fields, over these columns."""
-    choices = [("(none)", actions.NONE), *((name, name) for name in columns)]
-    return [gr.Dropdown(choices=choices, value=mapping.get(name, actions.NONE)) for name in actions.FIELDS]
+        return read

@@ -3,9 +3,12 @@
 import json
 import os
 import signal
-import time
-from collections.abc import Callable
+import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from operator import contains
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +17,40 @@ from pyarrow.csv import ParseOptions, read_csv
 from pyarrow.parquet import read_table
 
 from app.actions import data, recipes
-from app.actions.clusters import components as clusters
-from app.actions.clusters import row_map
+from app.actions.clusters import one_component, row_map
+from app.actions.clusters import tab as clusters
+from app.actions.clusters import trials as number_trials
 from app.actions.parameters import points
-from app.actions.train import run as train
-from app.services import Asked, Services
-from app.services.background import Done, in_background
+from app.actions.run_choices import newest_run, run_choices
+from app.actions.train import recipe_form
+from app.actions.train import tab as train
+from app.services import Services
+from app.services.background import Done, Progress, in_background
+from app.services.cache import ResultKind
+from app.services.components import ComponentRequest
 from hydralora import figures
 from hydralora.components.rows import read_split
+from hydralora.data.mapping import Mapping
+from hydralora.data.progress import OnProgress
 from hydralora.data.store import DEMO
 from hydralora.errors import ConfigError, DatasetError, RunError
-from hydralora.projection import Method
-from hydralora.runs.run import ACTIVE
+from hydralora.projection import METHODS, Method
+from hydralora.runs.events import EvalEvent, Event, TrainEvent
+from hydralora.runs.scores import SampleAnswer, Score
 from hydralora.training.preparation import prepare
 from tests.conftest import FinishedRun
+from tests.known import known
 from tests.waiting import wait_until
+
+FIELDS = list(Mapping.model_fields)
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Iterator[Services]:
+    """Services that have computed nothing yet, on a workspace of their own."""
+    services = Services(tmp_path / "workspace")
+    yield services
+    services.close()
 
 
 def uploaded(services: Services, *paths: Path, mapping: dict[str, str] | None = None) -> str:
@@ -70,9 +92,9 @@ def test_unknown_columns_are_mapped_by_a_person(services: Services, tmp_path: Pa
     rows = [{"ask": f"a{i}", "say": f"b{i}", "more": "c"} for i in range(3)]
     path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     *_, unread = data.upload(services, [str(path)])
-    assert isinstance(unread, data.Unread)
+    assert isinstance(unread, data.NeedsMapping)
     assert (unread.files, unread.columns) == ([str(path)], ["ask", "say", "more"])
-    chosen = dict.fromkeys(data.FIELDS, data.NONE) | {"question": "ask", "answer": "say"}
+    chosen = dict.fromkeys(FIELDS, data.NONE) | {"question": "ask", "answer": "say"}
     first = uploaded(services, path, mapping=chosen)
     assert data.view(services, first).table[0] == [1, "a0", "b0", ""]
     *_, done = data.remap(services, first, chosen | {"context": "more"})
@@ -85,7 +107,7 @@ def test_unknown_columns_are_mapped_by_a_person(services: Services, tmp_path: Pa
     assert len(read_split(recipe).train) == 2
     assert Path(data.mapping_file(services, first)).read_text(encoding="utf-8") == "question: ask\nanswer: say\n"
     with pytest.raises(ConfigError, match="name question and answer"):
-        list(data.remap(services, first, dict.fromkeys(data.FIELDS, data.NONE)))
+        list(data.remap(services, first, dict.fromkeys(FIELDS, data.NONE)))
 
 
 def test_held_out_rows_can_be_uploaded(services: Services, data_file: Path, tmp_path: Path) -> None:
@@ -115,7 +137,7 @@ def test_what_the_model_reads_is_shown(services: Services, model_folder: Path) -
     assert len(rows) == 8
     for row in rows:
         example = services.read_dataset(DEMO).examples[row["row"] - 1]
-        learnt = "".join(text for text, is_learnt, special in row["tokens"] if is_learnt and not special)
+        learnt = "".join(str(text) for text, is_learnt, special in row["tokens"] if is_learnt and not special)
         assert learnt.strip() == example.answer
         assert any(special for _, _, special in row["tokens"])
     assert "rows are longer" in data.tokens(services, DEMO, name, 100).sentence
@@ -136,14 +158,16 @@ def test_no_dataset_id_leads_out_of_the_workspace(services: Services, name: str)
         services.datasets.get(name)
 
 
-def asked(services: Services, **settings: object) -> Asked:
+def asked(services: Services, **settings: object) -> ComponentRequest:
     """How components are asked for, as the form says it."""
     return recipes.component_settings(services, "", {f"components.{key}": value for key, value in settings.items()})
 
 
-def drawn(services: Services, dataset: str, way: Asked, method: Method = "pca", **more: Any) -> dict[str, Any]:
+def drawn(
+    services: Services, dataset: str, way: ComponentRequest, method: Method = "pca", **more: Any
+) -> dict[str, Any]:
     """The map as a figure."""
-    services.clusters(dataset, way)
+    services.components.find(dataset, way)
     *_, view = row_map.draw(services, dataset, way, method, **({"colour_by": "component"} | more))
     return read(view.figure)
 
@@ -153,7 +177,7 @@ def read(figure: str | None) -> dict[str, Any]:
     return json.loads(figure)
 
 
-def seen(services: Services, way: Asked) -> clusters.ClusterView:
+def seen(services: Services, way: ComponentRequest) -> clusters.ClusterView:
     """What the page shows of the demo's components, once they are found."""
     *_, done = clusters.find(services, DEMO, way)
     assert isinstance(done, Done)
@@ -185,7 +209,7 @@ def test_clusters_of_the_demo(services: Services) -> None:
 def test_a_run_finds_the_components_that_the_page_shows(services: Services, model_folder: Path) -> None:
     values = {"components.k": 3, "components.text": "everything", "components.method": "kmeans"}
     way = recipes.component_settings(services, "", values)
-    labels = services.clusters(DEMO, way).labels
+    labels = services.components.find(DEMO, way).labels
     clusters.rename(services, DEMO, way, 2, "  the\nsecond ")
     recipe = recipes.recipe_from_form(services, DEMO, _own_model(services, model_folder), values)
     assert recipe.components.names == ["", "the second", ""]
@@ -194,7 +218,7 @@ def test_a_run_finds_the_components_that_the_page_shows(services: Services, mode
     prepared = prepare(recipe, lambda stage: None)
     assert prepared.clusters.labels.tolist() == labels.tolist()
     assert [component.name for component in prepared.components] == [
-        component.name for component in services.components(DEMO, way)
+        component.name for component in services.components.named(DEMO, way)
     ]
     of_row = dict(zip((row.row for row in services.read_dataset(DEMO).examples), labels.tolist(), strict=True))
     assert prepared.train_labels == [of_row[row.example.row] for row in prepared.train]
@@ -205,8 +229,8 @@ def test_a_run_finds_the_components_that_the_page_shows(services: Services, mode
 def test_a_component_is_looked_at_and_named(services: Services, model_folder: Path) -> None:
     way, model = asked(services), _own_model(services, model_folder)
     seen(services, way)
-    view = clusters.component(services, DEMO, way, 2, model, 512)
-    found = services.clusters(DEMO, way).components[1]
+    view = one_component.component(services, DEMO, way, 2, model, 512)
+    found = services.components.find(DEMO, way).components[1]
     assert view.given == ""
     assert view.terms == ", ".join(found.terms)
     assert view.sentence.startswith("200 rows, 25% of all.")
@@ -218,7 +242,7 @@ def test_a_component_is_looked_at_and_named(services: Services, model_folder: Pa
     assert named.components[1] == ("2: <b>mine</b>", 2)
     assert "&lt;b>mine" in json.loads(named.sizes)["data"][0]["y"][1]
     assert [trace["name"] for trace in drawn(services, DEMO, way)["data"]][1] == "2: &lt;b>mine&lt;/b>"
-    assert clusters.component(services, DEMO, way, 2, model, 512).given == "<b>mine</b>"
+    assert one_component.component(services, DEMO, way, 2, model, 512).given == "<b>mine</b>"
     assert seen(services, asked(services, k=6)).table[1][2] != named.table[1][2]  # others keep theirs
     again = clusters.rename(services, DEMO, way, 2, "")
     assert again.components[1][1] == 2
@@ -227,7 +251,7 @@ def test_a_component_is_looked_at_and_named(services: Services, model_folder: Pa
 
 def test_trials_are_shown_as_they_go(services: Services) -> None:
     seen(services, asked(services, k=2))
-    *steps, done = clusters.trials(services, DEMO, asked(services, k=2))
+    *steps, done = number_trials.trials(services, DEMO, asked(services, k=2))
     assert isinstance(done, Done)
     assert steps[0].startswith("Trial 1 of 15")  # type: ignore[union-attr]
     figure = json.loads(done.value)["data"][0]
@@ -237,7 +261,7 @@ def test_trials_are_shown_as_they_go(services: Services) -> None:
     assert mine == [4]
 
 
-def test_the_map_is_coloured_searched_and_sampled(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_map_is_coloured_and_searched(services: Services) -> None:
     way = asked(services)
     figure = drawn(services, DEMO, way)
     assert [len(trace["x"]) for trace in figure["data"]] == [200] * 4
@@ -259,14 +283,16 @@ def test_the_map_is_coloured_searched_and_sampled(services: Services, monkeypatc
     assert row_map.rows(services, DEMO, [0, 5, 10_000])[1][0] == 6
     assert len(row_map.rows(services, DEMO, range(800))) == 200
     assert row_map.listed(800) == "800 selected rows, the first 200 of them"
-    monkeypatch.setitem(row_map.DRAWN, "pca", 300)
-    services._results.clear()
-    services.clusters(DEMO, way)
-    *_, sampled = row_map.draw(services, DEMO, way, "pca", "component")
+
+
+def test_of_many_rows_a_sample_is_drawn(fresh: Services, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(METHODS, "pca", replace(METHODS["pca"], rows=300))
+    way = asked(fresh)
+    fresh.components.find(DEMO, way)
+    *_, sampled = row_map.draw(fresh, DEMO, way, "pca", "component")
     assert "A random sample is drawn, 300 of 800 rows." in sampled.caption
     ids = [i for trace in read(sampled.figure)["data"] for i in trace["customdata"]]
     assert len(set(ids)) == len(ids) == 300
-    services._results.clear()  # other tests draw all rows
 
 
 def test_a_slow_map_starts_as_a_quick_one(services: Services) -> None:
@@ -283,7 +309,7 @@ def test_a_slow_map_starts_as_a_quick_one(services: Services) -> None:
 def test_what_needs_components_says_so_while_there_are_none(services: Services) -> None:
     way = asked(services, k=7)
     for ask in (
-        lambda: clusters.component(services, DEMO, way, 1, "", 512),
+        lambda: one_component.component(services, DEMO, way, 1, "", 512),
         lambda: clusters.rename(services, DEMO, way, 1, "mine"),
     ):
         with pytest.raises(DatasetError, match="components are not found yet"):
@@ -293,15 +319,15 @@ def test_what_needs_components_says_so_while_there_are_none(services: Services) 
     assert view.caption == "The map is drawn once the components are found."
     seen(services, way)
     with pytest.raises(DatasetError, match="no component 8 any more: there are 7"):
-        clusters.component(services, DEMO, way, 8, "", 512)
+        one_component.component(services, DEMO, way, 8, "", 512)
 
 
 def test_of_two_requests_of_a_session_the_newer_one_wins(services: Services) -> None:
-    first = services.newest("a session", "map")
-    other = services.newest("another", "map")
-    trials = services.newest("a session", "trials")
+    first = services.sessions.newest("a session", "map")
+    other = services.sessions.newest("another", "map")
+    trials = services.sessions.newest("a session", "trials")
     assert first()
-    second = services.newest("a session", "map")
+    second = services.sessions.newest("a session", "map")
     assert not first()
     assert all(is_newest() for is_newest in (second, other, trials))
 
@@ -321,7 +347,7 @@ def test_noise_is_shown_as_noise(services: Services) -> None:
     noise = [len(trace["text"]) for trace in figure["data"] if trace["name"] == "noise"]
     curve, knee = json.loads(view.curve)["data"]
     assert curve["y"] == sorted(curve["y"])
-    assert knee["y"][0] == knee["y"][1] == pytest.approx(services.clusters(DEMO, way).density.eps)  # type: ignore[union-attr]
+    assert knee["y"][0] == knee["y"][1] == pytest.approx(services.components.find(DEMO, way).density.eps)  # type: ignore[union-attr]
     assert "noise" in view.help
     assert sum(int(str(row[1]).split()[0]) for row in view.table) + sum(noise) == 800
     assert ("noise" in view.sentence) == bool(noise)
@@ -354,20 +380,18 @@ def test_wrong_ways_to_cluster_are_refused(services: Services, values: dict[str,
 def test_a_second_run_waits_and_says_so(services: Services, model_folder: Path) -> None:
     model = _own_model(services, model_folder)
     values = {"training.max_steps": 3000, "training.batch_size": 1, "tuner.num_heads": 2, "tuner.router_init": "random"}
-    runs = [services.run(train.start(services, DEMO, model, values)) for _ in range(3)]
+    runs = [services.run(recipe_form.start(services, DEMO, model, values)) for _ in range(3)]
     try:
         views = [train.view(services, run.id) for run in runs[1:]]
-        assert [view.status for view in views if view] == ["Queued, 1 ahead.", "Queued, 2 ahead."]
-        assert all(view.active for view in views if view)
+        assert [view.words.status for view in views] == ["Queued, 1 ahead.", "Queued, 2 ahead."]
+        assert all(view.buttons.active for view in views)
         train.stop(services, runs[1].id)
-        view = train.view(services, runs[1].id)
-        assert view is not None
-        assert view.status.startswith("Stopped: before it started.")
+        assert train.view(services, runs[1].id).words.status.startswith("Stopped: before it started.")
         with pytest.raises(DatasetError, match="is at work on this dataset, or waits to"):
             data.remove(services, DEMO)
     finally:
         for run in reversed(runs):
-            if services.jobs.refresh(run)["state"] in ACTIVE:
+            if services.jobs.refresh(run).is_active:
                 services.jobs.stop(run)
             services.jobs.follow(run)
             services.store.delete(run)
@@ -377,23 +401,21 @@ def test_a_second_run_waits_and_says_so(services: Services, model_folder: Path) 
 def test_a_run_that_died_can_be_resumed_from_the_page(services: Services, model_folder: Path) -> None:
     model = _own_model(services, model_folder)
     values = {"training.max_steps": 3000, "training.batch_size": 1, "training.eval_every": 0, "tuner.num_heads": 2}
-    run = services.run(train.start(services, DEMO, model, values | {"tuner.router_init": "random"}))
+    run = services.run(recipe_form.start(services, DEMO, model, values | {"tuner.router_init": "random"}))
     try:
         wait_until(lambda: run.newest_checkpoint() is not None)
+        buttons = train.view(services, run.id).buttons
+        assert (buttons.active, buttons.resumable) == (True, False)
+        os.kill(known(run.state().pid), signal.SIGKILL)
+        wait_until(lambda: services.jobs.refresh(run).state == "interrupted")
         view = train.view(services, run.id)
-        assert view is not None
-        assert (view.active, view.resumable) == (True, False)
-        os.kill(run.state()["pid"], signal.SIGKILL)
-        wait_until(lambda: services.jobs.refresh(run)["state"] == "interrupted")
-        view = train.view(services, run.id)
-        assert view is not None
-        assert (view.active, view.resumable) == (False, True)
-        step, _ = run.newest_checkpoint() or (0, None)
-        assert f"of 3000; checkpoint at {step}. Resume goes on from its newest checkpoint." in view.status
+        assert (view.buttons.active, view.buttons.resumable) == (False, True)
+        step, _ = known(run.newest_checkpoint())
+        assert f"of 3000; checkpoint at {step}. Resume " in view.words.status
         train.resume(services, run.id)
-        wait_until(lambda: run.state()["state"] == "training" and run.state()["step"] > step)
+        wait_until(lambda: run.state().state == "training" and run.state().step > step)
         train.stop(services, run.id)
-        assert services.jobs.follow(run)["state"] == "stopped"
+        assert services.jobs.follow(run).state == "stopped"
     finally:
         services.store.delete(run)
 
@@ -406,12 +428,12 @@ def test_a_run_that_died_can_be_resumed_from_the_page(services: Services, model_
         ({"method": "lora", "components.only": 2}, "A plain LoRA of rank 8, on component 2 alone."),
     ],
 )
-def test_the_plan_says_what_would_be_trained(services: Services, values: dict[str, Any], told: str) -> None:
-    services._results.clear()
-    assert train.plan(services, DEMO, "", values) == told
-    seen(services, asked(services))
-    assert train.plan(services, DEMO, "", values).startswith(told[:-1])
-    assert ("(account, billing, customer)" in train.plan(services, DEMO, "", values)) == ("alone" in told)
+def test_the_plan_says_what_would_be_trained(fresh: Services, values: dict[str, Any], told: str) -> None:
+    assert recipe_form.plan(fresh, DEMO, "", values) == told
+    fresh.components.find(DEMO, asked(fresh))
+    plan = recipe_form.plan(fresh, DEMO, "", values)
+    assert plan.startswith(told[:-1])
+    assert ("(account, billing, customer)" in plan) == ("alone" in told)
 
 
 def test_the_form_becomes_a_recipe(services: Services) -> None:
@@ -430,16 +452,15 @@ def test_a_typed_model_is_never_a_path_of_the_machine(services: Services, model_
 
 def test_a_finished_run_is_shown_with_its_results(services: Services, finished: FinishedRun) -> None:
     view = train.view(services, finished.run.id)
-    assert view
-    assert view.status.startswith("Finished: after 10 steps. It took ")
-    assert not view.active
-    assert [row[0] for row in view.table] == ["fruit", "tool", "all rows"]
-    assert all(all(row) for row in view.table)
-    loss = json.loads(view.loss)["data"]
+    assert view.words.status.startswith("Finished: after 10 steps. It took ")
+    assert not view.buttons.active
+    assert [row[0] for row in view.measured.table] == ["fruit", "tool", "all rows"]
+    assert all(all(row) for row in view.measured.table)
+    loss = json.loads(view.curves.loss)["data"]
     assert loss[0]["x"][-1] == 10
-    assert len(json.loads(view.load)["data"]) == 3 + 1  # heads, entropy
+    assert len(json.loads(view.curves.load)["data"]) == 3 + 1  # heads, entropy
     assert train.view(services, finished.run.id).marks == view.marks  # nothing new, nothing sent
-    assert (train.run_choices(services)[0][1]) == train.newest_run(services) == finished.run.id
+    assert run_choices(services)[0][1] == newest_run(services) == finished.run.id
 
 
 @pytest.mark.parametrize("name", ["../runs", "/tmp", "", "20990101-000000-abcd"])
@@ -452,22 +473,37 @@ def test_the_page_names_runs_by_id_alone(services: Services, finished: FinishedR
 def test_a_run_without_an_adapter_is_said(services: Services, finished: FinishedRun) -> None:
     run = services.store.create(finished.run.recipe())
     try:
-        assert "no adapter yet" in next(points.view(services, points.Wanted((run.id,)), "head")).sentence
-        assert points.rows(services, points.Wanted((run.id,)), [0]) == []
+        assert "no adapter yet" in next(points.view(services, points.PointsRequest((run.id,)), "head")).sentence
+        assert points.rows(services, points.PointsRequest((run.id,)), [0]) == []
     finally:
         services.store.delete(run)
 
 
-def test_two_sessions_compute_a_result_once(services: Services) -> None:
+class Key:
+    """A result's key that knows which threads have asked for it."""
+
+    def __init__(self) -> None:
+        self.threads: set[int] = set()
+
+    def __hash__(self) -> int:
+        self.threads.add(threading.get_ident())
+        return 0
+
+
+def test_four_sessions_compute_a_result_once(services: Services) -> None:
     calls: list[int] = []
+    key = Key()
 
     def compute() -> int:
         calls.append(1)
-        time.sleep(0.2)
+        wait_until(lambda: len(key.threads) == 4)
         return 7
 
+    def remember(_: int) -> int:
+        return services.cache.remember(ResultKind[int]("test"), key, compute=compute)
+
     with ThreadPoolExecutor(4) as pool:
-        results = list(pool.map(lambda _: services.remember(("test", "once"), compute), range(4)))
+        results = list(pool.map(remember, range(4)))
     assert (results, len(calls)) == ([7] * 4, 1)
 
 
@@ -477,34 +513,37 @@ def test_stopping_a_finished_run_is_refused(services: Services, finished: Finish
 
 
 def test_without_a_run_every_tab_says_what_to_do(services: Services) -> None:
-    view = train.view(services, None)
-    assert view
-    assert "Start training" in view.status
-    assert "Train one first" in next(points.view(services, points.Wanted(()), "head")).sentence
+    assert "Start training" in train.view(services, None).words.status
+    assert "Train one first" in next(points.view(services, points.PointsRequest(()), "head")).sentence
 
 
 def test_work_in_the_background_tells_how_far_it_is_and_can_be_stopped() -> None:
-    seen: list[int] = []
+    steps = [Progress(i, 4) for i in range(1, 4)]
+    told: list[Progress | Done[str]] = []
 
-    def work(on_progress: Callable[[int, int], None]) -> str:
-        for i in range(200):
-            on_progress(i, 200)
-            seen.append(i)
-            time.sleep(0.01)
+    def work(on_progress: OnProgress) -> str:
+        for step in steps:
+            on_progress(step.done, step.total)
+            wait_until(partial(contains, told, step))
         return "end"
 
-    *steps, done = in_background(work)
-    assert done == Done("end")
-    assert len(steps) >= 3
-    assert all(isinstance(step, tuple) and 0 <= step[0] < step[1] for step in steps)
-    seen.clear()
-    running = in_background(work)
+    for now in in_background(work):
+        told.append(now)
+    assert [step for step in dict.fromkeys(told) if step != Progress()] == [*steps, Done("end")]
+    ended = threading.Event()
+
+    def endless(on_progress: OnProgress) -> None:
+        try:
+            while not ended.wait(0.01):
+                on_progress(0, 1)
+        finally:
+            ended.set()
+
+    running = in_background(endless)
     next(running)
+    assert not ended.is_set()
     running.close()
-    time.sleep(0.1)
-    count = len(seen)
-    time.sleep(0.2)
-    assert len(seen) == count < 200
+    assert ended.wait(30)
     with pytest.raises(ZeroDivisionError):
         list(in_background(lambda on_progress: 1 // 0))
 
@@ -513,37 +552,46 @@ def test_a_hub_dataset_is_read_like_a_file(
     services: Services, data_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
+    told = threading.Event()
 
     def fetch_dataset(name: str) -> Path:
         asked.append(name)
-        time.sleep(0.3)
+        assert told.wait(30)
         return data_file
 
     monkeypatch.setattr("app.actions.data.fetch_dataset", fetch_dataset)
-    first, *_, done = data.fetch(services, " owner/name@test ")
-    assert first == "Fetching owner/name@test from the Hugging Face Hub …"
+    steps = data.fetch(services, " owner/name@test ")
+    assert next(steps) == "Fetching owner/name@test from the Hugging Face Hub …"
+    told.set()
+    *_, done = steps
     assert isinstance(done, Done)
     assert asked == ["hub:owner/name@test"]
     assert len(services.read_dataset(done.value).examples) == 48
 
 
 def test_rows_without_tasks_are_scored_by_component() -> None:
-    scores = {"loss": 1.0, "exact_match": 0.5, "rows": 4}
-    event = {"kind": "eval", "split": "before", **scores, "per_task": {}, "per_component": {"0": scores, "1": scores}}
-    rows = train.score_table([event, event | {"split": "after"}])
+    score = Score(loss=1.0, exact_match=0.5, rows=4)
+    before = _evaluation("before", per_component={"0": score, "1": score})
+    rows = train.score_table([before, before.changed(split="after")])
     assert [row[0] for row in rows] == ["component 1", "component 2", "all rows"]
     assert all(row[1:] == ["1.000", "1.000", "50.0%", "50.0%"] for row in rows)
-    assert [row[0] for row in train.score_table([event | {"per_task": {"sums": scores}}])] == ["sums", "all rows"]
+    by_task = before.changed(per_task={"sums": score})
+    assert [row[0] for row in train.score_table([by_task])] == ["sums", "all rows"]
+
+
+def _evaluation(split: str, **more: Any) -> EvalEvent:
+    return EvalEvent(step=0, time=0, split=split, loss=1.0, exact_match=0.5, rows=4, **more)
 
 
 def test_held_out_prompts_stand_beside_what_was_said_before() -> None:
-    def evaluation(split: str, *answers: str) -> dict[str, Any]:
-        said = [{"prompt": f"ask {i}", "expected": "plum", "answer": answer} for i, answer in enumerate(answers)]
-        return {"kind": "eval", "split": split, "step": 0, "answers": said}
+    def evaluation(split: str, *answers: str) -> EvalEvent:
+        said = [SampleAnswer(prompt=f"ask {i}", expected="plum", answer=one) for i, one in enumerate(answers)]
+        return _evaluation(split, answers=said)
 
-    events = [evaluation("before", "a", "b")]
+    events: list[Event] = [evaluation("before", "a", "b")]
     assert train.sample_table(events) == [["ask 0", "plum", "a", ""], ["ask 1", "plum", "b", ""]]
-    events += [{"kind": "train", "step": 1}, evaluation("live", "c", "d"), evaluation("after", "plum", "e")]
+    trained = TrainEvent(step=1, time=0, loss=1.0)
+    events += [trained, evaluation("live", "c", "d"), evaluation("after", "plum", "e")]
     assert train.sample_table(events) == [["ask 0", "plum", "a", "plum"], ["ask 1", "plum", "b", "e"]]
     assert train.sample_table([]) == []
 
@@ -552,7 +600,7 @@ def test_many_pages_draw_a_run_once(services: Services, finished: FinishedRun, m
     drawn: list[int] = []
     draw = figures.loss
 
-    def counted(events: list[dict[str, Any]]) -> str:
+    def counted(events: list[Event]) -> str:
         drawn.append(1)
         return draw(events)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app.actions.parameters import breakdown, points
+from app.actions.parameters import breakdown, shapes
 from app.services import Services
 from tests.conftest import FinishedRun
 from tests.waiting import wait_until
@@ -45,7 +45,7 @@ def test_a_breakdown_is_offered_followed_and_measured(
     assert {row[breakdown.COLUMNS.index("apart")] for row in view.rows} <= {"yes", "no", "can't tell"}
     assert "PCA's axes" in view.caption
     assert view.ready
-    monkeypatch.setattr(points, "PANELS", 1)
+    monkeypatch.setattr(shapes, "PANELS", 1)
     (cut,) = breakdown.view(services, finished.run.id, "pca", ("4 x 80",))
     assert (cut.shapes, cut.drawn) == (["4 x 48", "4 x 80"], ["4 x 80"])
     assert "Not drawn: 4 x 48." in cut.caption

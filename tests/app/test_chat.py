@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import torch
 
-from app.actions.chat import answers
+from app.actions.chat import answers, saving
+from app.actions.chat import columns as who
 from app.actions.chat import conversation as chat
 from app.services import Services
 from hydralora.data.store import DEMO
@@ -33,7 +34,7 @@ QUESTION = "which tool fixes aa engine"
 def lora_run(services: Services, make_recipe: Callable[..., Recipe]) -> Iterator[Run]:
     """A finished plain LoRA, which leaves nothing behind."""
     run = services.jobs.start(make_recipe("lora", max_steps=2, eval_every=0))
-    assert services.jobs.follow(run)["state"] == "finished"
+    assert services.jobs.follow(run).state == "finished"
     yield run
     shutil.rmtree(run.folder)
 
@@ -46,8 +47,8 @@ def talk(
     histories: dict[str, Any] | None = None,
     steering: Steering | None = None,
     system: str = "",
-) -> chat.ChatView:
-    asked = chat.columns(services, chosen, finished.run.id, "", steering=steering)
+) -> answers.ChatView:
+    asked = who.columns(services, chosen, finished.run.id, "", steering=steering)
     return list(chat.stream(services, asked, histories or {}, question, Sampling(12), system))[-1]
 
 
@@ -58,11 +59,11 @@ def test_columns_answer_side_by_side(services: Services, finished: FinishedRun) 
         assert [message["role"] for message in column.messages] == ["user", "assistant"]
     run, base = view.columns["run"], view.columns["base"]
     assert run.title.endswith("gates by the router")
-    assert str(finished.run.state()["adapter_hash"])[:8] in run.title
+    assert str(finished.run.state().adapter_hash)[:8] in run.title
     assert base.strip["heads"] == 0
     assert {token[1] for token in base.strip["tokens"]} == {None}
     assert run.strip["heads"] == 3
-    answer = services.answer(run.answer_id)
+    answer = services.answers.get(run.answer_id)
     assert len(run.strip["tokens"]) == len(answer.prompt) + len(answer.tokens)
     assert [token[3] for token in run.strip["tokens"]] == [1] * len(answer.prompt) + [0] * len(answer.tokens)
 
@@ -71,7 +72,7 @@ def test_a_token_is_looked_at_with_its_gates_and_what_else_could_have_come(
     services: Services, finished: FinishedRun
 ) -> None:
     column = talk(services, finished, ["run"]).columns["run"]
-    answer = services.answer(column.answer_id)
+    answer = services.answers.get(column.answer_id)
     first = len(answer.prompt)
     seen = answers.pick(services, column.answer_id, first)
     gates = json.loads(seen.gates.bars)["data"][0]["y"]
@@ -88,7 +89,7 @@ def test_a_token_is_looked_at_with_its_gates_and_what_else_could_have_come(
 
 def test_the_heatmap_of_the_answer_is_its_mean(services: Services, finished: FinishedRun) -> None:
     view = talk(services, finished, ["run"])
-    answer = services.answer(view.columns["run"].answer_id)
+    answer = services.answers.get(view.columns["run"].answer_id)
     assert view.gates
     drawn = json.loads(view.gates.load)["data"][0]
     mean = torch.tensor([token.gates for token in answer.tokens]).mean(0)  # (modules, N)
@@ -127,10 +128,10 @@ def test_steered_gates_are_those_asked_for_and_differences_are_marked(
     services: Services, finished: FinishedRun
 ) -> None:
     view = talk(services, finished, ["run", "steered"], steering=Steering(pin=2))
-    steered = services.answer(view.columns["steered"].answer_id)
+    steered = services.answers.get(view.columns["steered"].answer_id)
     assert all(row == [0, 0, 1] for token in (*steered.prompt, *steered.tokens) for row in token.gates)
     assert "pinned to head 3" in view.columns["steered"].title
-    plain = services.answer(view.columns["run"].answer_id)
+    plain = services.answers.get(view.columns["run"].answer_id)
     marks = [token[4] for token in view.columns["steered"].strip["tokens"][len(steered.prompt) :]]
     wanted = [int(i >= len(plain.tokens) or plain.tokens[i].id != token.id) for i, token in enumerate(steered.tokens)]
     assert marks == wanted
@@ -139,20 +140,20 @@ def test_steered_gates_are_those_asked_for_and_differences_are_marked(
 
 def test_a_steered_column_needs_something_to_steer(services: Services, finished: FinishedRun) -> None:
     with pytest.raises(HydraError, match="Nothing is steered"):
-        chat.columns(services, ["steered"], finished.run.id, "")
+        who.columns(services, ["steered"], finished.run.id, "")
     with pytest.raises(HydraError, match="No other run"):
-        chat.columns(services, ["run", "other"], finished.run.id, "")
+        who.columns(services, ["run", "other"], finished.run.id, "")
     with pytest.raises(HydraError, match="Choose a column"):
-        chat.columns(services, [], finished.run.id, "")
+        who.columns(services, [], finished.run.id, "")
 
 
 def test_a_run_without_an_adapter_leaves_the_base(services: Services, finished: FinishedRun) -> None:
     run = services.store.create(finished.run.recipe())
     try:
-        assert "none yet" in chat.titles(services, run.id, "", {})["run"]
-        assert [column.key for column in chat.columns(services, ["run", "base"], run.id, "")] == ["base"]
+        assert "none yet" in who.titles(services, run.id, "", {})["run"]
+        assert [column.key for column in who.columns(services, ["run", "base"], run.id, "")] == ["base"]
         with pytest.raises(HydraError, match="base model's"):
-            chat.columns(services, ["run"], run.id, "")
+            who.columns(services, ["run"], run.id, "")
     finally:
         services.store.delete(run)
 
@@ -163,10 +164,10 @@ def test_a_conversation_goes_on_with_its_own_answers(services: Services, finishe
     second = talk(services, finished, ["run", "base"], "and cc engine", histories, system="Be short.")
     for key, column in second.columns.items():
         assert column.messages[:2] == first.columns[key].messages
-        sent = services.answer(column.answer_id).messages
+        sent = services.answers.get(column.answer_id).messages
         assert [message["role"] for message in sent] == ["system", "user", "assistant", "user"]
         loaded = services.loaded_base(finished.run.id, "")
-        assert len(services.answer(column.answer_id).prompt) == len(encode_prompt(loaded.tokenizer, sent))
+        assert len(services.answers.get(column.answer_id).prompt) == len(encode_prompt(loaded.tokenizer, sent))
 
 
 def test_a_question_without_an_answer_is_not_asked_again(services: Services, finished: FinishedRun) -> None:
@@ -176,7 +177,7 @@ def test_a_question_without_an_answer_is_not_asked_again(services: Services, fin
 
 
 def test_a_long_prompt_is_said_before_it_is_sent(services: Services, finished: FinishedRun) -> None:
-    services.let_go()  # nothing need be loaded
+    services.release()  # nothing need be loaded
     told = chat.length_line(services, finished.run.id, "", QUESTION, "", {})
     count = len(encode_prompt(services.loaded(finished.run.id).tokenizer, [{"role": "user", "content": QUESTION}]))
     assert told.startswith(f"{count} tokens")
@@ -197,14 +198,14 @@ def test_eight_users_dont_mix(services: Services, finished: FinishedRun) -> None
     for one, other in zip(alone, together, strict=True):
         for key in ("run", "base"):
             assert one.columns[key].messages == other.columns[key].messages
-            mine, theirs = (services.answer(view.columns[key].answer_id) for view in (one, other))
+            mine, theirs = (services.answers.get(view.columns[key].answer_id) for view in (one, other))
             assert [token.gates for token in mine.tokens] == [token.gates for token in theirs.tokens]
 
 
 def test_steered_and_routed_answers_of_one_model_dont_mix(services: Services, finished: FinishedRun) -> None:
     pins = [None, 0, 1, 2, None, 0, 1, 2]
 
-    def ask(pin: int | None) -> chat.ChatView:
+    def ask(pin: int | None) -> answers.ChatView:
         chosen, steering = (["run"], None) if pin is None else (["steered"], Steering(pin=pin))
         return talk(services, finished, chosen, steering=steering)
 
@@ -212,7 +213,7 @@ def test_steered_and_routed_answers_of_one_model_dont_mix(services: Services, fi
     with ThreadPoolExecutor(8) as pool:
         together = list(pool.map(ask, pins))
     for one, other in zip(alone, together, strict=True):
-        mine, theirs = (services.answer(next(iter(view.columns.values())).answer_id) for view in (one, other))
+        mine, theirs = (services.answers.get(next(iter(view.columns.values())).answer_id) for view in (one, other))
         assert [(token.id, token.gates) for token in mine.tokens] == [
             (token.id, token.gates) for token in theirs.tokens
         ]
@@ -221,17 +222,17 @@ def test_steered_and_routed_answers_of_one_model_dont_mix(services: Services, fi
 def test_a_saved_answer_opens_again_without_a_model(services: Services, finished: FinishedRun, tmp_path: Path) -> None:
     view = talk(services, finished, ["steered"], steering=Steering(mute=(0,)))
     column = view.columns["steered"]
-    file = Path(answers.save(services, column.answer_id))
-    opened = answers.replay(services, file).columns["run"]
+    file = Path(saving.save(services, column.answer_id))
+    opened = saving.replay(services, file).columns["run"]
     assert opened.messages == column.messages
     assert [token[:3] for token in opened.strip["tokens"]] == [token[:3] for token in column.strip["tokens"]]
     assert opened.title.startswith("Replayed")
     assert opened.title.endswith("gates without head 1")
-    page = Path(answers.save_page(services, column.answer_id)).read_text(encoding="utf-8")
+    page = Path(saving.save_page(services, column.answer_id)).read_text(encoding="utf-8")
     assert "http" not in page.replace("http-equiv", "")
     file.write_text("{}", encoding="utf-8")
     with pytest.raises(ConfigError, match="not a trace"):
-        answers.replay(services, file)
+        saving.replay(services, file)
 
 
 def test_a_token_of_any_column_can_be_looked_at(services: Services, finished: FinishedRun) -> None:
@@ -243,21 +244,21 @@ def test_a_token_of_any_column_can_be_looked_at(services: Services, finished: Fi
     seen = answers.pick(services, ids["steered"], 0, ids)
     assert json.loads(seen.gates.bars)["data"][0]["y"] == [0, 1, 0]
     assert "Gates of the token: This run, steered" in seen.gates.heatmap
-    still = answers.reopen(services, ids)  # what comes later holds it
+    still = saving.reopen(services, ids)  # what comes later holds it
     assert still
     assert still.gates == seen.gates
     assert answers.watched(services, ids) == ids["steered"]
-    weighed = answers.pick(services, ids["base"], len(services.answer(ids["base"]).prompt), ids)
+    weighed = answers.pick(services, ids["base"], len(services.answers.get(ids["base"]).prompt), ids)
     assert len(weighed.alternatives) == chat.ALTERNATIVES
     assert weighed.gates.bars == ""
-    assert services.answer(ids["steered"]).frozen is None
+    assert services.answers.get(ids["steered"]).frozen is None
 
 
 def test_a_column_that_missed_a_turn_takes_up_the_conversation(services: Services, finished: FinishedRun) -> None:
     first = talk(services, finished, ["run", "base"])
     histories = {key: column.messages for key, column in first.columns.items()}
     second = talk(services, finished, ["run", "steered"], "and cc engine", histories, Steering(pin=0))
-    asked = [services.answer(column.answer_id).messages for column in second.columns.values()]
+    asked = [services.answers.get(column.answer_id).messages for column in second.columns.values()]
     assert asked[0] == asked[1]
     assert len(asked[0]) == 3
 
@@ -265,13 +266,13 @@ def test_a_column_that_missed_a_turn_takes_up_the_conversation(services: Service
 def test_a_run_without_heads_is_stamped_so_and_cant_be_steered(
     services: Services, finished: FinishedRun, lora_run: Run
 ) -> None:
-    assert chat.columns(services, ["run"], lora_run.id, "")[0].title.endswith("no gates")
+    assert who.columns(services, ["run"], lora_run.id, "")[0].title.endswith("no gates")
     with pytest.raises(HydraError, match="has no heads, so there is nothing to steer"):
-        chat.columns(services, ["run", "steered"], lora_run.id, "", steering=Steering(pin=0))
+        who.columns(services, ["run", "steered"], lora_run.id, "", steering=Steering(pin=0))
 
 
 def test_another_run_answers_beside_this_one(services: Services, finished: FinishedRun, lora_run: Run) -> None:
-    asked = chat.columns(services, ["run", "other"], finished.run.id, "", other=lora_run.id)
+    asked = who.columns(services, ["run", "other"], finished.run.id, "", other=lora_run.id)
     view = list(chat.stream(services, asked, {}, QUESTION, Sampling(6)))[-1]
     assert lora_run.id in view.columns["other"].title
     own = load_run(lora_run)
@@ -300,9 +301,9 @@ def test_held_out_rows_are_offered_for_every_task(services: Services) -> None:
 def test_models_are_let_go_and_loaded_again(services: Services, finished: FinishedRun) -> None:
     adapted = weakref.ref(services.loaded(finished.run.id).model)
     base = weakref.ref(services.loaded_base(finished.run.id, "").model)
-    services.let_go("another run")
+    services.release("another run")
     assert services.loaded(finished.run.id).model is adapted()
-    services.let_go(finished.run.id)
+    services.release(finished.run.id)
     gc.collect()
     assert adapted() is None
     assert base() is not None
@@ -315,11 +316,11 @@ def test_models_are_let_go_and_loaded_again(services: Services, finished: Finish
 def test_answers_are_opened_again_by_their_ids(services: Services, finished: FinishedRun) -> None:
     view = talk(services, finished, ["run", "base"])
     ids = {key: column.answer_id for key, column in view.columns.items()}
-    again = answers.reopen(services, ids | {"other": "nobody's", "strange": ids["run"]})
+    again = saving.reopen(services, ids | {"other": "nobody's", "strange": ids["run"]})
     assert again is not None
     assert again.columns == view.columns
     assert again.gates == view.gates
-    titles = chat.titles(services, finished.run.id, "", {"run": ids["run"]})
+    titles = who.titles(services, finished.run.id, "", {"run": ids["run"]})
     assert titles["run"] == view.columns["run"].title
     assert titles["base"].startswith("Base model: ")
-    assert answers.reopen(services, {"run": "0" * 32}) is None
+    assert saving.reopen(services, {"run": "0" * 32}) is None

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from app.actions import recipes
-from app.actions.train import run as train
+from app.actions.train import recipe_form
 from app.page.forms import SECTIONS, keys_of, shown, values, widget
 from app.services import Services
 from hydralora.components.rows import read_split
@@ -62,7 +62,7 @@ def test_every_setting_that_is_one_value_has_a_widget() -> None:
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_is_a_recipe(name: str) -> None:
     held: dict[str, dict[str, Any]] = {}
-    for key, value in train.preset(name, [*keys_of("tuner"), *keys_of("training")]).items():
+    for key, value in recipe_form.preset(name, [*keys_of("tuner"), *keys_of("training")]).items():
         section, _, setting = key.partition(".")
         held.setdefault(section, {})[setting] = value
     recipe = parse_recipe({"model": "m", "data": {"train": "x"}} | held)
@@ -72,7 +72,7 @@ def test_a_preset_is_a_recipe(name: str) -> None:
 
 
 def test_what_is_wrong_is_told_by_field(services: Services) -> None:
-    held = {"tuner.r": 0, "training.learning_rate": 7, "training.batch_size": None, "training.warmup": 0.1}
+    held = {"tuner.r": 0, "training.learning_rate": 7, "training.batch_size": None, "training.warmup_ratio": 0.1}
     wrong = recipes.wrong_in_form(services, DEMO, "", held)
     assert set(wrong) == {"tuner.r", "training.learning_rate", "training.batch_size"}
     assert "greater than or equal to 1 (found 0)" in wrong["tuner.r"]
@@ -81,17 +81,17 @@ def test_what_is_wrong_is_told_by_field(services: Services) -> None:
 
 def test_the_recipe_that_is_shown_opens_as_the_same_form(services: Services, tmp_path: Path) -> None:
     held = {"tuner.r": 3, "training.epochs": 2.0, "training.max_steps": None, "tuner.target_modules": ["up_proj"]}
-    text = train.recipe_text(services, DEMO, "", held)
+    text = recipe_form.recipe_text(services, DEMO, "", held)
     file = tmp_path / "recipe.yaml"
     file.write_text(text, encoding="utf-8")
-    opened = train.opened_recipe(services, str(file), list(held))
+    opened = recipe_form.opened_recipe(services, str(file), list(held))
     assert (opened.dataset, opened.model, opened.lost) == (DEMO, "HuggingFaceTB/SmolLM2-135M-Instruct", [])
     assert dict(zip(held, opened.values, strict=True)) == held
     file.write_text("model: x\ndata: {train: y}\ntuner: {r: none}\n", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"recipe.yaml: tuner.r"):
-        train.opened_recipe(services, str(file), list(held))
+        recipe_form.opened_recipe(services, str(file), list(held))
     file.write_text("model: x\ndata: {train: elsewhere.jsonl}\n", encoding="utf-8")
-    assert train.opened_recipe(services, str(file), ["method"]) == (None, "x", ["hydralora"], [])
+    assert recipe_form.opened_recipe(services, str(file), ["method"]) == (None, "x", ["hydralora"], [])
 
 
 def test_settings_that_the_form_has_no_place_for_are_named(services: Services, tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_settings_that_the_form_has_no_place_for_are_named(services: Services, t
         "training": {"max_steps": 7},
     }
     file.write_text(yaml.safe_dump(recipe), encoding="utf-8")
-    opened = train.opened_recipe(services, str(file), ["training.max_steps", "launch.processes"])
+    opened = recipe_form.opened_recipe(services, str(file), ["training.max_steps", "launch.processes"])
     assert opened.dataset == DEMO
     lost = [
         "data.mapping",
@@ -138,11 +138,11 @@ def test_the_recipe_that_is_shown_runs_wherever_it_is_saved(
     own.symlink_to(model_folder)
     dataset = services.datasets.add([data_file], Mapping(question="instruction", answer="output"))
     file = tmp_path / "recipe.yaml"
-    file.write_text(train.recipe_text(services, dataset.id, "shown", {"tuner.r": 3}), encoding="utf-8")
+    file.write_text(recipe_form.recipe_text(services, dataset.id, "shown", {"tuner.r": 3}), encoding="utf-8")
     recipe = load_recipe(file)
     assert find_model(recipe.model, download=False).folder.resolve() == model_folder.resolve()
     assert 40 < len(read_split(recipe).train) < 48
-    assert train.opened_recipe(services, str(file), ["tuner.r"]) == (dataset.id, "shown", [3], [])
+    assert recipe_form.opened_recipe(services, str(file), ["tuner.r"]) == (dataset.id, "shown", [3], [])
     services.datasets.remove(dataset.id)
     own.unlink()
 

@@ -19,8 +19,10 @@ def test_every_head_answers_every_question(services: Services, finished: Finishe
     assert [row[0] for row in view.summary] == ["which tool fixes aa engine", "name fruit number aa"]
     assert len(view.columns) == len(view.summary[0]) == 6
     for row in view.summary:
-        nearest = int(row[4].removeprefix("head ")) - 1
-        assert row[1 + nearest] == min(row[1:4])
+        nearest = int(str(row[4]).removeprefix("head ")) - 1
+        apart = [kl for kl in row[1:4] if isinstance(kl, float)]
+        assert apart[nearest] == min(apart)
+        assert len(apart) == 3
     loaded = services.loaded(finished.run.id)
     asked = [{"role": "user", "content": "name fruit number aa"}]
     routed = generate(loaded.model, loaded.tokenizer, asked, Sampling(heads_alone.TOKENS))

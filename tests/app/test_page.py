@@ -3,7 +3,7 @@
 import json
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from app.page.forms import values
-from app.page.text import shown_stream, until_superseded
+from app.page.handlers import Updates, latest
 from app.services import Services
 from app.ui import build
 from hydralora.figures.palette import HEAD_COLOURS, HEAD_MARKS
@@ -36,19 +36,24 @@ def test_heads_differ_by_colour_and_by_mark() -> None:
 
 @pytest.mark.parametrize("count", [1, 2])
 @pytest.mark.parametrize("said", [[], ["one", "two"]])
-def test_a_stream_that_says_nothing_or_is_superseded_fills_nothing_at_its_end(said: list[str], count: int) -> None:
-    @shown_stream
-    def stream() -> Iterator[Any]:
-        ages = iter([True] * len(said) + [False])
-        for word in until_superseded(lambda: next(ages), iter([*said, "late"] if said else [])):
-            yield word if count == 1 else (word,) * count
+def test_a_stream_that_says_nothing_or_is_superseded_fills_nothing_at_its_end(
+    services: Services, said: list[str], count: int
+) -> None:
+    session = uuid.uuid4().hex
+
+    @latest(services, "words")
+    def stream() -> Iterator[Updates]:
+        for word in said:
+            yield dict.fromkeys(filled, word)
+        if said:
+            services.sessions.newest(session, "words")
+            yield dict.fromkeys(filled, "late")
 
     with gr.Blocks(analytics_enabled=False) as page:
         filled = [gr.Textbox("there") for _ in range(count)]
         page.load(stream, None, filled)
     _, url, _ = page.launch(prevent_thread_lock=True, quiet=True)
     try:
-        session = uuid.uuid4().hex
         asked = {"data": [], "fn_index": 0, "session_hash": session}
         httpx.post(f"{url}gradio_api/queue/join", json=asked).raise_for_status()
         with httpx.stream("GET", f"{url}gradio_api/queue/data", params={"session_hash": session}) as answer:
@@ -62,16 +67,22 @@ def test_a_stream_that_says_nothing_or_is_superseded_fills_nothing_at_its_end(sa
     assert done == nothing
 
 
-def test_a_second_question_takes_the_place_of_the_first(services: Services, finished: FinishedRun) -> None:
+@pytest.fixture
+def ask(services: Services, finished: FinishedRun) -> Callable[[str, str], Iterator[Updates]]:
+    """What the page answers to a session's question, by the chat's own listener."""
     asking = [fn for fn in build(services).fns.values() if getattr(fn.fn, "__name__", "") == "answer"]
     answer: Any = max(asking, key=lambda fn: len(fn.inputs)).fn  # the chat's: Runs answers a file's rows
 
-    def ask(session: str, question: str) -> Iterator[tuple]:
-        asked: list[Any] = [finished.run.id, "", ["run"], None, {}, question, ""]
+    def ask(session: str, question: str) -> Iterator[Updates]:
+        asked: list[Any] = [question, finished.run.id, "", ["run"], None, {}, ""]
         sampling: list[Any] = [6, 0.0, 1.0, 0]
         steering: list[Any] = [-1, [], False, False, 1, ""]
         return answer(SimpleNamespace(session_hash=session), *asked, *sampling, *steering)
 
+    return ask
+
+
+def test_a_second_question_takes_the_place_of_the_first(ask: Callable[[str, str], Iterator[Updates]]) -> None:
     first, elsewhere = ask("mine", "which tool fixes aa engine"), ask("another", "which tool fixes bb engine")
     next(first)
     next(elsewhere)
@@ -79,6 +90,14 @@ def test_a_second_question_takes_the_place_of_the_first(services: Services, fini
     assert list(first) == [gr.skip()]
     assert "bb engine" in repr(list(elsewhere)[-1])
     assert "cc engine" in repr(second[-1])
+
+
+def test_an_empty_question_leaves_the_answer_that_is_given(ask: Callable[[str, str], Iterator[Updates]]) -> None:
+    first = ask("mine", "which tool fixes aa engine")
+    next(first)
+    with pytest.raises(gr.Error, match="empty"):
+        list(ask("mine", " "))
+    assert "aa engine" in repr(list(first)[-1])
 
 
 def test_figures_are_saved_with_captions_that_are_on_the_page(services: Services) -> None:

@@ -3,7 +3,7 @@
 import json
 import re
 import shutil
-import time
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
-from app.actions.parameters import head_use, heads, points, trajectory
-from app.actions.parameters.points import Wanted
+from app.actions.parameters import head_use, heads, points, shapes, trajectory
+from app.actions.parameters.points import PointsRequest
 from app.services import Services
-from hydralora.analysis import read_weights
+from hydralora.analysis import PointGroup, read_weights
 from hydralora.errors import ConfigError
 from hydralora.files import ADAPTER_WEIGHTS
 from hydralora.runs.run import Run
@@ -36,14 +36,14 @@ def drawn(view: points.PointsView) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("colour", ["head", "kind", "layer", "module", "run"])
 @pytest.mark.parametrize("dims", [2, 3])
 def test_every_matrix_is_a_point(services: Services, finished: FinishedRun, colour: Any, dims: int) -> None:
-    view = last(points.view(services, Wanted((finished.run.id,), dims=dims), colour))
+    view = last(points.view(services, PointsRequest((finished.run.id,), dims=dims), colour))
     traces = drawn(view)
     assert sorted(i for trace in traces for i in trace["customdata"]) == list(range(MATRICES))
     assert {trace["type"] for trace in traces} == {"scatter3d" if dims == 3 else "scattergl"}
 
 
 def test_products_are_as_many_as_heads(services: Services, finished: FinishedRun) -> None:
-    wanted = Wanted((finished.run.id,), products=True)
+    wanted = PointsRequest((finished.run.id,), products=True)
     traces = drawn(last(points.view(services, wanted, "head")))
     assert sorted(i for trace in traces for i in trace["customdata"]) == list(range(2 * 3 * 3))
 
@@ -51,29 +51,32 @@ def test_products_are_as_many_as_heads(services: Services, finished: FinishedRun
 def test_what_takes_long_shows_pca_first(
     services: Services, finished: FinishedRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    project = points.project_matrices
+    project, shown = points.project_matrices, threading.Event()
 
-    def slowly(found: Any, method: Any, *settings: Any) -> list[dict[str, Any]]:
-        time.sleep(0.5 if method == "tsne" else 0)
+    def slowly(found: Any, method: Any, *settings: Any) -> list[PointGroup]:
+        assert method == "pca" or shown.wait(30)
         return project(found, method, *settings)
 
     monkeypatch.setattr(points, "project_matrices", slowly)
-    views = list(points.view(services, Wanted((finished.run.id,), method="tsne", seed=3), "head"))
-    assert "is being computed" in views[0].sentence
-    assert views[0].figures
-    assert "PCA, " in views[0].figures[0]
-    assert views[-1].figures
-    assert "t-SNE, perplexity" in views[-1].figures[0]
+    views = points.view(services, PointsRequest((finished.run.id,), method="tsne", seed=3), "head")
+    first = next(views)
+    shown.set()
+    *_, done = views
+    assert "is being computed" in first.sentence
+    assert first.figures
+    assert "PCA, " in first.figures[0]
+    assert done.figures
+    assert "t-SNE, perplexity" in done.figures[0]
 
 
 def test_a_point_is_looked_into(services: Services, finished: FinishedRun) -> None:
-    wanted = Wanted((finished.run.id,))
+    wanted = PointsRequest((finished.run.id,))
     (row,) = points.rows(services, wanted, [1, 999])
     seen = points.look_into(services, wanted, 1)
-    assert seen.sentence.startswith(row[1])
-    weights = read_weights(finished.run.adapter)
-    module = row[1].partition(",")[0]
-    matrix = weights[module].a[0] if row[3] == "A" else weights[module].heads[int(row[4]) - 1]
+    name, _, _, head = map(str, row[1:5])
+    assert seen.sentence.startswith(name)
+    weights = read_weights(finished.run.adapter)[name.partition(",")[0]]
+    matrix = weights.a[0] if row[3] == "A" else weights.heads[int(head) - 1]
     assert f"norm {float(matrix.norm()):.4g}" in seen.sentence
     values = json.loads(seen.spectrum)["data"][0]["y"]
     assert "bdata" in values or len(values) == 4
@@ -81,17 +84,24 @@ def test_a_point_is_looked_into(services: Services, finished: FinishedRun) -> No
 
 
 def test_by_step_the_matrices_are_drawn_as_they_learnt(services: Services, finished: FinishedRun) -> None:
-    wanted = Wanted((finished.run.id,), steps=True)
+    wanted = PointsRequest((finished.run.id,), steps=True)
     (*_, view) = points.view(services, wanted, "step")
     traces = drawn(view)
     count = points.STEPS_SHOWN * MATRICES
     ids = sorted(i for trace in traces for i in trace["customdata"])
     assert ids == list(range(count))
     rows = points.rows(services, wanted, range(count))
-    steps = [int(found[1]) if (found := re.search(r"step (\d+)$", row[1])) else None for row in rows]
+    names = [str(row[1]) for row in rows]
+    steps = [_step(name) for name in names]
     assert Counter(steps) == dict.fromkeys([0, 3, 6, 9, None], MATRICES)
     begun = points.look_into(services, wanted, steps.index(0))
-    assert begun.sentence.startswith(rows[steps.index(0)][1])
+    assert begun.sentence.startswith(names[steps.index(0)])
+
+
+def _step(name: str) -> int | None:
+    """Of the snapshot that a matrix is from, by its name; None for the adapter itself."""
+    found = re.search(r"step (\d+)$", name)
+    return int(found[1]) if found else None
 
 
 @pytest.fixture
@@ -109,7 +119,7 @@ def other_run(services: Services, finished: FinishedRun) -> Iterator[Run]:
 
 def test_runs_are_drawn_together(services: Services, finished: FinishedRun, other_run: Run) -> None:
     runs = finished.run.id, other_run.id
-    wanted = Wanted((*runs, finished.run.id))  # a run that is named twice counts once
+    wanted = PointsRequest((*runs, finished.run.id))  # a run that is named twice counts once
     traces = drawn(last(points.view(services, wanted, "run")))
     assert {trace["name"] for trace in traces} == set(runs)
     rows = points.rows(services, wanted, range(2 * MATRICES))
@@ -125,11 +135,10 @@ def test_a_stopped_runs_last_snapshot_is_not_its_adapter(services: Services, oth
     for step, file in saved_snapshots(other_run.snapshots).items():
         if step > 3:
             (other_run.snapshots / file).unlink()
-    wanted = Wanted((other_run.id,), steps=True)
+    wanted = PointsRequest((other_run.id,), steps=True)
 
-    def steps() -> Counter:
-        found = points.rows(services, wanted, range(5 * MATRICES))
-        return Counter(None if (step := re.search(r"step (\d+)", row[1])) is None else int(step[1]) for row in found)
+    def steps() -> Counter[int | None]:
+        return Counter(_step(str(row[1])) for row in points.rows(services, wanted, range(5 * MATRICES)))
 
     other_run.update(state="stopped", step=5)
     assert steps() == dict.fromkeys([0, 1, 2, 3, None], MATRICES)
@@ -140,11 +149,11 @@ def test_a_stopped_runs_last_snapshot_is_not_its_adapter(services: Services, oth
 def test_of_many_shapes_a_person_chooses(
     services: Services, finished: FinishedRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(points, "PANELS", 1)
-    first = last(points.view(services, Wanted((finished.run.id,)), "head"))
+    monkeypatch.setattr(shapes, "PANELS", 1)
+    first = last(points.view(services, PointsRequest((finished.run.id,)), "head"))
     assert (first.shapes, first.drawn) == (["4 x 48", "4 x 80"], ["4 x 48"])
     assert "Not drawn: 4 x 80." in first.sentence
-    wanted = Wanted((finished.run.id,), shapes=("4 x 80",))
+    wanted = PointsRequest((finished.run.id,), shapes=("4 x 80",))
     other = last(points.view(services, wanted, "head"))
     assert other.drawn == ["4 x 80"]
     assert "matrices of 4 x 80" in other.figures[0]
@@ -200,9 +209,9 @@ def test_heads_are_put_beside_components_and_tasks(services: Services, finished:
     assert of_one.figure != by_task.figure
     for place in (head_use.ALL, module):
         rows = head_use.tokens(services, finished.run.id, 0, place)
-        gates = [row[head_use.TOKEN_COLUMNS.index("gate")] for row in rows]
+        gates = [float(str(row[head_use.TOKEN_COLUMNS.index("gate")])) for row in rows]
         assert gates == sorted(gates, reverse=True)
-        assert len({row[1].strip().lower() for row in rows}) == len(rows) > 3
+        assert len({str(row[1]).strip().lower() for row in rows}) == len(rows) > 3
 
 
 def test_a_plain_lora_has_no_heads_to_look_at(services: Services, finished: FinishedRun) -> None:

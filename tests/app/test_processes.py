@@ -4,14 +4,16 @@ import os
 import pickle
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from app.services.processes import OnProgress, in_process
+from app.services.processes import in_process
 from hydralora import DatasetError, HydraError
 from hydralora.components.of_recipe import find_components
 from hydralora.data.dataset import read_dataset
+from hydralora.data.progress import OnProgress
 from hydralora.recipe.settings import ComponentSettings
 
 
@@ -81,7 +83,9 @@ def test_a_stop_ends_the_process(tmp_path: Path) -> None:
     [{}, {"features": "tfidf"}, {"method": "dbscan"}, {"k": 1}, {"features": "model", "k": 2}],
     ids=lambda settings: " ".join(map(str, settings.values())) or "default",
 )
-def test_components_can_be_copied_between_processes(settings: dict, data_file: Path, model_folder: Path) -> None:
+def test_components_can_be_copied_between_processes(
+    settings: dict[str, Any], data_file: Path, model_folder: Path
+) -> None:
     examples = read_dataset(data_file).examples
     found = find_components(examples, ComponentSettings.model_validate(settings), str(model_folder))
     copy = pickle.loads(pickle.dumps(found))

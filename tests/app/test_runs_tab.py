@@ -9,29 +9,32 @@ from pathlib import Path
 import pytest
 
 from app.actions import recipes
-from app.actions.runs import comparing
-from app.actions.runs import table as runs
-from app.actions.train import run as train
+from app.actions.run_choices import run_choices
+from app.actions.runs import comparing, files
+from app.actions.runs import tab as runs
 from app.page.forms import shown
 from app.services import Services
 from app.services.background import Done
 from hydralora.data.store import DEMO
 from hydralora.errors import HydraError, RunError
+from hydralora.runs.events import EvalEvent
+from hydralora.runs.scores import Score
 from tests.conftest import FinishedRun
+from tests.known import known, loss_of
 
 
 def cells(services: Services, run_id: str) -> dict[str, object]:
     line = next(line for line in runs.listing(services).rows if line[0] == run_id)
-    return dict(zip(runs.COLUMNS, line, strict=True))
+    return dict(zip((column.name for column in runs.COLUMNS), line, strict=True))
 
 
 def test_every_run_is_in_the_table_with_its_numbers(services: Services, finished: FinishedRun) -> None:
-    run, results = finished.run, finished.run.state()["results"]
+    run, tuned = finished.run, known(known(finished.run.state().results).tuned)
     found = cells(services, run.id)
     assert found["state"] == "finished"
     assert (found["method"], found["N"], found["rank"]) == ("HydraLoRA", 3, 4)
-    assert found["loss"] == round(results["tuned"]["loss"], 4)
-    assert found["exact match, %"] == round(100 * results["tuned"]["exact_match"], 1)
+    assert found["loss"] == round(known(tuned.loss), 4)
+    assert found["exact match, %"] == round(100 * tuned.exact_match, 1)
     assert (found["dataset"], found["base model"]) == ("rows.jsonl", "tiny")
 
 
@@ -41,8 +44,8 @@ def test_a_run_is_named_noted_and_tagged(services: Services, finished: FinishedR
     seen = runs.view(services, run_id)
     assert (seen.name, seen.note, seen.tags) == ("my <b>run</b>", "two\nlines", "good, slow")
     assert cells(services, run_id)["name"] == "my <b>run</b>"
-    assert ("my <b>run</b>", run_id) in comparing.choices(services, train.run_choices(services))
-    assert finished.run.state()["state"] == "finished"
+    assert ("my <b>run</b>", run_id) in comparing.choices(services, run_choices(services))
+    assert finished.run.state().state == "finished"
     runs.label(services, run_id, "", "", "")
     assert runs.view(services, run_id).name == ""
 
@@ -55,11 +58,11 @@ def test_a_deleted_run_comes_back_for_a_day(
         services.store.empty_bin()
     run = services.store.create(finished.run.recipe())
     run.update(state="stopped", message="by hand")
-    with pytest.raises(RunError, match="none can be brought back"):
+    with pytest.raises(RunError, match="none can be restored"):
         runs.restore(services, [run.id])
     assert run.id in runs.delete(services, run.id)
     assert run.id not in [line[0] for line in runs.listing(services).rows]
-    with pytest.raises(RunError, match="none can be brought back"):
+    with pytest.raises(RunError, match="none can be restored"):
         runs.restore(services, [])  # another browser deleted it
     assert runs.restore(services, [run.id]) == run.id
     assert cells(services, run.id)["state"] == "stopped"
@@ -79,23 +82,23 @@ def test_a_run_at_work_is_not_deleted(services: Services, finished: FinishedRun)
 def test_an_export_comes_back_by_the_base_model_that_the_form_names(
     services: Services, finished: FinishedRun, tmp_path: Path
 ) -> None:
-    *_, done = runs.export(services, finished.run.id, "adapter")
+    *_, done = files.export(services, finished.run.id, "adapter")
     assert isinstance(done, Done)
     told, file = done.value
     assert "is ready" in told
     assert zipfile.is_zipfile(file)
     other = Services(tmp_path / "other")
     with pytest.raises(HydraError, match="not on this machine"):
-        runs.take(other, str(file), "nobody/nothing")
+        files.import_file(other, str(file), "nobody/nothing")
     (other.store.workspace / "models").mkdir(parents=True)
     (other.store.workspace / "models" / "mine").symlink_to(finished.run.recipe().model)
-    run_id = runs.take(other, str(file), "mine")
+    run_id = files.import_file(other, str(file), "mine")
     assert cells(other, run_id)["loss"] == cells(services, finished.run.id)["loss"]
     other.close()
 
 
 def test_a_lora_export_says_how_far_it_is_from_the_routed_model(services: Services, finished: FinishedRun) -> None:
-    *_, done = runs.export(services, finished.run.id, "lora")
+    *_, done = files.export(services, finished.run.id, "lora")
     assert isinstance(done, Done)
     assert "nats a token" in done.value[0]
 
@@ -104,17 +107,17 @@ def test_a_run_is_measured_on_and_answers_a_file(services: Services, finished: F
     file = tmp_path / "rows.jsonl"
     rows = [{"instruction": f"name fruit number x{i}", "output": "plum", "task": "fruit"} for i in range(3)]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    *_, done = runs.evaluate(services, finished.run.id, str(file))
+    *_, done = files.evaluate(services, finished.run.id, str(file))
     assert isinstance(done, Done)
     told, table = done.value
     assert told == "rows.jsonl: 3 rows measured."
     assert [row[:2] for row in table[:2]] == [["all rows", 3], ["task fruit", 3]]
-    *_, answered = runs.answers(services, finished.run.id, str(file))
+    *_, answered = files.answers(services, finished.run.id, str(file))
     assert isinstance(answered, Done)
     assert len(answered.value[1].read_text(encoding="utf-8").splitlines()) == 3
     file.write_text('{"instruction": "", "output": ""}\n', encoding="utf-8")
     with pytest.raises(HydraError, match="row 1"):
-        list(runs.evaluate(services, finished.run.id, str(file)))
+        list(files.evaluate(services, finished.run.id, str(file)))
 
 
 def test_runs_stand_side_by_side(services: Services, finished: FinishedRun) -> None:
@@ -126,17 +129,19 @@ def test_runs_stand_side_by_side(services: Services, finished: FinishedRun) -> N
     seen = comparing.comparison(services, [finished.run.id, other.id])
     assert seen.names == [finished.run.id, "small"]
     assert seen.differences == [["tuner.r", "4", "2"]]
-    measured = finished.run.state()["results"]
+    measured = known(finished.run.state().results)
+    base, tuned = known(measured.base), known(measured.tuned)
     rows = {row[0]: row[1:] for row in seen.rows}
-    for name, base, tuned in (
-        ("all rows", measured["base"], measured["tuned"]),
-        ("task fruit", *(measured[of]["per_task"]["fruit"] for of in ("base", "tuned"))),
-        ("component 1", *(measured[of]["per_component"]["0"] for of in ("base", "tuned"))),
-    ):
-        told = [f"loss {scores['loss']:.3f}, exact match {scores['exact_match']:.1%}" for scores in (base, tuned)]
+    scores: dict[str, tuple[Score, Score]] = {
+        "all rows": (base, tuned),
+        "task fruit": (base.per_task["fruit"], tuned.per_task["fruit"]),
+        "component 1": (base.per_component["0"], tuned.per_component["0"]),
+    }
+    for name, pair in scores.items():
+        told = [f"loss {score.loss:.3f}, exact match {score.exact_match:.1%}" for score in pair]
         assert rows[name] == [*told, "", ""]  # nothing of the other run was measured, and its sentence says so
     assert "blank where nothing was measured" in seen.sentence
-    spent = measured["energy_kwh"]
+    spent = known(measured.energy_kwh)
     for name, part in (("energy", "total"), ("energy, CPU", "cpu"), ("energy, GPU", "gpu"), ("energy, RAM", "ram")):
         assert rows[name] == ["", f"{spent[part]:.6f} kWh", "", ""]
         assert f"{spent[part]:.6f}" in runs.view(services, finished.run.id).sentence
@@ -154,7 +159,7 @@ def test_a_runs_settings_go_back_into_the_form(services: Services, model_folder:
     if not own.exists():
         own.symlink_to(model_folder)
     values = {"tuner.num_heads": 2, "method": "lora", "training.max_steps": 7}
-    recipe = train.recipe_from_form(services, DEMO, "own", values)
+    recipe = recipes.recipe_from_form(services, DEMO, "own", values)
     run = services.store.create(recipe)
     run.update(state="stopped")
     filled = runs.settings(services, run.id, keys)
@@ -167,7 +172,7 @@ def test_a_runs_settings_go_back_into_the_form(services: Services, model_folder:
 @pytest.mark.slow
 def test_the_snippet_runs_as_it_stands(services: Services, finished: FinishedRun, tmp_path: Path) -> None:
     code = runs.view(services, finished.run.id).code
-    *_, exported = runs.export(services, finished.run.id, "adapter")
+    *_, exported = files.export(services, finished.run.id, "adapter")
     assert isinstance(exported, Done)
     with zipfile.ZipFile(exported.value[1]) as archive:
         archive.extractall(tmp_path / f"{finished.run.id}-adapter")
@@ -179,10 +184,10 @@ def test_the_snippet_runs_as_it_stands(services: Services, finished: FinishedRun
 
 def test_a_run_is_trained_on_with_its_own_shape(services: Services, finished: FinishedRun, model_folder: Path) -> None:
     keys = ["start_from", "tuner.num_heads", "tuner.r", "training.max_steps"]
-    assert runs.going_on(services, finished.run.id, keys).values == [finished.run.id, 3, 4, 10]
+    assert runs.continuing(services, finished.run.id, keys).values == [finished.run.id, 3, 4, 10]
     run = services.store.create(finished.run.recipe())
     with pytest.raises(RunError, match="no adapter to train on from"):
-        runs.going_on(services, run.id, keys)
+        runs.continuing(services, run.id, keys)
     run.update(state="stopped")
     runs.delete(services, run.id)
 
@@ -191,18 +196,19 @@ def test_a_run_is_trained_on_with_its_own_shape(services: Services, finished: Fi
 def test_the_form_starts_from_runs_of_this_workspace_alone(services: Services, name: str) -> None:
     values = {"start_from": name}
     with pytest.raises(RunError, match=r"no (such )?run"):
-        train.recipe_from_form(services, DEMO, "", values)
+        recipes.recipe_from_form(services, DEMO, "", values)
     assert list(recipes.wrong_in_form(services, DEMO, "", values)) == ["start_from"]
 
 
 def test_each_run_stands_beside_its_own_base(services: Services, finished: FinishedRun) -> None:
-    scores = {"loss": 9.0, "exact_match": 0.25, "rows": 3}
+    score = Score(loss=9.0, exact_match=0.25, rows=3)
     other = services.store.create(finished.run.recipe())
-    other.add_event({"kind": "eval", "split": "before", "step": 0, **scores, "per_task": {"new": scores}})
+    measured = EvalEvent(step=0, time=0, split="before", **score.model_dump(), per_task={"new": score})
+    other.add_event(measured)
     other.update(state="stopped")
     rows = {row[0]: row[1:] for row in comparing.comparison(services, [finished.run.id, other.id]).rows}
-    base = finished.run.state()["results"]["base"]
-    assert rows["all rows"][0].startswith(f"loss {base['loss']:.3f}")
+    loss = loss_of(known(finished.run.state().results).base)
+    assert rows["all rows"][0].startswith(f"loss {loss:.3f}")
     assert rows["all rows"][2:] == ["loss 9.000, exact match 25.0%", ""]
     assert rows["task new"] == ["", "", "loss 9.000, exact match 25.0%", ""]
     runs.delete(services, other.id)

@@ -33,7 +33,7 @@ def run(app: App) -> Iterator[Run]:
         "training": {"max_steps": STEPS, "learning_rate": 0.01, "eval_every": 0, "snapshots": 6, "threads": 1},
     }
     run = jobs.start(parse_recipe(recipe))
-    assert jobs.follow(run)["state"] == "finished"
+    assert jobs.follow(run).state == "finished"
     yield run
     for one in RunStore(app.workspace).all():
         jobs.delete(one)

@@ -28,7 +28,7 @@ def test_from_a_file_to_live_gates(page: Page, app: App, upload: Path, seen: See
     _lasso_matrices(page)
     _chat(page, app, upload)
     _screenshots(page, app)
-    assert RunStore(app.workspace).get(run_id).state()["state"] == "finished"
+    assert RunStore(app.workspace).get(run_id).state().state == "finished"
     assert seen.foreign == []
     assert seen.errors == []
     assert page.evaluate("window.hacked") is None

@@ -33,7 +33,7 @@ def two_runs(app: App) -> Iterator[list[Run]]:
             "training": {"max_steps": 6, "log_every": 1, "eval_every": 0, "threads": 1},
         }
         run = jobs.start(parse_recipe(recipe))
-        assert jobs.follow(run)["state"] == "finished"
+        assert jobs.follow(run).state == "finished"
         made.append(run)
     yield made
     for run in made:
@@ -108,7 +108,7 @@ def test_a_run_is_exported_deleted_brought_back_and_imported(
     expect(page.locator("#runs-told")).to_contain_text("was imported")
     expect(page.locator("#run-sentence")).to_contain_text("imported, after 6 steps elsewhere")
     (new,) = {one.id for one in RunStore(app.workspace).all()} - before
-    assert RunStore(app.workspace).get(new).state()["adapter_hash"] == run.state()["adapter_hash"]
+    assert RunStore(app.workspace).get(new).state().adapter_hash == run.state().adapter_hash
     bad = tmp_path / "bad.zip"
     bad.write_bytes(b"no zip at all")
     page.locator("input[data-testid='Import a run-upload-button']").set_input_files(bad)
@@ -164,12 +164,12 @@ def test_a_run_goes_from_a_preset_through_a_stop_to_its_resumption(
     page.wait_for_function("() => /step [3-9][0-9]/.test(document.querySelector('#status').textContent)")
     page.locator("#stop").click()
     expect(page.locator("#status")).to_contain_text("Stopped: after")
-    stopped = run.state()["step"]
+    stopped = run.state().step
     page.locator("#resume").click()
     expect(page.locator("#status")).to_contain_text("Training: step")
     page.locator("#stop-measure").click()
     expect(page.locator("#status")).to_contain_text("Stopped: after")
-    assert run.state()["step"] > stopped
+    assert run.state().step > stopped
     expect(page.locator("#results")).to_contain_text("all rows")
     losses = next(trace for trace in traces(page, "loss") if len(trace["x"]) > 5)
     assert losses["x"] == sorted(losses["x"])

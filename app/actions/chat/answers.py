@@ -3,21 +3,27 @@
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
 from hydralora import figures
+from hydralora.data.examples import Message
 from hydralora.errors import HydraError
-from hydralora.inference.generation import Alternative, Sampling, Token
-from hydralora.inference.traces import Trace, TraceToken, load_trace, make_trace, save_trace
+from hydralora.inference.generation import Token
 
-from ...services import Answer, Services
-from ..recipes import model_name
+from ...services import Services
+from ...services.answers import Answer, StripToken
 
 COLUMNS = {"run": "This run", "steered": "This run, steered", "base": "Base model", "other": "Another run"}
-Messages = list[dict[str, str]]
+
+
+class Strip(TypedDict):
+    """The token strip's value (widgets/tokens.js)."""
+
+    answer: str
+    tokens: list[StripToken]
+    heads: int
 
 
 @dataclass(frozen=True)
@@ -25,8 +31,8 @@ class ColumnView:
     """What the page shows of a column; `strip` is the token strip's value."""
 
     title: str
-    messages: Messages
-    strip: dict[str, Any]
+    messages: list[Message]
+    strip: Strip
     answer_id: str
 
 
@@ -63,8 +69,8 @@ def pick(services: Services, answer_id: str, place: int, beside: Mapping[str, st
     Args:
         beside: the answers that stand beside it, by column; they let go of theirs.
     """
-    answer = services.answer(answer_id)
-    for _, other in kept(services, beside or {}).values():
+    answer = services.answers.get(answer_id)
+    for _, other in kept_answers(services, beside or {}).values():
         other.frozen = None
     tokens = [*answer.prompt, *answer.tokens]
     answer.frozen = place if 0 <= place < len(tokens) else None
@@ -76,64 +82,13 @@ def pick(services: Services, answer_id: str, place: int, beside: Mapping[str, st
     of = f"{len(answer.prompt)} of the question" if read else str(len(answer.tokens))
     listed = ", ".join(f"head {i + 1} {gate:.2f}" for i, gate in enumerate(mean_over_layers(token)))
     others = [[repr(one.text)[1:-1], f"{one.probability:.1%}"] for one in token.alternatives]
-    told = f"{answer.name}, token {number} of {of}, {token.text!r}"
-    return TokenView(gates, told + (f": {listed}." if listed else "."), others)
+    sentence = f"{answer.name}, token {number} of {of}, {token.text!r}"
+    return TokenView(gates, sentence + (f": {listed}." if listed else "."), others)
 
 
 def watched(services: Services, answer_ids: Mapping[str, str]) -> str | None:
     """Of these answers the one whose token is looked at, else the first."""
-    return _watched(kept(services, answer_ids))[0] or None
-
-
-def save(services: Services, answer_id: str) -> str:
-    """Write an answer with its gates to a file for download; returns its path.
-
-    Raises:
-        HydraError: the answer is no longer kept.
-    """
-    answer = services.answer(answer_id)
-    path = services.download("answer.json", answer_id)
-    save_trace(_trace(answer), path)
-    return str(path)
-
-
-def save_page(services: Services, answer_id: str) -> str:
-    """Write a page that replays an answer, for download; returns its path.
-
-    Raises:
-        HydraError: the answer is no longer kept.
-    """
-    path = services.download("answer.html", answer_id)
-    trace = _trace(services.answer(answer_id))
-    figures.write_replay(path, trace.model_dump_json(), trace.whose)
-    return str(path)
-
-
-def replay(services: Services, file: Path) -> ChatView:
-    """A trace that was saved, as the page shows an answer; no model is needed.
-
-    Raises:
-        ConfigError: the file is no trace.
-    """
-    trace = load_trace(file)
-    answer = Answer(
-        f"Replayed from a file: {model_name(trace.base)}, {trace.whose}",
-        "Replayed",
-        trace.modules,
-        messages=[message.model_dump() for message in trace.messages],
-        about=trace.model_dump(include={"base", "base_hash", "run", "adapter_hash", "steering"}),
-        sampling=Sampling(**trace.sampling.model_dump()),
-        prompt=[_as_token(token) for token in trace.prompt],
-        tokens=[_as_token(token) for token in trace.tokens],
-    )
-    answers = {"run": (services.keep_answer(answer), answer)}
-    return view(answers, "Replayed from a file; no model has answered.")
-
-
-def reopen(services: Services, answer_ids: Mapping[str, str]) -> ChatView | None:
-    """The answers of a page that was reloaded, by column; None where none of them is kept any more."""
-    found = kept(services, answer_ids)
-    return view(found, "These answers were given before the page was loaded.") if found else None
+    return _watched(kept_answers(services, answer_ids))[0] or None
 
 
 def mean_over_layers(token: Token) -> list[float]:
@@ -141,13 +96,13 @@ def mean_over_layers(token: Token) -> list[float]:
     return [sum(column) / len(column) for column in zip(*token.gates, strict=True)]
 
 
-def kept(services: Services, answer_ids: Mapping[str, str]) -> dict[str, tuple[str, Answer]]:
+def kept_answers(services: Services, answer_ids: Mapping[str, str]) -> dict[str, tuple[str, Answer]]:
     """Of these answers, by column, those that are still kept, with their ids."""
     found = {}
     for key in COLUMNS:
         if answer_id := answer_ids.get(key):
             with suppress(HydraError):
-                found[key] = answer_id, services.answer(answer_id)
+                found[key] = answer_id, services.answers.get(answer_id)
     return found
 
 
@@ -176,13 +131,13 @@ def _column(answer_id: str, answer: Answer, beside: Answer | None) -> ColumnView
     return ColumnView(answer.title, said, _strip(answer_id, answer, beside), answer_id)
 
 
-def _strip(answer_id: str, answer: Answer, beside: Answer | None = None) -> dict[str, Any]:
+def _strip(answer_id: str, answer: Answer, beside: Answer | None = None) -> Strip:
     """The value of the token strip; tokens that differ from those of the answer beside it are marked."""
     everything = [*answer.prompt, *answer.tokens]
     heads = len(everything[0].gates[0]) if everything and everything[0].gates else 0
     read = len(answer.prompt)
     others = beside.tokens if beside else []
-    listed = answer.listed  # grows by a token at a time, so that long answers don't slow down
+    listed = answer.strip  # grows by a token at a time, so that long answers don't slow down
     for place in range(len(listed), len(everything)):
         token, own = everything[place], place - read
         unlike = own >= 0 and beside is not None and (own >= len(others) or others[own].id != token.id)
@@ -190,7 +145,7 @@ def _strip(answer_id: str, answer: Answer, beside: Answer | None = None) -> dict
     return {"answer": answer_id, "tokens": list(listed), "heads": heads}
 
 
-def _strip_token(token: Token) -> list[Any]:
+def _strip_token(token: Token) -> StripToken:
     """[text, strongest head or None, its lead over the second]."""
     gates = mean_over_layers(token)
     if not gates:
@@ -218,12 +173,3 @@ def _gate_figures(answer: Answer) -> GateFigures:
         figures.gate_heatmap(answer.modules, token.gates, f"Gates of the token: {answer.name}"),
         load,
     )
-
-
-def _trace(answer: Answer) -> Trace:
-    return make_trace(answer.tokens, answer.prompt, answer.modules, answer.messages, answer.sampling, **answer.about)
-
-
-def _as_token(token: TraceToken) -> Token:
-    others = tuple(Alternative(one.id, one.text, one.probability) for one in token.alternatives)
-    return Token(token.id, token.text, token.gates, others)

@@ -3,19 +3,22 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 from hydralora.analysis.heads_alone import HeadsAlone, heads_alone
 from hydralora.components.rows import one_of_each
+from hydralora.data.examples import Example
 from hydralora.errors import HydraError
 from hydralora.inference.generation import Sampling
 
 from ...services import Services
 from ...services.background import Done, in_background
+from ...services.cache import ResultKind
 from ...services.processes import in_process
-from ..parameters.points import missing
+from ..adapters import why_no_adapter
+from ..reading import Cell
 
 ANSWER_COLUMNS = ["question", "who answers", "mean gate", "KL, nats a token", "answer"]
+QUESTIONS = ResultKind[list[tuple[str, Example]]]("one question of each component")
 MOST = 12  # questions at once
 TOKENS = 48
 HOW_TO_READ = (
@@ -35,9 +38,9 @@ class AloneView:
     """
 
     sentence: str
-    answers: list[list[Any]] = field(default_factory=list)
+    answers: list[list[Cell]] = field(default_factory=list)
     columns: list[str] = field(default_factory=list)
-    summary: list[list[Any]] = field(default_factory=list)
+    summary: list[list[Cell]] = field(default_factory=list)
 
 
 def ask(services: Services, run_id: str | None, questions: str, system: str = "") -> Iterator[AloneView]:
@@ -50,7 +53,7 @@ def ask(services: Services, run_id: str | None, questions: str, system: str = ""
     if not asked or len(asked) > MOST:
         found = f"There are {len(asked)} questions" if asked else "There is no question"
         raise HydraError(f"{found}. Write 1 to {MOST}, one in each line.")
-    if why := missing(services, run_id):
+    if why := why_no_adapter(services, run_id):
         raise HydraError(why)
     assert run_id
     yield AloneView("Loading the model …")
@@ -64,7 +67,7 @@ def ask(services: Services, run_id: str | None, questions: str, system: str = ""
             if isinstance(step, Done):
                 done.append(step.value)
             else:
-                yield _view(f"Question {number} of {len(asked)}: {step[0]} of {step[1]} answers.", asked, done)
+                yield _view(f"Question {number} of {len(asked)}: {step.done} of {step.total} answers.", asked, done)
     yield _view(f"{_verdict(done)} {HOW_TO_READ}", asked, done)
 
 
@@ -78,16 +81,16 @@ def examples(services: Services, run_id: str | None) -> Iterator[str | list[str]
         raise HydraError("No run is chosen. Train one first.")
     run = services.run(run_id)
     for step in in_background(
-        lambda on_progress: services.remember(
-            ("one of each", run_id), lambda: in_process(one_of_each, run.recipe(), on_progress=on_progress)
+        lambda on_progress: services.cache.remember(
+            QUESTIONS, run_id, compute=lambda: in_process(one_of_each, run.recipe(), on_progress=on_progress)
         )
     ):
         yield [row.question for _, row in step.value][:MOST] if isinstance(step, Done) else "Finding the components …"
 
 
 def _view(sentence: str, asked: Sequence[str], done: Sequence[HeadsAlone]) -> AloneView:
-    answers: list[list[Any]] = []
-    summary: list[list[Any]] = []
+    answers: list[list[Cell]] = []
+    summary: list[list[Cell]] = []
     count = len(done[0].heads) if done else 0
     for question, found in zip(asked, done, strict=False):
         answers.append([question, "router", "", "", found.text])

@@ -2,23 +2,25 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+
+import numpy as np
 
 from hydralora import figures
 from hydralora.components.features import sample_rows
 from hydralora.data.examples import Example
-from hydralora.projection import Method
+from hydralora.projection import METHODS, Method
 
-from ...services import Asked, Services
+from ...services import Services
 from ...services.background import Done, in_background
+from ...services.cache import ResultKind
+from ...services.components import ComponentRequest
 from ...services.processes import EVERY
-from ..data import row_cells
+from ..reading import Cell, row_cells
 
-DRAWN: dict[Method, int] = {"pca": 20_000, "umap": 20_000, "tsne": 5_000}  # rows at most; of more an even sample
-AT_ONCE = {"pca"}  # what takes less than a second
 HOVER = 90  # characters
 LISTED = 200  # rows
-TOLD = 5  # looks between two tellings of how long it has taken
+TELL_EVERY = 5  # looks between two sentences on how long it has taken
+PLACES = ResultKind[np.ndarray]("map", keep=12)
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class MapView:
 def draw(
     services: Services,
     dataset_id: str,
-    asked: Asked,
+    asked: ComponentRequest,
     method: Method,
     colour_by: figures.ColourBy,
     selected: Sequence[int] | None = None,
@@ -42,16 +44,16 @@ def draw(
     Args:
         selected: rows to select; None leaves the reader's selection.
     """
-    if not services.has_clusters(dataset_id, asked):  # a choice made while they are found is drawn with them
+    if not services.components.are_found(dataset_id, asked):  # a choice made while they are found is drawn with them
         yield MapView(None, "The map is drawn once the components are found.")
         return
-    if method not in AT_ONCE and not services.remembers(_key(dataset_id, asked, method)):
+    if not METHODS[method].is_quick and not services.cache.has(PLACES, dataset_id, asked.features_key, method):
         first = _view(services, dataset_id, asked, "pca", colour_by, selected)
-        name, figure = figures.METHOD_NAMES[method], first.figure
+        name, figure = METHODS[method].name, first.figure
         for ticks, step in enumerate(in_background(lambda on_progress: _points(services, dataset_id, asked, method))):
-            if not isinstance(step, Done) and ticks % TOLD == 0:
-                told = f"{name} is being computed ({ticks * EVERY:.0f} s); meanwhile this is PCA. {first.caption}"
-                yield MapView(figure, told)
+            if not isinstance(step, Done) and ticks % TELL_EVERY == 0:
+                sentence = f"{name} is being computed ({ticks * EVERY:.0f} s); meanwhile this is PCA. {first.caption}"
+                yield MapView(figure, sentence)
                 figure = None
     yield _view(services, dataset_id, asked, method, colour_by, selected)
 
@@ -67,7 +69,7 @@ def search(services: Services, dataset_id: str, text: str) -> tuple[list[int], s
     return found, f"{count} “{text.strip()}”."
 
 
-def rows(services: Services, dataset_id: str, indices: Sequence[int]) -> list[list[str | int]]:
+def rows(services: Services, dataset_id: str, indices: Sequence[int]) -> list[list[Cell]]:
     """The table rows of selected points, 200 at most."""
     examples = services.read_dataset(dataset_id).examples
     return [row_cells(examples[i]) for i in indices if 0 <= i < len(examples)][:LISTED]
@@ -80,24 +82,22 @@ def listed(count: int) -> str:
     )
 
 
-def _key(dataset_id: str, asked: Asked, method: Method) -> tuple:
-    return "map", dataset_id, asked.features_key, method
-
-
 def _drawn(services: Services, dataset_id: str, method: Method) -> list[int]:
-    return sample_rows(len(services.read_dataset(dataset_id).examples), DRAWN[method], seed=0).tolist()
+    return sample_rows(len(services.read_dataset(dataset_id).examples), METHODS[method].rows, seed=0).tolist()
 
 
-def _points(services: Services, dataset_id: str, asked: Asked, method: Method) -> Any:
-    found = services.found_clusters(dataset_id, asked)
+def _points(services: Services, dataset_id: str, request: ComponentRequest, method: Method) -> np.ndarray:
+    clusters = services.components.found(dataset_id, request)
     chosen = _drawn(services, dataset_id, method)
-    return services.remember(_key(dataset_id, asked, method), lambda: found.map(method, rows=chosen))
+    return services.cache.remember(
+        PLACES, dataset_id, request.features_key, method, compute=lambda: clusters.map(method, rows=chosen)
+    )
 
 
 def _view(
     services: Services,
     dataset_id: str,
-    asked: Asked,
+    asked: ComponentRequest,
     method: Method,
     colour_by: figures.ColourBy,
     selected: Sequence[int] | None,
@@ -112,7 +112,7 @@ def _view(
         [_escaped(example.question) for example in examples],
         drawn,
         method,
-        [component.name for component in services.components(dataset_id, asked)],
+        [component.name for component in services.components.named(dataset_id, asked)],
         f"{dataset_id} {asked.features_key} {method}",
         dataset_id,
         None if selected is None else sorted(set(selected) & set(drawn)),
@@ -123,23 +123,23 @@ def _view(
     return MapView(
         figure,
         f"Rows that {near} lie close together; lasso some, click one, or search, to read them below. "
-        f"{figures.METHOD_READING[method]}{sample}",
+        f"{METHODS[method].reading}{sample}",
     )
 
 
 def _values(
     services: Services,
     dataset_id: str,
-    asked: Asked,
+    asked: ComponentRequest,
     colour_by: figures.ColourBy,
     drawn: Sequence[int],
     examples: Sequence[Example],
-) -> list[Any]:
+) -> list[str] | list[int]:
     if colour_by == "task":
         return [example.task or "" for example in examples]
     if colour_by == "length":
         return [len(example.everything) for example in examples]
-    return services.found_clusters(dataset_id, asked).labels[list(drawn)].tolist()
+    return services.components.found(dataset_id, asked).labels[list(drawn)].tolist()
 
 
 def _escaped(text: str) -> str:

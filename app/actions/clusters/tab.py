@@ -4,25 +4,21 @@ import os
 import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from hydralora import figures
 from hydralora.components import Clusters, Component, overlap
 from hydralora.components.dbscan import NOISE
 from hydralora.components.export import write_rows
-from hydralora.components.of_recipe import number_trials_of_files
-from hydralora.data.statistics import token_statistics
-from hydralora.errors import DatasetError
-from hydralora.recipe.settings import TrainingSettings
+from hydralora.data.progress import OnProgress
 
-from ...services import Asked, Services
+from ...services import Services
 from ...services.background import Done, in_background
-from ...services.processes import in_process
-from ..data import row_cells, tokenizer_of
+from ...services.components import ComponentRequest
+from ..reading import Cell
+from .one_component import component_of
 
 COLUMNS = ["#", "rows", "name and terms", "a typical row", "an outlier"]
-DETAIL_COLUMNS = ["", "row", "question", "answer", "task"]
-TRIALS = 15
 NEVER_ASSIGNED = (
     " The components set how many heads there are and may start the router; no row is ever assigned to a head."
 )
@@ -46,28 +42,17 @@ class ClusterView:
     curve: str
     help: str
     sizes: str
-    table: list[list[str | int]]
+    table: list[list[Cell]]
     agreement: str
     tasks: str
     components: list[tuple[str, int]]
 
 
-@dataclass(frozen=True)
-class ComponentView:
-    """What the page shows of one component; `given` is the name that a person gave it, if any."""
-
-    given: str
-    terms: str
-    sentence: str
-    rows: list[list[str | int]]
-    lengths: str
-
-
-def find(services: Services, dataset_id: str, asked: Asked) -> Iterator[str | Done[ClusterView]]:
+def find(services: Services, dataset_id: str, asked: ComponentRequest) -> Iterator[str | Done[ClusterView]]:
     """Cluster a dataset: yields how far it is, where that has changed, then what to show."""
 
-    def work(on_progress: Any) -> ClusterView:
-        services.clusters(dataset_id, asked, on_progress)
+    def work(on_progress: OnProgress) -> ClusterView:
+        services.components.find(dataset_id, asked, on_progress)
         return view(services, dataset_id, asked)
 
     what = "Clustering; a model reads every row first" if asked.settings.by_model else "Clustering"
@@ -76,17 +61,17 @@ def find(services: Services, dataset_id: str, asked: Asked) -> Iterator[str | Do
         if isinstance(step, Done):
             yield step
         else:
-            message = f"{what}: {step[0] / step[1]:.0%}" if step[1] > 1 else f"{what} …"
+            message = f"{what}: {step.done / step.total:.0%}" if step.total > 1 else f"{what} …"
             if message != told:  # a page that is told the same again and again answers clicks late
                 yield message
             told = message
 
 
-def view(services: Services, dataset_id: str, asked: Asked) -> ClusterView:
-    found = services.found_clusters(dataset_id, asked)
-    components = services.components(dataset_id, asked)
+def view(services: Services, dataset_id: str, asked: ComponentRequest) -> ClusterView:
+    found = services.components.found(dataset_id, asked)
+    components = services.components.named(dataset_id, asked)
     examples = services.read_dataset(dataset_id).examples
-    rows: list[list[str | int]] = [
+    rows: list[list[Cell]] = [
         [
             component.id + 1,
             f"{component.size} ({component.share:.0%})",
@@ -110,67 +95,23 @@ def view(services: Services, dataset_id: str, asked: Asked) -> ClusterView:
     )
 
 
-def component(
-    services: Services, dataset_id: str, asked: Asked, number: int, model: str, max_length: int
-) -> ComponentView:
-    """One component: its middle, its edge, and how long its rows are to a base model.
-
-    Raises:
-        HydraError: the base model's name is wrong.
-    """
-    found = services.found_clusters(dataset_id, asked)
-    one = _component(found, number)
-    names = services.datasets.names(dataset_id, asked.key) or []
-    examples = services.read_dataset(dataset_id).examples
-    chosen = [("typical", i) for i in one.nearest] + [("outlier", i) for i in one.outliers if i not in one.nearest]
-    sentence, lengths = _lengths(services, dataset_id, asked, number, model, max_length)
-    return ComponentView(
-        given=names[number - 1] if len(names) == found.k else "",
-        terms=", ".join(one.terms),
-        sentence=f"{one.size:,} rows, {one.share:.0%} of all. {sentence}",
-        rows=[[kind, *row_cells(examples[i])] for kind, i in chosen],
-        lengths=lengths,
-    )
-
-
-def rename(services: Services, dataset_id: str, asked: Asked, number: int, name: str) -> ClusterView:
+def rename(services: Services, dataset_id: str, asked: ComponentRequest, number: int, name: str) -> ClusterView:
     """Give a component a name, kept with the dataset; an empty one gives it back its terms."""
-    found = services.found_clusters(dataset_id, asked)
-    services.datasets.rename(dataset_id, asked.key, found.k, _component(found, number).id + 1, name)
+    found = services.components.found(dataset_id, asked)
+    services.datasets.rename(dataset_id, asked.key, found.k, component_of(found, number).id + 1, name)
     return view(services, dataset_id, asked)
 
 
-def trials(services: Services, dataset_id: str, asked: Asked) -> Iterator[str | Done[str]]:
-    """How sure a number is, seen in trials: yields how far they are, then the figure."""
-    dataset, found = services.datasets.get(dataset_id), services.found_clusters(dataset_id, asked)
-    given = dataset.files, dataset.mapping, asked.settings, found, TRIALS
-
-    def work(on_progress: Any) -> str:
-        return services.remember(
-            ("trials", dataset_id, asked.key),
-            lambda: figures.number_trials(in_process(number_trials_of_files, *given, on_progress=on_progress)),
-        )
-
-    for step in in_background(work):
-        yield step if isinstance(step, Done) else f"Trial {min(step[0] + 1, TRIALS)} of {TRIALS} …"
-
-
-def rows_file(services: Services, dataset_id: str, asked: Asked, kind: Literal["csv", "parquet"]) -> str:
+def rows_file(services: Services, dataset_id: str, asked: ComponentRequest, kind: Literal["csv", "parquet"]) -> str:
     """Every row with its component, as a file to download."""
-    components = services.components(dataset_id, asked)
+    components = services.components.named(dataset_id, asked)
     path = services.download(f"components {dataset_id}.{kind}", f"{asked.key} {[one.name for one in components]}")
     if not path.exists():
         examples = services.read_dataset(dataset_id).examples
         building = path.with_stem(f".{secrets.token_hex(4)}")
-        write_rows(building, list(examples), services.found_clusters(dataset_id, asked), components)
+        write_rows(building, list(examples), services.components.found(dataset_id, asked), components)
         os.replace(building, path)
     return str(path)
-
-
-def _component(found: Clusters, number: int) -> Component:
-    if not 1 <= number <= found.k:
-        raise DatasetError(f"There is no component {number} any more: there are {found.k}. Choose one of them.")
-    return found.components[number - 1]
 
 
 def _curve(found: Clusters, dataset_id: str) -> str:
@@ -206,26 +147,4 @@ def _agreement(
         f"Against the task labels: adjusted Rand index {agreed.ari:.2f} (1: the same groups, 0: chance), normalised "
         f"mutual information {agreed.nmi:.2f}. The clustering never saw the labels.",
         figures.tasks_by_component(agreed.tasks, names, agreed.table.tolist()),
-    )
-
-
-def _lengths(
-    services: Services, dataset_id: str, asked: Asked, number: int, model: str, max_length: int
-) -> tuple[str, str]:
-    """A sentence on the tokens of a component's rows, and their histogram; "" while the base model is elsewhere."""
-    tokenizer, name = tokenizer_of(services, model)
-    if tokenizer is None:
-        return "Their lengths in tokens are shown once the base model is on this machine.", ""
-    examples = services.read_dataset(dataset_id).examples
-
-    def measure() -> Any:
-        labels = services.found_clusters(dataset_id, asked).labels
-        rows = [examples[i] for i in (labels == number - 1).nonzero()[0].tolist()]
-        return token_statistics(tokenizer, rows, max_length, TrainingSettings().batch_size)
-
-    found = services.remember(("component", dataset_id, asked.key, number, name, max_length), measure)
-    share = f"{found.answer_share:.0%} of their tokens are answers"
-    return (
-        f"A row has {found.median:.0f} tokens (median) and at most {found.longest}; {share}.",
-        figures.token_lengths(found.histogram, max_length),
     )

@@ -1,11 +1,9 @@
 """The Breakdown view of Parameters: a LoRA for each component, and what sets their A's and B's apart."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-from hydralora import figures
-from hydralora.analysis import project_matrices
+from hydralora.analysis import PointGroup, project_matrices
 from hydralora.analysis.breakdown import (
     STEPS,
     Breakdown,
@@ -18,15 +16,19 @@ from hydralora.analysis.breakdown import (
     heads_reading,
     start_breakdown,
 )
-from hydralora.data.progress import ignore_progress
+from hydralora.data.progress import OnProgress, ignore_progress
 from hydralora.errors import ConfigError
 from hydralora.projection import Method
-from hydralora.runs.run import ACTIVE, Run
+from hydralora.runs.run import Run
+from hydralora.runs.state import RunState
 
 from ...services import Services
 from ...services.background import in_background
+from ...services.cache import ResultKind
 from ...services.processes import in_process
-from .points import adapter_weights, draw_groups, left_out, missing, shape_names, shown
+from ..adapters import adapter_weights, why_no_adapter
+from ..reading import Cell
+from .shapes import draw_shapes
 
 COLUMNS = ["what", "shape", "apart by", "silhouette", "95 % by chance", "apart", "mean cosine"]
 APART = {True: "yes", False: "no", None: "can't tell"}
@@ -38,6 +40,8 @@ TESTED = (
     "Silhouettes compare all numbers of two matrices, over all modules of a shape; in the table each shape is tested "
     "on its own, so that of many one may lie apart by chance."
 )
+PLACES = ResultKind[list[PointGroup]]("breakdown points", keep=8)
+COMPARED = ResultKind[Breakdown]("breakdown", keep=2)
 
 
 @dataclass(frozen=True)
@@ -52,11 +56,11 @@ class BreakdownView:
         shapes: the names of all shapes; `drawn` of those that are drawn.
     """
 
-    signature: tuple
+    signature: tuple[Hashable, ...]
     sentence: str
     ready: bool = False
     working: bool = False
-    rows: list[list[Any]] = field(default_factory=list)
+    rows: list[list[Cell]] = field(default_factory=list)
     figures: list[str] = field(default_factory=list)
     caption: str = ""
     shapes: list[str] = field(default_factory=list)
@@ -90,80 +94,85 @@ def view(services: Services, run_id: str | None, method: Method, shapes: Sequenc
         return
     found = [one for one in runs if one is not None]
     states = [services.jobs.refresh(one) for one in found]
-    done = [one for one, state in zip(found, states, strict=True) if state["state"] == "finished"]
+    done = [one for one, state in zip(found, states, strict=True) if state.state == "finished"]
     if len(done) < len(runs):
-        told = tuple((state["id"], state["state"], state["step"]) for state in states)
-        working = any(state["state"] in ACTIVE for state in states)
+        progress = tuple((state.id, state.state, state.step) for state in states)
+        working = any(state.is_active for state in states)
         sentence = _how_far(len(runs), len(done), states, run)
-        yield BreakdownView((run_id, told, steps), sentence, not working, working)
+        yield BreakdownView((run_id, progress, steps), sentence, not working, working)
         return
-    key = ("breakdown", run_id, tuple(one.id for one in done), method, tuple(shapes))
-    if not services.remembers(_places(key)):
+    trained = _Trained(run_id, tuple(one.id for one in done), steps, method)
+    if not services.cache.has(PLACES, trained):
+        key = (trained, *shapes)
         yield BreakdownView((*key, "computing"), "All are trained; their matrices are being compared.", working=True)
-        for _ in in_background(lambda on_progress: _drawn(services, run, done, steps, key)):
+        for _ in in_background(lambda on_progress: _drawn(services, trained, shapes)):
             pass
-    yield _drawn(services, run, done, steps, key)
+    yield _drawn(services, trained, shapes)
 
 
-def _how_far(count: int, done: int, states: Sequence[dict[str, Any]], run: Run) -> str:
+def _how_far(count: int, done: int, states: Sequence[RunState], run: Run) -> str:
     if not states:
         return f"{CLAIM} It takes {count} LoRAs of rank {run.recipe().tuner.r}."
-    wrong = [state for state in states if state["state"] not in ACTIVE and state["state"] != "finished"]
+    wrong = [state for state in states if not state.is_active and state.state != "finished"]
     if wrong:
         first = wrong[0]
-        why = f"Run {first['id']} is {first['state']}: {first['message'].rstrip('.')}."
+        why = f"Run {first.id} is {first.state}: {first.message.rstrip('.')}."
         return f"{why} Start again to train what is missing."
-    now = [f"step {state['step']} of {state['max_steps']}" for state in states if state["state"] == "training"]
+    now = [f"step {state.step} of {state.max_steps}" for state in states if state.state == "training"]
     return f"{done} of {count} LoRAs are trained{', one is at ' + now[0] if now else ''}. They are in Runs too."
 
 
-def _drawn(services: Services, run: Run, runs: Sequence[Run], steps: int, key: tuple) -> BreakdownView:
-    *_, method, shapes = key
+@dataclass(frozen=True)
+class _Trained:
+    """A breakdown whose LoRAs, one for each component of `run_id`'s rows, are trained."""
 
-    def compute() -> BreakdownView:
-        found = _compared(services, run, runs)
-        own = _own_heads(services, run)
-        told = [f"After {steps} steps of each.", found.reading(), heads_reading(own, run.recipe()), TESTED]
-        groups = services.remember(_places(key), lambda: project_matrices(found.members, method))
-        chosen = shown(groups, shapes)
-        return BreakdownView(
-            key,
-            " ".join(filter(None, told)),
-            ready=True,
-            rows=[*_rows(found.parts, "component"), *_rows(own, "head")],
-            figures=draw_groups(chosen, "run"),
-            caption=figures.how_to_read(chosen) + left_out(groups, chosen),
-            shapes=shape_names(groups),
-            drawn=shape_names(chosen),
-        )
-
-    return services.remember(key, compute)
+    run_id: str
+    lora_ids: tuple[str, ...]
+    steps: int
+    method: Method
 
 
-def _places(key: tuple) -> tuple:
-    """Of the points, which don't depend on the shapes that are drawn of them."""
-    return (*key[:-1], "points")
-
-
-def _compared(services: Services, run: Run, runs: Sequence[Run]) -> Breakdown:
-    named = dict(zip(component_names(run), runs, strict=True))
-    return services.remember(
-        ("broken down", tuple(one.id for one in runs)),
-        lambda: in_process(_break_down, named, on_progress=ignore_progress),
+def _drawn(services: Services, trained: _Trained, shapes: Sequence[str]) -> BreakdownView:
+    run = services.run(trained.run_id)
+    compared = _compared(services, trained)
+    own = [] if why_no_adapter(services, run.id) else heads_apart(adapter_weights(services, run.id))
+    sentences = [
+        f"After {trained.steps} steps of each.",
+        compared.reading(),
+        heads_reading(own, run.recipe()),
+        TESTED,
+    ]
+    groups = services.cache.remember(
+        PLACES, trained, compute=lambda: project_matrices(compared.members, trained.method)
+    )
+    drawn = draw_shapes(groups, shapes, "run")
+    return BreakdownView(
+        (trained, *shapes),
+        " ".join(filter(None, sentences)),
+        ready=True,
+        rows=[*_rows(compared.parts, "component"), *_rows(own, "head")],
+        figures=drawn.figures,
+        caption=drawn.caption,
+        shapes=drawn.shapes,
+        drawn=drawn.drawn,
     )
 
 
-def _break_down(runs: dict[str, Run], on_progress: Any) -> Breakdown:
+def _compared(services: Services, trained: _Trained) -> Breakdown:
+    runs = (services.run(run_id) for run_id in trained.lora_ids)
+    named = dict(zip(component_names(services.run(trained.run_id)), runs, strict=True))
+    return services.cache.remember(
+        COMPARED, trained.lora_ids, compute=lambda: in_process(_break_down, named, on_progress=ignore_progress)
+    )
+
+
+def _break_down(runs: dict[str, Run], on_progress: OnProgress) -> Breakdown:
     return break_down(runs)
 
 
-def _own_heads(services: Services, run: Run) -> list[Part]:
-    return [] if missing(services, run.id) else heads_apart(adapter_weights(services, run.id))
-
-
-def _rows(parts: Sequence[Part], label: str) -> list[list[Any]]:
+def _rows(parts: Sequence[Part], label: str) -> list[list[Cell]]:
     names = {"head": "heads of the chosen run"}
-    out = []
+    out: list[list[Cell]] = []
     for part in parts:
         found = part.separation
         low, high = found.chance

@@ -2,20 +2,20 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from hydralora import figures
 from hydralora.analysis.head_use import SHUFFLES, Probed, probe_run
-from hydralora.data.progress import ignore_progress
-from hydralora.models.catalogue import find_model
-from hydralora.models.loading import load_tokenizer
+from hydralora.data.progress import OnProgress, ignore_progress
 
 from ...services import Services
 from ...services.background import Done, in_background
+from ...services.cache import ResultKind
 from ...services.processes import in_process
-from .points import missing
+from ..adapters import adapter_hash, why_no_adapter
+from ..reading import Cell
 
 Groups = Literal["component", "task"]
 ALL = "mean over all"
@@ -23,6 +23,7 @@ TOKENS = 12
 TOKEN_COLUMNS = ["before", "token", "behind", "gate", "row"]
 ROWS = 6
 ROW_COLUMNS = ["row", "question", "answer", "task", "mean gate"]
+PROBED = ResultKind[Probed]("probed", keep=4, of_adapter=True)
 CHANCE = 95  # percent of shuffled groups that lie below what counts as known
 
 
@@ -42,25 +43,24 @@ def measure(services: Services, run_id: str | None, of: Groups, module: str) -> 
     Raises:
         HydraError: the run has no heads, or its rows or its base model are gone.
     """
-    if why := missing(services, run_id):
+    if why := why_no_adapter(services, run_id):
         yield UseView(why)
         return
     assert run_id
-    if not services.remembers(_key(services, run_id)):
+    if not services.cache.has(PROBED, run_id, adapter_hash(services, run_id)):
         for step in in_background(lambda on_progress: _probed(services, run_id, on_progress)):
             if not isinstance(step, Done):
-                done, total = step
-                read = f"Held-out and training rows are read by the model: {done} of {total}."
-                yield UseView(read if total > 1 else "Loading the model …")
+                sentence = f"Held-out and training rows are read by the model: {step.done} of {step.total}."
+                yield UseView(sentence if step.total > 1 else "Loading the model …")
     yield _view(_probed(services, run_id), of, module)
 
 
 def is_measured(services: Services, run_id: str) -> bool:
     """Whether a run's held-out rows were read already."""
-    return services.remembers(_key(services, run_id))
+    return services.cache.has(PROBED, run_id, adapter_hash(services, run_id))
 
 
-def tokens(services: Services, run_id: str, head: int, module: str) -> list[list[Any]]:
+def tokens(services: Services, run_id: str, head: int, module: str) -> list[list[Cell]]:
     """The tokens that a head takes most, in one module or by the mean over all, as `TOKEN_COLUMNS`; none of a module
     whose gates are not recorded.
 
@@ -71,13 +71,13 @@ def tokens(services: Services, run_id: str, head: int, module: str) -> list[list
     if not _has(probed, head, module):
         return []
     model = services.run(run_id).recipe().model
-    tokenizer = services.remember(("tokenizer", model), lambda: load_tokenizer(find_model(model, download=False)))
+    tokenizer = services.tokenizer(model)
     found = probed.tokens.most(tokenizer, head, None if module == ALL else module, TOKENS)
     rows = probed.tokens.rows
     return [[one.before, one.text, one.behind, round(one.gate, 3), rows[one.row].example.row] for one in found]
 
 
-def training_rows(services: Services, run_id: str, head: int, module: str) -> list[list[Any]]:
+def training_rows(services: Services, run_id: str, head: int, module: str) -> list[list[Cell]]:
     """Of the training rows that were read, those that use a head most: number, question, answer, task, mean gate.
 
     Raises:
@@ -94,15 +94,15 @@ def training_rows(services: Services, run_id: str, head: int, module: str) -> li
 
 
 def _view(probed: Probed, of: Groups, module: str) -> UseView:
-    groups: Sequence[Any] | None = probed.components if of == "component" else probed.tasks
+    groups: Sequence[int | str | None] | None = probed.components if of == "component" else probed.tasks
     modules = [ALL, *probed.use.modules]
     heads = probed.use.mean.shape[-1]
     if groups is None or not any(group is not None for group in groups):
-        told = {
+        reasons = {
             "component": "The rows that this run was trained on are gone, so their components are not known.",
             "task": "These rows have no tasks. Choose components.",
         }
-        return UseView(told[of], "", modules, heads)
+        return UseView(reasons[of], "", modules, heads)
     means = probed.use.mean_gates(groups)
     place = probed.use.modules.index(module) if module in probed.use.modules else None
     names = [probed.names[group] if of == "component" else str(group) for group in means]
@@ -129,10 +129,11 @@ def _has(probed: Probed, head: int, module: str) -> bool:
     return head < probed.use.mean.shape[-1] and module in (ALL, *probed.use.modules)
 
 
-def _key(services: Services, run_id: str) -> tuple:
-    return "probed", run_id, services.run(run_id).state()["adapter_hash"]
-
-
-def _probed(services: Services, run_id: str, on_progress: Any = ignore_progress) -> Probed:
+def _probed(services: Services, run_id: str, on_progress: OnProgress = ignore_progress) -> Probed:
     run = services.run(run_id)
-    return services.remember(_key(services, run_id), lambda: in_process(probe_run, run, on_progress=on_progress))
+    return services.cache.remember(
+        PROBED,
+        run_id,
+        adapter_hash(services, run_id),
+        compute=lambda: in_process(probe_run, run, on_progress=on_progress),
+    )

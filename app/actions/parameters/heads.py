@@ -1,14 +1,15 @@
 """The Heads view of Parameters: every head of a run in numbers, layer by layer."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from hydralora import figures
-from hydralora.analysis import head_measures, read_weights
+from hydralora.analysis import HeadMeasures, head_measures, read_weights
 from hydralora.runs.snapshots import saved_snapshots
 
 from ...services import Services
-from .points import adapter_weights, missing
+from ...services.cache import ResultKind
+from ..adapters import adapter_hash, adapter_weights, why_no_adapter
+from ..reading import Cell
 
 READING: dict[figures.Measure, str] = {
     "similarity": "1: the heads point the same way, so that the gates choose between nearly equal heads; 0: they have "
@@ -18,6 +19,7 @@ READING: dict[figures.Measure, str] = {
     "moved": "How far a head is from where it began, in the unit of its norm. Where heads begin at zero both are the "
     "same.",
 }
+MEASURED = ResultKind[list[HeadMeasures]]("heads")
 COLUMNS = ["module", "layer", "head", *figures.MEASURES.values()]
 
 
@@ -25,7 +27,7 @@ COLUMNS = ["module", "layer", "head", *figures.MEASURES.values()]
 class HeadsView:
     sentence: str
     figure: str = ""
-    rows: list[list[Any]] | None = None
+    rows: list[list[Cell]] | None = None
 
 
 def view(services: Services, run_id: str | None, measure: figures.Measure) -> HeadsView:
@@ -34,11 +36,11 @@ def view(services: Services, run_id: str | None, measure: figures.Measure) -> He
     Raises:
         HydraError: the adapter can't be read.
     """
-    if why := missing(services, run_id):
+    if why := why_no_adapter(services, run_id):
         return HeadsView(why)
     assert run_id
     found = _measured(services, run_id)
-    known = [row[measure] for row in found if row[measure] is not None]
+    known = [value for row in found if (value := getattr(row, measure)) is not None]
     if not known:
         none = {
             "moved": "Its start was not kept, so how far the heads have moved is not known. Set training.snapshots.",
@@ -49,9 +51,9 @@ def view(services: Services, run_id: str | None, measure: figures.Measure) -> He
     return HeadsView(f"{READING[measure]} {told}", figures.head_measures(found, measure), _table(found))
 
 
-def _table(rows: list[dict[str, Any]]) -> list[list[Any]]:
+def _table(rows: list[HeadMeasures]) -> list[list[Cell]]:
     return [
-        [row["module"], row["layer"], row["head"] + 1, *(_rounded(row[measure]) for measure in figures.MEASURES)]
+        [row.module, row.layer, row.head + 1, *(_rounded(getattr(row, measure)) for measure in figures.MEASURES)]
         for row in rows
     ]
 
@@ -60,12 +62,12 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.4g}")
 
 
-def _measured(services: Services, run_id: str) -> list[dict[str, Any]]:
+def _measured(services: Services, run_id: str) -> list[HeadMeasures]:
     run = services.run(run_id)
 
-    def compute() -> list[dict[str, Any]]:
+    def compute() -> list[HeadMeasures]:
         first = saved_snapshots(run.snapshots).get(0)
         start = read_weights(run.snapshots, first) if first else None
         return head_measures(adapter_weights(services, run_id), start)
 
-    return services.remember(("heads", run_id, run.state()["adapter_hash"]), compute)
+    return services.cache.remember(MEASURED, run_id, adapter_hash(services, run_id), compute=compute)

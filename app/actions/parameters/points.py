@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from hydralora import figures
 from hydralora.analysis import (
     Matrix,
+    MatrixPoint,
+    PointGroup,
     Weights,
     cosines,
     gram,
@@ -16,25 +17,34 @@ from hydralora.analysis import (
     read_weights,
     spectrum,
 )
-from hydralora.projection import Method
+from hydralora.projection import METHODS, Method
 from hydralora.runs.snapshots import saved_snapshots
 
 from ...services import Services
 from ...services.background import Done, in_background
+from ...services.cache import ResultKind
 from ...services.processes import EVERY
+from ..adapters import adapter_hash, adapter_weights, why_no_adapter
+from ..reading import Cell
+from .shapes import chosen_groups, draw_shapes
 
 COLUMNS = ["run", "matrix", "layer", "kind", "head", "x", "y", "z"]
-PANELS = 3  # shapes that are drawn at once; of more a person chooses
-AT_ONCE = {"pca"}  # what takes less than a second
-TOLD = 5  # looks between two tellings of how long it has taken
+TELL_EVERY = 5  # looks between two sentences on how long it has taken
 STEPS_SHOWN = 5
 SIBLINGS = 12  # heads whose cosines are written into their squares
+POINTS = ResultKind[list[PointGroup]]("points")
+SNAPSHOT = ResultKind[Weights]("snapshot", keep=8, of_adapter=True)
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What is drawn: runs, each A and head or their products, with `steps` as they were while they learnt, and how they
-    are projected; `shapes` are those that are drawn, by name, where there are more than `PANELS`."""
+class PointsRequest:
+    """What is drawn.
+
+    Attributes:
+        runs: whose matrices; `products` those of A and heads, not each alone.
+        steps: also as they were while they learnt.
+        shapes: those that are drawn, by name, where there are more than `PANELS`.
+    """
 
     runs: tuple[str, ...]
     products: bool = False
@@ -74,106 +84,70 @@ class MatrixView:
     head: tuple[str, str, int] | None = None
 
 
-def missing(services: Services, run_id: str | None) -> str:
-    """Why there is nothing to draw of a run, and what to do; "" where there is something."""
-    if not run_id:
-        return "No run is chosen. Train one first; its A and heads are then drawn here."
-    if not services.run(run_id).has_adapter:
-        return "This run has saved no adapter yet. Its A and heads are drawn when training ends."
-    return ""
-
-
-def view(services: Services, wanted: Wanted, colour_by: figures.MatrixColour) -> Iterator[PointsView]:
+def view(services: Services, request: PointsRequest, colour_by: figures.MatrixColour) -> Iterator[PointsView]:
     """The points; where they take longer, PCA's first, then how long they have been computed.
 
     Raises:
         HydraError: an adapter can't be read, or a setting is out of its range.
     """
-    if why := missing(services, wanted.runs[0] if wanted.runs else None):
+    if why := why_no_adapter(services, request.runs[0] if request.runs else None):
         yield PointsView(why, [])
         return
-    wanted = _drawable(services, wanted)
-    if (wanted.steps or wanted.method not in AT_ONCE) and not services.remembers(_key(services, wanted)):
-        quick = Wanted(wanted.runs, wanted.products, "pca", wanted.dims, shapes=wanted.shapes)
+    request = _drawable(services, request)
+    method = METHODS[request.method]
+    if (request.steps or not method.is_quick) and not services.cache.has(POINTS, *_key(services, request)):
+        quick = PointsRequest(request.runs, request.products, "pca", request.dims, shapes=request.shapes)
         first = _view(services, quick, colour_by)
-        name, drawn = figures.METHOD_NAMES[wanted.method], first.figures
-        for ticks, step in enumerate(in_background(lambda on_progress: _groups(services, wanted))):
-            if not isinstance(step, Done) and ticks % TOLD == 0:
-                told = f"{name} is being computed ({ticks * EVERY:.0f} s); meanwhile this is PCA."
-                yield PointsView(told, drawn, first.shapes, first.drawn)
+        drawn = first.figures
+        for ticks, step in enumerate(in_background(lambda on_progress: _groups(services, request))):
+            if not isinstance(step, Done) and ticks % TELL_EVERY == 0:
+                sentence = f"{method.name} is being computed ({ticks * EVERY:.0f} s); meanwhile this is PCA."
+                yield PointsView(sentence, drawn, first.shapes, first.drawn)
                 drawn = None
-    yield _view(services, wanted, colour_by)
+    yield _view(services, request, colour_by)
 
 
-def rows(services: Services, wanted: Wanted, ids: Sequence[int]) -> list[list[Any]]:
-    """The table rows of selected points."""
-    if not wanted.runs or missing(services, wanted.runs[0]):
+def rows(services: Services, request: PointsRequest, ids: Sequence[int]) -> list[list[Cell]]:
+    """The table rows of selected points, as `COLUMNS`."""
+    if not request.runs or why_no_adapter(services, request.runs[0]):
         return []
-    points = _points(services, _drawable(services, wanted))
-    return [
-        [
-            point["run"],
-            figures.describe_matrix(point),
-            point["layer"],
-            point["kind"],
-            "" if point["head"] is None else point["head"] + 1,
-            *(round(point[axis], 3) if axis in point else "" for axis in "xyz"),
-        ]
-        for point in (points[i] for i in ids if 0 <= i < len(points))
-    ]
+    points = _points(services, _drawable(services, request))
+    return [_row(points[i]) for i in ids if 0 <= i < len(points)]
 
 
-def look_into(services: Services, wanted: Wanted, place: int) -> MatrixView:
+def look_into(services: Services, request: PointsRequest, place: int) -> MatrixView:
     """The matrix behind a point."""
-    wanted = _drawable(services, wanted)
-    points = _points(services, wanted)
+    request = _drawable(services, request)
+    points = _points(services, request)
     if not 0 <= place < len(points):
         return MatrixView("")
     point = points[place]
-    found = _members(services, point["run"], point.get("step"), wanted.products)
-    own = next(one for one in found if one.describe().items() <= point.items())
-    measured = spectrum(own.right) if own.left is None else product_spectrum(own.left, own.right)
-    family = [one for one in found if one.module == own.module and one.kind == own.kind]
-    name = figures.describe_matrix(point, point["run"] if len(wanted.runs) > 1 else "")
+    members = _members(services, point.run, point.step, request.products)
+    matrix = next(one for one in members if (one.module, one.kind, one.head) == (point.module, point.kind, point.head))
+    measured = spectrum(matrix.right) if matrix.left is None else product_spectrum(matrix.left, matrix.right)
+    family = [one for one in members if one.module == matrix.module and one.kind == matrix.kind]
+    name = figures.describe_matrix(point, point.run if len(request.runs) > 1 else "")
+    several = len(family) > 1
+    is_head = several and matrix.head is not None and matrix.kind != "A"
     return MatrixView(
-        f"{name}: {own.shape[0]} x {own.shape[1]}, Frobenius norm {measured.norm:.4g}, effective rank "
+        f"{name}: {matrix.shape[0]} x {matrix.shape[1]}, Frobenius norm {measured.norm:.4g}, effective rank "
         f"{measured.effective_rank:.2f} of {len(measured.singular_values)}.",
         figures.singular_values(measured.singular_values, measured.effective_rank, name),
-        _siblings(family) if len(family) > 1 else "",
-        (own.run, own.module, own.head) if own.head is not None and own.kind != "A" and len(family) > 1 else None,
+        _siblings(family) if several else "",
+        (matrix.run, matrix.module, matrix.head or 0) if is_head else None,
     )
 
 
-def adapter_weights(services: Services, run_id: str) -> Weights:
-    """A's and heads of a run's adapter, read once for all sessions."""
-    run = services.run(run_id)
-    return services.remember(("weights", run_id, run.state()["adapter_hash"]), lambda: read_weights(run.adapter))
-
-
-def shape_names(groups: Sequence[dict[str, Any]]) -> list[str]:
-    """What a person calls the groups of `project_matrices`."""
-    return ["{} x {}".format(*group["shape"]) for group in groups]
-
-
-def shown(groups: Sequence[dict[str, Any]], shapes: Sequence[str]) -> list[dict[str, Any]]:
-    """Those that are drawn: of the chosen shapes, else the first ones."""
-    chosen = [group for group, name in zip(groups, shape_names(groups), strict=True) if name in shapes]
-    return (chosen or list(groups))[:PANELS]
-
-
-def draw_groups(groups: Sequence[dict[str, Any]], colour_by: figures.MatrixColour) -> list[str]:
-    """A figure for each; their points are counted through, so that an id names one of all."""
-    drawn, first = [], 0
-    for group in groups:
-        drawn.append(figures.group_figure(group, colour_by, first))
-        first += len(group["points"])
-    return drawn
-
-
-def left_out(groups: Sequence[dict[str, Any]], drawn: Sequence[dict[str, Any]]) -> str:
-    """Which shapes are not drawn, and how to see them; "" where all are."""
-    names = [name for name in shape_names(groups) if name not in shape_names(drawn)]
-    return f" Not drawn: {', '.join(names)}. Choose up to {PANELS} of all shapes under Shapes." if names else ""
+def _row(point: MatrixPoint) -> list[Cell]:
+    places = (point.x, point.y, point.z)
+    return [
+        point.run,
+        figures.describe_matrix(point),
+        point.layer,
+        point.kind,
+        "" if point.head is None else point.head + 1,
+        *("" if place is None else round(place, 3) for place in places),
+    ]
 
 
 def _steps(services: Services, run_id: str) -> list[int | None]:
@@ -181,7 +155,7 @@ def _steps(services: Services, run_id: str) -> list[int | None]:
     any."""
     run = services.run(run_id)
     state, kept = run.state(), list(saved_snapshots(run.snapshots))
-    if kept and state["state"] == "finished" and kept[-1] == state["step"]:  # else the adapter is of another step
+    if kept and state.state == "finished" and kept[-1] == state.step:  # else the adapter is of another step
         del kept[-1]
     every = max(1, -(-len(kept) // (STEPS_SHOWN - 1)))
     return [*kept[::every], None]
@@ -191,7 +165,9 @@ def _members(services: Services, run_id: str, step: int | None, products: bool) 
     if step is None:
         return matrices(adapter_weights(services, run_id), run_id, products=products)
     folder = services.run(run_id).snapshots
-    weights = services.remember(("snapshot", run_id, step), lambda: read_weights(folder, saved_snapshots(folder)[step]))
+    weights = services.cache.remember(
+        SNAPSHOT, run_id, step, compute=lambda: read_weights(folder, saved_snapshots(folder)[step])
+    )
     return matrices(weights, run_id, step, products)
 
 
@@ -200,38 +176,35 @@ def _siblings(family: Sequence[Matrix]) -> str:
     return figures.cosine_matrix(names, cosines(gram(family[:SIBLINGS])), f"Cosines in {family[0].module}")
 
 
-def _view(services: Services, wanted: Wanted, colour_by: figures.MatrixColour) -> PointsView:
-    groups = _groups(services, wanted)
-    chosen = shown(groups, wanted.shapes)
-    drawn = draw_groups(chosen, colour_by)
-    caption = figures.how_to_read(chosen) + left_out(groups, chosen)
-    return PointsView(caption, drawn, shape_names(groups), shape_names(chosen))
+def _view(services: Services, request: PointsRequest, colour_by: figures.MatrixColour) -> PointsView:
+    shapes = draw_shapes(_groups(services, request), request.shapes, colour_by)
+    return PointsView(shapes.caption, shapes.figures, shapes.shapes, shapes.drawn)
 
 
-def _drawable(services: Services, wanted: Wanted) -> Wanted:
+def _drawable(services: Services, request: PointsRequest) -> PointsRequest:
     """Those of the runs that have an adapter."""
-    runs = tuple(run_id for run_id in dict.fromkeys(wanted.runs) if services.run(run_id).has_adapter)
-    return replace(wanted, runs=runs)
+    runs = tuple(run_id for run_id in dict.fromkeys(request.runs) if services.run(run_id).has_adapter)
+    return replace(request, runs=runs)
 
 
-def _points(services: Services, wanted: Wanted) -> list[dict[str, Any]]:
+def _points(services: Services, request: PointsRequest) -> list[MatrixPoint]:
     """Of the shapes that are drawn, in the order of the figures' ids."""
-    return [point for group in shown(_groups(services, wanted), wanted.shapes) for point in group["points"]]
+    groups = chosen_groups(_groups(services, request), request.shapes)
+    return [point for group in groups for point in group.points]
 
 
-def _key(services: Services, wanted: Wanted) -> tuple:
-    adapters = tuple(services.run(run_id).state()["adapter_hash"] for run_id in wanted.runs)
-    return "points", replace(wanted, shapes=()), adapters
+def _key(services: Services, request: PointsRequest) -> tuple[PointsRequest, tuple[str | None, ...]]:
+    return replace(request, shapes=()), tuple(adapter_hash(services, run_id) for run_id in request.runs)
 
 
-def _groups(services: Services, wanted: Wanted) -> list[dict[str, Any]]:
-    def compute() -> list[dict[str, Any]]:
-        found = [
-            one
-            for run_id in wanted.runs
-            for step in (_steps(services, run_id) if wanted.steps else [None])
-            for one in _members(services, run_id, step, wanted.products)
+def _groups(services: Services, request: PointsRequest) -> list[PointGroup]:
+    def compute() -> list[PointGroup]:
+        members = [
+            matrix
+            for run_id in request.runs
+            for step in (_steps(services, run_id) if request.steps else [None])
+            for matrix in _members(services, run_id, step, request.products)
         ]
-        return project_matrices(found, wanted.method, wanted.dims, wanted.seed, wanted.neighbours)
+        return project_matrices(members, request.method, request.dims, request.seed, request.neighbours)
 
-    return services.remember(_key(services, wanted), compute)
+    return services.cache.remember(POINTS, *_key(services, request), compute=compute)

@@ -4,17 +4,21 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from hydralora import figures
-from hydralora.analysis import matrices, project_matrices, read_weights
-from hydralora.projection import Method
+from hydralora.analysis import PointGroup, matrices, project_matrices, read_weights
+from hydralora.projection import METHODS, Method
+from hydralora.runs.events import training_losses
 from hydralora.runs.snapshots import saved_snapshots
 
 from ...services import Services
 from ...services.background import Done, in_background
+from ...services.cache import ResultKind
 from ...services.processes import EVERY
 
 ALL = "all: "  # before a kind of module, of which every layer is drawn
 PANELS = 2
-TOLD = 5  # looks between two tellings
+TELL_EVERY = 5  # looks between two sentences on how long it has taken
+MODULES = ResultKind[list[str]]("modules")
+PLACES = ResultKind[list[PointGroup]]("trajectory")
 HOW_TO_READ = (
     "Every snapshot of this run is in one projection, so that places can be compared from step to step: press Play, or "
     "move the slider. Heads that start together and stay together have learnt the same, as far as this picture shows."
@@ -37,7 +41,9 @@ def modules(services: Services, run_id: str | None) -> list[str]:
     saved = saved_snapshots(run.snapshots)
     if not saved:
         return []
-    names = list(services.remember(("modules", run_id), lambda: list(read_weights(run.snapshots, saved[min(saved)]))))
+    names = services.cache.remember(
+        MODULES, run_id, compute=lambda: list(read_weights(run.snapshots, saved[min(saved)]))
+    )
     kinds = dict.fromkeys(name.rpartition(".")[2] for name in names)
     return [*names, *(ALL + kind for kind in kinds)]
 
@@ -58,35 +64,41 @@ def view(services: Services, run_id: str | None, module: str | None, method: Met
             "This run has kept no snapshots yet. They are kept while it trains, as many as training.snapshots says.", []
         )
         return
-    key = ("trajectory", run_id, steps, module, method)
-    if not services.remembers(key):
-        for ticks, step in enumerate(in_background(lambda on_progress: _groups(services, key))):
-            if not isinstance(step, Done) and ticks % TOLD == 0:
+    request = _Request(run_id, steps, module, method)
+    if not services.cache.has(PLACES, request):
+        for ticks, step in enumerate(in_background(lambda on_progress: _groups(services, request))):
+            if not isinstance(step, Done) and ticks % TELL_EVERY == 0:
                 yield TrajectoryView(f"{len(steps)} snapshots are being projected ({ticks * EVERY:.0f} s).", None)
-    losses = [(event["step"], event["loss"]) for event in services.events(run) if event["kind"] == "train"]
-    groups = _groups(services, key)[:PANELS]
+    losses = training_losses(services.events(run))
+    groups = _groups(services, request)[:PANELS]
     drawn = [figures.trajectory(group, losses) for group in groups]
     yield TrajectoryView(f"{HOW_TO_READ} {_methods(groups)}", drawn)
 
 
-def _methods(groups: Sequence[dict]) -> str:
+def _methods(groups: Sequence[PointGroup]) -> str:
     """How the projections of these groups are read; of few points another than was asked for."""
-    return " ".join(figures.METHOD_READING[method] for method in dict.fromkeys(group["method"] for group in groups))
+    return " ".join(METHODS[method].reading for method in dict.fromkeys(group.method for group in groups))
 
 
-def _groups(services: Services, key: tuple) -> list[dict]:
-    _, run_id, _, module, method = key
+@dataclass(frozen=True)
+class _Request:
+    run_id: str
+    steps: tuple[int, ...]
+    module: str
+    method: Method
 
-    def compute() -> list[dict]:
-        folder = services.run(run_id).snapshots
-        found = []
+
+def _groups(services: Services, request: _Request) -> list[PointGroup]:
+    def compute() -> list[PointGroup]:
+        folder = services.run(request.run_id).snapshots
+        members = []
         for step, file in saved_snapshots(folder).items():
             weights = {
                 name: layer
                 for name, layer in read_weights(folder, file).items()
-                if name == module or ALL + name.rpartition(".")[2] == module
+                if name == request.module or ALL + name.rpartition(".")[2] == request.module
             }
-            found += matrices(weights, run_id, step)
-        return project_matrices(found, method)
+            members += matrices(weights, request.run_id, step)
+        return project_matrices(members, request.method)
 
-    return services.remember(key, compute)
+    return services.cache.remember(PLACES, request, compute=compute)

@@ -2,48 +2,20 @@
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from hydralora.errors import HydraError, RunError
-from hydralora.inference.on_files import answer_file, evaluate_run
-from hydralora.models.catalogue import find_model
 from hydralora.recipe.settings import METHOD_NAMES
-from hydralora.runs.comparison import summary
+from hydralora.runs.comparison import RunSummary, summary
 from hydralora.runs.run import Label, Run
-from hydralora.transfer import export_run, import_run, push_run
 
 from ...services import Services
-from ...services.background import Done, in_background
-from ...services.processes import in_process
-from ..recipes import FormValues, form_from_recipe, model_name, resolve_model, to_copy, workspace_option
-from .comparing import ALL, GROUPS, cell, energy, group_name
+from ..reading import Cell
+from ..recipes import FormValues, form_from_recipe, model_name, to_copy, workspace_option
+from .comparing import cell, energy
 
-COLUMNS: dict[str, tuple[Literal["str", "number"], int]] = {  # what a column holds, and its width in pixels
-    "run": ("str", 170),
-    "name": ("str", 120),
-    "state": ("str", 95),
-    "method": ("str", 110),
-    "N": ("number", 50),
-    "rank": ("number", 60),
-    "parameters": ("number", 110),
-    "dataset": ("str", 120),
-    "base model": ("str", 150),
-    "loss": ("number", 80),
-    "exact match, %": ("number", 95),
-    "training, s": ("number", 90),
-    "energy, Wh": ("number", 90),
-    "tags": ("str", 100),
-}
-FORMATS = {
-    "The adapter, with recipe and results": "adapter",
-    "A plain LoRA of the heads' mean gates, an approximation": "lora",
-    "The base model with that LoRA merged into it": "merged",
-    "The adapter as the published code reads it": "official",
-}
-SCORE_COLUMNS = ["rows of", "rows", "loss, base", "loss, run", "exact match, base", "exact match, run"]
 DAMAGED = "damaged"
 
 
@@ -51,7 +23,7 @@ DAMAGED = "damaged"
 class Listing:
     """All runs, newest first: the table's rows, and of each that is damaged, by its id, what can be done."""
 
-    rows: list[list[Any]]
+    rows: list[list[Cell]]
     damaged: dict[str, str]
 
 
@@ -68,50 +40,67 @@ class RunView:
     has_adapter: bool = False
 
 
+@dataclass(frozen=True)
+class _Row:
+    """A run for the table; one that is damaged has its label alone."""
+
+    run: Run
+    label: Label
+    summary: RunSummary | None = None
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the table: its header, what it holds, its width in pixels, and a run's cell."""
+
+    name: str
+    kind: Literal["str", "number"]
+    width: int
+    cell: Callable[[_Row], Cell]
+
+
+def _known(cell: Callable[[RunSummary], Cell], unknown: Cell = None) -> Callable[[_Row], Cell]:
+    """A cell of what a run's summary holds, which one that is damaged hasn't."""
+    return lambda row: cell(row.summary) if row.summary else unknown
+
+
+COLUMNS = (
+    Column("run", "str", 170, lambda row: row.run.id),
+    Column("name", "str", 120, lambda row: row.label.name),
+    Column("state", "str", 95, _known(lambda summary: summary.state, DAMAGED)),
+    Column("method", "str", 110, _known(lambda summary: METHOD_NAMES[summary.method], "")),
+    Column("N", "number", 50, _known(lambda summary: summary.heads)),
+    Column("rank", "number", 60, _known(lambda summary: summary.rank)),
+    Column("parameters", "number", 110, _known(lambda summary: summary.parameters)),
+    Column("dataset", "str", 120, _known(lambda summary: summary.dataset, "")),
+    Column("base model", "str", 150, _known(lambda summary: model_name(summary.model), "")),
+    Column("loss", "number", 80, _known(lambda summary: _rounded(summary.loss, 4))),
+    Column("exact match, %", "number", 95, _known(lambda summary: _rounded(summary.exact_match, 1, 100))),
+    Column("training, s", "number", 90, _known(lambda summary: _rounded(summary.seconds, 0))),
+    Column("energy, Wh", "number", 90, _known(lambda summary: _rounded(summary.energy_kwh, 2, 1000))),
+    Column("tags", "str", 100, lambda row: ", ".join(row.label.tags)),
+)
+
+
 def listing(services: Services) -> Listing:
     """All runs, also those that can't be read: a person must see them to mend them."""
-    lines, damaged = [], {}
+    rows, damaged = {}, {}
     for run in [*services.store.all(), *services.store.damaged()]:
         try:
-            lines.append(_line(services, run))
+            rows[run.id] = _Row(run, run.label(), summary(run, services.jobs.refresh(run)))
         except HydraError as error:
             damaged[run.id] = _damage(services, run, error)
-            lines.append(_damaged_line(run))
-    return Listing(sorted(lines, key=lambda line: line[0], reverse=True), damaged)
-
-
-def _line(services: Services, run: Run) -> list[Any]:
-    row, label = summary(run, services.jobs.refresh(run)), run.label()
-    return [
-        run.id,
-        label.name,
-        row["state"],
-        METHOD_NAMES[row["method"]],
-        row["heads"],
-        row["rank"],
-        row["parameters"],
-        row["dataset"],
-        model_name(row["model"]),
-        _rounded(row["loss"], 4),
-        _rounded(row["exact_match"], 1, 100),
-        _rounded(row["seconds"], 0),
-        _rounded(row["energy_kwh"], 2, 1000),
-        ", ".join(label.tags),
-    ]
-
-
-def _damaged_line(run: Run) -> list[Any]:
-    label = run.label()
-    known = {"run": run.id, "name": label.name, "state": DAMAGED, "tags": ", ".join(label.tags)}
-    return [known.get(column, "" if kind == "str" else None) for column, (kind, _) in COLUMNS.items()]
+            rows[run.id] = _Row(run, run.label())
+    newest_first = [rows[run_id] for run_id in sorted(rows, reverse=True)]
+    return Listing([[column.cell(row) for column in COLUMNS] for row in newest_first], damaged)
 
 
 def _damage(services: Services, run: Run, error: HydraError) -> str:
     """Why a run can't be read, and what can be done, without folders of this machine."""
-    told = str(error)
+    message = str(error)
     if not isinstance(error, RunError):  # its recipe
-        told = f"Run {run.id}: {told} Mend that file, or delete the folder {run.folder}."
-    return told.replace(f"{services.store.workspace}{os.sep}", "")
+        message = f"Run {run.id}: {message} Mend that file, or delete the folder {run.folder}."
+    return message.replace(f"{services.store.workspace}{os.sep}", "")
 
 
 def readable(services: Services, run_id: str) -> str:
@@ -136,14 +125,14 @@ def view(services: Services, run_id: str | None) -> RunView:
     run = services.run(run_id)
     label, recipe, state = run.label(), run.recipe(), services.jobs.refresh(run)
     result = summary(run, state)
-    told = f"{run.id} is {state['state']}: {state['message'].rstrip('.')}."
-    if result["loss"] is not None:
-        told += f" Held-out rows: {cell(result['base_loss'], result['base_exact_match'])} before, "
-        told += f"{cell(result['loss'], result['exact_match'])} after."
-    if result["energy_kwh"] is not None:
-        told += f" Energy: {energy(result)}."
+    sentence = f"{run.id} is {state.state}: {state.message.rstrip('.')}."
+    if result.exact_match is not None:
+        sentence += f" Held-out rows: {cell(result.base_loss, result.base_exact_match)} before, "
+        sentence += f"{cell(result.loss, result.exact_match)} after."
+    if result.energy_kwh is not None:
+        sentence += f" Energy: {energy(result)}."
     return RunView(
-        sentence=told,
+        sentence=sentence,
         name=label.name,
         note=label.note,
         tags=", ".join(label.tags),
@@ -164,31 +153,26 @@ def settings(services: Services, run_id: str, keys: Sequence[str]) -> FormValues
     return form_from_recipe(services, services.run(run_id).recipe(), keys)
 
 
-def going_on(services: Services, run_id: str, keys: Sequence[str]) -> FormValues:
+def continuing(services: Services, run_id: str, keys: Sequence[str]) -> FormValues:
     """The settings of a run that trains on from this one, as `settings`."""
     run = services.run(run_id)
     if not run.has_adapter:
         raise RunError(f"Run {run_id} has no adapter to train on from. Wait until it has ended, or resume it.")
     recipe = run.recipe()
     recipe.start_from = run_id
-    recipe.tuner.num_heads = summary(run, run.state())["heads"]
+    recipe.tuner.num_heads = summary(run, run.state()).heads
     return form_from_recipe(services, recipe, keys)
-
-
-def push(services: Services, run_id: str, repository: str) -> str:
-    """Upload a run to the Hugging Face Hub, into a private repository; returns a sentence."""
-    return f"Uploaded: {push_run(services.run(run_id), repository.strip())}"
 
 
 def delete(services: Services, run_id: str) -> str:
     """Take a run out of the list; returns a sentence."""
     services.jobs.delete(services.run(run_id))
-    services.let_go(run_id)
-    return f"{run_id} is deleted; for a day it can be brought back."
+    services.release(run_id)
+    return f"{run_id} is deleted. For a day that can be undone."
 
 
 def restorable(services: Services, deleted: Sequence[str]) -> list[str]:
-    """Of the runs that were deleted in this browser, in that order, those that can be brought back."""
+    """Of the runs that were deleted in this browser, in that order, those that can be restored."""
     kept = services.store.deleted()
     return [run_id for run_id in deleted if run_id in kept]
 
@@ -201,76 +185,8 @@ def restore(services: Services, deleted: Sequence[str]) -> str:
     """
     found = restorable(services, deleted)
     if not found:
-        raise RunError("No run was deleted here in the last day, so none can be brought back.")
+        raise RunError("No run was deleted here in the last day, so none can be restored.")
     return services.store.restore(found[-1]).id
-
-
-def export(services: Services, run_id: str, form: str) -> Iterator[str | Done[tuple[str, Path]]]:
-    """Write a run into a zip file to download; sentences, then the last one with the file."""
-    run = services.run(run_id)
-    target = services.download(f"{run_id}-{form}.zip", of=str(run.state()["adapter_hash"]))
-    yield "Writing the file ..."
-    for step in in_background(lambda on_progress: in_process(export_run, run, form, target, on_progress=on_progress)):
-        if isinstance(step, Done):
-            kl = step.value["kl"]
-            apart = "" if kl is None else f" From the routed model it is {kl:.4g} nats a token away."
-            yield Done((f"{target.name}, {step.value['bytes'] / 1e6:.1f} MB, is ready.{apart}", target))
-
-
-def take(services: Services, file: str, model: str) -> str:
-    """Make a run of an uploaded file; returns its id.
-
-    Args:
-        model: the base model that the form names, for an adapter whose own was a folder of another machine.
-
-    Raises:
-        HydraError: the file is not an exported run.
-    """
-    try:
-        return import_run(services.store, Path(file)).id
-    except HydraError as error:
-        if "--model" not in str(error):
-            raise
-    chosen = find_model(resolve_model(services, model), download=False)
-    return import_run(services.store, Path(file), str(chosen.folder)).id
-
-
-def evaluate(services: Services, run_id: str, file: str) -> Iterator[str | Done[tuple[str, list[list[Any]]]]]:
-    """Measure a run on an uploaded file; sentences, then the last one with a table."""
-    run, name = services.run(run_id), Path(file).name
-    for step in in_background(lambda on_progress: in_process(evaluate_run, run, file, None, on_progress=on_progress)):
-        if isinstance(step, Done):
-            scores = step.value
-            left_out = scores["read"] - scores["rows"]
-            told = f"{name}: {scores['rows']} rows measured{f', {left_out} left out' if left_out else ''}."
-            yield Done((told, _score_rows(scores)))
-        else:
-            yield f"Evaluating on {name}: {step[0]} of {step[1]} rows, those of the base model first."
-
-
-def _score_rows(scores: dict[str, Any]) -> list[list[Any]]:
-    groups = [(ALL, scores["base"], scores)]
-    for key, kind in GROUPS.items():
-        groups += [(group_name(kind, group), scores["base"][key][group], found) for group, found in scores[key].items()]
-    return [
-        [name, tuned["rows"], *(f"{found['loss']:.3f}" for found in (base, tuned))]
-        + [f"{found['exact_match']:.1%}" for found in (base, tuned)]
-        for name, base, tuned in groups
-    ]
-
-
-def answers(services: Services, run_id: str, file: str) -> Iterator[str | Done[tuple[str, Path]]]:
-    """Answer the rows of an uploaded file; sentences, then the last one with the file of answers."""
-    run = services.run(run_id)
-    out = services.download("answers.jsonl", of=f"{file} {run_id}")
-    arguments = (run, file, out, None, None, 256)
-    for step in in_background(lambda on_progress: in_process(answer_file, *arguments, on_progress=on_progress)):
-        if isinstance(step, Done):
-            right = step.value["exact_match"]
-            equal = "" if right is None else f" {right:.1%} are as the file has them."
-            yield Done((f"{step.value['rows']} answers to {Path(file).name}.{equal}", out))
-        else:
-            yield f"Answering {Path(file).name}: {step[0]} of {step[1]} rows."
 
 
 def _rounded(value: float | None, digits: int, times: float = 1) -> float | None:

@@ -5,96 +5,115 @@ from typing import Any
 
 import gradio as gr
 
-from hydralora.figures import METHOD_NAMES, ColourBy
-from hydralora.projection import Method
+from hydralora.figures import ColourBy
+from hydralora.projection import METHODS, Method
 
 from ...actions.clusters import row_map as actions
-from ...actions.data import COLUMNS, WIDTHS
-from ...page.text import QUIET, say, sentence, shown, shown_stream, until_superseded
-from ...services import Services
+from ...actions.reading import ROW_COLUMNS, ROW_WIDTHS
+from ...page.buttons import method_choice
+from ...page.context import Context
+from ...page.handlers import QUIET, Component, Updates, handler, latest
+from ...page.text import say, sentence
 from ...widgets.plot import plot_panel, selected_ids
+from .settings import ComponentForm
 
 NOTHING = "Lasso points, click one, or search, to list their rows here"
+KIND = "map"
 
 
-def build(services: Services, dataset: gr.Dropdown, asked: list[Any], reading: Any) -> dict[str, Any]:
-    """Draw the map and the table of selected rows; returns the listener that draws it anew."""
-    method, colour_by, wanted = _choices()
-    chart = plot_panel("map", "Map of the rows", caption="map-caption")
-    caption = sentence("", elem_id="map-caption")
-    hits = sentence("", elem_id="map-hits")
-    rows = gr.Dataframe(
-        headers=COLUMNS,
-        column_widths=WIDTHS,
-        wrap=True,
-        interactive=False,
-        max_height=400,
-        elem_id="map-rows",
-        label=NOTHING,
-    )
+class RowMap:
+    """The map, and the table of selected rows; `draw` is the listener that draws it anew."""
 
-    @shown_stream
-    def draw(request: gr.Request, dataset_id: str, method: Method, colour_by: ColourBy, *held: Any) -> Iterator[tuple]:
-        for view in _views(services, request, dataset_id, reading(*held), method, colour_by):
-            yield view.figure or gr.skip(), say(view.caption)
+    def __init__(self, context: Context, form: ComponentForm) -> None:
+        self._context, self._form = context, form
+        self._choices()
+        self.map = plot_panel("map", "Map of the rows", caption="map-caption")
+        self.caption = sentence("", elem_id="map-caption")
+        self.hits = sentence("", elem_id="map-hits")
+        self.rows = gr.Dataframe(
+            headers=ROW_COLUMNS,
+            column_widths=ROW_WIDTHS,
+            wrap=True,
+            interactive=False,
+            max_height=400,
+            elem_id="map-rows",
+            label=NOTHING,
+        )
+        self.draw = self._drawing()
+        gr.on([self.method.change, self.colour_by.change], **self.draw, **QUIET, trigger_mode="multiple")
+        self._searching()
+        self._selecting()
 
-    @shown
-    def select(dataset_id: str, event: gr.EventData) -> tuple:
-        return table(dataset_id, selected_ids(event)), ""
+    def _choices(self) -> None:
+        """How the map is drawn, by what it is coloured, and what is searched for."""
+        with gr.Row():
+            self.method = method_choice("map-method", "Map drawn by", tuple(reversed(METHODS)), 260)
+            self.colour_by = gr.Radio(
+                ["component", "task", "length"],
+                value="component",
+                label="Colour by",
+                elem_id="map-colour",
+                min_width=280,
+            )
+            self.text = gr.Textbox(
+                label="Search the rows",
+                placeholder="a word or more of a question or an answer",
+                submit_btn="Search",
+                max_lines=1,
+                elem_id="map-search",
+                min_width=260,
+            )
 
-    @shown_stream
-    def search(
-        request: gr.Request, dataset_id: str, text: str, method: Method, colour_by: ColourBy, *held: Any
-    ) -> Iterator[tuple]:
-        found, told = actions.search(services, dataset_id, text)
-        listed = say(told), table(dataset_id, found)
-        for view in _views(services, request, dataset_id, reading(*held), method, colour_by, found):
+    def _drawing(self) -> dict[str, Any]:
+        services, form = self._context.services, self._form
+
+        @latest(services, KIND)
+        def draw(dataset_id: str, method: Method, colour_by: ColourBy, *values: Component) -> Iterator[Updates]:
+            for view in actions.draw(services, dataset_id, form.request(*values), method, colour_by):
+                yield self._updates(view)
+
+        return {
+            "fn": draw,
+            "inputs": [self._context.dataset, self.method, self.colour_by, *form.inputs],
+            "outputs": [self.map, self.caption],
+        }
+
+    def _searching(self) -> None:
+        services, form = self._context.services, self._form
+
+        @latest(services, KIND)
+        def search(
+            dataset_id: str, text: str, method: Method, colour_by: ColourBy, *values: Component
+        ) -> Iterator[Updates]:
+            found, sentence_on_them = actions.search(services, dataset_id, text)
             # The same each time, and so sent once. Skipped, it could be lost: Gradio's page applies what changes in an
             # update to what came before it, also where that is not shown yet.
-            yield view.figure or gr.skip(), say(view.caption), *listed
+            listed = {self.hits: say(sentence_on_them), self.rows: self._table(dataset_id, found)}
+            for view in actions.draw(services, dataset_id, form.request(*values), method, colour_by, found):
+                yield self._updates(view) | listed
 
-    def table(dataset_id: str, chosen: list[int]) -> Any:
+        inputs = [self._context.dataset, self.text, self.method, self.colour_by, *form.inputs]
+        self.text.submit(search, inputs, [self.map, self.caption, self.hits, self.rows], **QUIET)
+
+    def _selecting(self) -> None:
+        dataset = self._context.dataset
+
+        @handler
+        def select(dataset_id: str, event: gr.EventData) -> Updates:
+            return {self.rows: self._table(dataset_id, selected_ids(event)), self.hits: ""}
+
+        for selected in (self.map.lasso, self.map.pick):  # gr.on takes no custom events
+            selected(select, dataset, [self.rows, self.hits], api_visibility="private")
+        dataset.change(
+            lambda: {self.rows: gr.Dataframe(value=[], label=NOTHING), self.hits: ""},
+            None,
+            [self.rows, self.hits],
+            **QUIET,
+        )
+
+    def _updates(self, view: actions.MapView) -> Updates:
+        return {self.caption: say(view.caption)} | ({self.map: view.figure} if view.figure else {})
+
+    def _table(self, dataset_id: str, chosen: list[int]) -> gr.Dataframe:
         label = actions.listed(len(chosen)) if chosen else NOTHING
-        return gr.Dataframe(value=actions.rows(services, dataset_id, chosen), label=label)
-
-    listener: dict[str, Any] = {"fn": draw, "inputs": [dataset, method, colour_by, *asked], "outputs": [chart, caption]}
-    gr.on([method.change, colour_by.change], **listener, **QUIET, trigger_mode="multiple")
-    wanted.submit(search, [dataset, wanted, method, colour_by, *asked], [chart, caption, hits, rows], **QUIET)
-    for selected in (chart.lasso, chart.pick):  # gr.on takes no custom events
-        selected(select, dataset, [rows, hits], api_visibility="private")
-    dataset.change(lambda: (gr.Dataframe(value=[], label=NOTHING), ""), None, [rows, hits], **QUIET)
-    return listener
-
-
-def _views(services: Services, request: gr.Request, *drawn: Any) -> Iterator[actions.MapView]:
-    """The map's views, until this session asks for another."""
-    is_newest = services.newest(request.session_hash or "", "map")
-    yield from until_superseded(is_newest, actions.draw(services, *drawn))
-
-
-def _choices() -> tuple[gr.Radio, gr.Radio, gr.Textbox]:
-    """How the map is drawn, by what it is coloured, and what is searched for."""
-    with gr.Row():
-        method = gr.Radio(
-            [(METHOD_NAMES[method], method) for method in ("umap", "tsne", "pca")],
-            value="umap",
-            label="Map drawn by",
-            elem_id="map-method",
-            min_width=260,
-        )
-        colour_by = gr.Radio(
-            [("component", "component"), ("task", "task"), ("length", "length")],
-            value="component",
-            label="Colour by",
-            elem_id="map-colour",
-            min_width=280,
-        )
-        wanted = gr.Textbox(
-            label="Search the rows",
-            placeholder="a word or more of a question or an answer",
-            submit_btn="Search",
-            max_lines=1,
-            elem_id="map-search",
-            min_width=260,
-        )
-    return method, colour_by, wanted
+        return gr.Dataframe(value=actions.rows(self._context.services, dataset_id, chosen), label=label)

@@ -1,105 +1,135 @@
 """Components and heads: whose rows each head takes, and which tokens."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import gradio as gr
 
 from ...actions.parameters import head_use as actions
-from ...page.text import LATEST, QUIET, say, sentence, shown, shown_stream, until_superseded
+from ...page.buttons import action_button
+from ...page.context import Context
+from ...page.handlers import LATEST, QUIET, Updates, handler, latest
+from ...page.text import say, sentence
 from ...services import Services
 from ...widgets.plot import plot_panel
 
 KIND = "head use"
 
 
-def build(services: Services, run: gr.Dropdown) -> None:
-    with gr.Row():
-        start = gr.Button("Read held-out rows", variant="primary", scale=0, min_width=220, elem_id="use-start")
-        of = gr.Radio(
-            [("components", "component"), ("tasks", "task")], value="component", label="Rows of", elem_id="use-of"
-        )
-        module = gr.Dropdown([actions.ALL], value=actions.ALL, label="Gates of", elem_id="use-module", min_width=260)
-    told = sentence(
-        "Did the router find the components? The run's model reads some of its held-out rows, which takes seconds to a "
-        "minute, and the gates are averaged by the rows' components or tasks.",
-        elem_id="use-sentence",
-    )
-    figure = plot_panel("use-figure", "Mean gate of each head on each component", caption="use-sentence")
-    head = gr.Radio([], value=None, label="Tokens that one head takes most", visible=False, elem_id="use-head")
-    behind = behind_a_head("use")
-    asked = [run, of, module]
+def build(context: Context) -> None:
+    """The view."""
+    _HeadUse(context).wire(context.services, context.run)
 
-    @shown_stream
-    def measure(request: gr.Request, run_id: str | None, of: actions.Groups, module: str) -> Iterator[tuple]:
-        is_newest = services.newest(request.session_hash or "", KIND, run_id)
-        for view in until_superseded(is_newest, actions.measure(services, run_id, of, module)):
-            heads = [(f"head {i + 1}", i + 1) for i in range(view.heads)]
-            known = view.modules or [actions.ALL]
-            yield (
-                gr.update(value=say(view.sentence)),
-                gr.update(value=view.figure, visible=bool(view.figure)),
-                gr.update(choices=known, value=module if module in known else actions.ALL),
-                gr.update(choices=heads, visible=bool(heads)),
+
+class HeadTables:
+    """The tokens that a head takes most, and the training rows that use it most; hidden at first."""
+
+    def __init__(self, elem_id: str) -> None:
+        self.tokens = _table(
+            f"{elem_id}-tokens",
+            "Held-out tokens that this head takes most, with what stands around them",
+            actions.TOKEN_COLUMNS,
+            ["25%", "19%", "24%", "16%", "16%"],
+        )
+        self.rows = _table(
+            f"{elem_id}-rows",
+            "Training rows that use this head most",
+            actions.ROW_COLUMNS,
+            ["16%", "44%", "20%", "20%"],
+        )
+
+    @property
+    def outputs(self) -> list[gr.Dataframe]:
+        return [self.tokens, self.rows]
+
+    def hidden(self) -> Updates:
+        return dict.fromkeys(self.outputs, gr.Dataframe(visible=False))
+
+    def of(self, services: Services, run_id: str | None, head: int | None, module: str) -> Updates:
+        """Hidden where no head is chosen, or the run's rows were not read yet."""
+        if not run_id or head is None or not actions.is_measured(services, run_id):
+            return self.hidden()
+        tokens = actions.tokens(services, run_id, head, module)
+        rows = actions.training_rows(services, run_id, head, module)
+        return {
+            self.tokens: gr.Dataframe(value=tokens, visible=bool(tokens)),
+            self.rows: gr.Dataframe(value=rows, visible=bool(rows)),
+        }
+
+
+def _table(elem_id: str, label: str, headers: list[str], widths: list[str | int]) -> gr.Dataframe:
+    return gr.Dataframe(
+        headers=headers,
+        column_widths=widths,
+        interactive=False,
+        wrap=True,
+        visible=False,
+        elem_id=elem_id,
+        label=label,
+    )
+
+
+class _HeadUse:
+    def __init__(self, context: Context) -> None:
+        with gr.Row():
+            self.start = action_button("Read held-out rows", "use-start", 220, variant="primary", size="lg")
+            groups = [("components", "component"), ("tasks", "task")]
+            self.groups = gr.Radio(groups, value="component", label="Rows of", elem_id="use-of")
+            self.module = gr.Dropdown(
+                [actions.ALL], value=actions.ALL, label="Gates of", elem_id="use-module", min_width=260
             )
-
-    @shown_stream
-    def again(request: gr.Request, run_id: str | None, of: actions.Groups, module: str) -> Iterator[tuple]:
-        """Another look at what was measured; nothing is measured that nobody asked for."""
-        if run_id and actions.is_measured(services, run_id):
-            yield from measure(request, run_id, of, module)
-
-    @shown
-    def look_behind(run_id: str, head: int | None, module: str) -> list[dict]:
-        return seen_behind(services, run_id, head - 1 if head else None, module)
-
-    def forget(request: gr.Request, run_id: str | None) -> Any:
-        if not services.turns_to(request.session_hash or "", KIND, run_id):
-            return gr.skip()
-        hidden = gr.update(visible=False)
-        return (
-            say("Read the chosen run's held-out rows to see its heads."),
-            hidden,
-            gr.update(choices=[actions.ALL], value=actions.ALL),
-            gr.update(choices=[], value=None, visible=False),
-            *(hidden,) * len(behind),
+        self.reading = sentence(
+            "Did the router find the components? The run's model reads some of its held-out rows, which takes seconds "
+            "to a minute. Then the gates are averaged by the rows' components or tasks.",
+            elem_id="use-sentence",
         )
+        self.figure = plot_panel("use-figure", "Mean gate of each head on each component", caption="use-sentence")
+        self.head = gr.Radio([], value=None, label="Tokens that one head takes most", visible=False, elem_id="use-head")
+        self.tables = HeadTables("use")
 
-    outputs = [told, figure, module, head]
-    measured = start.click(measure, asked, outputs, trigger_mode="multiple", **QUIET)
-    measured.then(again, asked, outputs, **QUIET)  # what is asked may have changed meanwhile
-    gr.on([of.change, module.change], again, asked, outputs, **LATEST)
-    gr.on([head.change, module.change], look_behind, [run, head, module], behind, **LATEST)
-    run.change(forget, run, [*outputs, *behind], **LATEST)
+    def wire(self, services: Services, run: gr.Dropdown) -> None:
+        def views(run_id: str | None, groups: actions.Groups, module: str) -> Iterator[Updates]:
+            for view in actions.measure(services, run_id, groups, module):
+                yield self._updates(view, module)
 
+        measure = latest(services, KIND, about_run=True)(views)
 
-def behind_a_head(elem_id: str) -> list[gr.Dataframe]:
-    """Where the tokens that a head takes most, and the training rows that use it most, are shown; hidden at first."""
-    told = "Held-out tokens that this head takes most, with what stands around them"
-    tables: list[tuple[str, list[str], list[str | int], str]] = [
-        ("tokens", actions.TOKEN_COLUMNS, ["25%", "19%", "24%", "16%", "16%"], told),
-        ("rows", actions.ROW_COLUMNS, ["16%", "44%", "20%", "20%"], "Training rows that use this head most"),
-    ]
-    return [
-        gr.Dataframe(
-            headers=headers,
-            column_widths=widths,
-            interactive=False,
-            wrap=True,
-            visible=False,
-            elem_id=f"{elem_id}-{name}",
-            label=label,
-        )
-        for name, headers, widths, label in tables
-    ]
+        @handler
+        def again(request: gr.Request, run_id: str | None, groups: actions.Groups, module: str) -> Iterator[Updates]:
+            """Another look at what was measured; nothing is measured that nobody asked for."""
+            if run_id and actions.is_measured(services, run_id):
+                yield from measure(request, run_id, groups, module)
 
+        @handler
+        def look_behind(run_id: str, head: int | None, module: str) -> Updates:
+            return self.tables.of(services, run_id, head - 1 if head else None, module)
 
-def seen_behind(services: Services, run_id: str | None, head: int | None, module: str) -> list[dict]:
-    """Updates of `behind_a_head`; hidden where no head is chosen, or the run's rows were not read yet."""
-    if not run_id or head is None or not actions.is_measured(services, run_id):
-        return [gr.update(visible=False)] * 2
-    found = (
-        actions.tokens(services, run_id, head, module),
-        actions.training_rows(services, run_id, head, module),
-    )
-    return [gr.update(value=rows, visible=bool(rows)) for rows in found]
+        def forget(request: gr.Request, run_id: str | None) -> Updates:
+            if not services.sessions.switch_to(request.session_hash or "", KIND, run_id):
+                return gr.skip()
+            return self._unread() | self.tables.hidden()
+
+        inputs, outputs = [run, self.groups, self.module], [self.reading, self.figure, self.module, self.head]
+        measured = self.start.click(measure, inputs, outputs, trigger_mode="multiple", **QUIET)
+        measured.then(again, inputs, outputs, **QUIET)  # what is asked may have changed meanwhile
+        gr.on([self.groups.change, self.module.change], again, inputs, outputs, **LATEST)
+        behind = [run, self.head, self.module]
+        gr.on([self.head.change, self.module.change], look_behind, behind, self.tables.outputs, **LATEST)
+        run.change(forget, run, [*outputs, *self.tables.outputs], **LATEST)
+
+    def _updates(self, view: actions.UseView, module: str) -> Updates:
+        heads = [(f"head {i + 1}", i + 1) for i in range(view.heads)]
+        known = view.modules or [actions.ALL]
+        return {
+            self.reading: say(view.sentence),
+            self.figure: gr.HTML(value=view.figure, visible=bool(view.figure)),
+            self.module: gr.Dropdown(choices=known, value=module if module in known else actions.ALL),
+            self.head: gr.Radio(choices=heads, visible=bool(heads)),
+        }
+
+    def _unread(self) -> Updates:
+        return {
+            self.reading: say("Read the chosen run's held-out rows to see its heads."),
+            self.figure: gr.HTML(visible=False),
+            self.module: gr.Dropdown(choices=[actions.ALL], value=actions.ALL),
+            self.head: gr.Radio(choices=[], value=None, visible=False),
+        }

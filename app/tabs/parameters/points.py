@@ -1,149 +1,181 @@
 """A's and heads as points; one of them looked into."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import gradio as gr
 
-from hydralora.figures import METHOD_NAMES, MatrixColour
-from hydralora.projection import NEIGHBOURS, Method
+from hydralora.figures import MatrixColour
+from hydralora.projection import METHODS, Method
 
 from ...actions.parameters import points as actions
 from ...actions.parameters.head_use import is_measured
-from ...actions.train.run import run_choices
-from ...page.text import LATEST, QUIET, say, sentence, shown, shown_stream, until_superseded
+from ...actions.run_choices import run_choices
+from ...page.buttons import method_choice
+from ...page.context import Context
+from ...page.handlers import LATEST, QUIET, Component, Updates, handler, latest
+from ...page.text import say, sentence
 from ...services import Services
 from ...widgets.plot import plot_panel, selected_ids
-from .head_use import behind_a_head, seen_behind
-from .shapes import shapes_choice, shapes_update
+from .head_use import HeadTables
+from .shapes import ShapePanels
 
 NOTHING = "Lasso points, or click one, to list their matrices here"
+CLICK = "Click a point to look into its matrix."
 
 
-def build(services: Services, run: gr.Dropdown, tab: gr.Tab, view_tab: gr.Tab) -> None:
-    with gr.Row():
-        method = gr.Radio(
-            [(name, method) for method, name in METHOD_NAMES.items()],
-            value="pca",
-            label="Projection",
-            elem_id="ab-method",
-            min_width=220,
-        )
-        colour = gr.Radio(
-            ["head", "kind", "layer", "module", "run", "step"],
-            value="head",
-            label="Colour by",
-            elem_id="ab-colour",
-            min_width=320,
-        )
-        dims = gr.Radio([("2-D", 2), ("3-D", 3)], value=2, label="Dimensions", elem_id="ab-dims", min_width=140)
-        what = gr.Radio(
-            [("A and heads", "parts"), ("products B·A", "products")],
-            value="parts",
-            label="Matrices",
-            elem_id="ab-what",
-            min_width=240,
-        )
-    with gr.Accordion("Other runs beside it, seed, neighbours", open=False, elem_id="ab-more"), gr.Row():
-        others = gr.Dropdown(
-            [], value=[], multiselect=True, label="Other runs in the same picture", elem_id="ab-runs", scale=2
-        )
-        neighbours = gr.Number(
-            None,
-            label="Neighbours: t-SNE's perplexity, UMAP's n_neighbors",
-            info=f"Empty: {NEIGHBOURS['tsne']} for t-SNE, {NEIGHBOURS['umap']} for UMAP. PCA has none.",
-            precision=0,
-            elem_id="ab-neighbours",
-        )
-        seed = gr.Number(
-            0,
-            label="Seed",
-            info="UMAP's. PCA and t-SNE draw nothing at random.",
-            precision=0,
-            minimum=0,
-            elem_id="ab-seed",
-        )
-    shapes = shapes_choice("ab-shapes")
-    with gr.Row():
-        panels = [plot_panel(f"ab-{i}", "A and heads as points", caption="ab-caption") for i in range(actions.PANELS)]
+def build(context: Context, tab: gr.Tab, view_tab: gr.Tab) -> None:
+    """The view."""
+    pictures = ShapePanels("ab", "A and heads as points", "ab-caption")
+    form = _Form(pictures)
+    pictures.draw()
     caption = sentence("", elem_id="ab-caption")
-    about = sentence("Click a point to look into its matrix.", elem_id="ab-about")
-    with gr.Row():
-        values = plot_panel("ab-spectrum", "Singular values of the matrix")
-        siblings = plot_panel("ab-siblings", "Cosines with the module's other heads")
-    behind = behind_a_head("ab")
-    table = gr.Dataframe(headers=actions.COLUMNS, interactive=False, elem_id="ab-points", label=NOTHING, max_height=320)
-    asked: list[Any] = [run, others, what, method, dims, neighbours, seed, shapes, colour]
+    matrix = _Matrix()
+    matrix.wire(context.services, form, pictures)
 
-    @shown_stream
-    def show(request: gr.Request, *held: Any) -> Iterator[tuple]:
-        is_newest = services.newest(request.session_hash or "", "points")
-        for view in until_superseded(is_newest, actions.view(services, _wanted(*held), held[-1])):
-            if view.figures is None:
-                drawn = [gr.skip()] * len(panels)
-            else:
-                figures = view.figures + [""] * (len(panels) - len(view.figures))
-                drawn = [gr.update(value=figure, visible=bool(figure)) for figure in figures]
-            yield (*drawn, say(view.sentence), shapes_update(view.shapes, view.drawn))
+    @latest(context.services, "points")
+    def show(*held: Component) -> Iterator[Updates]:
+        for view in actions.view(context.services, form.request(*held), form.colour_by(*held)):
+            drawn = {} if view.figures is None else pictures.figures(view.figures)
+            yield {caption: say(view.sentence)} | drawn | pictures.shapes(view.shapes, view.drawn)
 
-    @shown
-    def select(event: gr.EventData, *held: Any) -> dict:
-        found = actions.rows(services, _wanted(*held), selected_ids(event))
-        return gr.update(value=found, label=f"{len(found)} selected matrices" if found else NOTHING)
+    @handler
+    def other_runs(run_id: str | None, chosen: list[str]) -> gr.Dropdown:
+        known = [(label, value) for label, value in run_choices(context.services) if value != run_id]
+        return gr.Dropdown(choices=known, value=[value for value in chosen if value in {run_id for _, run_id in known}])
 
-    @shown
-    def pick(event: gr.EventData, *held: Any) -> tuple:
-        ids = selected_ids(event)
-        seen = actions.look_into(services, _wanted(*held), ids[0]) if ids else actions.MatrixView("")
-        run_id, module, head = seen.head or (None, "", None)
+    inputs = [context.run, *form.fields]
+    opened = [tab.select, view_tab.select]
+    gr.on([*opened, context.run.change], other_runs, [context.run, form.others], form.others, **LATEST)
+    changes = [field.change for field in inputs]
+    gr.on([*opened, *changes], show, inputs, [*pictures.panels, caption, pictures.choice], **LATEST)
+    gr.on(changes, matrix.empty, None, matrix.outputs, **QUIET)
+    for panel in pictures.panels:  # gr.on takes no custom events
+        panel.lasso(matrix.select, inputs, matrix.table, api_visibility="private")
+        panel.pick(matrix.pick, inputs, matrix.outputs, api_visibility="private")
+
+
+class _Form:
+    """What is drawn, and how."""
+
+    def __init__(self, pictures: ShapePanels) -> None:
+        with gr.Row():
+            self.method = method_choice("ab-method")
+            colours = ["head", "kind", "layer", "module", "run", "step"]
+            self.colour = gr.Radio(colours, value="head", label="Colour by", elem_id="ab-colour", min_width=320)
+            self.dims = gr.Radio(
+                [("2-D", 2), ("3-D", 3)], value=2, label="Dimensions", elem_id="ab-dims", min_width=140
+            )
+            kinds = [("A and heads", "parts"), ("products B·A", "products")]
+            self.kind = gr.Radio(kinds, value="parts", label="Matrices", elem_id="ab-what", min_width=240)
+        with gr.Accordion("Other runs beside it, seed, neighbours", open=False, elem_id="ab-more"), gr.Row():
+            self.others = gr.Dropdown(
+                [], value=[], multiselect=True, label="Other runs in the same picture", elem_id="ab-runs", scale=2
+            )
+            with_neighbours = [method for method in METHODS.values() if method.neighbours]
+            names = ", ".join(f"{method.name}'s {method.neighbours_name}" for method in with_neighbours)
+            defaults = ", ".join(f"{method.neighbours} for {method.name}" for method in with_neighbours)
+            self.neighbours = gr.Number(
+                None,
+                label=f"Neighbours: {names}",
+                info=f"Empty: {defaults}. PCA has none.",
+                precision=0,
+                elem_id="ab-neighbours",
+            )
+            seeded = ", ".join(f"{method.name}'s" for method in METHODS.values() if method.is_seeded)
+            info = f"{seeded}. The others draw nothing at random."
+            self.seed = gr.Number(0, label="Seed", info=info, precision=0, minimum=0, elem_id="ab-seed")
+        pictures.choice.render()
+        self.shapes = pictures.choice
+
+    @property
+    def fields(self) -> list[Component]:
+        """What `request` and `colour_by` read, behind the run."""
+        return [
+            self.others,
+            self.kind,
+            self.method,
+            self.dims,
+            self.neighbours,
+            self.seed,
+            self.shapes,
+            self.colour,
+        ]
+
+    @staticmethod
+    def request(
+        run_id: str | None,
+        others: list[str],
+        kind: str,
+        method: Method,
+        dims: int,
+        neighbours: float | None,
+        seed: float | None,
+        shapes: list[str] | None,
+        colour: MatrixColour,
+    ) -> actions.PointsRequest:
+        return actions.PointsRequest(
+            (run_id, *others) if run_id else (),
+            kind == "products",
+            method,
+            dims,
+            int(neighbours) if neighbours else None,
+            int(seed or 0),
+            steps=colour == "step",
+            shapes=tuple(shapes or ()),
+        )
+
+    @staticmethod
+    def colour_by(*held: Component) -> MatrixColour:
+        return held[-1]
+
+
+class _Matrix:
+    """The matrix behind a point, and the table of selected ones; `select` and `pick` are the panels' listeners."""
+
+    def __init__(self) -> None:
+        self.about = sentence(CLICK, elem_id="ab-about")
+        with gr.Row():
+            self.spectrum = plot_panel("ab-spectrum", "Singular values of the matrix")
+            self.siblings = plot_panel("ab-siblings", "Cosines with the module's other heads")
+        self.tables = HeadTables("ab")
+        self.table = gr.Dataframe(
+            headers=actions.COLUMNS, interactive=False, elem_id="ab-points", label=NOTHING, max_height=320
+        )
+
+    @property
+    def outputs(self) -> list[Component]:
+        return [self.about, self.spectrum, self.siblings, *self.tables.outputs, self.table]
+
+    def wire(self, services: Services, form: _Form, pictures: ShapePanels) -> None:
+        @handler
+        def select(event: gr.EventData, *held: Component) -> gr.Dataframe:
+            return self._selected(services, form.request(*held), selected_ids(event))
+
+        @handler
+        def pick(event: gr.EventData, *held: Component) -> Updates:
+            request, ids = form.request(*held), selected_ids(event)
+            view = actions.look_into(services, request, ids[0]) if ids else actions.MatrixView("")
+            return self._updates(services, view) | {self.table: self._selected(services, request, ids)}
+
+        self.select, self.pick = select, pick
+
+    def empty(self) -> Updates:
+        """Of another picture no point is picked yet."""
+        closed = gr.HTML(value="", visible=False)
+        nothing = {self.about: say(CLICK), self.spectrum: closed, self.siblings: closed}
+        return nothing | self.tables.hidden() | {self.table: gr.Dataframe(value=[], label=NOTHING)}
+
+    def _updates(self, services: Services, view: actions.MatrixView) -> Updates:
+        run_id, module, head = view.head or (None, "", None)
         unread = run_id is not None and not is_measured(services, run_id)
         more = " Read held-out rows, in Components and heads, to see the tokens and rows behind it." if unread else ""
-        return (
-            say(seen.sentence + more),
-            gr.update(value=seen.spectrum, visible=bool(seen.spectrum)),
-            gr.update(value=seen.siblings, visible=bool(seen.siblings)),
-            *seen_behind(services, run_id, head, module),
-            select(event, *held),
-        )
+        return {
+            self.about: say(view.sentence + more),
+            self.spectrum: gr.HTML(value=view.spectrum, visible=bool(view.spectrum)),
+            self.siblings: gr.HTML(value=view.siblings, visible=bool(view.siblings)),
+        } | self.tables.of(services, run_id, head, module)
 
-    @shown
-    def other_runs(run_id: str | None, chosen: list[str]) -> dict:
-        known = [(label, one) for label, one in run_choices(services) if one != run_id]
-        return gr.update(choices=known, value=[one for one in chosen if one in {two for _, two in known}])
-
-    def forget() -> tuple:
-        closed = gr.update(value="", visible=False)
-        hidden = [gr.update(visible=False)] * len(behind)
-        return (
-            say("Click a point to look into its matrix."),
-            closed,
-            closed,
-            *hidden,
-            gr.update(value=[], label=NOTHING),
-        )
-
-    gr.on([tab.select, view_tab.select, run.change], other_runs, [run, others], others, **LATEST)
-    drawing = [tab.select, view_tab.select, *(field.change for field in asked)]
-    gr.on(drawing, show, asked, [*panels, caption, shapes], **LATEST)
-    gr.on([field.change for field in asked], forget, None, [about, values, siblings, *behind, table], **QUIET)
-    for panel in panels:  # gr.on takes no custom events
-        panel.lasso(select, asked, table, api_visibility="private")
-        panel.pick(pick, asked, [about, values, siblings, *behind, table], api_visibility="private")
-
-
-def _wanted(
-    run_id: str | None,
-    others: list[str],
-    what: str,
-    method: Method,
-    dims: int,
-    neighbours: float | None,
-    seed: float | None,
-    shapes: list[str] | None,
-    colour: MatrixColour,
-) -> actions.Wanted:
-    runs = (run_id, *others) if run_id else ()
-    near = int(neighbours) if neighbours else None
-    return actions.Wanted(
-        runs, what == "products", method, dims, near, int(seed or 0), steps=colour == "step", shapes=tuple(shapes or ())
-    )
+    @staticmethod
+    def _selected(services: Services, request: actions.PointsRequest, ids: list[int]) -> gr.Dataframe:
+        rows = actions.rows(services, request, ids)
+        return gr.Dataframe(value=rows, label=f"{len(rows)} selected matrices" if rows else NOTHING)

@@ -4,49 +4,37 @@ from collections.abc import Iterator
 
 import gradio as gr
 
-from hydralora.figures import METHOD_NAMES
 from hydralora.projection import Method
 
 from ...actions.parameters import trajectory as actions
-from ...page.text import LATEST, say, sentence, shown, shown_stream, until_superseded
-from ...services import Services
-from ...widgets.plot import plot_panel
+from ...page.buttons import method_choice
+from ...page.context import Context
+from ...page.handlers import LATEST, QUIET, Updates, handler, latest
+from ...page.text import say, sentence
+from .shapes import ShapePanels
 
 
-def build(services: Services, run: gr.Dropdown, view_tab: gr.Tab) -> None:
+def build(context: Context, view_tab: gr.Tab) -> None:
+    services, run = context.services, context.run
     with gr.Row():
         module = gr.Dropdown([], value=None, label="Module", elem_id="trajectory-module", min_width=320, scale=2)
-        method = gr.Radio(
-            [(name, method) for method, name in METHOD_NAMES.items()],
-            value="pca",
-            label="Projection",
-            elem_id="trajectory-method",
-            min_width=220,
-        )
-    told = sentence("", elem_id="trajectory-sentence")
-    with gr.Row():
-        panels = [
-            plot_panel(f"trajectory-{i}", "Matrices from step to step", caption="trajectory-sentence")
-            for i in range(actions.PANELS)
-        ]
+        method = method_choice("trajectory-method")
+    reading = sentence("", elem_id="trajectory-sentence")
+    pictures = ShapePanels("trajectory", "Matrices from step to step", "trajectory-sentence", actions.PANELS)
+    pictures.draw()
 
-    @shown
-    def choices(run_id: str | None, chosen: str | None) -> dict:
+    @handler
+    def choices(run_id: str | None, chosen: str | None) -> gr.Dropdown:
         known = actions.modules(services, run_id)
-        return gr.update(choices=known, value=chosen if chosen in known else next(iter(known), None))
+        return gr.Dropdown(choices=known, value=chosen if chosen in known else next(iter(known), None))
 
-    @shown_stream
-    def show(request: gr.Request, run_id: str | None, module: str | None, method: Method) -> Iterator[tuple]:
-        is_newest = services.newest(request.session_hash or "", "trajectory")
-        for view in until_superseded(is_newest, actions.view(services, run_id, module, method)):
-            if view.figures is None:
-                drawn = [gr.skip()] * len(panels)
-            else:
-                figures = view.figures + [""] * (len(panels) - len(view.figures))
-                drawn = [gr.update(value=figure, visible=bool(figure)) for figure in figures]
-            yield say(view.sentence), *drawn
+    @latest(services, "trajectory")
+    def show(run_id: str | None, module: str | None, method: Method) -> Iterator[Updates]:
+        for view in actions.view(services, run_id, module, method):
+            drawn = {} if view.figures is None else pictures.figures(view.figures)
+            yield {reading: say(view.sentence)} | drawn
 
-    asked = [run, module, method]
+    inputs, outputs = [run, module, method], [reading, *pictures.panels]
     opened = gr.on([view_tab.select, run.change], choices, [run, module], module, **LATEST)
-    opened.then(show, asked, [told, *panels], api_visibility="private", show_progress="hidden")
-    gr.on([module.change, method.change], show, asked, [told, *panels], **LATEST)
+    opened.then(show, inputs, outputs, **QUIET)
+    gr.on([module.change, method.change], show, inputs, outputs, **LATEST)

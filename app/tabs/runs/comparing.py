@@ -1,42 +1,49 @@
 """Runs side by side: curves, results beside each one's base model, settings that differ."""
 
-from collections.abc import Callable
-
 import gradio as gr
 
+from ...actions.run_choices import Choice
 from ...actions.runs import comparing as actions
-from ...page.text import LATEST, say, sentence, shown
+from ...page.handlers import LATEST, Updates, handler
+from ...page.text import say, sentence
 from ...services import Services
 from ...widgets.plot import plot_panel
 
 
-def build(services: Services) -> tuple[gr.Dropdown, Callable[[gr.Tab], None]]:
-    """The choice of runs, and a function that wires it to its tab."""
-    with gr.Accordion("Compare runs", open=True, elem_id="comparing"):
-        chosen = gr.Dropdown([], value=[], multiselect=True, label="Runs to compare", elem_id="compared")
-        told = sentence("", elem_id="compare-sentence")
-        figure = plot_panel("compare-loss", "Loss of several runs", empty="Choose two runs or more.")
-        results = gr.Dataframe(
-            wrap=True, interactive=False, visible=False, elem_id="compare-results", label="Held-out rows, side by side"
-        )
-        differences = gr.Dataframe(
-            wrap=True, interactive=False, visible=False, elem_id="compare-settings", label="Settings that differ"
-        )
+class Comparing:
+    """The choice of runs, and what comes of it."""
 
-    @shown
-    def compare(run_ids: list[str]) -> tuple:
-        seen = actions.comparison(services, run_ids or [])
-        of_each = [header for name in seen.names for header in (f"{name}: base model", name)]
-        results_of = {"headers": ["rows of", *of_each], "data": seen.rows}
-        differing = {"headers": ["setting", *seen.names], "data": seen.differences}
-        return (
-            say(seen.sentence),
-            seen.figure,
-            gr.Dataframe(value=results_of, visible=bool(seen.rows)),
-            gr.Dataframe(value=differing, visible=bool(seen.differences)),
-        )
+    def __init__(self) -> None:
+        with gr.Accordion("Compare runs", open=True, elem_id="comparing"):
+            self.chosen = gr.Dropdown([], value=[], multiselect=True, label="Runs to compare", elem_id="compared")
+            self.sentence = sentence("", elem_id="compare-sentence")
+            self.figure = plot_panel("compare-loss", "Loss of several runs", empty="Choose two runs or more.")
+            self.results = _table("compare-results", "Held-out rows, side by side")
+            self.differences = _table("compare-settings", "Settings that differ")
 
-    def wire(tab: gr.Tab) -> None:
-        gr.on([tab.select, chosen.change], compare, chosen, [told, figure, results, differences], **LATEST)
+    def wire(self, services: Services, tab: gr.Tab) -> None:
+        @handler
+        def compare(run_ids: list[str] | None) -> Updates:
+            view = actions.comparison(services, run_ids or [])
+            of_each = [header for name in view.names for header in (f"{name}: base model", name)]
+            results = {"headers": ["rows of", *of_each], "data": view.rows}
+            differences = {"headers": ["setting", *view.names], "data": view.differences}
+            return {
+                self.sentence: say(view.sentence),
+                self.figure: view.figure,
+                self.results: gr.Dataframe(value=results, visible=bool(view.rows)),
+                self.differences: gr.Dataframe(value=differences, visible=bool(view.differences)),
+            }
 
-    return chosen, wire
+        outputs = [self.sentence, self.figure, self.results, self.differences]
+        gr.on([tab.select, self.chosen.change], compare, self.chosen, outputs, **LATEST)
+
+    def choices(self, services: Services, runs: list[Choice], chosen: list[str]) -> gr.Dropdown:
+        """The runs to compare; those that are gone are chosen no more."""
+        offered = actions.choices(services, runs)
+        known = [run_id for run_id in chosen if run_id in {value for _, value in offered}]
+        return gr.Dropdown(choices=offered) if known == chosen else gr.Dropdown(choices=offered, value=known)
+
+
+def _table(elem_id: str, label: str) -> gr.Dataframe:
+    return gr.Dataframe(wrap=True, interactive=False, visible=False, elem_id=elem_id, label=label)

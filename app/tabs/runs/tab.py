@@ -5,173 +5,202 @@ from typing import Any
 
 import gradio as gr
 
-from ...actions.runs import comparing as compared_runs
-from ...actions.runs import table as actions
-from ...actions.train.run import run_choices
-from ...page.buttons import upload_button
-from ...page.text import LATEST, QUIET, say, sentence, shown
-from ...services import Services
-from . import comparing
-from . import files as run_files
+from ...actions.run_choices import Choice, run_choices
+from ...actions.runs import files as file_actions
+from ...actions.runs import tab as actions
+from ...page.buttons import action_button, upload_button
+from ...page.context import Context
+from ...page.handlers import LATEST, QUIET, Updates, handler
+from ...page.text import say, sentence
+from .comparing import Comparing
+from .files import RunFiles
 
-Offered = list[tuple[str, str]] | None  # (label, id) of the runs to choose from; None: nothing was told yet
-Gone = dict[str, list[str]]  # what the browser keeps of the runs that were deleted in it
+Deleted = dict[str, list[str]]  # what the browser keeps of the runs that were deleted in it
 
 
 @dataclass(frozen=True)
 class RunsTab:
-    again: gr.Button
-    on: gr.Button
+    """Buttons that lead to other tabs: copy the settings, continue the training, look inside."""
+
+    copy: gr.Button
+    continue_training: gr.Button
     next: gr.Button
 
 
-def build(services: Services, run: gr.Dropdown, tab: gr.Tab, model: gr.Dropdown, deleted: gr.BrowserState) -> RunsTab:
+def build(context: Context, tab: gr.Tab, deleted: gr.BrowserState) -> RunsTab:
     """`deleted` holds {"runs": ids} of those that were deleted in this browser, the last one last."""
-    sentence("Click a run to look at it, here and in the other tabs. Columns can be sorted and filtered.")
-    table = gr.Dataframe(
-        headers=list(actions.COLUMNS),
-        datatype=[kind for kind, _ in actions.COLUMNS.values()],
-        column_widths=[f"{width}px" for _, width in actions.COLUMNS.values()],  # it scrolls
-        wrap=True,
-        interactive=False,
-        show_search="filter",
-        max_height=360,
-        elem_id="runs-table",
-        label="Runs, newest first",
-    )
-    damaged = sentence("", elem_id="runs-damaged")
-    with gr.Row():
-        bring = upload_button("Import a run", "import-run", (".zip",), 180)
-        undo = gr.Button(
-            "Bring back the last deleted", visible=False, elem_id="undo-delete", size="sm", scale=0, min_width=220
+    runs = _AllRuns(context, deleted)
+    one = _OneRun()
+    comparing = Comparing()
+    listing = runs.wire(tab, comparing)
+    one.wire(context, tab)
+    _change(context, runs, one, deleted, listing)
+    comparing.wire(context.services, tab)
+    return RunsTab(one.copy, one.continue_training, one.following)
+
+
+class _AllRuns:
+    """The table of all runs; a run that comes in, or comes back."""
+
+    def __init__(self, context: Context, deleted: gr.BrowserState) -> None:
+        self._context, self._deleted = context, deleted
+        sentence("Click a run to look at it, here and in the other tabs. Columns can be sorted and filtered.")
+        self.table = gr.Dataframe(
+            headers=[column.name for column in actions.COLUMNS],
+            datatype=[column.kind for column in actions.COLUMNS],
+            column_widths=[f"{column.width}px" for column in actions.COLUMNS],  # it scrolls
+            wrap=True,
+            interactive=False,
+            show_search="filter",
+            max_height=360,
+            elem_id="runs-table",
+            label="Runs, newest first",
         )
-        told = sentence("", elem_id="runs-told")
-
-    with gr.Accordion("This run", open=True, elem_id="one-run"):
-        about = sentence("", elem_id="run-sentence")
+        self.damaged = sentence("", elem_id="runs-damaged")
         with gr.Row():
-            name = gr.Textbox(label="Its name", max_lines=1, max_length=60, elem_id="run-name", min_width=200)
-            tags = gr.Textbox(
-                label="Tags",
-                info="With commas between.",
-                max_lines=1,
-                max_length=200,
-                elem_id="run-tags",
-                min_width=200,
-            )
-            note = gr.Textbox(label="Note", max_lines=4, max_length=2000, elem_id="run-note", scale=2, min_width=280)
-        with gr.Row():
-            keep = gr.Button("Keep these words", elem_id="keep-label", size="md", scale=0, min_width=180)
-            again = gr.Button("Its settings into the form", elem_id="use-recipe", size="md", scale=0, min_width=260)
-            on = gr.Button("Train on from it", elem_id="train-on", size="md", scale=0, min_width=180)
-            following = gr.Button("Look inside A and B", elem_id="to-parameters-2", size="md", scale=0, min_width=200)
-            remove = gr.Button("Delete", variant="stop", elem_id="delete-run", size="md", scale=0, min_width=120)
-        files, update_files = run_files.build(services, run)
-        with gr.Accordion("Its recipe, and its use in code", open=False):
-            recipe = gr.Code(language="yaml", label="Recipe: hydralora train RECIPE.yaml", elem_id="run-recipe")
-            code = gr.Code(language="python", label="Use in code", elem_id="run-code")
+            self.upload = upload_button("Import a run", "import-run", (".zip",), 180)
+            self.undo = action_button("Undo delete", "undo-delete", 220, visible=False, size="sm")
+            self.status = sentence("", elem_id="runs-told")
+        self.offered = gr.State(None)  # the runs to choose from, as they were told to the page last
 
-    chosen, compared = comparing.build(services)
+    def wire(self, tab: gr.Tab, comparing: Comparing) -> dict[str, Any]:
+        """Returns the listener that lists the runs anew."""
+        services, run = self._context.services, self._context.run
 
-    looked_at = gr.State(None)  # the run whose files and measurements are shown
-    offered = gr.State(None)  # the runs to choose from, as they were told to the page last
+        def list_runs(
+            run_id: str | None, before: list[Choice] | None, picked: list[str] | None, gone: Deleted
+        ) -> Updates:
+            view = actions.listing(services)
+            runs = run_choices(services)
+            return self._offer(runs, run_id, before) | {
+                self.table: view.rows,
+                self.damaged: say(" ".join(view.damaged.values())),
+                comparing.chosen: comparing.choices(services, runs, picked or []),
+                self.undo: gr.Button(visible=bool(actions.restorable(services, gone.get("runs", [])))),
+            }
 
-    @shown
-    def look(run_id: str | None, before: str | None) -> dict[Any, Any]:
-        seen = actions.view(services, run_id)
-        known = gr.Button(interactive=bool(run_id))
-        words = {name: seen.name, note: seen.note, tags: seen.tags}
-        return {
-            about: say(seen.sentence),
-            **(words if run_id != before else {}),  # else what is typed, and not kept yet, would be lost
-            recipe: seen.recipe,
-            code: seen.code,
-            keep: known,
-            again: known,
-            remove: known,
-            following: gr.Button(interactive=seen.has_adapter),
-            on: gr.Button(interactive=seen.has_adapter),
-            **update_files(seen.has_adapter, run_id != before),
-            looked_at: run_id,
+        @handler
+        def choose(event: gr.SelectData) -> gr.Dropdown:
+            run_id = actions.readable(services, str(event.row_value[0]))
+            return gr.Dropdown(choices=run_choices(services), value=run_id)
+
+        def offer(run_id: str | None, before: list[Choice] | None) -> Updates:
+            return self._offer(run_choices(services), run_id, before)
+
+        listing: dict[str, Any] = {
+            "fn": list_runs,
+            "inputs": [run, self.offered, comparing.chosen, self._deleted],
+            "outputs": [self.table, self.damaged, run, self.offered, comparing.chosen, self.undo],
         }
+        gr.on([tab.select, run.change], **listing, **LATEST)
+        self.table.select(choose, None, run, **QUIET)
+        run.focus(offer, [run, self.offered], [run, self.offered], **QUIET)
+        return listing
 
-    def offer(run_id: str | None, before: Offered) -> tuple:
-        runs = run_choices(services)
-        return _offered(runs, run_id, before), runs
+    def _offer(self, runs: list[Choice], run_id: str | None, before: list[Choice] | None) -> Updates:
+        """The runs to choose from, which may come and go elsewhere: sent only where they are others than before. The
+        choice stays, unless its run is gone: a choice of what is not offered would be refused in every tab."""
+        run = self._context.run
+        if run_id and run_id not in {value for _, value in runs}:
+            return {run: gr.Dropdown(choices=runs, value=None), self.offered: runs}
+        same = [list(choice) for choice in before or []] == [list(choice) for choice in runs] and before is not None
+        return {self.offered: runs} | ({} if same else {run: gr.Dropdown(choices=runs)})
 
-    def listed(run_id: str | None, before: Offered, picked: list[str] | None, gone: Gone) -> dict[Any, Any]:
-        again, runs = offer(run_id, before)
-        seen = actions.listing(services)
-        return {
-            table: seen.rows,
-            damaged: say(" ".join(seen.damaged.values())),
-            run: again,
-            offered: runs,
-            chosen: _comparable(compared_runs.choices(services, runs), picked or []),
-            undo: gr.Button(visible=bool(actions.restorable(services, gone.get("runs", [])))),
-        }
 
-    looked: dict[str, Any] = {
-        "fn": look,
-        "inputs": [run, looked_at],
-        "outputs": [looked_at, about, name, note, tags, recipe, code, keep, again, on, remove, following, *files],
-    }
-    listing: dict[str, Any] = {
-        "fn": listed,
-        "inputs": [run, offered, chosen, deleted],
-        "outputs": [table, damaged, run, offered, chosen, undo],
-    }
+class _OneRun:
+    """The chosen run: its words, its files, its recipe."""
 
-    @shown
-    def write(run_id: str, *words: str) -> tuple:
-        actions.label(services, run_id, *words)
-        seen = actions.view(services, run_id)
-        return seen.name, seen.note, seen.tags
+    def __init__(self) -> None:
+        with gr.Accordion("This run", open=True, elem_id="one-run"):
+            self.about = sentence("", elem_id="run-sentence")
+            with gr.Row():
+                self.name = gr.Textbox(label="Its name", max_lines=1, max_length=60, elem_id="run-name", min_width=200)
+                self.tags = gr.Textbox(
+                    label="Tags",
+                    info="With commas between.",
+                    max_lines=1,
+                    max_length=200,
+                    elem_id="run-tags",
+                    min_width=200,
+                )
+                self.note = gr.Textbox(
+                    label="Note", max_lines=4, max_length=2000, elem_id="run-note", scale=2, min_width=280
+                )
+            with gr.Row():
+                self.save = action_button("Save", "keep-label", 120)
+                self.copy = action_button("Copy settings to form", "use-recipe", 240)
+                self.continue_training = action_button("Continue training", "train-on", 200)
+                self.following = action_button("Look inside A and B", "to-parameters-2", 200)
+                self.delete = action_button("Delete", "delete-run", 120, variant="stop")
+            self.files = RunFiles()
+            with gr.Accordion("Its recipe, and its use in code", open=False):
+                self.recipe = gr.Code(
+                    language="yaml", label="Recipe: hydralora train RECIPE.yaml", elem_id="run-recipe"
+                )
+                self.code = gr.Code(language="python", label="Use in code", elem_id="run-code")
+            self.looked_at = gr.State(None)  # the run whose files and measurements are shown
 
-    @shown
-    def delete(run_id: str, gone: Gone) -> tuple:
+    @property
+    def words(self) -> list[gr.Textbox]:
+        return [self.name, self.note, self.tags]
+
+    def wire(self, context: Context, tab: gr.Tab) -> None:
+        services, run = context.services, context.run
+
+        @handler
+        def look(run_id: str | None, before: str | None) -> Updates:
+            view = actions.view(services, run_id)
+            # What is typed, and not saved yet, would be lost.
+            words = {} if run_id == before else {self.name: view.name, self.note: view.note, self.tags: view.tags}
+            known, able = gr.Button(interactive=bool(run_id)), gr.Button(interactive=view.has_adapter)
+            buttons = {self.save: known, self.copy: known, self.delete: known}
+            buttons |= {self.following: able, self.continue_training: able}
+            shown = {self.about: say(view.sentence), self.recipe: view.recipe, self.code: view.code}
+            files = self.files.updates(view.has_adapter, run_id != before)
+            return shown | words | buttons | files | {self.looked_at: run_id}
+
+        buttons = [self.save, self.copy, self.continue_training, self.delete, self.following]
+        outputs = [self.looked_at, self.about, *self.words, self.recipe, self.code, *buttons, *self.files.outputs]
+        gr.on([tab.select, run.change], look, [run, self.looked_at], outputs, **LATEST)
+        self.files.wire(services, run)
+
+
+def _change(context: Context, runs: _AllRuns, one: _OneRun, deleted: gr.BrowserState, listing: dict[str, Any]) -> None:
+    """Save a run's words, delete it, undo that, import another; then all are listed anew."""
+    services, run = context.services, context.run
+
+    @handler
+    def save(run_id: str, name: str, note: str, tags: str) -> Updates:
+        actions.label(services, run_id, name, note, tags)
+        view = actions.view(services, run_id)
+        return {one.name: view.name, one.note: view.note, one.tags: view.tags}
+
+    @handler
+    def delete(run_id: str, gone: Deleted) -> Updates:
         said = actions.delete(services, run_id)
-        runs = run_choices(services)
+        left = run_choices(services)
         mine = actions.restorable(services, [*gone.get("runs", []), run_id])
-        return say(said), gr.Dropdown(choices=runs, value=runs[0][1] if runs else None), {"runs": mine}
+        chosen = gr.Dropdown(choices=left, value=left[0][1] if left else None)
+        return {runs.status: say(said), run: chosen, deleted: {"runs": mine}}
 
-    @shown
-    def restore(gone: Gone) -> tuple:
+    @handler
+    def restore(gone: Deleted) -> Updates:
         run_id = actions.restore(services, gone.get("runs", []))
-        return say(f"{run_id} is back."), gr.Dropdown(choices=run_choices(services), value=run_id)
+        return _chosen(run_id, f"{run_id} is restored.")
 
-    @shown
-    def take(file: str, model: str) -> tuple:
-        run_id = actions.take(services, file, model)
-        return say(f"{run_id} was imported."), gr.Dropdown(choices=run_choices(services), value=run_id)
+    @handler
+    def import_file(file: str, model: str) -> Updates:
+        run_id = file_actions.import_file(services, file, model)
+        return _chosen(run_id, f"{run_id} was imported.")
 
-    @shown
-    def choose(event: gr.SelectData) -> gr.Dropdown:
-        run_id = actions.readable(services, str(event.row_value[0]))
-        return gr.Dropdown(choices=run_choices(services), value=run_id)
+    def _chosen(run_id: str, text: str) -> Updates:
+        return {runs.status: say(text), run: gr.Dropdown(choices=run_choices(services), value=run_id)}
 
-    gr.on([tab.select, run.change], **looked, **LATEST)
-    gr.on([tab.select, run.change], **listing, **LATEST)
-    table.select(choose, None, run, **QUIET)
-    run.focus(offer, [run, offered], [run, offered], **QUIET)
-    words = [name, note, tags]
-    keep.click(write, [run, *words], words, **QUIET).success(**listing, **QUIET)
-    remove.click(delete, [run, deleted], [told, run, deleted], **QUIET).success(**listing, **QUIET)
-    undo.click(restore, deleted, [told, run], **QUIET).success(**listing, **QUIET)
-    bring.upload(take, [bring, model], [told, run], api_visibility="private").success(**listing, **QUIET)
-    compared(tab)
-    return RunsTab(again, on, following)
-
-
-def _offered(runs: list[tuple[str, str]], run_id: str | None, before: Offered) -> Any:
-    """The runs to choose from, which may come and go elsewhere: sent only where they are others than before. The choice
-    stays, unless its run is gone: a choice of what is not offered would be refused in every tab."""
-    if run_id and run_id not in {value for _, value in runs}:
-        return gr.Dropdown(choices=runs, value=None)
-    return gr.skip() if runs == before else gr.Dropdown(choices=runs)
-
-
-def _comparable(runs: list[tuple[str, str]], chosen: list[str]) -> gr.Dropdown:
-    """The runs to compare; those that are gone are chosen no more."""
-    known = [one for one in chosen if one in {value for _, value in runs}]
-    return gr.Dropdown(choices=runs) if known == chosen else gr.Dropdown(choices=runs, value=known)
+    outputs = [runs.status, run]
+    for event in (
+        one.save.click(save, [run, *one.words], one.words, **QUIET),
+        one.delete.click(delete, [run, deleted], [*outputs, deleted], **QUIET),
+        runs.undo.click(restore, deleted, outputs, **QUIET),
+        runs.upload.upload(import_file, [runs.upload, context.model], outputs, api_visibility="private"),
+    ):
+        event.success(**listing, **QUIET)

@@ -1,0 +1,32 @@
+"""The matrices of runs' adapters, read once for all sessions."""
+
+from hydralora.analysis import Weights, read_weights
+
+from ..services import Services
+from ..services.cache import ResultKind
+
+WEIGHTS = ResultKind[Weights]("weights", keep=8, of_adapter=True)
+
+
+def why_no_adapter(services: Services, run_id: str | None) -> str:
+    """Why there is nothing to draw of a run, and what to do; "" where there is something."""
+    if not run_id:
+        return "No run is chosen. Train one first; its A and heads are then drawn here."
+    if not services.run(run_id).has_adapter:
+        return "This run has saved no adapter yet. Its A and heads are drawn when training ends."
+    return ""
+
+
+def adapter_hash(services: Services, run_id: str) -> str | None:
+    """sha256 of a run's adapter, as its state has it: what is computed of an adapter is kept under it."""
+    return services.run(run_id).state().adapter_hash
+
+
+def adapter_weights(services: Services, run_id: str) -> Weights:
+    """A's and heads of a run's adapter.
+
+    Raises:
+        HydraError: the adapter can't be read.
+    """
+    run, key = services.run(run_id), adapter_hash(services, run_id)
+    return services.cache.remember(WEIGHTS, run_id, key, compute=lambda: read_weights(run.adapter))

@@ -1,0 +1,94 @@
+"""Who answers: the columns of a conversation."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from hydralora.errors import HydraError
+from hydralora.inference.generation import gated_modules
+from hydralora.inference.model_cache import LoadedModel
+from hydralora.inference.traces import answered_by
+from hydralora.tuner.steering import Steering
+
+from ...services import Services
+from ..adapters import adapter_weights
+from ..recipes import model_name, resolve_model
+from .answers import COLUMNS, kept_answers
+
+
+@dataclass(frozen=True)
+class Column:
+    """Who answers: a run, its gates steered or not, or, without a run, the base model."""
+
+    key: str
+    loaded: LoadedModel
+    steering: Steering | None = None
+
+    @property
+    def title(self) -> str:
+        """What stands over it: whose answer it is, with its adapter's hash and the setting of its gates."""
+        run = self.loaded.run
+        gated = bool(gated_modules(self.loaded.model))
+        whose = answered_by(run.id if run else None, self.loaded.adapter_hash, gated, self.steering)
+        if not run:
+            return f"Base model: {model_name(self.loaded.files.id)}, {whose}"
+        return f"Another {whose}" if self.key == "other" else f"Tuned model: {whose}"
+
+
+def heads_of(services: Services, run_id: str | None) -> int:
+    """How many heads a run's adapter has; 0 without one."""
+    if not run_id or not services.run(run_id).has_adapter or not services.run(run_id).recipe().has_heads:
+        return 0
+    return max(len(layer.heads) for layer in adapter_weights(services, run_id).values())
+
+
+def columns(
+    services: Services,
+    chosen: Sequence[str],
+    run_id: str | None,
+    model: str,
+    other: str | None = None,
+    steering: Steering | None = None,
+) -> list[Column]:
+    """Who answers, of the columns that were chosen, in their order; the base model alone where there is no adapter.
+
+    Raises:
+        HydraError: nobody is left, steering was not set, or a model can't be loaded.
+    """
+    run = services.run(run_id) if run_id else None
+    tuned = run if run and run.has_adapter else None
+    found = []
+    for key in COLUMNS:
+        if key not in chosen:
+            continue
+        if key == "base":
+            found.append(Column(key, services.loaded_base(run_id, resolve_model(services, model))))
+        elif key == "other":
+            if not other:
+                raise HydraError("No other run is chosen. Choose one beside the columns, or leave its column out.")
+            found.append(Column(key, services.loaded(other)))
+        elif tuned and key == "steered":
+            found.append(_steered(services, tuned.id, steering))
+        elif tuned:
+            found.append(Column(key, services.loaded(tuned.id)))
+    if not found:
+        raise HydraError("Nobody is there to answer. Choose a column; without a trained run, the base model's.")
+    return found
+
+
+def _steered(services: Services, run_id: str, steering: Steering | None) -> Column:
+    if not heads_of(services, run_id):
+        raise HydraError(f"Run {run_id} has no heads, so there is nothing to steer. Leave the steered column out.")
+    if steering is None:
+        raise HydraError("Nothing is steered yet. Pin or mute a head, or leave the steered column out.")
+    return Column("steered", services.loaded(run_id), steering)
+
+
+def titles(services: Services, run_id: str | None, model: str, answer_ids: Mapping[str, str]) -> dict[str, str]:
+    """What stands over each column: of its answer who gave it, else who would."""
+    run = services.run(run_id) if run_id else None
+    tuned = "Tuned model: none yet. Train one, or choose a run above."
+    if run and run.has_adapter:
+        tuned = f"Tuned model: run {run.id}, adapter {(run.state().adapter_hash or '')[:8]}"
+    base = f"Base model: {model_name(run.recipe().model if run else resolve_model(services, model))}, no adapter"
+    would = {"run": tuned, "steered": f"{tuned}, steered", "base": base, "other": "Another run"}
+    return would | {key: answer.title for key, (_, answer) in kept_answers(services, answer_ids).items()}

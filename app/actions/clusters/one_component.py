@@ -1,0 +1,84 @@
+"""One component looked into: its name, the rows in its middle and at its edge, their lengths."""
+
+from dataclasses import dataclass
+
+from hydralora import figures
+from hydralora.components import Clusters, Component
+from hydralora.data.statistics import TokenStatistics, token_statistics
+from hydralora.errors import DatasetError
+from hydralora.recipe.settings import TrainingSettings
+
+from ...services import Services
+from ...services.cache import ResultKind
+from ...services.components import ComponentRequest
+from ..reading import Cell, row_cells, tokenizer_of
+
+COLUMNS = ["", "row", "question", "answer", "task"]
+LENGTHS = ResultKind[TokenStatistics]("component lengths")
+
+
+@dataclass(frozen=True)
+class ComponentView:
+    """What the page shows of one component; `given` is the name that a person gave it, if any."""
+
+    given: str
+    terms: str
+    sentence: str
+    rows: list[list[Cell]]
+    lengths: str
+
+
+def component(
+    services: Services, dataset_id: str, asked: ComponentRequest, number: int, model: str, max_length: int
+) -> ComponentView:
+    """One component: its middle, its edge, and how long its rows are to a base model.
+
+    Raises:
+        HydraError: the base model's name is wrong.
+    """
+    found = services.components.found(dataset_id, asked)
+    one = component_of(found, number)
+    names = services.datasets.names(dataset_id, asked.key) or []
+    examples = services.read_dataset(dataset_id).examples
+    chosen = [("typical", i) for i in one.nearest] + [("outlier", i) for i in one.outliers if i not in one.nearest]
+    sentence, lengths = _lengths(services, dataset_id, asked, number, model, max_length)
+    return ComponentView(
+        given=names[number - 1] if len(names) == found.k else "",
+        terms=", ".join(one.terms),
+        sentence=f"{one.size:,} rows, {one.share:.0%} of all. {sentence}",
+        rows=[[kind, *row_cells(examples[i])] for kind, i in chosen],
+        lengths=lengths,
+    )
+
+
+def component_of(found: Clusters, number: int) -> Component:
+    """A component by its number, from 1.
+
+    Raises:
+        DatasetError: there are not so many.
+    """
+    if not 1 <= number <= found.k:
+        raise DatasetError(f"There is no component {number} any more: there are {found.k}. Choose one of them.")
+    return found.components[number - 1]
+
+
+def _lengths(
+    services: Services, dataset_id: str, asked: ComponentRequest, number: int, model: str, max_length: int
+) -> tuple[str, str]:
+    """A sentence on the tokens of a component's rows, and their histogram; "" while the base model is elsewhere."""
+    tokenizer, name = tokenizer_of(services, model)
+    if tokenizer is None:
+        return "Their lengths in tokens are shown once the base model is on this machine.", ""
+    examples = services.read_dataset(dataset_id).examples
+
+    def measure() -> TokenStatistics:
+        labels = services.components.found(dataset_id, asked).labels
+        rows = [examples[i] for i in (labels == number - 1).nonzero()[0].tolist()]
+        return token_statistics(tokenizer, rows, max_length, TrainingSettings().batch_size)
+
+    found = services.cache.remember(LENGTHS, dataset_id, asked.key, number, name, max_length, compute=measure)
+    share = f"{found.answer_share:.0%} of their tokens are answers"
+    return (
+        f"A row has {found.median:.0f} tokens (median) and at most {found.longest}; {share}.",
+        figures.token_lengths(found.histogram, max_length),
+    )

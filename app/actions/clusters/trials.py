@@ -1,0 +1,33 @@
+"""How sure the number of components is, by other methods, again and again."""
+
+from collections.abc import Iterator
+
+from hydralora import figures
+from hydralora.components.of_recipe import number_trials_of_files
+from hydralora.data.progress import OnProgress
+
+from ...services import Services
+from ...services.background import Done, in_background
+from ...services.cache import ResultKind
+from ...services.components import ComponentRequest
+from ...services.processes import in_process
+
+TRIALS = 15
+FIGURE = ResultKind[str]("trials")
+
+
+def trials(services: Services, dataset_id: str, asked: ComponentRequest) -> Iterator[str | Done[str]]:
+    """How sure a number is, seen in trials: yields how far they are, then the figure."""
+    dataset, found = services.datasets.get(dataset_id), services.components.found(dataset_id, asked)
+    given = dataset.files, dataset.mapping, asked.settings, found, TRIALS
+
+    def work(on_progress: OnProgress) -> str:
+        return services.cache.remember(
+            FIGURE,
+            dataset_id,
+            asked.key,
+            compute=lambda: figures.number_trials(in_process(number_trials_of_files, *given, on_progress=on_progress)),
+        )
+
+    for step in in_background(work):
+        yield step if isinstance(step, Done) else f"Trial {min(step.done + 1, TRIALS)} of {TRIALS} …"

@@ -1,0 +1,25 @@
+"""What stands above the tabs, and is shared by them."""
+
+from dataclasses import dataclass
+
+import gradio as gr
+
+from ..services import Services
+from .forms import Widget
+
+
+@dataclass(frozen=True)
+class Context:
+    """The services, the page, and the choices that several tabs read.
+
+    Attributes:
+        dataset, run: the dropdowns of the bar above the tabs.
+        model, max_length: of the run's form, which is drawn in Train.
+    """
+
+    services: Services
+    page: gr.Blocks
+    dataset: gr.Dropdown
+    run: gr.Dropdown
+    model: gr.Dropdown
+    max_length: Widget

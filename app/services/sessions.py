@@ -1,0 +1,36 @@
+"""Which of a session's requests is the newest of its kind: only that one may fill the page."""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+
+KEPT_REQUESTS = 1000
+
+
+class Sessions:
+    """The newest request of every kind in every session."""
+
+    def __init__(self) -> None:
+        self._newest: OrderedDict[tuple[str, str], tuple[int, str | None]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def newest(self, session: str, kind: str, run_id: str | None = None) -> Callable[[], bool]:
+        """Begin a request; the function says whether nothing newer of the kind has begun in the session.
+
+        Args:
+            run_id: the run that it is about, where `switch_to` shall know.
+        """
+        with self._lock:
+            request = self._newest.pop((session, kind), (0, None))[0] + 1, run_id
+            self._newest[session, kind] = request
+            while len(self._newest) > KEPT_REQUESTS:
+                self._newest.popitem(last=False)
+        return lambda: self._newest.get((session, kind), request) == request
+
+    def switch_to(self, session: str, kind: str, run_id: str | None) -> bool:
+        """Turn to a run, so that nothing begun before is the newest any more; False, and nothing is done, where the
+        newest request is about that run already: a page may tell late of its choice."""
+        if run_id is not None and self._newest.get((session, kind), (0, None))[1] == run_id:
+            return False
+        self.newest(session, kind, run_id)
+        return True

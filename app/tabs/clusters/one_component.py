@@ -1,0 +1,88 @@
+"""One component looked into, in the Clusters tab."""
+
+from typing import Any
+
+import gradio as gr
+
+from hydralora.recipe.settings import TrainingSettings
+
+from ...actions.clusters import one_component as actions
+from ...page.buttons import action_button
+from ...page.context import Context
+from ...page.handlers import QUIET, Component, Updates, latest
+from ...page.text import say, sentence
+from ...widgets.plot import plot_panel
+from .settings import ComponentForm
+
+LONGEST_ROW = TrainingSettings.model_fields["max_length"].default
+
+
+class OneComponent:
+    """Its name, the rows in its middle and at its edge, their lengths.
+
+    Attributes:
+        number: which one is looked at, from 1; `name` the box of its name.
+        alone: the button that asks for a run on it alone.
+        look: the listener that fills the rest.
+    """
+
+    def __init__(self, context: Context, form: ComponentForm) -> None:
+        self._draw()
+        self.look = self._listener(context, form)
+        self.number.input(**self.look, **QUIET)
+
+    def _draw(self) -> None:
+        with gr.Accordion("One component", open=True, elem_id="one-component"):
+            with gr.Row():
+                self.number = gr.Dropdown([1], value=1, label="Component", elem_id="component", min_width=260)
+                self.name = gr.Textbox(
+                    label="Its name",
+                    info="Enter saves it, for this page and for runs.",
+                    max_lines=1,
+                    max_length=60,
+                    submit_btn="Save",
+                    elem_id="component-name",
+                    min_width=260,
+                )
+                self.alone = action_button("Train a LoRA on this component alone", "train-alone", 320)
+            self.about = sentence("", elem_id="component-sentence")
+            self.rows = gr.Dataframe(
+                headers=actions.COLUMNS,
+                column_widths=["12%", "9%", "42%", "22%", "15%"],
+                wrap=True,
+                interactive=False,
+                max_height=320,
+                elem_id="component-rows",
+                label="Rows in its middle and at its edge",
+            )
+            self.lengths = plot_panel(
+                "component-lengths",
+                "Rows of the component by their length in tokens",
+                empty="Lengths are drawn once the base model is on this machine.",
+            )
+            self.named = gr.State("")  # the component whose name the box holds
+
+    def _listener(self, context: Context, form: ComponentForm) -> dict[str, Any]:
+        @latest(context.services, "component")
+        def look(
+            named: str, dataset_id: str, number: int | None, max_length: float | None, model: str, *values: Component
+        ) -> Updates:
+            request = form.request(model, *values)
+            longest = int(max_length or LONGEST_ROW)
+            view = actions.component(context.services, dataset_id, request, number or 1, model, longest)
+            updates = {self.about: say(view.sentence), self.rows: view.rows, self.lengths: view.lengths}
+            component = f"{dataset_id} {request.key} {number}"
+            if component == named:  # what is typed, and not saved yet, stays
+                return updates
+            return updates | {self.named: component, self.name: gr.Textbox(value=view.given, placeholder=view.terms)}
+
+        return {
+            "fn": look,
+            "inputs": [self.named, context.dataset, self.number, context.max_length, *form.inputs],
+            "outputs": [self.named, self.name, self.about, self.rows, self.lengths],
+        }
+
+    def choices(self, components: list[tuple[str, int]], number: int | None) -> gr.Dropdown:
+        """The components to choose from; the one that is chosen stays, even if it was while they were found."""
+        gone: dict[str, Any] = {} if number and number <= len(components) else {"value": 1}
+        return gr.Dropdown(choices=components, **gone)

@@ -1,0 +1,82 @@
+"""How components are asked for: the form at the top of Clusters."""
+
+from importlib.util import find_spec
+
+import gradio as gr
+
+from ...actions.recipes import component_settings
+from ...page.browser_state import KeptChoices
+from ...page.context import Context
+from ...page.forms import Widget, values, widget
+from ...page.handlers import QUIET, Component
+from ...services.components import ComponentRequest
+
+FEATURES = {
+    "tfidf-svd": "words (TF-IDF, reduced)",
+    "tfidf": "words (plain TF-IDF, the paper's)",
+    "model": "the base model's states",
+    "sentence": "a sentence model",
+}
+SENTENCE_MODEL = "components.sentence_model"
+
+
+class ComponentForm:
+    """The settings of a run's components, by setting."""
+
+    def __init__(self, context: Context, kept: KeptChoices) -> None:
+        self._context = context
+        self.fields = _fields()
+        kept.keep_all(self.fields)
+        features, method = self.fields["components.features"], self.fields["components.method"]
+        features.change(
+            lambda features: gr.Textbox(visible=features == "sentence"), features, self.fields[SENTENCE_MODEL], **QUIET
+        )
+        method.change(  # DBSCAN finds their number itself
+            lambda method: gr.Number(visible=method == "kmeans"), method, self.fields["components.k"], **QUIET
+        )
+
+    @property
+    def inputs(self) -> list[Component]:
+        """What `request` reads."""
+        return [self._context.model, *self.fields.values()]
+
+    @property
+    def changes(self) -> list[Component]:
+        """The events at which a field holds what it shall; a name is complete when it is sent, or left."""
+        return [event for field in self.fields.values() for event in _settled(field)]
+
+    def request(self, model: str, *held: Component) -> ComponentRequest:
+        """What the form asks for.
+
+        Raises:
+            ConfigError: a value is out of its range, or a model's name is wrong.
+        """
+        return component_settings(self._context.services, model, values(self.fields, held))
+
+
+def _settled(field: Widget) -> list[Component]:
+    return [field.submit, field.blur] if isinstance(field, gr.Textbox) else [field.change]
+
+
+def _fields() -> dict[str, Widget]:
+    offered = {key: name for key, name in FEATURES.items() if key != "sentence" or find_spec("sentence_transformers")}
+    with gr.Row():
+        fields = {
+            "components.k": widget("components.k", "Components", info="0 finds their number."),
+            "components.method": widget(
+                "components.method",
+                "Method",
+                names={"kmeans": "k-means", "dbscan": "DBSCAN"},
+                info="DBSCAN leaves rows in no dense part as noise.",
+            ),
+            "components.features": widget(
+                "components.features", "Rows are alike in", names=offered, info="A model reads every row first."
+            ),
+            "components.text": widget(
+                "components.text",
+                "Text compared",
+                names={"question": "the question", "everything": "question and answer"},
+                info="A run's held-out rows are compared by it, too.",
+            ),
+        }
+    return fields | {SENTENCE_MODEL: widget(SENTENCE_MODEL, "Sentence model", visible=False)}

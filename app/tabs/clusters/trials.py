@@ -1,0 +1,72 @@
+"""The numbers that other methods find, on request, in the Clusters tab."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import gradio as gr
+
+from hydralora.errors import HydraError
+
+from ...actions.clusters import trials as actions
+from ...page.buttons import action_button
+from ...page.context import Context
+from ...page.handlers import QUIET, Component, Updates, latest
+from ...page.text import say, sentence
+from ...services.background import Done
+from ...widgets.plot import plot_panel
+from .settings import ComponentForm
+
+KIND = "trials"
+
+
+class Trials:
+    """How often each method finds which number; `forget` is the listener that clears what is of something else."""
+
+    def __init__(self, context: Context, form: ComponentForm) -> None:
+        self._draw()
+        services = context.services
+
+        @latest(services, KIND)
+        def go(dataset_id: str, *values: Component) -> Iterator[Updates]:
+            try:
+                for step in actions.trials(services, dataset_id, form.request(*values)):
+                    if isinstance(step, Done):
+                        yield self._ended() | {self.figure: step.value}
+                    else:
+                        yield {self.status: say(step), self.stop: gr.Button(visible=True)}
+            except HydraError:
+                yield self._ended()
+                raise
+
+        def forget(request: gr.Request, subject: str, dataset_id: str, *values: Component) -> Updates:
+            now = f"{dataset_id} {form.request(*values).key}"
+            if now == subject:
+                return gr.skip()
+            services.sessions.newest(request.session_hash or "", KIND)  # those that run are of something else
+            return self._ended() | {self.subject: now, self.figure: ""}
+
+        outputs = [self.status, self.stop, self.figure]
+        going = self.start.click(go, [context.dataset, *form.inputs], outputs, **QUIET)
+        stopped = [self.status, self.stop]
+        self.stop.click(lambda: self._ended("Stopped."), None, stopped, cancels=[going], **QUIET)
+        self.forget: dict[str, Any] = {
+            "fn": forget,
+            "inputs": [self.subject, context.dataset, *form.inputs],
+            "outputs": [self.subject, *outputs],
+        }
+
+    def _ended(self, text: str = "") -> Updates:
+        return {self.status: say(text), self.stop: gr.Button(visible=False)}
+
+    def _draw(self) -> None:
+        with gr.Accordion("How many, by other methods", open=False, elem_id="trials"):
+            sentence(
+                f"Each of {actions.TRIALS} trials draws four fifths of the rows, 2,000 at most, and asks every method "
+                "for the number of components. A reliable method finds one number again and again."
+            )
+            with gr.Row():
+                self.start = action_button(f"Run {actions.TRIALS} trials", "run-trials", 200, size="lg")
+                self.stop = action_button("Stop the trials", "stop-trials", 160, visible=False, size="lg")
+            self.status = sentence("", elem_id="trials-sentence")
+            self.figure = plot_panel("trials-figure", "Number of components by method", empty="No trials yet.")
+            self.subject = gr.State("")  # what the figure is of
