@@ -11,10 +11,15 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from hydralora.data.demo import demo_file
+from hydralora.recipe.reading import parse_recipe
+from hydralora.runs.jobs import JobManager
+from hydralora.runs.run import Run
+from hydralora.runs.store import RunStore
+from tests.browser.steps import SIZE
 from tests.serving import App, running_app
 from tests.tiny_model import write_tiny_model
 
-SCREENSHOTS = Path(__file__).parent.parent / "screenshots"
 ARGUMENTS = (
     "--no-sandbox --disable-background-networking --disable-component-update --disable-sync --no-first-run "
     "--use-gl=swiftshader --enable-webgl --ignore-gpu-blocklist"
@@ -22,15 +27,44 @@ ARGUMENTS = (
 PATIENCE = 120_000  # milliseconds: on a slow machine a worker alone takes half a minute to begin
 expect.set_options(timeout=PATIENCE)
 SCRIPT = "<img src=x onerror='window.hacked = 1'>"
+STEPS = 60  # of a finished run
+SNAPSHOTS = 6  # of its matrices, beside the one at its start
 
 
 @pytest.fixture(scope="session")
 def app(tmp_path_factory: pytest.TempPathFactory, user_environment: dict[str, str]) -> Iterator[App]:
-    """With a tiny base model called "tiny" in its workspace."""
+    """With a tiny base model called "tiny" in its workspace, which one thread computes fastest."""
     workspace = tmp_path_factory.mktemp("app") / "workspace"
     write_tiny_model(workspace / "models" / "tiny", sharpness=20)
-    with running_app(workspace, user_environment) as app:
+    with running_app(workspace, user_environment | {"OMP_NUM_THREADS": "1"}) as app:
         yield app
+
+
+@pytest.fixture(scope="session")
+def routed(app: App) -> Run:
+    """A HydraLoRA of the tiny model on the demo, finished; all tests share it."""
+    return _train(app, "hydralora", 4)
+
+
+@pytest.fixture(scope="session")
+def plain(app: App) -> Run:
+    """A LoRA on the same."""
+    return _train(app, "lora", 16)
+
+
+def _train(app: App, method: str, r: int) -> Run:
+    jobs = JobManager(RunStore(app.workspace))
+    training = {"max_steps": STEPS, "learning_rate": 0.01, "log_every": 1, "eval_every": 0, "snapshots": SNAPSHOTS}
+    recipe = {
+        "model": str(app.workspace / "models" / "tiny"),
+        "method": method,
+        "data": {"train": [str(demo_file("train"))], "eval": str(demo_file("heldout"))},
+        "tuner": {"r": r},
+        "training": training | {"threads": 1},
+    }
+    run = jobs.start(parse_recipe(recipe))
+    assert jobs.follow(run).state == "finished"
+    return run
 
 
 @pytest.fixture(scope="session")
@@ -57,18 +91,25 @@ def seen() -> Seen:
 
 
 def new_page(browser: Browser, **context: Any) -> Page:
-    page = browser.new_context(viewport={"width": 1280, "height": 900}, **context).new_page()
+    width, height = SIZE
+    page = browser.new_context(viewport={"width": width, "height": height}, **context).new_page()
     page.set_default_timeout(PATIENCE)
     return page
 
 
 @pytest.fixture
-def page(app: App, browser: Browser, seen: Seen) -> Iterator[Page]:
+def address(app: App) -> str:
+    """What `page` opens."""
+    return app.url
+
+
+@pytest.fixture
+def page(app: App, address: str, browser: Browser, seen: Seen) -> Iterator[Page]:
     page = new_page(browser, color_scheme="light")
     own = re.compile(rf"^({re.escape(app.url)}|data:|blob:)")
     page.on("request", lambda request: None if own.match(request.url) else seen.foreign.append(request.url))
     page.on("pageerror", lambda error: seen.errors.append(str(error)))
-    page.goto(app.url)
+    page.goto(address)
     yield page
     page.context.close()
 

@@ -1,10 +1,17 @@
 """What a person does in the page, and what a figure holds."""
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from playwright.sync_api import Locator, Page, expect
 
+from tests.waiting import wait_until
+
 UPLOAD = "input[data-testid='Upload a dataset-upload-button']"
+SCREENSHOTS = Path(__file__).parent.parent / "screenshots"
+SIZE = 1280, 900
+QUIET = 200  # milliseconds
 
 
 def open_tab(page: Page, tab: str) -> None:
@@ -16,6 +23,48 @@ def choose(page: Page, elem_id: str, option: str) -> None:
     page.locator(f"#{elem_id} input").click()
     page.get_by_role("option", name=option).click()
     expect(page.get_by_role("option")).to_have_count(0)  # the list fades away
+
+
+def settle(page: Page) -> None:
+    """Wait until nothing in the page has changed for a moment: figures are drawn again after a resize or a scroll."""
+    page.evaluate(
+        """quiet => new Promise((done) => {
+          let timer;
+          const observer = new MutationObserver(() => wait());
+          const wait = () => {
+            clearTimeout(timer);
+            timer = setTimeout(() => { observer.disconnect(); done(); }, quiet);
+          };
+          observer.observe(document, {subtree: true, childList: true, attributes: true, characterData: true});
+          wait();
+        })""",
+        QUIET,
+    )
+
+
+def photograph(page: Page, name: str) -> None:
+    """For people to look at, in light and dark, wide and narrow; nothing is wider than the page."""
+    SCREENSHOTS.mkdir(exist_ok=True)
+    wide, height = SIZE
+    for width in (390, wide):
+        page.set_viewport_size({"width": width, "height": height})
+        for theme in ("dark", "light"):
+            page.evaluate("dark => document.body.classList.toggle('dark', dark)", theme == "dark")
+            settle(page)
+            page.screenshot(path=SCREENSHOTS / f"{name}-{width}-{theme}.png", full_page=True, animations="disabled")
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, f"{name} is wider than {width}"
+
+
+def download_until(page: Page, elem_id: str, holds: Callable[[str], bool]) -> str:
+    """Download a file until it holds what it shall: it is written after what is shown has changed. Returns its text."""
+
+    def look() -> str | None:
+        with page.expect_download() as download:
+            page.locator(f"#{elem_id}").click()
+        text = download.value.path().read_text(encoding="utf-8")
+        return text if holds(text) else None
+
+    return wait_until(look) or ""
 
 
 def traces(page: Page, elem_id: str) -> list[dict[str, Any]]:
@@ -39,7 +88,7 @@ def traces(page: Page, elem_id: str) -> list[dict[str, Any]]:
 def lasso(page: Page, plot: Locator) -> None:
     """Draw a lasso around the whole plotting area."""
     plot.scroll_into_view_if_needed()
-    page.wait_for_timeout(500)
+    settle(page)
     box = plot.locator(".nsewdrag").first.bounding_box()
     assert box
     left, top, right, bottom = box["x"] + 3, box["y"] + 3, box["x"] + box["width"] - 3, box["y"] + box["height"] - 3
@@ -54,7 +103,7 @@ def click_point(page: Page, elem_id: str, trace: int = 0, point: int = 0) -> Non
     """Click a point of a figure in two dimensions, where it is drawn."""
     plot = page.locator(f"#{elem_id} .plot")
     plot.scroll_into_view_if_needed()
-    page.wait_for_timeout(500)
+    settle(page)
     at = plot.evaluate(
         """(graph, [trace, point]) => {
           const {xaxis, yaxis} = graph._fullLayout;
@@ -66,5 +115,5 @@ def click_point(page: Page, elem_id: str, trace: int = 0, point: int = 0) -> Non
         [trace, point],
     )
     page.mouse.move(*at)
-    page.wait_for_timeout(200)
+    page.wait_for_function(f"document.querySelector('#{elem_id} .plot')._hoverdata?.length > 0")
     page.mouse.click(*at)

@@ -2,65 +2,32 @@
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from hydralora.data.demo import demo_file
-from hydralora.recipe.reading import parse_recipe
-from hydralora.runs.jobs import JobManager
 from hydralora.runs.run import Run
-from hydralora.runs.store import RunStore
-from tests.browser.conftest import SCREENSHOTS, SCRIPT, Seen, new_page
-from tests.browser.steps import click_point, open_tab, traces
+from tests.browser.conftest import SCRIPT, SNAPSHOTS, Seen, new_page
+from tests.browser.steps import SCREENSHOTS, click_point, download_until, open_tab, photograph, traces
 from tests.serving import App
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
-STEPS = 60
-
-
-@pytest.fixture(scope="module")
-def run(app: App) -> Iterator[Run]:
-    """A HydraLoRA of the tiny model on the demo, finished."""
-    jobs = JobManager(RunStore(app.workspace))
-    recipe = {
-        "model": str(app.workspace / "models" / "tiny"),
-        "data": {"train": [str(demo_file("train"))], "eval": str(demo_file("heldout"))},
-        "tuner": {"r": 4},
-        "training": {"max_steps": STEPS, "learning_rate": 0.01, "eval_every": 0, "snapshots": 6, "threads": 1},
-    }
-    run = jobs.start(parse_recipe(recipe))
-    assert jobs.follow(run).state == "finished"
-    yield run
-    for one in RunStore(app.workspace).all():
-        jobs.delete(one)
+@pytest.fixture
+def address(app: App, routed: Run) -> str:
+    return f"{app.url}/?run={routed.id}"
 
 
 @pytest.fixture
-def inside(run: Run, page: Page, app: App) -> Page:
-    page.goto(f"{app.url}/?run={run.id}")
-    expect(page.locator("#run input")).to_have_value(re.compile(run.id))
+def inside(routed: Run, page: Page) -> Page:
+    expect(page.locator("#run input")).to_have_value(re.compile(routed.id))
     return page
 
 
 def view(page: Page, name: str) -> None:
     open_tab(page, "5 Parameters")
     page.locator("#ab-views").get_by_role("tab", name=name).click()
-
-
-def photograph(page: Page, name: str) -> None:
-    """For people to look at, in light and dark, wide and narrow; nothing is wider than the page."""
-    SCREENSHOTS.mkdir(exist_ok=True)
-    for width in (1280, 390):
-        page.set_viewport_size({"width": width, "height": 900})
-        for theme in ("light", "dark"):
-            page.evaluate("dark => document.body.classList.toggle('dark', dark)", theme == "dark")
-            page.wait_for_timeout(700)
-            page.screenshot(path=SCREENSHOTS / f"{name}-{width}-{theme}.png", full_page=True)
-            assert page.evaluate("document.documentElement.scrollWidth") <= width, f"{name} is wider than {width}"
 
 
 def test_a_click_leads_from_a_point_to_its_matrix_its_tokens_and_rows(inside: Page, seen: Seen) -> None:
@@ -77,7 +44,6 @@ def test_a_click_leads_from_a_point_to_its_matrix_its_tokens_and_rows(inside: Pa
     page.locator("#use-head").get_by_text("head 2").click()
     expect(page.locator("#use-tokens")).to_be_visible()
     photograph(page, "components-and-heads")
-    page.set_viewport_size({"width": 1280, "height": 900})
     view(page, "Points")
     page.wait_for_function("document.querySelector('#ab-0 .plot')?.data?.length > 0")
     page.locator("#ab-0 .exports > summary").click()
@@ -100,14 +66,13 @@ def test_a_click_leads_from_a_point_to_its_matrix_its_tokens_and_rows(inside: Pa
 def test_a_trajectory_plays(inside: Page, seen: Seen) -> None:
     page = inside
     view(page, "Over training")
-    page.wait_for_function("document.querySelector('#trajectory-0 .plot')?._transitionData?._frames?.length === 7")
     graph = "document.querySelector('#trajectory-0 .plot')"
-    assert page.evaluate(f"{graph}.layout.sliders[0].active") == 6
+    page.wait_for_function(f"{graph}?._transitionData?._frames?.length === {SNAPSHOTS + 1}")
+    active = f"{graph}.layout.sliders[0].active"
+    assert page.evaluate(active) == SNAPSHOTS
     page.locator("#trajectory-0 .updatemenu-button", has_text="Play").click()
-    page.wait_for_function(f"{graph}.layout.sliders[0].active < 6")
-    photograph_at = page.evaluate(f"{graph}.layout.sliders[0].active")
-    assert 0 <= photograph_at < 6
-    page.wait_for_function(f"{graph}.layout.sliders[0].active === 6")
+    page.wait_for_function(f"0 <= {active} && {active} < {SNAPSHOTS}")
+    page.wait_for_function(f"{active} === {SNAPSHOTS}")
     photograph(page, "trajectory")
     assert seen.errors == []
 
@@ -160,14 +125,10 @@ def test_steered_answers_stand_beside_the_routers(inside: Page, browser: Browser
     expect(page.locator("#title-steered")).to_contain_text("pinned to head 2")
     expect(page.locator("#chat-steered")).to_contain_text("Reverse this list: a b c")
     assert page.locator("#strip-steered .token").count() == len(heads)
-    page.set_viewport_size({"width": 1280, "height": 900})
     page.locator("#strip-steered .token").last.click()  # what is looked at is what is saved
     expect(page.locator("#gate-reading")).to_contain_text("This run, steered, token")
-    page.wait_for_timeout(1500)
-    with page.expect_download() as download:
-        page.locator("#save-page").click()
     file = tmp_path / "answer.html"
-    download.value.save_as(file)
+    file.write_text(download_until(page, "save-page", lambda text: "pinned to head 2" in text), encoding="utf-8")
     assert seen.errors == []
     _replay_from_disk(browser, file)
 
@@ -203,8 +164,9 @@ def test_a_question_is_stopped_changed_and_asked_again(inside: Page, seen: Seen,
     with page.expect_download() as download:
         page.locator("#save-trace").click()
     download.value.save_as(tmp_path / "answer.json")
+    page.locator("#strip-run .token").first.evaluate("token => token.classList.add('former')")
     page.locator("#chat-again").click()  # the same seed, the same answer
-    page.wait_for_timeout(1500)
+    expect(page.locator("#strip-run .former")).to_have_count(0)
     expect(page.locator("#chat-status")).to_contain_text("Done")
     assert page.locator("#strip-run .token:not(.read)").all_inner_texts() == answer
     page.locator("#clear").click()
