@@ -90,7 +90,7 @@ def cache_root() -> Path:
 def read_json_object(path: Path) -> dict[str, Any]:
     """A JSON object; empty where there is none, or a damaged one."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return value if isinstance(value, dict) else {}

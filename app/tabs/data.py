@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 import gradio as gr
 
 from hydralora.data.mapping import Mapping
-from hydralora.data.sources import SUFFIXES
+from hydralora.data.sources import FORMATS, SUFFIXES
 from hydralora.data.store import DEMO
 
 from ..actions import data as actions
@@ -60,9 +60,9 @@ class _Sources:
         with gr.Row():
             self.upload = upload_button("Upload a dataset", "upload", SUFFIXES, 200, file_count="multiple", size="lg")
             sentence(
-                "JSONL, JSON, CSV, TSV, Parquet or text, also gzipped. Several files are one dataset. Columns are "
-                "found by their names, or named by you. The demo has four skills: reversing lists, extracting JSON, "
-                "adding numbers, routing messages.",
+                f"{', '.join(item.name for item in FORMATS.values())}, also gzipped. Several files are one dataset. "
+                "Columns are found by their names, or named by you. The demo has four skills: reversing lists, "
+                "extracting JSON, adding numbers, routing messages.",
                 elem_id="hint",
             )
             self.hub_name = gr.Textbox(

@@ -38,8 +38,8 @@ def breakdown_recipes(run: Run, steps: int = STEPS) -> list[Recipe]:
     """
     recipe, k = run.recipe(), run.state().k
     if not k or k < 2 or recipe.components.only:
-        found = "one component alone" if k == 1 or recipe.components.only else "no components yet"
-        raise ConfigError(f"Run {run.id} has {found}; a breakdown needs two or more. Choose another run.")
+        actual = "one component alone" if k == 1 or recipe.components.only else "no components yet"
+        raise ConfigError(f"Run {run.id} has {actual}; a breakdown needs two or more. Choose another run.")
     values = recipe.model_dump()
     values |= {"method": "lora", "start_from": None}
     values["tuner"] |= {"num_heads": None, "top_k": None}
@@ -53,12 +53,12 @@ def breakdown_recipes(run: Run, steps: int = STEPS) -> list[Recipe]:
 
 def breakdown_runs(store: RunStore, run: Run, steps: int = STEPS) -> list[Run | None]:
     """The newest run of each of `breakdown_recipes`, None where there is none yet."""
-    wanted = breakdown_recipes(run, steps)
-    found: list[Run | None] = [None] * len(wanted)
-    for one, recipe in _tagged(store):
-        if recipe in wanted and found[place := wanted.index(recipe)] is None:
-            found[place] = one
-    return found
+    recipes = breakdown_recipes(run, steps)
+    runs: list[Run | None] = [None] * len(recipes)
+    for candidate, recipe in _tagged(store):
+        if recipe in recipes and runs[place := recipes.index(recipe)] is None:
+            runs[place] = candidate
+    return runs
 
 
 def breakdown_steps(store: RunStore, run: Run) -> int:
@@ -67,10 +67,10 @@ def breakdown_steps(store: RunStore, run: Run) -> int:
     Raises:
         ConfigError: as `breakdown_recipes`.
     """
-    wanted = breakdown_recipes(run)
+    recipes = breakdown_recipes(run)
     for _, recipe in _tagged(store):
         steps, recipe.training.max_steps = recipe.training.max_steps, STEPS
-        if recipe in wanted and steps:
+        if recipe in recipes and steps:
             return steps
     return STEPS
 
@@ -93,14 +93,14 @@ def start_breakdown(jobs: JobManager, run: Run, steps: int = STEPS) -> list[Run]
     """
     names = component_names(run)
     out = []
-    for i, (recipe, found) in enumerate(
+    for i, (recipe, component_run) in enumerate(
         zip(breakdown_recipes(run, steps), breakdown_runs(jobs.store, run, steps), strict=True)
     ):
-        if found is None or jobs.refresh(found).state in ("failed", "stopped", "interrupted"):
-            found = jobs.start(recipe)
+        if component_run is None or jobs.refresh(component_run).state in ("failed", "stopped", "interrupted"):
+            component_run = jobs.start(recipe)
             note = f"One of the LoRAs of the breakdown of run {run.id}."
-            found.write_label(Label(f"{names[i]} alone", note, (TAG,)))
-        out.append(found)
+            component_run.write_label(Label(f"{names[i]} alone", note, (TAG,)))
+        out.append(component_run)
     return out
 
 
@@ -120,15 +120,15 @@ class Part:
 
     def describe(self) -> dict[str, Any]:
         """As plain values."""
-        found = self.separation
+        measured = self.separation
         return {
             "what": self.what,
-            "apart": found.apart,
-            "shape": found.shape,
-            "modules": found.modules,
-            "silhouette": found.silhouette,
-            "chance": found.chance,
-            "cosine": found.cosine,
+            "apart": measured.apart,
+            "shape": measured.shape,
+            "modules": measured.modules,
+            "silhouette": measured.silhouette,
+            "chance": measured.chance,
+            "cosine": measured.cosine,
         }
 
 
@@ -188,17 +188,17 @@ class Breakdown:
     def reading(self) -> str:
         """Whether the paper's claim holds here, in words: that A's learn what components share, B's what parts them."""
         stay, change, heads = (self.cosine(what) for what in ("A", "change of A", "B"))
-        found = self.difference()
-        if found is None or change is None or heads is None or stay is None:
+        difference = self.difference()
+        if difference is None or change is None or heads is None or stay is None:
             return (
                 "These runs have learnt nothing that could be compared: their A's, or their B's, are as they were at "
                 "the start, as far as the snapshots can show. Give them more steps."
             )
-        low, high = found.interval
+        low, high = difference.interval
         return (
-            f"{_told(found)} Mean cosine between components, within a module: what training added to A {change:.2f}, "
-            f"B {heads:.2f}. The difference is {found.mean:.2f}, and {low:.2f} to {high:.2f} in 95 % of {DRAWS} draws "
-            f"of the {found.modules} modules; it counts as clear above {CLEARLY}. Other seeds or rows may differ by "
+            f"{_told(difference)} Mean cosine between components, within a module: what training added to A {change:.2f}, "
+            f"B {heads:.2f}. The difference is {difference.mean:.2f}, and {low:.2f} to {high:.2f} in 95 % of {DRAWS} draws "
+            f"of the {difference.modules} modules; it counts as clear above {CLEARLY}. Other seeds or rows may differ by "
             f"more. By component, what training added to A lies {APART[self._apart('change of A')]}, B "
             f"{APART[self._apart('B')]}. A itself, {stay:.2f}, tells little: every run starts from the same A, by its "
             "seed."
@@ -217,14 +217,14 @@ class Breakdown:
         return apart([part.separation for part in self.parts if part.what == what])
 
 
-def _told(found: Difference) -> str:
-    if found.verdict == "holds":
+def _told(difference: Difference) -> str:
+    if difference.verdict == "holds":
         return "The claim holds here: what A's learn is more alike than what B's learn."
-    if found.verdict == "does not hold":
-        less = "less" if found.interval[1] < 0 else "no more"
+    if difference.verdict == "does not hold":
+        less = "less" if difference.interval[1] < 0 else "no more"
         return f"The claim does not hold here: what A's learn is {less} alike than what B's learn."
-    few = f"they have {found.modules} modules in common, and fewer than {LEAST_MODULES} tell nothing"
-    why = few if found.modules < LEAST_MODULES else "the modules differ too much among themselves"
+    few = f"they have {difference.modules} modules in common, and fewer than {LEAST_MODULES} tell nothing"
+    why = few if difference.modules < LEAST_MODULES else "the modules differ too much among themselves"
     return f"The claim can be neither confirmed nor refuted here: {why}."
 
 
@@ -242,19 +242,19 @@ def break_down(runs: Mapping[str, Run]) -> Breakdown:
         members += matrices(end, name)
         if first:
             change = matrices(_change(end, read_weights(run.snapshots, first)), name)
-            moved += [one for one in change if one.kind == "A"]
+            moved += [matrix for matrix in change if matrix.kind == "A"]
     parts = {
-        "A": [one for one in members if one.kind == "A"],
+        "A": [matrix for matrix in members if matrix.kind == "A"],
         "change of A": moved,
-        "B": [one for one in members if one.kind == "head"],
+        "B": [matrix for matrix in members if matrix.kind == "head"],
     }
-    return Breakdown([part for what, own in parts.items() for part in _parts(what, own, [m.run for m in own])], members)
+    return Breakdown([part for what, group in parts.items() for part in _parts(what, group, [m.run for m in group])], members)
 
 
 def heads_apart(weights: Weights) -> list[Part]:
     """The same for one run's heads: do those of one number lie together? Empty where it has no two."""
-    heads = [one for one in matrices(weights) if one.kind == "head"]
-    return _parts("head", heads, [str(one.head) for one in heads])
+    heads = [matrix for matrix in matrices(weights) if matrix.kind == "head"]
+    return _parts("head", heads, [str(matrix.head) for matrix in heads])
 
 
 def heads_reading(parts: Sequence[Part], recipe: Recipe) -> str:
@@ -269,7 +269,7 @@ def heads_reading(parts: Sequence[Part], recipe: Recipe) -> str:
 
 
 def _parts(what: str, members: Sequence[Matrix], labels: Sequence[str]) -> list[Part]:
-    return [Part(what, found) for found in separation(members, labels)]
+    return [Part(what, measured) for measured in separation(members, labels)]
 
 
 def _change(end: Weights, start: Weights) -> Weights:

@@ -66,20 +66,20 @@ class HeadUse:
         from scipy.stats import entropy
 
         tables = np.einsum("gr,mrn->mgn", members.astype(float), self.strongest)  # tokens
-        own = entropy(tables[0].sum(1)) if len(members) > 1 else 0.0
-        if not own:
+        group_entropy = entropy(tables[0].sum(1)) if len(members) > 1 else 0.0
+        if not group_entropy:
             return 0.0
         joint = entropy(tables.reshape(len(tables), -1), axis=1)
         shared = entropy(tables.sum(2), axis=1) + entropy(tables.sum(1), axis=1) - joint
-        return float(np.clip(shared.mean() / own, 0, 1))
+        return float(np.clip(shared.mean() / group_entropy, 0, 1))
 
 
 def _known(groups: Iterable[Hashable]) -> list[Any]:
     return sorted({group for group in groups if group is not None}, key=lambda group: (str(type(group)), group))
 
 
-def _rows_of(groups: Sequence[Hashable], wanted: Hashable) -> list[int]:
-    return [i for i, group in enumerate(groups) if group == wanted]
+def _rows_of(groups: Sequence[Hashable], target: Hashable) -> list[int]:
+    return [i for i, group in enumerate(groups) if group == target]
 
 
 @dataclass(frozen=True)
@@ -113,21 +113,21 @@ class TokenGates:
     def most(self, tokenizer: Any, head: int, module: str | None = None, count: int = 12) -> list[HeadToken]:
         """The tokens that a head takes most, in one module or by the mean over all; each text once."""
         place = self.modules.index(module) if module else None
-        own = [
+        head_gates = [
             (gates[place] if place is not None else gates.mean(0, dtype=np.float32))[:, head] for gates in self.gates
         ]
-        gates = np.concatenate(own)
-        rows = np.repeat(np.arange(len(own)), [len(row) for row in own])
-        positions = np.concatenate([np.arange(len(row)) for row in own])
+        gates = np.concatenate(head_gates)
+        rows = np.repeat(np.arange(len(head_gates)), [len(row) for row in head_gates])
+        positions = np.concatenate([np.arange(len(row)) for row in head_gates])
         out: list[HeadToken] = []
-        seen: set[str] = set()
+        texts: set[str] = set()
         for i in np.argsort(-gates, kind="stable"):
             gate, number, position = float(gates[i]), int(rows[i]), int(positions[i])
             ids = self.rows[number].input_ids
             text = token_text(tokenizer, ids[position])
-            if text.strip().lower() in seen:
+            if text.strip().lower() in texts:
                 continue
-            seen.add(text.strip().lower())
+            texts.add(text.strip().lower())
             before, behind = (
                 tokenizer.decode(ids[max(0, first) : last], clean_up_tokenization_spaces=False)
                 for first, last in ((position - AROUND, position), (position + 1, position + 1 + AROUND))
@@ -159,7 +159,7 @@ def _read(
 ) -> tuple[HeadUse, TokenGates]:
     mean: list[Any] = [None] * len(rows)
     strongest: list[Any] = [None] * len(rows)
-    kept: list[Any] = [None] * len(rows)
+    token_gates: list[Any] = [None] * len(rows)
     modules: list[str] = []
     done = 0
     for indices, batch in batches(model, rows, pad_token_id):
@@ -172,11 +172,11 @@ def _read(
         for place, index in enumerate(indices):
             mean[index], strongest[index] = means[:, place].numpy(), counts[:, place].numpy()
             if keep:
-                kept[index] = gates[:, place, : len(rows[index].input_ids)].half().numpy()
+                token_gates[index] = gates[:, place, : len(rows[index].input_ids)].half().numpy()
         done += len(indices)
         on_progress(done, len(rows))
     use = HeadUse(modules, np.stack(mean, axis=1), np.stack(strongest, axis=1))
-    return use, TokenGates(modules, list(rows), kept if keep else [])
+    return use, TokenGates(modules, list(rows), token_gates if keep else [])
 
 
 PROBED = 128  # held-out rows, at random

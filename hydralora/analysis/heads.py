@@ -56,8 +56,8 @@ def head_similarity(weights: Weights) -> dict[str, float | None]:
 
 
 def _mean_off_diagonal(values: list[list[float | None]]) -> float | None:
-    found = [value for i, row in enumerate(values) for j, value in enumerate(row) if i != j]
-    return None if not found or None in found else float(np.mean([value for value in found if value is not None]))
+    cosines = [value for i, row in enumerate(values) for j, value in enumerate(row) if i != j]
+    return None if not cosines or None in cosines else float(np.mean([value for value in cosines if value is not None]))
 
 
 def distance(now: torch.Tensor, before: torch.Tensor) -> float:

@@ -45,7 +45,7 @@ class HeadsAlone:
     @property
     def closest(self) -> HeadAlone:
         """The head that alone comes nearest to the routed model."""
-        return min(self.heads, key=lambda one: one.kl)
+        return min(self.heads, key=lambda head: head.kl)
 
 
 def heads_alone(
@@ -86,13 +86,13 @@ def heads_alone(
             return model(input_ids=ids, use_cache=False, logits_to_keep=places).logits[0]
 
     record = record_gates(model)
-    wanted = logits(record)
+    routed_logits = logits(record)
     gates = record.stacked()[:, 0, -places:].float().mean((0, 1))  # (N,)
     heads = []
     for head in range(count):
         alone = Steering(pin=head)
         text = "".join(token.text for token in answer(alone))
-        kl = summed_divergence(wanted, logits(steered(model, alone))) / places
+        kl = summed_divergence(routed_logits, logits(steered(model, alone))) / places
         heads.append(HeadAlone(head, kl, float(gates[head]), text))
         on_progress(head + 2, count + 1)
     return HeadsAlone("".join(token.text for token in routed), heads)

@@ -108,14 +108,14 @@ def matrices(weights: Weights, run: str = "", step: int | None = None, products:
     Raises:
         ModelError: there are none.
     """
-    found = [
+    members = [
         Matrix(run, module, block_index(module), kind, head, step, shape, left, right)
         for module, layer in weights.items()
         for kind, head, shape, left, right in (_products(layer) if products else _parts(layer))
     ]
-    if not found:
+    if not members:
         raise ModelError(f"{run or 'The model'}: it has no HydraLoRA heads. Choose a run that has some.")
-    return found
+    return members
 
 
 _Named = tuple[Kind, int | None, tuple[int, int], torch.Tensor | None, torch.Tensor]
@@ -173,8 +173,8 @@ def coordinates(inner: np.ndarray) -> np.ndarray:
     values, vectors = np.linalg.eigh(centre @ inner @ centre)
     order = np.argsort(values)[::-1]
     values, vectors = values[order], vectors[:, order]
-    kept = values > max(values[0], 0) * len(inner) * np.finfo(float).eps
-    return vectors[:, kept] * np.sqrt(values[kept]) if kept.any() else np.zeros((len(inner), 1))
+    nonzero = values > max(values[0], 0) * len(inner) * np.finfo(float).eps
+    return vectors[:, nonzero] * np.sqrt(values[nonzero]) if nonzero.any() else np.zeros((len(inner), 1))
 
 
 def cosines(inner: np.ndarray) -> list[list[float | None]]:

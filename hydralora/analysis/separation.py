@@ -67,11 +67,11 @@ def separation(
     rng = np.random.default_rng(seed)  # one for all shapes, which are dealt out each on its own
     out = []
     for shape in sorted({member.shape for member in members}):
-        own = [i for i, member in enumerate(members) if member.shape == shape]
-        found = _of_one_shape([members[i] for i in own], [labels[i] for i in own], times, rng)
-        if found:
-            out.append(found)
-    return sorted(out, key=lambda one: -one.modules)
+        indices = [i for i, member in enumerate(members) if member.shape == shape]
+        measured = _of_one_shape([members[i] for i in indices], [labels[i] for i in indices], times, rng)
+        if measured:
+            out.append(measured)
+    return sorted(out, key=lambda result: -result.modules)
 
 
 def apart(found: Sequence[Separation]) -> bool | None:
@@ -80,11 +80,11 @@ def apart(found: Sequence[Separation]) -> bool | None:
     One test of all shapes together, by the mean silhouette of all matrices: of a test for each, one or another would
     find something by chance. None where there are too few modules to tell.
     """
-    if math.prod(one.ways for one in found) < LEAST_WAYS:
+    if math.prod(result.ways for result in found) < LEAST_WAYS:
         return None
-    weights = [one.labels * one.modules for one in found]
-    silhouette = np.average([one.silhouette for one in found], weights=weights)
-    dealt = np.average([one.dealt for one in found], axis=0, weights=weights)
+    weights = [result.labels * result.modules for result in found]
+    silhouette = np.average([result.silhouette for result in found], weights=weights)
+    dealt = np.average([result.dealt for result in found], axis=0, weights=weights)
     return bool(silhouette > np.percentile(dealt, INTERVAL[1]) + ROUNDING)
 
 
@@ -102,13 +102,13 @@ def _of_one_shape(
     distances = np.sqrt((squares[:, None] + squares - 2 * inner).clip(0))
     np.fill_diagonal(distances, 0)
     with threadpool_limits(1):
-        found = float(silhouette_score(distances, codes, metric="precomputed"))
+        silhouette = float(silhouette_score(distances, codes, metric="precomputed"))
         dealt = [silhouette_score(distances, _dealt(codes, places, rng), metric="precomputed") for _ in range(times)]
     return Separation(
         members[0].shape,
         len(set(codes.tolist())),
         len(set(places.tolist())),
-        found,
+        silhouette,
         tuple(map(float, dealt)),
         _cosines_by_module(inner, [member.module for member in members], codes),
     )
@@ -118,8 +118,8 @@ def _cosines_by_module(inner: np.ndarray, modules: Sequence[str], codes: np.ndar
     values = np.array(cosines(inner), dtype=float)  # not a number for a matrix of zeros
     out = {}
     for module in dict.fromkeys(modules):
-        own = np.flatnonzero([one == module for one in modules])
-        pairs = values[np.ix_(own, own)][codes[own, None] != codes[own]]
+        indices = np.flatnonzero([name == module for name in modules])
+        pairs = values[np.ix_(indices, indices)][codes[indices, None] != codes[indices]]
         known = pairs[~np.isnan(pairs)]
         if len(known):
             out[module] = float(known.mean())
@@ -130,6 +130,6 @@ def _dealt(codes: np.ndarray, places: np.ndarray, rng: np.random.Generator) -> n
     """Labels that changed places within each module."""
     out = codes.copy()
     for place in np.unique(places):
-        own = np.flatnonzero(places == place)
-        out[own] = codes[rng.permutation(own)]
+        indices = np.flatnonzero(places == place)
+        out[indices] = codes[rng.permutation(indices)]
     return out

@@ -43,11 +43,11 @@ Weights = dict[str, LayerWeights]  # by the module's name, blocks in their order
 
 def model_weights(model: Any) -> Weights:
     """The matrices of the active HydraLoRA adapter; none where the model has no such layer."""
-    found = {}
+    weights = {}
     for module, layer in hydra_layers(model).items():
         a, heads = (part.float().cpu() for part in head_matrices(layer))
-        found[module] = LayerWeights(a, heads, layer.adapters[active_adapter(layer)].scaling)
-    return found
+        weights[module] = LayerWeights(a, heads, layer.adapters[active_adapter(layer)].scaling)
+    return weights
 
 
 def read_weights(adapter: Path, file: str = ADAPTER_WEIGHTS) -> Weights:
@@ -65,33 +65,33 @@ def read_weights(adapter: Path, file: str = ADAPTER_WEIGHTS) -> Weights:
         tensors = load_file(adapter / file)
     except (OSError, SafetensorError) as error:
         raise ModelError(f"{adapter / file}: the adapter's weights can't be read. {error}") from error
-    found = _hydra(tensors, config) if isinstance(config, HydraLoraConfig) else _lora(tensors, config)
-    if not found:
+    weights = _hydra(tensors, config) if isinstance(config, HydraLoraConfig) else _lora(tensors, config)
+    if not weights:
         raise ModelError(f"{adapter}: its weights have neither HydraLoRA heads nor a LoRA's matrices.")
-    return {name: found[name] for name in sorted(found, key=_natural)}
+    return {name: weights[name] for name in sorted(weights, key=_natural)}
 
 
 def _hydra(tensors: Mapping[str, torch.Tensor], config: HydraLoraConfig) -> Weights:
-    found = {}
+    weights = {}
     for key, heads in tensors.items():
         if key.endswith(".hydra_B"):
             module = key.removesuffix(".hydra_B")
             a = tensors[f"{module}.hydra_A.weight"].float().unflatten(0, (-1, config.r))
-            found[module.removeprefix(PREFIX)] = LayerWeights(
+            weights[module.removeprefix(PREFIX)] = LayerWeights(
                 a, heads.float().transpose(1, 2), config.lora_alpha / config.r
             )
-    return found
+    return weights
 
 
 def _lora(tensors: Mapping[str, torch.Tensor], config: Any) -> Weights:
-    found = {}
+    weights = {}
     for key, a in tensors.items():
         if key.endswith(".lora_A.weight"):
             module = key.removesuffix(".lora_A.weight")
             b = tensors[f"{module}.lora_B.weight"].float()
             scaling = config.lora_alpha / (len(a) ** 0.5 if config.use_rslora else len(a))
-            found[module.removeprefix(PREFIX)] = LayerWeights(a.float()[None], b[None], scaling)
-    return found
+            weights[module.removeprefix(PREFIX)] = LayerWeights(a.float()[None], b[None], scaling)
+    return weights
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

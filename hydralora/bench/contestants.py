@@ -108,15 +108,15 @@ def agreement(field: Field, ids: torch.Tensor) -> dict[str, float]:
     base = field.bare()(ids).logits
     out = {"ours_zero_heads_vs_base": _gap(field.ours(3)(ids).logits, base)}
     for num_heads in (3, 8):
-        mine = field.ours(num_heads, effective=True).eval()
-        out[f"ours_vs_loop_n{num_heads}"] = _gap(mine(ids).logits, field.loop(num_heads, effective=True)(ids).logits)
-    one, lora = field.ours(1, effective=True).eval(), field.lora().eval()
-    for name, layer in hydra_layers(one).items():
+        ours = field.ours(num_heads, effective=True).eval()
+        out[f"ours_vs_loop_n{num_heads}"] = _gap(ours(ids).logits, field.loop(num_heads, effective=True)(ids).logits)
+    single, lora = field.ours(1, effective=True).eval(), field.lora().eval()
+    for name, layer in hydra_layers(single).items():
         twin = lora.get_base_model().get_submodule(name)
         twin.lora_A["default"].weight.copy_(layer.hydra_A["default"].get_parameter("weight"))
         twin.lora_B["default"].weight.copy_(layer.hydra_B["default"][0].T)
-    return out | {"ours_vs_lora_n1": _gap(one(ids).logits, lora(ids).logits)}
+    return out | {"ours_vs_lora_n1": _gap(single(ids).logits, lora(ids).logits)}
 
 
-def _gap(mine: torch.Tensor, other: torch.Tensor) -> float:
-    return float((mine - other).abs().max() / other.abs().max())
+def _gap(ours: torch.Tensor, other: torch.Tensor) -> float:
+    return float((ours - other).abs().max() / other.abs().max())

@@ -7,19 +7,19 @@ import torch
 
 def kept_tensors(model: Any, ids: torch.Tensor) -> dict[int, torch.Tensor]:
     """What one training forward pass saves for the backward pass, parameters excluded: storage -> a tensor on it."""
-    own = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
-    kept: dict[int, torch.Tensor] = {}
+    storages = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
+    saved: dict[int, torch.Tensor] = {}
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
         place = tensor.untyped_storage().data_ptr()
-        if place not in own:
-            kept[place] = tensor
+        if place not in storages:
+            saved[place] = tensor
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         loss = model.train()(input_ids=ids, labels=ids, use_cache=False).loss
     del loss
-    return kept
+    return saved
 
 
 def kept_bytes(model: Any, ids: torch.Tensor) -> int:

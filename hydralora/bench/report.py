@@ -78,14 +78,14 @@ def run_bench(
     Raises:
         HydraError: the base model or a file can't be used, `only` names no part, or contestants disagree.
     """
-    strange = sorted(set(only) - set(PARTS))
-    if strange:
-        raise ConfigError(f"There is no part {strange[0]!r} of the bench. Choose among {', '.join(PARTS)}.")
+    unknown = sorted(set(only) - set(PARTS))
+    if unknown:
+        raise ConfigError(f"There is no part {unknown[0]!r} of the bench. Choose among {', '.join(PARTS)}.")
     size, device = QUICK if quick else FULL, pick_device()
     field = Field(size.blocks, device)
-    agreed = agreement(field, field.ids(2, 32))
-    if max(agreed.values()) > TOLERANCE[field.base.dtype]:
-        raise ModelError(f"The contestants' logits differ: {agreed}. Their times can't be compared.")
+    differences = agreement(field, field.ids(2, 32))
+    if max(differences.values()) > TOLERANCE[field.base.dtype]:
+        raise ModelError(f"The contestants' logits differ: {differences}. Their times can't be compared.")
     parts: dict[str, Callable[[], dict[str, Any]]] = {
         "train_step": lambda: _train_steps(field, size, on_progress),
         "memory": lambda: _memory(field, size),
@@ -97,7 +97,7 @@ def run_bench(
     }
     measured = {name: measure() for name, measure in parts.items() if name in only}
     return measured | {
-        "agreement": agreed,
+        "agreement": differences,
         "conditions": _conditions(field, size, device, quick),
     }
 
@@ -134,12 +134,12 @@ def _train_steps(field: Field, size: Size, on_progress: OnProgress) -> dict[str,
 def _memory(field: Field, size: Size) -> dict[str, Any]:
     ids = field.ids(size.batch, size.tokens)
     models = {"ours": field.ours(3), "loop": field.loop(3), "lora": field.lora()}
-    kept = {name: kept_bytes(model, ids) for name, model in models.items()}
-    one = {"p10": None, "p90": None, "n": 1}  # it is counted, so there is no spread
+    saved = {name: kept_bytes(model, ids) for name, model in models.items()}
+    counted = {"p10": None, "p90": None, "n": 1}  # it is counted, so there is no spread
     return {
-        "vs_lora": {"median": kept["ours"] / kept["lora"]} | one,
-        "loop_vs_lora": {"median": kept["loop"] / kept["lora"]} | one,
-        "bytes": kept,
+        "vs_lora": {"median": saved["ours"] / saved["lora"]} | counted,
+        "loop_vs_lora": {"median": saved["loop"] / saved["lora"]} | counted,
+        "bytes": saved,
     }
 
 

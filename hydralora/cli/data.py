@@ -44,28 +44,28 @@ def data(
     from hydralora.data.statistics import token_statistics
 
     with progress("reading") as on_progress:
-        given = mappings.load_mapping(mapping) if mapping else None
-        found = read_dataset(files, given, task_column, on_progress)
+        columns = mappings.load_mapping(mapping) if mapping else None
+        dataset = read_dataset(files, columns, task_column, on_progress)
     tokenizer = _tokenizer(model)
-    tokens = token_statistics(tokenizer, found.examples, max_length, batch_size) if tokenizer else None
-    listed = list(found.problems) + [found.problem(row, flaw) for row, flaw in (tokens.problems if tokens else [])]
+    tokens = token_statistics(tokenizer, dataset.examples, max_length, batch_size) if tokenizer else None
+    listed = list(dataset.problems) + [dataset.problem(row, flaw) for row, flaw in (tokens.problems if tokens else [])]
     if save_mapping:
-        mappings.save_mapping(found.mapping, save_mapping)
+        mappings.save_mapping(dataset.mapping, save_mapping)
     if problems:
         with problems.open("w", encoding="utf-8", newline="") as file:
             write_problems(listed, file)
     values = {
-        "rows": found.rows,
-        "usable": len(found.examples),
-        "shape": found.shape,
-        "mapping": found.mapping.model_dump(),
-        "columns": list(found.columns),
-        "encodings": dict(zip(found.files, found.encodings, strict=True)),
+        "rows": dataset.rows,
+        "usable": len(dataset.examples),
+        "shape": dataset.shape,
+        "mapping": dataset.mapping.model_dump(),
+        "columns": list(dataset.columns),
+        "encodings": dict(zip(dataset.files, dataset.encodings, strict=True)),
         "problems": [asdict(problem) for problem in listed],
         "by_kind": dict(Counter(problem.kind for problem in listed)),
         "tokens": tokens and tokens.describe(),
     }
-    return Output(values, _data_text(found, listed, tokens))
+    return Output(values, _data_text(dataset, listed, tokens))
 
 
 def _tokenizer(model: str | None) -> Any:
@@ -85,8 +85,8 @@ def _tokenizer(model: str | None) -> Any:
 def _data_text(data: "Dataset", problems: list["Problem"], tokens: "TokenStatistics | None") -> str:
     columns = ", ".join(f"{name}: {column}" for name, column in data.mapping.model_dump(exclude_none=True).items())
     lines = [f"{len(data.examples)} of {data.rows} rows can be used", f"read as {data.shape} ({columns})"]
-    lines += [f"{name} is not UTF-8; read as {found}" for name, found in zip(data.files, data.encodings, strict=True)
-              if found and not found.startswith("utf-8")]  # fmt: skip
+    lines += [f"{name} is not UTF-8; read as {encoding}" for name, encoding in zip(data.files, data.encodings, strict=True)
+              if encoding and not encoding.startswith("utf-8")]  # fmt: skip
     if tokens:
         lines.append(
             f"tokens: {tokens.total} in {tokens.sampled} rows, median {tokens.median:.0f}, longest {tokens.longest}; "
@@ -135,32 +135,32 @@ def clusters(
     settings = _component_settings(method, k, values)
     data = read_dataset(files, load_mapping(mapping) if mapping else None)
     with progress("clustering") as on_progress:
-        found = find_components(data.examples, settings, model or DEFAULT_MODEL, on_progress)
+        result = find_components(data.examples, settings, model or DEFAULT_MODEL, on_progress)
     tried: list[tuple[Any, list[int]]] = []
     if trials:
         with progress("trials") as on_progress:
-            tried = number_trials(data.examples, settings, found, trials, on_progress)
+            tried = number_trials(data.examples, settings, result, trials, on_progress)
     labels: list[int | None] = [None] * data.rows
-    for example, label in zip(data.examples, found.labels.tolist(), strict=True):
+    for example, label in zip(data.examples, result.labels.tolist(), strict=True):
         labels[example.row - 1] = label
     if out:
-        write_rows(out, list(data.examples), found)
-    agreement = overlap(found.labels, data.tasks) if data.tasks else None
+        write_rows(out, list(data.examples), result)
+    agreement = overlap(result.labels, data.tasks) if data.tasks else None
     values = {
-        "k": found.k,
+        "k": result.k,
         "method": "fixed" if k else method,
         "features": features,
         "labels": labels,
-        "sizes": found.sizes,
-        "noise": found.noise,
-        "sse": [list(pair) for pair in found.sse],
-        "silhouette": [list(pair) for pair in found.silhouette],
-        "components": [asdict(component) for component in found.components],
-        "choice": found.choice and asdict(found.choice) | {"grade": found.choice.grade},
+        "sizes": result.sizes,
+        "noise": result.noise,
+        "sse": [list(pair) for pair in result.sse],
+        "silhouette": [list(pair) for pair in result.silhouette],
+        "components": [asdict(component) for component in result.components],
+        "choice": result.choice and asdict(result.choice) | {"grade": result.choice.grade},
         "overlap": agreement and {"ari": agreement.ari, "nmi": agreement.nmi},
         "trials": [[name, numbers] for name, numbers in tried],
     }
-    return Output(values, _clusters_text(found, tried))
+    return Output(values, _clusters_text(result, tried))
 
 
 def _component_settings(method: str, k: int | None, values: dict[str, Any]) -> "ComponentSettings":
@@ -177,10 +177,10 @@ def _component_settings(method: str, k: int | None, values: dict[str, Any]) -> "
     )
 
 
-def _clusters_text(found: "Clusters", tried: list[tuple[str, list[int]]]) -> str:
-    lines = [found.choice.sentence if found.choice else f"{found.k} components in {len(found.labels)} rows"]
-    lines += [f"{c.size:6} rows  {', '.join(c.terms)}" for c in found.components]
-    if found.noise:
-        lines.append(f"{found.noise:6} rows  noise, in no component")
+def _clusters_text(result: "Clusters", tried: list[tuple[str, list[int]]]) -> str:
+    lines = [result.choice.sentence if result.choice else f"{result.k} components in {len(result.labels)} rows"]
+    lines += [f"{c.size:6} rows  {', '.join(c.terms)}" for c in result.components]
+    if result.noise:
+        lines.append(f"{result.noise:6} rows  noise, in no component")
     lines += [f"trials, {name}: {', '.join(map(str, numbers))}" for name, numbers in tried]
     return "\n".join(lines)

@@ -9,6 +9,7 @@ import typer
 from hydralora.cli.options import Json, RunName, Workspace, app, command
 from hydralora.cli.output import Output, answering, parts_text, say
 from hydralora.cli.runs import followed
+from hydralora.projection import METHODS
 
 if TYPE_CHECKING:
     from hydralora.data.examples import Message
@@ -21,11 +22,11 @@ if TYPE_CHECKING:
 @command
 def analyze(
     run: Annotated[list[str], typer.Argument(metavar="RUN...", help="Runs' ids or folders.")],
-    method: Annotated[str, typer.Option(help="pca, tsne or umap.")] = "pca",
+    method: Annotated[str, typer.Option(help=f"One of {', '.join(METHODS)}.")] = "pca",
     dims: Annotated[int, typer.Option(help="2 or 3.")] = 2,
     seed: Annotated[int, typer.Option(help="Seed of the projection.")] = 0,
     neighbours: Annotated[
-        int | None, typer.Option(help="t-SNE's perplexity, UMAP's n_neighbors. Default: 30 and 15.", min=2)
+        int | None, typer.Option(help="How many near points count, where the method has neighbours.", min=2)
     ] = None,
     products: Annotated[bool, typer.Option("--products", help="The products of A and heads, not each alone.")] = False,
     colour: Annotated[str, typer.Option(help="Of the picture's points: head, kind, layer, module or run.")] = "head",
@@ -39,13 +40,13 @@ def analyze(
     from hydralora.runs.store import RunStore
 
     store = RunStore(workspace)
-    found, similarity = [], {}
+    members, similarity = [], {}
     for name in run:
-        one = store.get(name)
-        weights = read_weights(one.adapter)
-        found += matrices(weights, one.id, products=products)
-        similarity[one.id] = head_similarity(weights)
-    groups = project_matrices(found, method, dims, seed, neighbours)  # type: ignore[arg-type]
+        stored = store.get(name)
+        weights = read_weights(stored.adapter)
+        members += matrices(weights, stored.id, products=products)
+        similarity[stored.id] = head_similarity(weights)
+    groups = project_matrices(members, method, dims, seed, neighbours)  # type: ignore[arg-type]
     if html:
         pictures = [(group_figure(group, colour), how_to_read([group])) for group in groups]  # type: ignore[arg-type]
         write_page(html, f"A and heads of {', '.join(similarity)}", pictures)
@@ -73,19 +74,19 @@ def breakdown(
     jobs = JobManager(RunStore(workspace))
     of = jobs.store.get(run)
     runs = dict(zip(component_names(of), start_breakdown(jobs, of, steps), strict=True))
-    for name, one in runs.items():
-        if jobs.refresh(one).state != "finished":
-            say(f"Run {one.id}, on {name}:")
-            followed(jobs, one)
-    found = break_down(runs)
-    reading, difference = found.reading(), found.difference()
+    for name, component_run in runs.items():
+        if jobs.refresh(component_run).state != "finished":
+            say(f"Run {component_run.id}, on {name}:")
+            followed(jobs, component_run)
+    result = break_down(runs)
+    reading, difference = result.reading(), result.difference()
     values = {
-        "runs": {name: one.id for name, one in runs.items()},
-        "parts": [part.describe() for part in found.parts],
+        "runs": {name: component_run.id for name, component_run in runs.items()},
+        "parts": [part.describe() for part in result.parts],
         "difference": asdict(difference) | {"verdict": difference.verdict} if difference else None,
         "reading": reading,
     }
-    return Output(values, parts_text(found.parts, reading))
+    return Output(values, parts_text(result.parts, reading))
 
 
 @command

@@ -55,8 +55,8 @@ def params(
 
     names = [name.strip() for name in targets.split(",") if name.strip()]
     if method in WITH_HEADS:
-        own: dict[str, Any] = {"num_heads": heads, "router_input": router} | WITH_HEADS[method]
-        config: Any = HydraLoraConfig(r=r, target_modules=names, **own)
+        options: dict[str, Any] = {"num_heads": heads, "router_input": router} | WITH_HEADS[method]
+        config: Any = HydraLoraConfig(r=r, target_modules=names, **options)
     elif method == "lora":
         config = LoraConfig(r=r, target_modules=names)
     else:

@@ -169,7 +169,7 @@ def scores_text(scores: "FileScores") -> str:
         ("task", base.per_task, scores.per_task),
         ("component", base.per_component, scores.per_component),
     ):
-        lines += [_pair_line(f"{kind} {group}", before.get(group), own) for group, own in after.items()]
+        lines += [_pair_line(f"{kind} {group}", before.get(group), tuned) for group, tuned in after.items()]
     if scores.components_unknown:
         lines.append(f"components unknown: {scores.components_unknown}")
     return "\n".join(lines)
@@ -189,9 +189,9 @@ def parts_text(parts: Sequence["Part"], reading: str) -> str:
     return "\n".join([*lines, reading])
 
 
-def _pair_line(name: str, base: "Score | None", own: "Score | None") -> str:
-    pair = base, own
-    rows = next((score.rows for score in (own, base) if score), None)
+def _pair_line(name: str, base: "Score | None", tuned: "Score | None") -> str:
+    pair = base, tuned
+    rows = next((score.rows for score in (tuned, base) if score), None)
     losses = [score.loss if score else None for score in pair]
     matches = [score.exact_match if score else None for score in pair]
     return _scores_line(name, rows, losses, matches)

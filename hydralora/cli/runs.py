@@ -55,8 +55,8 @@ def estimate(
     from hydralora.training.trial import estimate_text, run_trial
 
     with progress("trying") as on_progress:
-        found = run_trial(RunStore(workspace).resolved(load_recipe(recipe, set_)), on_progress)
-    return Output(found.values(), f"{estimate_text(found)}.")
+        trial = run_trial(RunStore(workspace).resolved(load_recipe(recipe, set_)), on_progress)
+    return Output(trial.values(), f"{estimate_text(trial)}.")
 
 
 def followed(jobs: "JobManager", run: "Run", seen: int = 0) -> "RunState":
@@ -129,10 +129,10 @@ def stop(
     from hydralora.runs.store import RunStore
 
     jobs = JobManager(RunStore(workspace))
-    found = jobs.store.get(run)
-    jobs.stop(found, measure)
-    state = jobs.refresh(found)
-    return Output(state.values() | _about(found, state), f"{found.id}  {state.state}")
+    stored = jobs.store.get(run)
+    jobs.stop(stored, measure)
+    state = jobs.refresh(stored)
+    return Output(state.values() | _about(stored, state), f"{stored.id}  {state.state}")
 
 
 @command
@@ -147,12 +147,12 @@ def resume(
     from hydralora.runs.store import RunStore
 
     jobs = JobManager(RunStore(workspace))
-    found = jobs.store.get(run)
-    step = jobs.resume(found)
-    seen = len(found.events())
-    say(f"Run {found.id} goes on from step {step}.")
-    state = followed(jobs, found, seen) if follow else jobs.refresh(found)
-    return Output(_about(found, state) | {"step": step}, f"{found.id}  {state.state}")
+    stored = jobs.store.get(run)
+    step = jobs.resume(stored)
+    past_events = len(stored.events())
+    say(f"Run {stored.id} goes on from step {step}.")
+    state = followed(jobs, stored, past_events) if follow else jobs.refresh(stored)
+    return Output(_about(stored, state) | {"step": step}, f"{stored.id}  {state.state}")
 
 
 @command
@@ -167,8 +167,8 @@ def compare(
     from hydralora.runs.store import RunStore
 
     jobs = JobManager(RunStore(workspace))
-    found = [jobs.store.get(name) for name in run]
-    compared = compare([(one, jobs.refresh(one)) for one in found])
+    stored = [jobs.store.get(name) for name in run]
+    compared = compare([(stored_run, jobs.refresh(stored_run)) for stored_run in stored])
     return Output(compared.model_dump(mode="json"), comparison_text(compared))
 
 
@@ -185,9 +185,9 @@ def evaluate(
     from hydralora.inference.on_files import evaluate_run
     from hydralora.runs.store import RunStore
 
-    found = RunStore(workspace).get(run)
+    stored = RunStore(workspace).get(run)
     with progress("evaluating") as on_progress:
-        scores = evaluate_run(found, data, load_mapping(mapping) if mapping else None, on_progress)
+        scores = evaluate_run(stored, data, load_mapping(mapping) if mapping else None, on_progress)
     return Output(scores.model_dump(mode="json"), scores_text(scores))
 
 
@@ -209,10 +209,10 @@ def generate(
     from hydralora.inference.on_files import answer_file
     from hydralora.runs.store import RunStore
 
-    found = RunStore(workspace).get(run)
+    stored = RunStore(workspace).get(run)
     with progress("answering") as on_progress:
-        given = load_mapping(mapping) if mapping else None
-        answered = answer_file(found, file, out, column, given, max_new_tokens, on_progress)
+        columns = load_mapping(mapping) if mapping else None
+        answered = answer_file(stored, file, out, column, columns, max_new_tokens, on_progress)
     right = "" if answered.exact_match is None else f", {answered.exact_match:.1%} as the file has them"
     return Output(answered.values() | {"path": str(out.resolve())}, f"{answered.rows} answers in {out}{right}")
 
@@ -238,8 +238,8 @@ def export(
     from hydralora.runs.store import RunStore
     from hydralora.transfer import export_run
 
-    found = RunStore(workspace).get(run)
-    exported = export_run(found, form, out or Path(f"{found.id}-{form}.zip"))
+    stored = RunStore(workspace).get(run)
+    exported = export_run(stored, form, out or Path(f"{stored.id}-{form}.zip"))
     apart = "" if exported.kl is None else f"; {exported.kl:.4g} nats a token from the routed model"
     return Output(asdict(exported), f"{exported.path}, {exported.bytes / 1e6:.1f} MB{apart}")
 

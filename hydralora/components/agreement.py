@@ -41,14 +41,14 @@ def overlap(labels: Sequence[int] | np.ndarray, tasks: Sequence[str | None]) -> 
         raise DatasetError("No row names its task, so components can't be compared with tasks. Choose a task column.")
     from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
-    mine, theirs = zip(*pairs, strict=True)
-    names, task_index = np.unique(theirs, return_inverse=True)
-    components, component_index = np.unique(mine, return_inverse=True)
+    row_labels, row_tasks = zip(*pairs, strict=True)
+    names, task_index = np.unique(row_tasks, return_inverse=True)
+    components, component_index = np.unique(row_labels, return_inverse=True)
     table = np.zeros((len(names), len(components)), dtype=int)
     np.add.at(table, (task_index, component_index), 1)
     return Overlap(
-        float(adjusted_rand_score(theirs, mine)),
-        float(normalized_mutual_info_score(theirs, mine)),
+        float(adjusted_rand_score(row_tasks, row_labels)),
+        float(normalized_mutual_info_score(row_tasks, row_labels)),
         [str(name) for name in names],
         [int(component) for component in components],
         table,

@@ -91,7 +91,7 @@ def class_terms(
     return (
         words
         if all(words)
-        else [found or more for found, more in zip(words, _weighted(documents, TOKENS), strict=True)]
+        else [component_words or component_tokens for component_words, component_tokens in zip(words, _weighted(documents, TOKENS), strict=True)]
     )
 
 

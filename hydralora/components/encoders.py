@@ -83,9 +83,9 @@ def _sentence_model(load: Any, name: str) -> Any:
             local_files_only=here or not hub_reachable(),
         )
     except Exception as error:  # whatever transformers, the Hub's client and torch raise
-        shown = Path(name).name if here else name
+        label = Path(name).name if here else name
         raise ModelError(
-            f"{shown}: it can't be loaded as a sentence-transformers model. {first_line(error)}"
+            f"{label}: it can't be loaded as a sentence-transformers model. {first_line(error)}"
         ) from error
 
 

@@ -47,10 +47,10 @@ def fit_features(
         raise ConfigError(
             f"There are no stop words for language {language!r}. Choose one of {', '.join(STOP_WORDS)}, or none."
         )
-    seen = [texts[i] for i in sample_rows(len(texts), FIT_ROWS, seed)]
+    sample = [texts[i] for i in sample_rows(len(texts), FIT_ROWS, seed)]
     with threadpool_limits(1):
         try:
-            encoder = _fit_tfidf(seen, language) if features == "tfidf" else _fit_tfidf_svd(seen, seed, language)
+            encoder = _fit_tfidf(sample, language) if features == "tfidf" else _fit_tfidf_svd(sample, seed, language)
         except ValueError as error:
             raise DatasetError(_no_tokens(len(texts), features, language)) from error
         return encoder, encoder(texts)
@@ -81,8 +81,8 @@ class _Remembered:
     encode: Encoder
 
     def __call__(self, texts: Sequence[str]) -> Vectors:
-        found = [self.places.get(text) for text in texts]
-        return self.encode(texts) if None in found else self.vectors[found]
+        positions = [self.places.get(text) for text in texts]
+        return self.encode(texts) if None in positions else self.vectors[positions]
 
 
 def sample_rows(rows: int, most: int, seed: int) -> np.ndarray:

@@ -41,18 +41,18 @@ def partitions(
     starts: with random starts alone neighbouring k fall into unlike optima, and the SSE curve has teeth where its elbow
     is looked for.
     """
-    found: list[Partition] = []
+    fitted: list[Partition] = []
     sample = vectors[sample_rows(vectors.shape[0], FIT_ROWS, seed)]
     with threadpool_limits(1):
         for k, start in enumerate(_starts(sample, highest, seed), 1):
             partition = _fit(vectors, sample, k, start, seed, random_starts)
             if len(np.unique(partition.labels)) < k:
                 break
-            found.append(partition)
+            fitted.append(partition)
             on_done()
             if partition.sse <= NO_SPREAD * vectors.shape[0]:
                 break
-    return found
+    return fitted
 
 
 def nearest(vectors: Vectors, centres: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -118,10 +118,10 @@ def find_components_of_files(
     on_progress: OnProgress,
 ) -> Clusters:
     """`find_components` on a dataset's files, for a process of its own; what a page shows of them is computed too."""
-    found = find_components(read_dataset(files, mapping).examples, settings, model, on_progress, read=read)
-    found.components  # noqa: B018
-    found.silhouette  # noqa: B018
-    return found
+    clusters = find_components(read_dataset(files, mapping).examples, settings, model, on_progress, read=read)
+    clusters.components  # noqa: B018
+    clusters.silhouette  # noqa: B018
+    return clusters
 
 
 def number_trials_of_files(

@@ -44,12 +44,12 @@ def split_with_components(
     """The rows that are used, and the component of each training and each held-out row by its number."""
     rows = _split(recipe, data, clusters)
     component = dict(zip((row.row for row in data.examples), clusters.labels.tolist(), strict=True))
-    held = dict(zip((row.row for row in rows.heldout), _nearest(recipe, clusters, rows.heldout), strict=True))
+    heldout_component = dict(zip((row.row for row in rows.heldout), _nearest(recipe, clusters, rows.heldout), strict=True))
     if recipe.components.only:
-        parts = (rows.train, component), (rows.heldout, held)
+        parts = (rows.train, component), (rows.heldout, heldout_component)
         train, heldout = _one_component(recipe.components.only, clusters.k, *parts)
         rows = replace(rows, train=train, heldout=heldout)
-    return rows, component, held
+    return rows, component, heldout_component
 
 
 def components_of(recipe: Recipe, examples: Sequence[Example]) -> Clusters:
@@ -65,17 +65,17 @@ def components_of(recipe: Recipe, examples: Sequence[Example]) -> Clusters:
     asked_for = settings.only or settings.names or recipe.data.stratify == "component"
     heads = None if settings.only or not recipe.has_heads else tuner.num_heads
     try:
-        found = find_components(examples, settings, recipe.model, k=heads)
+        clusters = find_components(examples, settings, recipe.model, k=heads)
     except (ConfigError, DatasetError):
         if on_components or asked_for:
             raise
         return one_component(component_texts(examples, settings))
-    if on_components and tuner.num_heads not in (None, found.k):
+    if on_components and tuner.num_heads not in (None, clusters.k):
         raise ConfigError(
-            f"DBSCAN finds {found.k} components, but tuner.num_heads is {tuner.num_heads}. Leave num_heads out, choose "
+            f"DBSCAN finds {clusters.k} components, but tuner.num_heads is {tuner.num_heads}. Leave num_heads out, choose "
             "components.method=kmeans, or set tuner.router_init=random."
         )
-    return found
+    return clusters
 
 
 def read_rows(recipe: Recipe, file: str | None = None) -> Dataset:

@@ -41,15 +41,15 @@ def trials(
         raise ConfigError(f"The number of trials is {count}. Choose 1 or more.")
     if callable(features):
         features = remembered(texts, fit_features(texts, features, seed, language)[1], features)
-    found: dict[TrialMethod, list[int]] = {method: [] for method in methods}
+    numbers: dict[TrialMethod, list[int]] = {method: [] for method in methods}
     for trial in range(count):
         rows = sample_rows(len(texts), min(TRIAL_ROWS, max(1, round(TRIAL_SHARE * len(texts)))), seed + trial)
         drawn = [texts[i] for i in rows]
         for method, number in _numbers(drawn, methods, features, seed + trial, max_k, language).items():
-            found[method].append(number)
+            numbers[method].append(number)
         if on_progress:
             on_progress(trial + 1, count)
-    return list(found.items())
+    return list(numbers.items())
 
 
 def _numbers(
@@ -63,11 +63,11 @@ def _numbers(
     """One trial: the number of each method."""
     out: dict[TrialMethod, int] = {}
     if set(methods) - {"dbscan"}:
-        found = cluster(texts, None, features, seed, max_k, language=language)
+        clusters = cluster(texts, None, features, seed, max_k, language=language)
         numbers: dict[TrialMethod, Callable[[], int]] = {
-            "kmeans": lambda: found.k,
-            "kneedle": lambda: kneedle(found.sse),
-            "silhouette": lambda: max(found.silhouette, key=lambda pair: pair[1], default=(1, 0.0))[0],
+            "kmeans": lambda: clusters.k,
+            "kneedle": lambda: kneedle(clusters.sse),
+            "silhouette": lambda: max(clusters.silhouette, key=lambda pair: pair[1], default=(1, 0.0))[0],
         }
         out = {method: numbers[method]() for method in methods if method in numbers}
     if "dbscan" in methods:

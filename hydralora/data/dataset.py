@@ -157,7 +157,7 @@ def _hash(source: Source) -> str:
 
 def _key(sources: Sequence[Source], hashes: Sequence[str], mapping: Mapping | None, task_column: str | None) -> str:
     content: list[Any] = [VERSION, mapping and mapping.model_dump(), task_column]
-    content += ([source.type, source.packed, found] for source, found in zip(sources, hashes, strict=True))
+    content += ([source.type, source.packed, digest] for source, digest in zip(sources, hashes, strict=True))
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
 
 
@@ -208,7 +208,7 @@ def _write(
     first: Problem | None = None
     file_rows = [0] * len(sources)
     by_kind: Counter[str] = Counter()
-    seen: dict[int, int] = {}  # hash of a row's messages -> the row
+    row_by_hash: dict[int, int] = {}  # hash of a row's messages -> the row
     number = 0
     with _Writer(folder / "rows.arrow", ROWS) as good, _Writer(folder / "problems.arrow", PROBLEMS) as bad:
         for index, rows in enumerate(files):
@@ -218,7 +218,7 @@ def _write(
                 try:
                     example = to_example(row, mapping, number)
                     messages = json.dumps(example.messages, ensure_ascii=False)
-                    twin = seen.setdefault(int.from_bytes(_digest(messages)), number)
+                    twin = row_by_hash.setdefault(int.from_bytes(_digest(messages)), number)
                     if twin != number:
                         raise RowError("duplicate", "", f"is the same as row {twin}", "Drop one of the two.")
                     good.add({"row": number, "messages": messages, "task": example.task})
@@ -226,7 +226,7 @@ def _write(
                     first = first or Problem(number, sources[index].name, file_rows[index], **flaw.values)  # type: ignore[arg-type]
                     by_kind[flaw.kind] += 1
                     bad.add({"row": number} | flaw.values)
-    if first and not seen:
+    if first and not row_by_hash:
         raise DatasetError(f"{first.sentence}{'' if number == 1 else f' None of the {number} rows can be used.'}")
     return file_rows, dict(by_kind)
 
@@ -236,10 +236,10 @@ def _digest(text: str) -> bytes:
 
 
 def _forget_old(folder: Path) -> None:
-    kept = sorted(
+    folders = sorted(
         (path for path in folder.iterdir() if not path.name.startswith(".")), key=lambda path: path.stat().st_mtime
     )
-    for path in kept[:-KEPT]:
+    for path in folders[:-KEPT]:
         shutil.rmtree(path, ignore_errors=True)
 
 

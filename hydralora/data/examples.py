@@ -57,8 +57,8 @@ class Example:
     @property
     def question(self) -> str:
         """What the user asks, or the plain text: this is what is clustered."""
-        asked = [message["content"] for message in self.messages if message["role"] == "user"]
-        return "\n".join(asked or [self.answer])
+        questions = [message["content"] for message in self.messages if message["role"] == "user"]
+        return "\n".join(questions or [self.answer])
 
     @property
     def everything(self) -> str:
@@ -89,8 +89,8 @@ def to_example(row: Any, mapping: Mapping, number: int) -> Example:
 def _pair(row: dict[str, Any], mapping: Mapping) -> list[Message]:
     question = _text(row, mapping.question or "", "missing-question")
     context = _text(row, mapping.context, None) if mapping.context else ""
-    asked = f"{question}\n\n{context}" if context.strip() else question
-    return [_said("user", asked), _said("assistant", _text(row, mapping.answer or "", "missing-answer"))]
+    prompt = f"{question}\n\n{context}" if context.strip() else question
+    return [_said("user", prompt), _said("assistant", _text(row, mapping.answer or "", "missing-answer"))]
 
 
 def _said(role: str, content: str) -> dict[str, str]:

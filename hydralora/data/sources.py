@@ -1,4 +1,4 @@
-"""Rows as they stand in files: JSONL, JSON, CSV, TSV, Parquet and plain text, each also with gzip."""
+"""Rows as they stand in files: of every type in `FORMATS`, each also with gzip."""
 
 import codecs
 import csv
@@ -11,13 +11,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 from hydralora.data.problems import RowError
 from hydralora.errors import DatasetError
 
-TYPES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".txt")
-SUFFIXES = (*TYPES, *(f"{suffix}.gz" for suffix in TYPES))
 MAX_WHOLE = 512 * 2**20  # bytes of a file that can only be read as a whole: a JSON array, a part of a Parquet file
 MAX_ROW = 32 * 2**20  # characters of one row
 MAX_UNPACKED = 16 * 2**30  # bytes that a gzipped file may hold
@@ -38,7 +36,7 @@ class Source:
     """A data file: its type, by its name, and the encoding of its text, by its first bytes."""
 
     path: Path
-    type: str  # one of TYPES
+    type: str  # one of FORMATS
     packed: bool  # with gzip
     encoding: str
 
@@ -57,13 +55,13 @@ def open_source(path: str | Path) -> Source:
     suffix = suffix_of(path)
     if suffix not in SUFFIXES:
         raise DatasetError(
-            f"{path.name}: its type {suffix or '(none)'} can't be read. Use {', '.join(TYPES)}, or one of these with "
+            f"{path.name}: its type {suffix or '(none)'} can't be read. Use {', '.join(FORMATS)}, or one of these with "
             ".gz behind it."
         )
     kind, packed = suffix.removesuffix(".gz"), suffix.endswith(".gz")
     if not path.is_file():
         raise DatasetError(f"{path}: there is no such file. Check the path.")
-    if kind == ".parquet":
+    if FORMATS[kind].binary:
         return Source(path, kind, packed, "")
     with _reporting(path.name, kind), path.open("rb") as raw:
         return Source(path, kind, packed, encoding_of(_unpacked(raw, packed).read(PROBE)))
@@ -88,13 +86,14 @@ def records(source: Source, on_bytes: OnBytes = lambda done: None) -> Iterator[A
     """
     with _reporting(source.name, source.type), source.path.open("rb") as raw:
         stream = _unpacked(raw, source.packed)
-        if source.type == ".parquet":
-            rows = _parquet(source.name, stream)
-        else:
-            errors = "surrogateescape" if source.encoding.startswith("utf-8") else "strict"
-            newline = "" if source.type in (".csv", ".tsv") else None  # csv wants to see them as they are
-            text = io.TextIOWrapper(stream, source.encoding, errors, newline=newline)
-            rows = READERS[source.type](source.name, text)
+        file_format = FORMATS[source.type]
+        errors = "surrogateescape" if source.encoding.startswith("utf-8") else "strict"
+        content = (
+            stream
+            if file_format.binary
+            else io.TextIOWrapper(stream, source.encoding, errors, newline=file_format.newline)
+        )
+        rows = file_format.read(source.name, content)
         for number, row in enumerate(rows):
             if number % 256 == 0:
                 on_bytes(raw.tell())
@@ -176,8 +175,8 @@ def _json(name: str, text: IO[str]) -> Iterator[Any]:
     if isinstance(value, dict):
         arrays = {key: rows for key, rows in value.items() if isinstance(rows, list) and _objects(rows)}
         if len(arrays) != 1:
-            found = f"arrays of objects under {', '.join(map(repr, arrays))}" if arrays else "no array of objects"
-            raise DatasetError(f"{name}: it holds an object at the top with {found}. Write one array of objects.")
+            actual = f"arrays of objects under {', '.join(map(repr, arrays))}" if arrays else "no array of objects"
+            raise DatasetError(f"{name}: it holds an object at the top with {actual}. Write one array of objects.")
         (value,) = arrays.values()
     if not isinstance(value, list):
         raise DatasetError(f"{name}: it holds {kind_of(value)} at the top. Write an array of objects.")
@@ -230,15 +229,6 @@ def _parquet(name: str, stream: Any) -> Iterator[Any]:
             yield from batch.to_pylist()
 
 
-READERS: dict[str, Callable[[str, IO[str]], Iterator[Any]]] = {
-    ".jsonl": _jsonl,
-    ".json": _json,
-    ".csv": _csv,
-    ".tsv": _csv,
-    ".txt": _txt,
-}
-
-
 def _unpacked(raw: Any, packed: bool) -> Any:
     return gzip.GzipFile(fileobj=raw) if packed else raw
 
@@ -265,3 +255,28 @@ def kind_of(value: Any) -> str:
     """What JSON calls a value, in words."""
     names = {dict: "an object", list: "a list", str: "text", bool: "true/false", type(None): "null"}
     return names.get(type(value), "a number" if isinstance(value, (int, float)) else f"a {type(value).__name__}")
+
+
+@dataclass(frozen=True)
+class Format:
+    """A type of data file: what people call it, and its reader: (file's name, its text or bytes) -> rows.
+
+    Attributes:
+        newline: of `io.TextIOWrapper`; "" hands line ends on as they are.
+    """
+
+    name: str
+    read: Callable[[str, Any], Iterator[Any]]
+    binary: bool = False
+    newline: Literal[""] | None = None
+
+
+FORMATS = {
+    ".jsonl": Format("JSONL", _jsonl),
+    ".json": Format("JSON", _json),
+    ".csv": Format("CSV", _csv, newline=""),
+    ".tsv": Format("TSV", _csv, newline=""),
+    ".parquet": Format("Parquet", _parquet, binary=True),
+    ".txt": Format("plain text", _txt),
+}
+SUFFIXES = (*FORMATS, *(f"{suffix}.gz" for suffix in FORMATS))

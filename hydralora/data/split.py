@@ -55,11 +55,11 @@ def split(dataset: Dataset, fraction: float, seed: int, groups: Sequence[object]
             f"{dataset.name}: {count} held-out rows can't be drawn from each of {len(set(strata))} groups. "
             "Raise data.eval_fraction, or set data.stratify to none."
         )
-    held = set(train_test_split(drawn, test_size=count, random_state=seed, stratify=strata)[1])
+    heldout_indices = set(train_test_split(drawn, test_size=count, random_state=seed, stratify=strata)[1])
     train: list[Example] = []
     heldout: list[Example] = []
     for i, example in enumerate(dataset.examples):
-        (heldout if i in held else train).append(example)
+        (heldout if i in heldout_indices else train).append(example)
     return Split(train, heldout, dataset.by_kind)
 
 
@@ -69,21 +69,21 @@ def split_by_file(train: Dataset, heldout: Dataset) -> Split:
     Raises:
         DatasetError: no held-out row is left.
     """
-    seen = {_normalised(example) for example in train.examples}
-    kept: list[Example] = []
+    train_digests = {_normalised(example) for example in train.examples}
+    unshared: list[Example] = []
     shared: list[int] = []
     for example in heldout.examples:
-        if _normalised(example) in seen:
+        if _normalised(example) in train_digests:
             shared.append(example.row)
         else:
-            kept.append(example)
-    if not kept:
+            unshared.append(example)
+    if not unshared:
         raise DatasetError(
             f"{heldout.name}: each of its {len(shared)} rows is also in {train.name}, so it can't measure anything. "
             "Give other rows as data.eval, or none to split some off."
         )
     by_kind = Counter(train.by_kind) + Counter(heldout.by_kind) + Counter({IN_TRAINING: len(shared)})
-    return Split(list(train.examples), kept, dict(by_kind), tuple(shared))
+    return Split(list(train.examples), unshared, dict(by_kind), tuple(shared))
 
 
 def _normalised(example: Example) -> bytes:

@@ -62,17 +62,17 @@ def token_statistics(
         DatasetError: the model's chat template refuses every row.
     """
     step = max(1, -(-len(examples) // SAMPLE))
-    looked_at = examples[::step]
-    encoded = encode_all(tokenizer, looked_at, max_length=sys.maxsize)
+    sample = examples[::step]
+    encoded = encode_all(tokenizer, sample, max_length=sys.maxsize)
     lengths = np.array([len(row.input_ids) for row in encoded.rows])
     answers = sum(label != IGNORED for row in encoded.rows for label in row.labels)
-    kept, problems = _fitted(encoded, max_length)
+    cut_lengths, problems = _fitted(encoded, max_length)
     width = -(-(int(np.ptp(lengths)) + 1) // BINS)
     edges = np.arange(lengths.min(), lengths.max() + width + 1, width)
     counts, _ = np.histogram(lengths, bins=edges)
     return TokenStatistics(
         rows=len(examples),
-        sampled=len(looked_at),
+        sampled=len(sample),
         max_length=max_length,
         problems=problems,
         total=int(lengths.sum()),
@@ -81,8 +81,8 @@ def token_statistics(
         p95=float(np.percentile(lengths, 95)),
         longest=int(lengths.max()),
         answer_share=answers / int(lengths.sum()),
-        padding=_padding(kept, batch_order(kept.tolist(), batch_size, seed, 0)),
-        padding_random=_padding(kept, _random_order(len(kept), batch_size, seed)),
+        padding=_padding(cut_lengths, batch_order(cut_lengths.tolist(), batch_size, seed, 0)),
+        padding_random=_padding(cut_lengths, _random_order(len(cut_lengths), batch_size, seed)),
         histogram=[(int(a), int(b), int(count)) for a, b, count in zip(edges, edges[1:], counts, strict=False)],
     )
 

@@ -128,11 +128,11 @@ class DatasetStore:
         file = self._names_file(dataset_id)
         self.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(self.folder / ".names.lock"):
-            kept = self._names(dataset_id)
-            names = kept.get(key, [])
-            kept[key] = names if len(names) == count else [""] * count
-            kept[key][number - 1] = " ".join(name.split())
-            write_json(file, {"version": 1, "names": kept})
+            names_by_key = self._names(dataset_id)
+            names = names_by_key.get(key, [])
+            names_by_key[key] = names if len(names) == count else [""] * count
+            names_by_key[key][number - 1] = " ".join(name.split())
+            write_json(file, {"version": 1, "names": names_by_key})
 
     def copy_names(self, source: str, target: str) -> None:
         """Give a dataset of the same rows the names that the other one's components have."""

@@ -162,15 +162,15 @@ def fit(row: Encoded, max_length: int, too_long: TooLong) -> tuple[Encoded, RowE
     length = len(row.input_ids)
     if length <= max_length:
         return row, None
-    found = f"has {length} tokens, and max_length is {max_length}"
+    problem = f"has {length} tokens, and max_length is {max_length}"
     if too_long == "drop":
-        raise RowError("too-long", "", found, "Raise max_length, shorten the row, or have such rows cut.")
+        raise RowError("too-long", "", problem, "Raise max_length, shorten the row, or have such rows cut.")
     cut = Encoded(row.input_ids[:max_length], row.labels[:max_length], row.example)
     if all(label == IGNORED for label in cut.labels):
         raise RowError(
-            "answer-lost", "", f"{found}: nothing of its answer is left", "Raise max_length, or shorten the row."
+            "answer-lost", "", f"{problem}: nothing of its answer is left", "Raise max_length, or shorten the row."
         )
-    return cut, RowError("too-long", "", found, "It can be left out or cut; raise max_length to keep it whole.")
+    return cut, RowError("too-long", "", problem, "It can be left out or cut; raise max_length to keep it whole.")
 
 
 def _one_line(error: TemplateError) -> str:

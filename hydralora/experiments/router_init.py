@@ -101,9 +101,9 @@ def run_router_init(
     Raises:
         HydraError: the data or the model can't be used, or `only` names no run.
     """
-    strange = sorted(set(only or ()) - set(RUNS))
-    if strange:
-        raise ConfigError(f"router-init: there is no run {strange[0]!r}. The runs are: {', '.join(RUNS)}.")
+    unknown = sorted(set(only or ()) - set(RUNS))
+    if unknown:
+        raise ConfigError(f"router-init: there is no run {unknown[0]!r}. The runs are: {', '.join(RUNS)}.")
     output.mkdir(parents=True, exist_ok=True)
     path = output / "report.json"
     settings = {"data": str(data), "steps": steps, "model": model, "training": training or {}}
@@ -174,13 +174,13 @@ class _Starts:
         self._prepared: Prepared | None = None
 
     def measure(self, recipe: Recipe, start: Start) -> Cell:
-        wanted = _with(recipe, tuner=start.tuner)
-        if self._prepared is None or wanted != self._recipe:
-            self._recipe, self._prepared = wanted, prepare(wanted, lambda stage: None)
+        start_recipe = _with(recipe, tuner=start.tuner)
+        if self._prepared is None or start_recipe != self._recipe:
+            self._recipe, self._prepared = start_recipe, prepare(start_recipe, lambda stage: None)
         prepared = self._prepared
-        if wanted.tuner.router_init == "components":
+        if start_recipe.tuner.router_init == "components":
             rows = [{"input_ids": row.input_ids, "positions": _positions(row, start.tokens)} for row in prepared.train]
-            entropy = wanted.tuner.router_entropy
+            entropy = start_recipe.tuner.router_entropy
             init_router(prepared.model, rows, prepared.train_labels, entropy, start.rows, start.shrinkage)
         pad = prepared.tokenizer.pad_token_id
         use = head_use(prepared.model, prepared.heldout, pad)
@@ -188,8 +188,8 @@ class _Starts:
 
 
 def _positions(row: Encoded, tokens: str) -> list[int]:
-    wanted = {"all": (True, False), "answer": (True,), "prompt": (False,)}[tokens]
-    return [i for i, label in enumerate(row.labels) if (label != IGNORED) in wanted]
+    included = {"all": (True, False), "answer": (True,), "prompt": (False,)}[tokens]
+    return [i for i, label in enumerate(row.labels) if (label != IGNORED) in included]
 
 
 def _measure_run(
@@ -221,10 +221,10 @@ def _equal_lora(recipe: Recipe, cells: dict[str, Cell], seed: int) -> Recipe:
     key = f"run | components | seed {seed}"
     if key not in cells:
         raise ConfigError("router-init: LoRA's rank follows from the run 'components'. Ask for that run as well.")
-    wanted, r = cells[key].parameters or 0, recipe.tuner.r
+    target, r = cells[key].parameters or 0, recipe.tuner.r
     prepared = prepare(_with(recipe, method="lora"), lambda stage: None)
-    one = sum(parameter.numel() for parameter in prepared.model.parameters() if parameter.requires_grad) / r
-    rank = -(-wanted // int(one))
+    per_rank = sum(parameter.numel() for parameter in prepared.model.parameters() if parameter.requires_grad) / r
+    rank = -(-target // int(per_rank))
     return _with(recipe, method="lora", tuner={"r": rank, "lora_alpha": recipe.tuner.lora_alpha / r * rank})
 
 
@@ -235,10 +235,10 @@ def _table(cells: dict[str, Cell]) -> list[dict[str, Any]]:
         kind, name, _ = key.split(" | ")
         groups.setdefault((kind, name), []).append(cell)
     lines = []
-    for (kind, name), found in groups.items():
-        line: dict[str, Any] = {"kind": kind, "name": name, "seeds": len(found)}
+    for (kind, name), group in groups.items():
+        line: dict[str, Any] = {"kind": kind, "name": name, "seeds": len(group)}
         for measure in MEASURED:
-            values = [value for cell in found if (value := getattr(cell, measure)) is not None]
+            values = [value for cell in group if (value := getattr(cell, measure)) is not None]
             if values:
                 line[measure] = {
                     "mean": statistics.fmean(values),
@@ -253,10 +253,10 @@ def router_init_table(report: dict[str, Any]) -> str:
     heads = {"mutual_information": "mutual inf.", "head_cosine": "head cosine", "loss": "loss", "exact_match": "exact"}
     lines = [f"{'':34}" + "".join(f"{heads[measure]:>16}" for measure in MEASURED)]
     for line in report["table"]:
-        shown = f"{line['kind']:6}{line['name']:28}"
+        text = f"{line['kind']:6}{line['name']:28}"
         for measure in MEASURED:
             value = line.get(measure)
             spread = f" ± {value['sd']:.3f}" if value and value["sd"] is not None else ""
-            shown += f"{value['mean']:.3f}{spread}".rjust(16) if value else f"{'-':>16}"
-        lines.append(shown)
+            text += f"{value['mean']:.3f}{spread}".rjust(16) if value else f"{'-':>16}"
+        lines.append(text)
     return "\n".join(lines)

@@ -36,10 +36,10 @@ def thinned(*traces: Sequence[T]) -> list[Sequence[T]]:
     A short trace keeps all of its points; the long ones share what it leaves, each evenly, its last point always.
     """
     shares = [0] * len(traces)
-    left = CURVE_POINTS
+    remaining = CURVE_POINTS
     for done, i in enumerate(sorted(range(len(traces)), key=lambda i: len(traces[i]))):
-        shares[i] = min(len(traces[i]), left // (len(traces) - done))
-        left -= shares[i]
+        shares[i] = min(len(traces[i]), remaining // (len(traces) - done))
+        remaining -= shares[i]
     return [_evenly(points, most) for points, most in zip(traces, shares, strict=True)]
 
 

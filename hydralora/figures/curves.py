@@ -81,9 +81,9 @@ def training_curves(events: Sequence[Event]) -> str:
 
 def group_losses(events: Sequence[Event]) -> str:
     """Held-out loss of each component over steps: of a sample while it trains, of all rows before and after."""
-    found = [event for event in events if isinstance(event, EvalEvent) and event.per_component]
-    groups = sorted({group for event in found for group in event.per_component}, key=int)
-    shown = thinned(*([event for event in found if group in event.per_component] for group in groups))
+    evaluations = [event for event in events if isinstance(event, EvalEvent) and event.per_component]
+    groups = sorted({group for event in evaluations for group in event.per_component}, key=int)
+    curves = thinned(*([event for event in evaluations if group in event.per_component] for group in groups))
     return figure_json(
         [
             go.Scatter(
@@ -94,7 +94,7 @@ def group_losses(events: Sequence[Event]) -> str:
                 line={"color": head_colour(int(group))},
                 marker={"symbol": head_mark(int(group))},
             )
-            for group, measured in zip(groups, shown, strict=True)
+            for group, measured in zip(groups, curves, strict=True)
         ],
         title="Held-out loss of each component",
         xaxis={"title": {"text": "step"}},
@@ -105,12 +105,12 @@ def group_losses(events: Sequence[Event]) -> str:
 def losses(runs: Sequence[tuple[str, Sequence[Event]]]) -> str:
     """Training loss of several runs over steps, with what all held-out rows gave before and after."""
     looks = (("lines", "solid"), ("lines", "dot"), ("markers", "solid"))  # of each of `_losses`
-    found = iter(thinned(*(measured for _, events in runs for measured in _losses(events))))
+    curves = iter(thinned(*(measured for _, events in runs for measured in _losses(events))))
     traces: list[go.Scatter] = []
     for i, (name, _) in enumerate(runs):
         look = {"color": NEUTRAL[i % len(NEUTRAL)]}
         for place, (mode, dash) in enumerate(looks):
-            measured = next(found)
+            measured = next(curves)
             traces.append(
                 go.Scatter(
                     x=[event.step for event in measured],

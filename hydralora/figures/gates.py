@@ -68,14 +68,14 @@ def gate_heatmap(modules: Sequence[str], gates: Sequence[Sequence[float]], title
 
 def component_by_head(names: Sequence[str], gates: Sequence[Sequence[float]], of: str = "component") -> str:
     """Mean gate of each head (columns) on each component's, or task's, held-out rows (rows)."""
-    kept = [(name, row) for name, row in zip(names, gates, strict=True) if row]
+    groups = [(name, row) for name, row in zip(names, gates, strict=True) if row]
     return figure_json(
         [
             go.Heatmap(
-                z=[row for _, row in kept],
-                x=[head_name(head) for head in range(len(kept[0][1]))] if kept else [],
-                y=list(range(len(kept))),  # names may be numbers, or alike at their beginnings
-                customdata=[[short(name)] * len(row) for name, row in kept],
+                z=[row for _, row in groups],
+                x=[head_name(head) for head in range(len(groups[0][1]))] if groups else [],
+                y=list(range(len(groups))),  # names may be numbers, or alike at their beginnings
+                customdata=[[short(name)] * len(row) for name, row in groups],
                 hovertemplate="%{customdata}<br>%{x}: %{z:.3f}<extra></extra>",
                 zmin=0,
                 zmax=1,
@@ -85,11 +85,11 @@ def component_by_head(names: Sequence[str], gates: Sequence[Sequence[float]], of
             )
         ],
         title=f"Which head answers which {of}",
-        height=160 + 40 * len(kept),
+        height=160 + 40 * len(groups),
         yaxis={
             "tickmode": "array",
-            "tickvals": list(range(len(kept))),
-            "ticktext": [short(name) for name, _ in kept],
+            "tickvals": list(range(len(groups))),
+            "ticktext": [short(name) for name, _ in groups],
             "autorange": "reversed",
             "automargin": True,
         },

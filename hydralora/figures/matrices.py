@@ -103,7 +103,7 @@ def cosine_matrix(names: Sequence[str], values: Sequence[Sequence[float | None]]
                 zmax=1,
                 colorscale="RdBu",
                 texttemplate="%{z:.2f}",
-                hovertext=[[f"{escaped(one)}<br>{escaped(other)}" for other in names] for one in names],
+                hovertext=[[f"{escaped(name)}<br>{escaped(other)}" for other in names] for name in names],
                 hovertemplate="%{hovertext}<br>cosine %{z:.3f}<extra></extra>",
                 colorbar={"title": {"text": "cosine"}, "thickness": 12},
             )
@@ -143,12 +143,12 @@ def head_measures(rows: Sequence[HeadMeasures], measure: Measure) -> str:
     """One measure of every head (columns) of every adapted module (rows)."""
     modules = list(dict.fromkeys(row.module for row in rows))
     heads = sorted({row.head for row in rows})
-    found = {(row.module, row.head): getattr(row, measure) for row in rows}
+    cells = {(row.module, row.head): getattr(row, measure) for row in rows}
     alike = {"zmin": -1, "zmax": 1, "colorscale": "RdBu"} if measure == "similarity" else {"colorscale": "Cividis"}
     return figure_json(
         [
             go.Heatmap(
-                z=[[found.get((module, head)) for head in heads] for module in modules],
+                z=[[cells.get((module, head)) for head in heads] for module in modules],
                 x=[head_name(head) for head in heads],
                 y=modules,
                 hovertemplate="%{y}, %{x}: %{z:.4g}<extra></extra>",

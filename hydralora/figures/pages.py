@@ -57,8 +57,8 @@ def write_replay(path: Path, trace_json: str, whose: str) -> None:
         ConfigError: the file can't be written.
     """
     # No text in the data may end the element that holds it.
-    data, told = (text.replace("<", "\\u003c") for text in (trace_json, json.dumps(whose)))
-    page = REPLAY.read_text(encoding="utf-8").replace("COLOURS", json.dumps(HEAD_COLOURS)).replace("WHOSE", told)
+    data, answered_by = (text.replace("<", "\\u003c") for text in (trace_json, json.dumps(whose)))
+    page = REPLAY.read_text(encoding="utf-8").replace("COLOURS", json.dumps(HEAD_COLOURS)).replace("WHOSE", answered_by)
     text = page.replace("TRACE", data)
     try:
         write_text(path, text)

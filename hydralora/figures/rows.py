@@ -203,13 +203,13 @@ def row_map(
                 unselected={"marker": {"color": A_COLOUR, "opacity": 0.25}},
             )
         )
-    wanted = {} if selected is None else {"selected": list(selected), "turn": secrets.token_hex(4)}
+    selection = {} if selected is None else {"selected": list(selected), "turn": secrets.token_hex(4)}
     return figure_json(
         traces,
         title=f"Map of the rows ({METHODS[method].name})",
         dragmode="lasso",
         height=520,
-        meta={"axes": axes, "points": of} | wanted,
+        meta={"axes": axes, "points": of} | selection,
         xaxis={"showticklabels": False},
         yaxis={"showticklabels": False},
     )

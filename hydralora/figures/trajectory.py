@@ -24,8 +24,8 @@ def trajectory(group: PointGroup, losses: Sequence[tuple[int, float]]) -> str:
     """
     paths: dict[str, list[list[MatrixPoint]]] = {}  # by A or head: of each module, its points in their order
     by_matrix = sorted(group.points, key=lambda point: (_name(point), point.module, point.step or 0))
-    for (name, _), found in groupby(by_matrix, key=lambda point: (_name(point), point.module)):
-        paths.setdefault(name, []).append(list(found))
+    for (name, _), points in groupby(by_matrix, key=lambda point: (_name(point), point.module)):
+        paths.setdefault(name, []).append(list(points))
     steps = sorted({point.step or 0 for point in group.points})
     still = go.Scatter(
         x=[step for step, _ in losses],
@@ -106,7 +106,7 @@ def _moving(paths: dict[str, list[list[MatrixPoint]]], until: int) -> list[go.Sc
 
 def _marker(losses: Sequence[tuple[int, float]], step: int) -> go.Scatter:
     """Where the step is on the curve of the loss."""
-    near = min(losses, key=lambda one: abs(one[0] - step), default=None)
+    near = min(losses, key=lambda point: abs(point[0] - step), default=None)
     return go.Scatter(
         x=[step] if near else [],
         y=[near[1]] if near else [],

@@ -76,7 +76,7 @@ def _by_group(measured: Sequence[_RowScore], groups: Sequence[str | None]) -> di
     for score in measured:
         if groups and (group := groups[score.row]) is not None:
             members[group].append(score)
-    return {group: _summary(own) for group, own in sorted(members.items())}
+    return {group: _summary(scores) for group, scores in sorted(members.items())}
 
 
 def _summary(measured: Sequence[_RowScore]) -> Score:

@@ -123,7 +123,7 @@ def generate(
 def _read(tokenizer: Any, prompt: Sequence[int], gates: Sequence[list[list[float]]]) -> list[Token]:
     """The prompt's tokens with the gates (tokens, modules, N) that they were read with; none without an adapter."""
     text = _TextPieces(tokenizer, special=True)
-    return [Token(one, text.add(one), gates[i] if gates else []) for i, one in enumerate(prompt)]
+    return [Token(token_id, text.add(token_id), gates[i] if gates else []) for i, token_id in enumerate(prompt)]
 
 
 def _likeliest(tokenizer: Any, logits: torch.Tensor, count: int) -> tuple[Alternative, ...]:
@@ -131,8 +131,8 @@ def _likeliest(tokenizer: Any, logits: torch.Tensor, count: int) -> tuple[Altern
         return ()
     values, ids = logits.softmax(-1).topk(min(count, len(logits)))
     return tuple(
-        Alternative(one, token_text(tokenizer, one), value)
-        for one, value in zip(ids.tolist(), values.tolist(), strict=True)
+        Alternative(token_id, token_text(tokenizer, token_id), value)
+        for token_id, value in zip(ids.tolist(), values.tolist(), strict=True)
     )
 
 

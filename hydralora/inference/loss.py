@@ -55,11 +55,11 @@ def fused_kernel() -> Kernel | None:
 
 def _fused(model: Any, head: nn.Linear, batch: dict[str, torch.Tensor], kernel: Kernel) -> tuple[torch.Tensor, int]:
     targets = batch["labels"][:, 1:]
-    wanted = targets != IGNORED  # (batch, tokens - 1)
+    answer_mask = targets != IGNORED  # (batch, tokens - 1)
     inputs: list[torch.Tensor] = []
 
     def take(module: nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor]:
-        inputs.append(args[0][:, :-1][wanted])  # (answer tokens, hidden)
+        inputs.append(args[0][:, :-1][answer_mask])  # (answer tokens, hidden)
         return (args[0][:1, :0],)  # the layer itself has nothing left to do
 
     handle = head.register_forward_pre_hook(take)
@@ -67,7 +67,7 @@ def _fused(model: Any, head: nn.Linear, batch: dict[str, torch.Tensor], kernel: 
         _forward(model, batch)
     finally:
         handle.remove()
-    return kernel(head.weight, inputs[0], targets[wanted], head.bias), len(inputs[0])
+    return kernel(head.weight, inputs[0], targets[answer_mask], head.bias), len(inputs[0])
 
 
 def answer_logits(model: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -78,16 +78,16 @@ def answer_logits(model: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Ten
     logits by one call of it on (batch, tokens, hidden), they are computed everywhere and chosen afterwards.
     """
     targets = batch["labels"][:, 1:]
-    wanted = targets != IGNORED  # (batch, tokens - 1)
+    answer_mask = targets != IGNORED  # (batch, tokens - 1)
     head = model.get_output_embeddings()
     logits = None
     if isinstance(head, nn.Module) and head not in _UNUSUAL:
-        logits = _chosen(model, head, batch, wanted)
+        logits = _chosen(model, head, batch, answer_mask)
         if logits is None:
             _UNUSUAL.add(head)
     if logits is None:
-        logits = _forward(model, batch)[:, :-1][wanted]
-    return logits, targets[wanted]
+        logits = _forward(model, batch)[:, :-1][answer_mask]
+    return logits, targets[answer_mask]
 
 
 def answer_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -98,10 +98,10 @@ def answer_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
 def summed_divergence(p: torch.Tensor, q: torch.Tensor) -> float:
     """Sum over tokens of KL(p || q) in nats, from logits (tokens, vocabulary)."""
     total = 0.0
-    for one, other in zip(p.split(ROWS), q.split(ROWS), strict=True):
-        log_p, log_q = one.float().log_softmax(-1), other.float().log_softmax(-1)
-        found = float((log_p.exp() * (log_p - log_q)).sum())
-        total += 0.0 if found < 0 else found  # rounding alone can be negative
+    for p_rows, q_rows in zip(p.split(ROWS), q.split(ROWS), strict=True):
+        log_p, log_q = p_rows.float().log_softmax(-1), q_rows.float().log_softmax(-1)
+        divergence = float((log_p.exp() * (log_p - log_q)).sum())
+        total += 0.0 if divergence < 0 else divergence  # rounding alone can be negative
     return total
 
 
@@ -109,9 +109,9 @@ def _forward(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     return model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False).logits
 
 
-def _chosen(model: Any, head: nn.Module, batch: dict[str, torch.Tensor], wanted: torch.Tensor) -> torch.Tensor | None:
+def _chosen(model: Any, head: nn.Module, batch: dict[str, torch.Tensor], answer_mask: torch.Tensor) -> torch.Tensor | None:
     """Logits (answer tokens, vocabulary), computed where wanted; None where the model's use of `head` forbids it."""
-    choice = _Choice(wanted, batch["input_ids"].shape)
+    choice = _Choice(answer_mask, batch["input_ids"].shape)
     handle = head.register_forward_pre_hook(choice)
     try:
         logits = _forward(model, batch)
@@ -129,10 +129,10 @@ def _chosen(model: Any, head: nn.Module, batch: dict[str, torch.Tensor], wanted:
 class _Choice:
     """A forward pre-hook that keeps the wanted positions of (batch, tokens, hidden), and counts its calls."""
 
-    def __init__(self, wanted: torch.Tensor, shape: torch.Size) -> None:
+    def __init__(self, answer_mask: torch.Tensor, shape: torch.Size) -> None:
         self.calls = 0
-        self.count = int(wanted.sum())
-        self._wanted = wanted
+        self.count = int(answer_mask.sum())
+        self._wanted = answer_mask
         self._shape = shape  # (batch, tokens)
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[torch.Tensor] | None:

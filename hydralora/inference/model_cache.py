@@ -93,14 +93,14 @@ class ModelCache:
         recipe, adapter_hash = run.recipe(), hash_adapter(run.adapter)
         with self._loading:
             base = self._load_base(recipe.model, recipe.quantization)
-            found = self._adapted.pop((run.id, adapter_hash), None)
-            if found is None:
+            loaded = self._adapted.pop((run.id, adapter_hash), None)
+            if loaded is None:
                 model = put_adapter(base.files, sharing_copy(base.model), run.adapter)
-                found = LoadedModel(base.files, model, base.tokenizer, run, adapter_hash)
-            self._adapted[run.id, adapter_hash] = found
+                loaded = LoadedModel(base.files, model, base.tokenizer, run, adapter_hash)
+            self._adapted[run.id, adapter_hash] = loaded
             while len(self._adapted) > KEPT_ADAPTERS:
                 self._adapted.popitem(last=False)
-            return found
+            return loaded
 
     def release(self, run_id: str | None = None) -> None:
         """Forget a run's adapters, or everything; the memory returns when nobody answers with it any more."""
@@ -127,4 +127,4 @@ class ModelCache:
 
 def sharing_copy(model: Any) -> Any:
     """A copy of a model's modules with the same parameters and buffers, not copies of them."""
-    return copy.deepcopy(model, {id(one): one for one in chain(model.parameters(), model.buffers())})
+    return copy.deepcopy(model, {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())})

@@ -100,20 +100,20 @@ def answer_file(
     for start in range(0, len(by_length), BATCH):
         batch = by_length[start : start + BATCH]
         room = room_for(loaded.model.config, len(ids[batch[-1]]))
-        said = answer_batch(loaded.model, loaded.tokenizer, [ids[i] for i in batch], min(max_new_tokens, room))
-        for i, answer in zip(batch, said, strict=True):
+        batch_answers = answer_batch(loaded.model, loaded.tokenizer, [ids[i] for i in batch], min(max_new_tokens, room))
+        for i, answer in zip(batch, batch_answers, strict=True):
             answers[i] = answer
         done += len(batch)
         on_progress(done, len(ids))
     expected = [None if data.mapping.text else example.answer for example in examples]
     lines = [
-        {"row": row.row, "task": row.task, "prompt": prompt[-1]["content"], "expected": wanted, "answer": answer}
-        for row, prompt, wanted, answer in zip(examples, prompts, expected, answers, strict=True)
+        {"row": row.row, "task": row.task, "prompt": prompt[-1]["content"], "expected": reference, "answer": answer}
+        for row, prompt, reference, answer in zip(examples, prompts, expected, answers, strict=True)
     ]
     out.parent.mkdir(parents=True, exist_ok=True)
     write_text(out, "".join(to_json(line) + "\n" for line in lines))
     pairs = zip(expected, answers, strict=True)
-    right = [wanted.strip() == answer.strip() for wanted, answer in pairs if wanted is not None]
+    right = [reference.strip() == answer.strip() for reference, answer in pairs if reference is not None]
     return FileAnswers(rows=len(lines), exact_match=sum(right) / len(right) if right else None)
 
 

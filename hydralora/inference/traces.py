@@ -190,8 +190,8 @@ def load_trace(path: Path) -> Trace:
             f"{path}: can't be read ({error.strerror or error}). Give a file that a chat saved."
         ) from error
     except ValidationError as error:
-        told = validation_message(error)[:MOST_TOLD]
-        raise ConfigError(f"{path}: not a trace of a chat. {told}") from error
+        reason = validation_message(error)[:MOST_TOLD]
+        raise ConfigError(f"{path}: not a trace of a chat. {reason}") from error
 
 
 def _token(token: Token) -> TraceToken:
@@ -200,7 +200,7 @@ def _token(token: Token) -> TraceToken:
         text=token.text,
         gates=[[round(gate, DIGITS) for gate in row] for row in token.gates],
         alternatives=[
-            TraceAlternative(id=one.id, text=one.text, probability=min(1.0, round(one.probability, DIGITS)))
-            for one in token.alternatives
+            TraceAlternative(id=alternative.id, text=alternative.text, probability=min(1.0, round(alternative.probability, DIGITS)))
+            for alternative in token.alternatives
         ],
     )

@@ -109,18 +109,18 @@ def download_snapshot(name: str, patterns: Sequence[str] = HUB_FILES, local_file
 
 def _kept_hash(folder: Path) -> str:
     """The hash of a folder's weights, computed again only where a file's name, size or time has changed."""
-    seen = [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in sorted(folder.glob(WEIGHTS))]
+    files = [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in sorted(folder.glob(WEIGHTS))]
     hashes = cache_folder() / HASHES
     entry = read_json_object(hashes).get(str(folder), {})
-    if entry.get("files") == seen:
+    if entry.get("files") == files:
         return entry["hash"]
-    entry = {"files": seen, "hash": hash_weights(folder)}
+    entry = {"files": files, "hash": hash_weights(folder)}
     with suppress(OSError):  # a cache that can't be written costs time, no more
         hashes.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(hashes.with_suffix(".lock")):
             building = hashes.with_suffix(".tmp")
-            kept = read_json_object(hashes) | {"version": 1, str(folder): entry}
-            building.write_text(json.dumps(kept), encoding="utf-8")
+            entries = read_json_object(hashes) | {"version": 1, str(folder): entry}
+            building.write_text(json.dumps(entries), encoding="utf-8")
             os.replace(building, hashes)
     return entry["hash"]
 

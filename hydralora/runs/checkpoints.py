@@ -14,8 +14,8 @@ LOSS = "heldout_loss"  # a file of ours in it
 def saved_checkpoints(folder: Path) -> dict[int, Path]:
     """The complete checkpoints in a folder by step, the oldest first; none where there is no such folder."""
     names = {path: NAME.fullmatch(path.name) for path in folder.glob(f"{PREFIX}*") if path.is_dir()}
-    found = {int(name[1]): path for path, name in names.items() if name}
-    return dict(sorted(found.items()))
+    checkpoints = {int(name[1]): path for path, name in names.items() if name}
+    return dict(sorted(checkpoints.items()))
 
 
 def building_place(folder: Path, step: int) -> Path:
@@ -47,8 +47,8 @@ def put_in_place(folder: Path, step: int, keep: int, loss: float | None = None) 
 
 def remove_unfinished(folder: Path) -> None:
     """Remove what processes began to write and did not finish."""
-    for left in folder.glob(".building-*"):
-        shutil.rmtree(left, ignore_errors=True)
+    for unfinished in folder.glob(".building-*"):
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def best_checkpoint(folder: Path) -> tuple[int, Path] | None:

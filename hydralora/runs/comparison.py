@@ -61,13 +61,13 @@ class RunMeasurements(RunSummary, GroupScores):
 
     def pairs(self) -> dict[str, tuple[Score | None, Score | None]]:
         """By "task NAME" and "component NUMBER", from 0: the base model's scores, and the run's."""
-        found: dict[str, tuple[Score | None, Score | None]] = {}
-        for kind, base, own in (
+        scores: dict[str, tuple[Score | None, Score | None]] = {}
+        for kind, base, tuned in (
             ("task", self.base.per_task, self.per_task),
             ("component", self.base.per_component, self.per_component),
         ):
-            found |= {f"{kind} {group}": (base.get(group), own.get(group)) for group in dict.fromkeys((*base, *own))}
-        return found
+            scores |= {f"{kind} {group}": (base.get(group), tuned.get(group)) for group in dict.fromkeys((*base, *tuned))}
+        return scores
 
 
 class Comparison(Record):
@@ -87,7 +87,7 @@ def compare(runs: Sequence[tuple[Run, RunState]]) -> Comparison:
     names = dict.fromkeys(name for values in settings.values() for name in values)
     differences = {}
     for name in names:
-        values = {run_id: own.get(name) for run_id, own in settings.items()}
+        values = {run_id: run_settings.get(name) for run_id, run_settings in settings.items()}
         if any(value != next(iter(values.values())) for value in values.values()):
             differences[name] = values
     return Comparison(differences=differences, results=[_measured(run, state) for run, state in runs])
@@ -129,7 +129,7 @@ def _measured(run: Run, state: RunState) -> RunMeasurements:
     results = state.results
     tuned = results.tuned if results else None
     base = (results.base if results else None) or run.before()
-    own = {
+    measurements = {
         "base_loss": base.loss if base else None,
         "base_exact_match": base.exact_match if base else None,
         "rows": base.rows if base else None,
@@ -137,7 +137,7 @@ def _measured(run: Run, state: RunState) -> RunMeasurements:
     groups = set(GroupScores.model_fields)
     return RunMeasurements.model_validate(
         summary(run, state).model_dump()
-        | own
+        | measurements
         | (tuned.model_dump(include=groups) if tuned else GroupScores().model_dump())
         | {"base": base.model_dump(include=groups) if base else {}}
     )

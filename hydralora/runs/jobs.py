@@ -46,9 +46,9 @@ class JobManager:
             RunError: it is active or finished, or a process still works on it.
         """
         with self._lock():
-            found = self.refresh(run).state
-            if found not in RESUMABLE:
-                raise RunError(f"Run {run.id} is {found}, so there is nothing to resume.")
+            state = self.refresh(run).state
+            if state not in RESUMABLE:
+                raise RunError(f"Run {run.id} is {state}, so there is nothing to resume.")
             recipe = run.recipe()
             try:
                 with run.worker_lock():  # a worker that was taken for dead must not find its events gone
@@ -214,9 +214,9 @@ class JobManager:
             state = run.state()  # it may have ended properly in between
             if state.state in ACTIVE:
                 newest = run.newest_checkpoint()
-                kept = f"checkpoint at {newest[0]}" if newest else "no checkpoint yet"
+                checkpoint = f"checkpoint at {newest[0]}" if newest else "no checkpoint yet"
                 total = f" of {state.max_steps}" if state.max_steps else ""
-                message = f"its process ended at step {state.step}{total}; {kept}"
+                message = f"its process ended at step {state.step}{total}; {checkpoint}"
                 try:
                     return run.update(state="interrupted", message=message)
                 except OSError:  # a full disk keeps nobody from seeing it

@@ -134,19 +134,19 @@ class Run:
 
     def before(self) -> Scores | None:
         """The base model's scores on the held-out rows; None where they were not measured yet."""
-        found = (event for event in read_events(self._events_file) if isinstance(event, EvalEvent))
-        return next((event.scores for event in found if event.split == "before"), None)
+        evaluations = (event for event in read_events(self._events_file) if isinstance(event, EvalEvent))
+        return next((event.scores for event in evaluations if event.split == "before"), None)
 
     def rewind(self) -> int:
         """Forget what happened after the newest checkpoint, which training continues from; its step, 0 without one."""
         newest = self.newest_checkpoint()
         step = newest[0] if newest else 0
-        kept = [
+        events = [
             event
             for event in read_events(self._events_file)
             if event.step <= step and not (isinstance(event, EvalEvent) and event.split == "after")
         ]
-        self.write_events(kept)
+        self.write_events(events)
         (self.folder / "stop").unlink(missing_ok=True)
         return step
 

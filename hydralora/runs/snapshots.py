@@ -36,8 +36,8 @@ def save_snapshot(model: Any, folder: Path, step: int) -> None:
 
 def saved_snapshots(folder: Path) -> dict[int, str]:
     """Names of the files by step, the first step first; none where there is no such folder."""
-    found = {
+    files = {
         int(path.name.removeprefix(PREFIX).removesuffix(SUFFIX)): path.name
         for path in folder.glob(f"{PREFIX}*{SUFFIX}")
     }
-    return dict(sorted(found.items()))
+    return dict(sorted(files.items()))

@@ -103,13 +103,13 @@ class RunStore:
 
     def damaged(self) -> dict[Run, str]:
         """The runs whose state can't be read, newest first, and why."""
-        found = {}
+        reasons = {}
         for run in self._folders():
             try:
                 run.state()
             except RunError as error:
-                found[run] = str(error)
-        return found
+                reasons[run] = str(error)
+        return reasons
 
     def queue(self) -> "Queue":
         """The runs that wait; none where nobody ever had to."""
@@ -129,8 +129,8 @@ class RunStore:
         if not self.folder.is_dir():
             return []
         whole = (path.parent for path in self.folder.glob("*/state.json"))  # else a deletion was cut off
-        found = [Run(folder) for folder in whole if RUN_ID.fullmatch(folder.name)]
-        return sorted(found, key=lambda run: run.id, reverse=True)
+        runs = [Run(folder) for folder in whole if RUN_ID.fullmatch(folder.name)]
+        return sorted(runs, key=lambda run: run.id, reverse=True)
 
     def delete(self, run: Run) -> None:
         """Take a run out of the list; `restore` brings it back for a day (`empty_bin`)."""
@@ -139,8 +139,8 @@ class RunStore:
 
     def deleted(self) -> list[str]:
         """The ids of the runs that can be restored, the one deleted last first."""
-        found = [folder for folder in self._bin.glob("*") if RUN_ID.fullmatch(folder.name)]
-        return [folder.name for folder in sorted(found, key=lambda folder: folder.stat().st_ctime, reverse=True)]
+        folders = [folder for folder in self._bin.glob("*") if RUN_ID.fullmatch(folder.name)]
+        return [folder.name for folder in sorted(folders, key=lambda folder: folder.stat().st_ctime, reverse=True)]
 
     def restore(self, run_id: str) -> Run:
         """Bring a deleted run back.

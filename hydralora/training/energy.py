@@ -27,8 +27,8 @@ class EnergyMeter:
         """kWh by part (`PARTS`); None where nothing could be measured. A meter must never cost a run."""
         try:
             self._tracker.stop()
-            found: Any = self._tracker.final_emissions_data
-            return {part: float(getattr(found, name)) for part, name in PARTS.items()}
+            emissions: Any = self._tracker.final_emissions_data
+            return {part: float(getattr(emissions, name)) for part, name in PARTS.items()}
         except Exception as error:
             print(f"The energy was not measured: {error}")
             return None

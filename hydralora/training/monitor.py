@@ -124,8 +124,8 @@ def sample_answers(prepared: Prepared, settings: TrainingSettings) -> list[Sampl
 
 def diverged(step: int, loss: float | None = None) -> RunError:
     """The error of a run whose loss is no number (None), or is too large."""
-    found = "no longer a number" if loss is None else f"{loss:.1f}, over twice that of a guess and of the base model"
-    return RunError(f"At step {step} the loss is {found}. Lower training.learning_rate, and run again.")
+    description = "no longer a number" if loss is None else f"{loss:.1f}, over twice that of a guess and of the base model"
+    return RunError(f"At step {step} the loss is {description}. Lower training.learning_rate, and run again.")
 
 
 @dataclass

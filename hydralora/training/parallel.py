@@ -38,8 +38,8 @@ class Processes:
         if self.count == 1:
             return
         if device == "mps" or (device == "cuda" and torch.cuda.device_count() < self.count):
-            found = torch.cuda.device_count() if device == "cuda" else 1
-            raise ConfigError(f"launch.processes is {wanted}, and this machine has {found} GPU(s). Lower it to that.")
+            available = torch.cuda.device_count() if device == "cuda" else 1
+            raise ConfigError(f"launch.processes is {wanted}, and this machine has {available} GPU(s). Lower it to that.")
         if device == "cuda":
             torch.cuda.set_device(self.rank)
         distributed.init_process_group("cuda:nccl,cpu:gloo" if device == "cuda" else "gloo", timeout=PATIENCE)

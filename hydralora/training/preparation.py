@@ -68,13 +68,13 @@ def prepare(recipe: Recipe, on_stage: Callable[[Stage], None]) -> Prepared:
     on_stage(Stage.CLUSTERING)
     clusters = components_of(recipe, data.examples)
     components = renamed(clusters.components, recipe.components.names)
-    rows, component, held = split_with_components(recipe, data, clusters)
+    rows, component, heldout_component = split_with_components(recipe, data, clusters)
     train, heldout = rows.train, rows.heldout
     on_stage(Stage.LOADING)
     files, device = find_model(recipe.model), pick_device()
     tokenizer, base = load_tokenizer(files), load_base(files, device, recipe.quantization)
     encoded = [encode_all(tokenizer, part, settings.max_length, settings.too_long) for part in (train, heldout)]
-    train_rows, heldout_rows = (found.rows for found in encoded)
+    train_rows, heldout_rows = (part.rows for part in encoded)
     train_labels = [component[row.example.row] for row in train_rows]
     on_stage(Stage.ADAPTING)
     torch.manual_seed(settings.seed)
@@ -84,7 +84,7 @@ def prepare(recipe: Recipe, on_stage: Callable[[Stage], None]) -> Prepared:
         on_stage(Stage.STARTING_ROUTER)
         entropy = _start_router(model, recipe, train_rows, train_labels, components)
     model.eval()
-    problems = sum((Counter(found.by_kind) for found in encoded), Counter(rows.by_kind))
+    problems = sum((Counter(part.by_kind) for part in encoded), Counter(rows.by_kind))
     return Prepared(
         files=files,
         device=device,
@@ -98,7 +98,7 @@ def prepare(recipe: Recipe, on_stage: Callable[[Stage], None]) -> Prepared:
         train_labels=train_labels,
         clusters=clusters,
         components=components,
-        heldout_labels=[held[row.example.row] for row in heldout_rows],
+        heldout_labels=[heldout_component[row.example.row] for row in heldout_rows],
         router_entropy=entropy,
     )
 

@@ -12,8 +12,8 @@ NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "Out
 
 def is_out_of_memory(error: Exception) -> bool:
     """Whether an error, of Python, PyTorch or CUDA, says that memory ran out."""
-    told = f"{type(error).__name__}: {error}"
-    return isinstance(error, MemoryError) or any(sign in told for sign in NO_MEMORY)
+    text = f"{type(error).__name__}: {error}"
+    return isinstance(error, MemoryError) or any(sign in text for sign in NO_MEMORY)
 
 
 def peak_memory(device: str = "cpu") -> int:

@@ -57,24 +57,24 @@ class AnswerTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        own: Any = self.model  # `model` may be a wrapper around it
+        bare_model: Any = self.model  # `model` may be a wrapper around it
         due = (self.state.global_step + 1) % self.args.logging_steps == 0 or self.state.global_step == 0
-        looked_at = hydra_layers(own) and (due or self.balance_weight)
-        watch: AbstractContextManager[list[torch.Tensor]] = live_gates(own) if looked_at else nullcontext([])
+        needs_gates = hydra_layers(bare_model) and (due or self.balance_weight)
+        watch: AbstractContextManager[list[torch.Tensor]] = live_gates(bare_model) if needs_gates else nullcontext([])
         with watch as passes:
-            summed, count = summed_answer_loss(own if model is own else _Wrapped(model, own), inputs)
+            summed, count = summed_answer_loss(bare_model if model is bare_model else _Wrapped(model, bare_model), inputs)
         loss = summed / (count if num_items_in_batch is None else num_items_in_batch)
         tokens = inputs["attention_mask"].bool() & bool(count)  # without a label it stands for no row at all
         self.tokens_seen += int(tokens.sum())
-        if looked_at:
+        if needs_gates:
             loss = loss + self._look_at(passes[0], tokens)
         return loss * self.processes.count  # whose mean gradient is taken; num_items_in_batch is the tokens of all
 
     def _look_at(self, gates: torch.Tensor, mask: torch.Tensor) -> torch.Tensor | float:
         """Remember the gates (modules, batch, tokens, N) for the next event; returns their part of the loss."""
-        seen = gates.detach()
-        self.gate_means = mean_gates(seen, mask).mean((0, 1)).cpu()
-        self.gate_entropy = float(normalised_entropy(seen)[:, mask].mean())
+        detached = gates.detach()
+        self.gate_means = mean_gates(detached, mask).mean((0, 1)).cpu()
+        self.gate_entropy = float(normalised_entropy(detached)[:, mask].mean())
         if not self.balance_weight:
             return 0.0
         balance = load_balance(gates, mask, self.processes.total)
@@ -105,8 +105,8 @@ class AnswerTrainer(Trainer):
 
     def take_counts(self) -> tuple[int, float]:
         """Tokens seen, and the sum of the load-balance losses, by all processes since the last call."""
-        mine = torch.tensor([self.tokens_seen, self.balance], dtype=torch.float64)
-        tokens, balance = self.processes.total(mine).tolist()
+        counts = torch.tensor([self.tokens_seen, self.balance], dtype=torch.float64)
+        tokens, balance = self.processes.total(counts).tolist()
         self.tokens_seen, self.balance = 0, 0.0
         return int(tokens), balance
 
@@ -176,11 +176,11 @@ def check_reporting(wanted: Sequence[str] | None) -> None:
     """
     from transformers.integrations import get_available_reporting_integrations
 
-    here = get_available_reporting_integrations()
-    if strange := [name for name in wanted or () if name not in (*here, "none", "all")]:
+    available = get_available_reporting_integrations()
+    if unknown := [name for name in wanted or () if name not in (*available, "none", "all")]:
         raise ConfigError(
-            f"training.report_to: {', '.join(strange)} is not installed, or transformers doesn't know it. Install it, "
-            f"or leave it out; here are: {', '.join(here) or 'none'}."
+            f"training.report_to: {', '.join(unknown)} is not installed, or transformers doesn't know it. Install it, "
+            f"or leave it out; here are: {', '.join(available) or 'none'}."
         )
 
 

@@ -53,8 +53,8 @@ def run_trial(recipe: Recipe, on_progress: OnProgress = ignore_progress) -> Tria
     evaluate(prepared.model, sample, pad)
     measuring = time.perf_counter() - began
     began = time.perf_counter()
-    asked = choose_samples(prepared.heldout, prepared.heldout_labels, settings.sample_prompts, settings.seed)
-    answer_samples(prepared.model, prepared.tokenizer, asked)
+    samples = choose_samples(prepared.heldout, prepared.heldout_labels, settings.sample_prompts, settings.seed)
+    answer_samples(prepared.model, prepared.tokenizer, samples)
     answering = time.perf_counter() - began
     clock = _Clock(lambda done: on_progress(done, steps_to_try))
     _try_steps(prepared, recipe, chosen, clock)

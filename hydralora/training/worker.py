@@ -63,9 +63,9 @@ def _is_job(run: Run) -> bool:
 
 
 def _begin(run: Run, processes: Processes, pid: int) -> int:
-    found = run.state().state
-    if found != "queued":
-        print(f"Run {run.id} is {found}; only a queued run is started.", file=sys.stderr)
+    state = run.state().state
+    if state != "queued":
+        print(f"Run {run.id} is {state}; only a queued run is started.", file=sys.stderr)
         return 1
     run.update(state="preparing", pid=pid, host=HOST, message="starting")
     threading.Thread(target=_live, args=(run,), daemon=True).start()
@@ -105,8 +105,8 @@ def _spend(run: Run, meter: EnergyMeter, seconds: dict[str, float]) -> Spent:
     return spent
 
 
-def _sum(one: dict[str, float], other: dict[str, float]) -> dict[str, float]:
-    return {name: one.get(name, 0.0) + other.get(name, 0.0) for name in one | other}
+def _sum(first: dict[str, float], second: dict[str, float]) -> dict[str, float]:
+    return {name: first.get(name, 0.0) + second.get(name, 0.0) for name in first | second}
 
 
 def _finish(run: Run, results: RunResults, spent: Spent) -> None:
@@ -133,14 +133,14 @@ def _fail(run: Run, error: Exception, processes: Processes) -> None:
 
 def _sentence(error: Exception, run: Run) -> str:
     """What went wrong and what to do next."""
-    told = f"{type(error).__name__}: {error}"
+    description = f"{type(error).__name__}: {error}"
     if isinstance(error, HydraError):
         return str(error) or type(error).__name__
     if is_out_of_memory(error):
         return f"Not enough memory while {_doing(run)}{_held()}. Try {_less_memory(run)}."
-    if getattr(error, "errno", None) in NO_SPACE or any(sign in told for sign in NOT_WRITTEN):
-        return f"A file could not be written, probably for want of disk space ({told[:120]}). Free some, then resume."
-    return f"{told}. The log has the whole story; where it can be mended, resume."
+    if getattr(error, "errno", None) in NO_SPACE or any(sign in description for sign in NOT_WRITTEN):
+        return f"A file could not be written, probably for want of disk space ({description[:120]}). Free some, then resume."
+    return f"{description}. The log has the whole story; where it can be mended, resume."
 
 
 def _doing(run: Run) -> str:

@@ -134,10 +134,10 @@ def bake(
     with _evaluating(model):
         shares = _mean_gates(model, layers, read or [], tokens) if by_data else dict.fromkeys(layers, fixed)
         kl = None if read is None else _divergence(model, layers, shares, read) / tokens
-    kept = [i for i in range(config.num_heads) if any(of_module[i] for of_module in shares.values())]
+    used_heads = [i for i in range(config.num_heads) if any(of_module[i] for of_module in shares.values())]
     return Baked(
-        config=_lora_config(config, layers, 1 if config.shared_A else len(kept)),
-        state=_lora_state(model, config, layers, shares, kept),
+        config=_lora_config(config, layers, 1 if config.shared_A else len(used_heads)),
+        state=_lora_state(model, config, layers, shares, used_heads),
         weights={name: list(of_module) for name, of_module in shares.items()},
         kl=kl,
         tokens=tokens,
@@ -154,9 +154,9 @@ def _refuse_other_gates(layers: dict[str, HydraLoraLayer]) -> None:
 
 def _checked(weights: str | int | Sequence[float], num_heads: int) -> list[float]:
     """The share of every head, as asked: N floats."""
-    asked = "Give 'mean', a head's index from 0, or one number for each head"
+    expected = "Give 'mean', a head's index from 0, or one number for each head"
     if isinstance(weights, (str, bool)):
-        raise ConfigError(f"bake: weights is {weights!r}. {asked}.")
+        raise ConfigError(f"bake: weights is {weights!r}. {expected}.")
     if isinstance(weights, int):
         if not 0 <= weights < num_heads:
             raise ConfigError(f"bake: weights names head {weights}; the adapter's heads are 0 to {num_heads - 1}.")
@@ -164,9 +164,9 @@ def _checked(weights: str | int | Sequence[float], num_heads: int) -> list[float
     try:
         shares = [float(weight) for weight in weights]
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"bake: weights is {weights!r}. {asked}.") from error
+        raise ConfigError(f"bake: weights is {weights!r}. {expected}.") from error
     if len(shares) != num_heads or not all(map(math.isfinite, shares)) or not any(shares):
-        raise ConfigError(f"bake: weights is {shares} for {num_heads} heads. {asked}: finite, and not all 0.")
+        raise ConfigError(f"bake: weights is {shares} for {num_heads} heads. {expected}: finite, and not all 0.")
     return shares
 
 
@@ -181,11 +181,11 @@ def _in_words(weights: str | int | Sequence[float], shares: list[float], tokens:
 def _read(batches: Iterable[Mapping[str, Any]], device: torch.device) -> list[Batch]:
     """The batches with everything that they may leave out, those that predict no token dropped."""
     read: list[Batch] = []
-    for given in batches:
-        if not isinstance(given, Mapping) or "input_ids" not in given:
-            found = ", ".join(map(str, given)) if isinstance(given, Mapping) else type(given).__name__
-            raise ConfigError(f"bake: a batch is a mapping with input_ids (batch, tokens); found {found}.")
-        batch = {key: torch.as_tensor(given[key]) for key in ("input_ids", "attention_mask", "labels") if key in given}
+    for values in batches:
+        if not isinstance(values, Mapping) or "input_ids" not in values:
+            actual = ", ".join(map(str, values)) if isinstance(values, Mapping) else type(values).__name__
+            raise ConfigError(f"bake: a batch is a mapping with input_ids (batch, tokens); found {actual}.")
+        batch = {key: torch.as_tensor(values[key]) for key in ("input_ids", "attention_mask", "labels") if key in values}
         mask = batch.setdefault("attention_mask", torch.ones_like(batch["input_ids"]))
         if "labels" not in batch:
             labels = batch["input_ids"].masked_fill(mask == 0, IGNORED)
@@ -289,15 +289,15 @@ def _lora_state(
     config: HydraLoraConfig,
     layers: dict[str, HydraLoraLayer],
     shares: dict[str, list[float]],
-    kept: list[int],
+    used_heads: list[int],
 ) -> dict[str, torch.Tensor]:
     """lora_A (rank, in) and lora_B (out, rank) of every layer, and what modules_to_save names."""
     state: dict[str, torch.Tensor] = {}
     for name, layer in layers.items():
         a, heads = head_matrices(layer)  # (1, r, in) or (N, r, in), (N, out, r)
-        weighted = [shares[name][i] * heads[i].float() for i in kept]  # (out, r) each
+        weighted = [shares[name][i] * heads[i].float() for i in used_heads]  # (out, r) each
         b = torch.stack(weighted).sum(0) if config.shared_A else torch.cat(weighted, dim=1)  # (out, rank)
-        state[f"{PREFIX}{name}.lora_A.weight"] = a[0] if config.shared_A else a[kept].flatten(0, 1)
+        state[f"{PREFIX}{name}.lora_A.weight"] = a[0] if config.shared_A else a[used_heads].flatten(0, 1)
         state[f"{PREFIX}{name}.lora_B.weight"] = b.to(heads.dtype)
     if config.modules_to_save:
         adapter = active_adapter(next(iter(layers.values())))

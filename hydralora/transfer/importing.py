@@ -129,12 +129,12 @@ def _recipe(file: Path, path: Path, about: About, model: str | None) -> Recipe:
 
 def _message(about: About, recipe: Recipe) -> str:
     """That it was imported, and whether its base model is known not to be the one it was trained on."""
-    told = f"imported, after {about.step} steps elsewhere"
+    message = f"imported, after {about.step} steps elsewhere"
     try:
         here = find_model(recipe.model, download=False).hash
     except HydraError:
-        return f"{told}; its base model, {recipe.model}, is not on this machine yet"
-    return told if here == about.base.hash else f"{told}; the base model here has other weights than it was trained on"
+        return f"{message}; its base model, {recipe.model}, is not on this machine yet"
+    return message if here == about.base.hash else f"{message}; the base model here has other weights than it was trained on"
 
 
 def _check_adapter(file: Path, adapter: Path, adapter_hash: str | None) -> None:
@@ -149,7 +149,7 @@ def _check_adapter(file: Path, adapter: Path, adapter_hash: str | None) -> None:
     kind = config.get("peft_type") if isinstance(config, dict) else None
     if kind not in ("HYDRALORA", "LORA") or not count:
         raise ModelError(f"{file.name}: its adapter is of type {kind!r}, with {count} weights. Export a trained run.")
-    if asked := [key for key in ("auto_mapping", "megatron_config") if config.get(key)]:
-        raise ModelError(f"{file.name}: adapter_config.json sets {asked[0]}, which names code to load. It is refused.")
+    if code_keys := [key for key in ("auto_mapping", "megatron_config") if config.get(key)]:
+        raise ModelError(f"{file.name}: adapter_config.json sets {code_keys[0]}, which names code to load. It is refused.")
     if hash_adapter(adapter) != adapter_hash:
         raise ModelError(f"{file.name}: the weights are not those that were exported (sha256). Export the run again.")

@@ -43,7 +43,7 @@ def push_run(run: Run, repository: str, private: bool = True) -> str:
         export_run(run, "adapter", Path(folder) / run.id)
         try:
             api.create_repo(repository, private=private, exist_ok=True)
-            done = api.upload_folder(
+            commit = api.upload_folder(
                 repo_id=repository, folder_path=Path(folder) / run.id, commit_message=f"Adapter of run {run.id}"
             )
         except HfHubHTTPError as error:
@@ -53,4 +53,4 @@ def push_run(run: Run, repository: str, private: bool = True) -> str:
         except Exception as error:  # of whichever HTTP library huggingface_hub uses
             why = f"can't be reached ({type(error).__name__})"
             raise HydraError(f"{repository}: the Hub {why}. Check the network, then try again.") from error
-    return str(done.commit_url)
+    return str(commit.commit_url)

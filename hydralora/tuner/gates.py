@@ -157,8 +157,8 @@ def _stack(gates: list[torch.Tensor], shape: torch.Size | None) -> torch.Tensor:
 def _token_shape(args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Size | None:
     """(batch, tokens) of a model's input; some architectures flatten it before a linear layer."""
     ids = kwargs.get("input_ids", args[0] if args else None)
-    found = kwargs.get("inputs_embeds") if ids is None else ids
-    return None if found is None else found.shape[:2]
+    inputs = kwargs.get("inputs_embeds") if ids is None else ids
+    return None if inputs is None else inputs.shape[:2]
 
 
 def _in_backward() -> bool:

@@ -28,7 +28,7 @@ class HydraLoraModel(BaseTuner):
         if config.target_modules is None:
             config.target_modules = sorted(default_targets(model))
         refuse_experts(model, config.target_modules)
-        asked = ", ".join(
+        settings = ", ".join(
             f"{key}={getattr(config, key)!r}" for key in ("target_modules", "exclude_modules", "layers_to_transform")
         )
         try:
@@ -36,7 +36,7 @@ class HydraLoraModel(BaseTuner):
         except ConfigError:
             raise
         except ValueError as error:
-            raise nothing_to_adapt(model, asked) from error
+            raise nothing_to_adapt(model, settings) from error
 
     def _create_and_replace(
         self,

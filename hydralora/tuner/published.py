@@ -141,16 +141,16 @@ def written_whole(folder: str | Path) -> Iterator[Path]:
 
 def _refuse_to_replace_the_adapter(folder: Path) -> None:
     try:
-        found = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+        config = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return
-    if isinstance(found, dict) and found.get("peft_type") == HydraPeftType.HYDRALORA.value:
+    if isinstance(config, dict) and config.get("peft_type") == HydraPeftType.HYDRALORA.value:
         raise ConfigError(f"{folder}: a HydraLoRA adapter lies there and would be lost. Give another folder.")
 
 
 def _refuse_what_has_no_place(config: HydraLoraConfig) -> None:
     dense = config.top_k in (None, config.num_heads)
-    for name, held, wanted in (
+    for name, fits, required in (
         ("router_input", config.router_input == "hidden", "'hidden'"),
         ("router", config.router == "softmax", "'softmax'"),
         ("shared_A", config.shared_A, "True"),
@@ -158,10 +158,10 @@ def _refuse_what_has_no_place(config: HydraLoraConfig) -> None:
         ("top_k", dense, "None"),
         ("modules_to_save", not config.modules_to_save, "None"),
     ):
-        if not held:
+        if not fits:
             raise ConfigError(
                 f"save_official: {name} is {getattr(config, name)!r}, which the published format can't hold: there it "
-                f"is always {wanted}. Train with {name}={wanted}, or save this adapter with save_pretrained."
+                f"is always {required}. Train with {name}={required}, or save this adapter with save_pretrained."
             )
 
 
@@ -190,8 +190,8 @@ def _read_settings(folder: Path) -> dict[str, Any]:
         settings = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ModelError(f"{path}: can't be read as JSON ({error}). Give the folder of a published adapter.") from error
-    wanted = ("r", "lora_nums", "lora_alpha", "target_modules")
-    missing = [key for key in wanted if not isinstance(settings, dict) or key not in settings]
+    required = ("r", "lora_nums", "lora_alpha", "target_modules")
+    missing = [key for key in required if not isinstance(settings, dict) or key not in settings]
     if missing:
         raise ModelError(f"{path}: no {', '.join(missing)}. It is not an adapter of the published HydraLoRA code.")
     if settings.get("modules_to_save"):

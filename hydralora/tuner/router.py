@@ -64,8 +64,8 @@ class UniformRouter(Router):
 
 def largest_only(logits: torch.Tensor, k: int) -> torch.Tensor:
     """The k largest logits of each token; minus infinity, which is no gate, in the place of the others: (..., N)."""
-    kept = logits.topk(k, dim=-1).indices
-    return torch.full_like(logits, -math.inf).scatter(-1, kept, logits.gather(-1, kept))
+    indices = logits.topk(k, dim=-1).indices
+    return torch.full_like(logits, -math.inf).scatter(-1, indices, logits.gather(-1, indices))
 
 
 def normalised_entropy(gates: torch.Tensor) -> torch.Tensor:

@@ -37,11 +37,11 @@ class Steering:
     layers: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
-        asked = [name for name in ("pin", "mute", "uniform", "temperature", "top_k") if self._asks(name)]
-        if not asked:
+        settings = [name for name in ("pin", "mute", "uniform", "temperature", "top_k") if self._asks(name)]
+        if not settings:
             raise ConfigError("Steering: nothing is asked. Set pin, mute, uniform, temperature or top_k.")
-        if len(asked) > 1 and {"pin", "uniform"} & set(asked):
-            raise ConfigError(f"Steering: {' and '.join(asked)} exclude each other. Set one of them.")
+        if len(settings) > 1 and {"pin", "uniform"} & set(settings):
+            raise ConfigError(f"Steering: {' and '.join(settings)} exclude each other. Set one of them.")
         if self.layers is not None and not self.layers:
             raise ConfigError("Steering: layers names no block. Name some, or leave it out to steer all.")
         if self.temperature is not None and not 0 < self.temperature < math.inf:
@@ -63,12 +63,12 @@ class Steering:
                     raise ConfigError(
                         f"Steering: {name} names head {head!r}; the adapter's heads are 0 to {num_heads - 1}."
                     )
-        left = num_heads - len(set(self.mute))
-        if not left:
+        remaining = num_heads - len(set(self.mute))
+        if not remaining:
             raise ConfigError(f"Steering: mute names all {num_heads} heads. Leave at least one.")
-        if self.top_k is not None and (type(self.top_k) is not int or not 1 <= self.top_k <= left):
+        if self.top_k is not None and (type(self.top_k) is not int or not 1 <= self.top_k <= remaining):
             raise ConfigError(
-                f"Steering: top_k is {self.top_k!r}. Set it to a whole number from 1 to {left}, the heads not muted."
+                f"Steering: top_k is {self.top_k!r}. Set it to a whole number from 1 to {remaining}, the heads not muted."
             )
 
     def gates(self, logits: torch.Tensor) -> torch.Tensor:
@@ -93,8 +93,8 @@ class Steering:
 
     def describe(self) -> dict[str, JsonValue]:
         """What was asked, as plain values."""
-        asked = {key: value for key, value in asdict(self).items() if self._asks(key)}
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asked.items()}
+        settings = {key: value for key, value in asdict(self).items() if self._asks(key)}
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()}
 
     def in_words(self) -> str:
         """What was asked, for people: heads are counted from 1, blocks from 0."""
@@ -126,13 +126,13 @@ class _SteeredModel:
         if not layers:
             raise ConfigError("Steering: no HydraLoRA adapter is active on the model.")
         blocks = sorted({index for name in layers if (index := block_index(name)) is not None})
-        strange = [index for index in steering.layers or () if index not in blocks]
-        if strange:
-            raise ConfigError(f"Steering: layers {strange} are not adapted; those that are: {blocks}.")
-        wanted = None if steering.layers is None else set(steering.layers)
+        unknown = [index for index in steering.layers or () if index not in blocks]
+        if unknown:
+            raise ConfigError(f"Steering: layers {unknown} are not adapted; those that are: {blocks}.")
+        steered_blocks = None if steering.layers is None else set(steering.layers)
         self.steering = steering
         self._routers = [
-            active_router(layer) for name, layer in layers.items() if wanted is None or block_index(name) in wanted
+            active_router(layer) for name, layer in layers.items() if steered_blocks is None or block_index(name) in steered_blocks
         ]
         steering.check(self._routers[0].num_heads)
 
@@ -176,15 +176,15 @@ def steered(model: nn.Module, steering: Steering) -> _SteeredModel:
     return _SteeredModel(model, steering)
 
 
-def steering_or_none(**asked: Any) -> Steering | None:
+def steering_or_none(**settings: Any) -> Steering | None:
     """A `Steering` from settings that may all be empty; None where nothing but layers is asked.
 
     Raises:
         ConfigError: settings exclude each other, or are out of range.
     """
-    if all(value is None or value is False or value == () for name, value in asked.items() if name != "layers"):
+    if all(value is None or value is False or value == () for name, value in settings.items() if name != "layers"):
         return None
-    return Steering(**asked)
+    return Steering(**settings)
 
 
 def described_steering(asked: Mapping[str, object]) -> Steering:
@@ -198,13 +198,13 @@ def described_steering(asked: Mapping[str, object]) -> Steering:
 
 def _ranges(blocks: Collection[int]) -> str:
     """As few ranges as there can be: "0, 4-6"."""
-    found: list[list[int]] = []
+    ranges: list[list[int]] = []
     for block in sorted(blocks):
-        if found and block == found[-1][-1] + 1:
-            found[-1].append(block)
+        if ranges and block == ranges[-1][-1] + 1:
+            ranges[-1].append(block)
         else:
-            found.append([block])
-    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in found)
+            ranges.append([block])
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in ranges)
 
 
 def block_range(text: str) -> tuple[int, ...]:
@@ -213,12 +213,12 @@ def block_range(text: str) -> tuple[int, ...]:
     Raises:
         ConfigError: it is none of these.
     """
-    found: list[int] = []
+    blocks: list[int] = []
     for part in text.split(","):
         first, _, last = part.strip().partition("-")
         if not first.isdecimal() or not (last or first).isdecimal() or int(last or first) < int(first):
             raise ConfigError(
                 f"Layers {text!r} are no blocks. Write a number, a range such as 0-11, or both with commas."
             )
-        found += range(int(first), int(last or first) + 1)
-    return tuple(found)
+        blocks += range(int(first), int(last or first) + 1)
+    return tuple(blocks)

@@ -102,6 +102,7 @@ def test_its_export_is_imported(old: Path, run: Run) -> None:
     assert all(torch.equal(value, weights(run)[name]) for name, value in weights(imported).items())
 
 
+@pytest.mark.slow
 def test_it_resumes_from_its_checkpoint_to_the_same_weights(old: Path, run: Run) -> None:
     before = weights(run)
     shutil.rmtree(run.adapter)
