@@ -31,7 +31,7 @@ test-gpu: install
 	$(BIN)/hydralora bench
 
 test-quick: install
-	$(BIN)/pytest -m "not slow and not browser"
+	$(BIN)/pytest -m "not slow and not browser" --numprocesses 2 --dist loadfile
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed: make PYTHON=...')"

@@ -84,19 +84,19 @@ def _context(services: Services, page: gr.Blocks, place: KeptChoices, settings: 
     place.keep_all({"dataset": dataset, "run": run})
     settings.keep_all({recipe_form.MODEL: model, recipe_form.LONGEST: max_length})
 
-    def reopen(kept: dict[str, str] | None, request: gr.Request) -> Updates:
+    def reopen(stored: dict[str, str] | None, request: gr.Request) -> Updates:
         """What was kept, or the run that the address names (?run=ID)."""
-        kept = kept or {}
+        stored = stored or {}
         linked = request.query_params.get("run")
         datasets, runs = data_actions.choices(services), run_choices(services)
         known = {value for _, value in runs}
-        wanted = linked or kept.get("run")
+        run_id = linked or stored.get("run")
         if linked and linked not in known:
             gr.Warning(f"There is no run {html.escape(linked[:40])} in this workspace.")
-        dataset_id = kept.get("dataset") if kept.get("dataset") in {value for _, value in datasets} else DEMO
+        dataset_id = stored.get("dataset") if stored.get("dataset") in {value for _, value in datasets} else DEMO
         return {
             dataset: gr.Dropdown(choices=datasets, value=dataset_id),
-            run: gr.Dropdown(choices=runs, value=wanted if wanted in known else newest_run(services)),
+            run: gr.Dropdown(choices=runs, value=run_id if run_id in known else newest_run(services)),
         }
 
     place.open_tab(after=place.restore(page, reopen, [dataset, run]))

@@ -26,15 +26,15 @@ class ModelError(HydraError):
 
 
 class MissingModelError(ConfigError):
-    """A run's base model was a folder of another machine, so that another one must be named."""
+    """A run's base model was a folder on another machine, so a model on this machine must be named."""
 
 
 class RunError(HydraError):
-    """A training run doesn't exist, or is in a state that doesn't allow what was asked."""
+    """A training run doesn't exist, or is in a state that doesn't allow the operation."""
 
     kind = "run"
 
 
 def first_line(error: Exception) -> str:
-    """An error's first line: libraries write pages."""
+    """An error's first line; library errors can be pages long."""
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

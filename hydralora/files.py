@@ -1,4 +1,4 @@
-"""Files and folders that are there whole or not at all; JSON that any reader takes."""
+"""Atomic writes of files and folders; strict JSON."""
 
 import json
 import math
@@ -20,7 +20,7 @@ ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetens
 
 
 def to_json(value: Any) -> str:
-    """JSON that any reader takes: NaN and infinities, for which it has no numbers, become null."""
+    """Strict JSON: NaN and infinities, which JSON can't represent, become null."""
     return json.dumps(_finite(value), allow_nan=False)
 
 
@@ -30,7 +30,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write text so that a reader sees the old file or the new one, never half of one, even after a power cut."""
+    """Write text atomically: a reader sees the old file or the new one, even after a power cut."""
     temporary = path.with_name(f".{path.name}-{secrets.token_hex(4)}")  # each writer has its own
     try:
         with temporary.open("x", encoding="utf-8") as file:
@@ -44,10 +44,10 @@ def write_text(path: Path, text: str) -> None:
 
 @contextmanager
 def folder_written_whole(folder: Path) -> Iterator[Path]:
-    """A folder to write into, which takes the place of `folder` at the end of the block.
+    """Yield a folder to write into; at the end of the block it replaces `folder`.
 
-    An error leaves `folder` as it was. Where files lie there already, those of the same name are replaced one by one,
-    the weights last, and others are left alone.
+    An error leaves `folder` unchanged. If `folder` already has files, those of the same name are replaced one by one,
+    the weights last; the others stay.
     """
     building = folder.with_name(f".{folder.name}-{secrets.token_hex(4)}")
     try:
@@ -65,7 +65,7 @@ def folder_written_whole(folder: Path) -> Iterator[Path]:
 
 
 def patiently(action: Callable[[], T]) -> T:
-    """Windows refuses a file while another process replaces or reads it; that lasts milliseconds."""
+    """Retry an action that Windows refuses while another process has the file open, which lasts milliseconds."""
     for _ in range(8 if sys.platform == "win32" else 0):
         try:
             return action()
@@ -83,12 +83,12 @@ def _finite(value: Any) -> Any:
 
 
 def cache_root() -> Path:
-    """Where everything is kept that can be made again: HYDRALORA_CACHE, else the user's cache folder."""
+    """The folder of everything that can be recreated: HYDRALORA_CACHE, else the user's cache folder."""
     return Path(os.environ.get("HYDRALORA_CACHE") or platformdirs.user_cache_path("hydralora"))
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
-    """A JSON object; empty where there is none, or a damaged one."""
+    """The JSON object in a file; empty if the file is missing or damaged."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

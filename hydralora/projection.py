@@ -1,4 +1,4 @@
-"""Vectors to two or three dimensions for a plot: PCA, t-SNE or UMAP, seeded."""
+"""Projections of vectors to two or three dimensions for a plot: PCA, t-SNE or UMAP, seeded."""
 
 import warnings
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from hydralora.errors import ConfigError
 
 Method = Literal["pca", "tsne", "umap"]
 PCA_FIRST = 50  # dimensions; t-SNE and UMAP on raw weight vectors of thousands of numbers take minutes
-TSNE_STEPS = {2: 1000, 3: 500}  # in three dimensions one takes more than twice as long
+TSNE_STEPS = {2: 1000, 3: 500}  # a step in three dimensions takes more than twice as long
 MIN_POINTS = 5  # fewer points have no neighbourhoods to show
 
 
@@ -26,7 +26,7 @@ def project(
 
     Args:
         seed: UMAP's. t-SNE starts from the principal components and draws nothing at random.
-        neighbours: how many near points count, where there are so many (`used_neighbours`).
+        neighbours: number of neighbours, capped by the number of points (`used_neighbours`).
 
     Raises:
         ConfigError: an unknown method, dims other than 2 and 3, or fewer than 2 neighbours.
@@ -48,14 +48,14 @@ def project(
 
 
 def effective_method(method: Method, points: int) -> Method:
-    """The method that `project` uses for so many points."""
+    """The method that `project` uses for this number of points."""
     return "pca" if points < MIN_POINTS else method
 
 
 def used_neighbours(method: Method, points: int, neighbours: int | None = None) -> float:
-    """How many near points `project` lets count: t-SNE's perplexity, UMAP's n_neighbors; 0 for PCA, which has none.
+    """The number of neighbours that `project` uses: t-SNE's perplexity, UMAP's n_neighbors; 0 for PCA.
 
-    None takes 30 for t-SNE and 15 for UMAP. Both get fewer where there are few points.
+    The default is 30 for t-SNE and 15 for UMAP, fewer if there are few points.
     """
     how = METHODS[effective_method(method, points)]
     return min(neighbours or how.neighbours, how.most_neighbours(points)) if how.neighbours else 0
@@ -90,16 +90,16 @@ def _tsne(vectors: np.ndarray, dims: int, seed: int, neighbours: float) -> np.nd
 
 def _umap(vectors: np.ndarray, dims: int, seed: int, neighbours: float) -> np.ndarray:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # umap warns that a seed means one thread, which is what is wanted here
+        warnings.simplefilter("ignore")  # umap warns that a seed means one thread, which is intended here
         from umap import UMAP
 
         return UMAP(int(neighbours), dims, init=_start(vectors, dims, 1.0), random_state=seed).fit_transform(vectors)
 
 
 def _start(vectors: np.ndarray, dims: int, deviation: float) -> np.ndarray | str:
-    """The first principal components, so that far groups lie as they do there (Kobak and Linderman, 2021).
+    """The first principal components, which preserve the global structure (Kobak and Linderman, 2021).
 
-    Random where all points are the same.
+    Random if all points are equal.
     """
     first = _widened(vectors, dims)
     spread = first[:, 0].std()
@@ -108,19 +108,19 @@ def _start(vectors: np.ndarray, dims: int, deviation: float) -> np.ndarray | str
 
 @dataclass(frozen=True)
 class ProjectionMethod:
-    """A way to project, with all that anybody must know of it.
+    """A projection method and its properties.
 
     Attributes:
-        name: what people call it.
-        reading: how its picture is read, and what it can't show.
-        draw: from principal components (points, up to 50), dims, seed and neighbours to (points, dims); None takes the
-            first components themselves.
-        neighbours: how many near points count by default; 0 where none do.
-        neighbours_name: what its library calls them; `neighbours_caption`, under a picture.
-        most_neighbours: how many there may be, of so many points.
-        is_seeded: whether another seed gives another picture.
+        name: the name to display.
+        reading: how to read its plot, and what the plot can't show.
+        draw: from principal components (points, up to 50), dims, seed and neighbours to (points, dims); None: the first
+            components themselves.
+        neighbours: default number of neighbours; 0 if it has none.
+        neighbours_name: the library's name of that number; `neighbours_caption`: its text under a plot.
+        most_neighbours: the largest number for a number of points.
+        is_seeded: whether the result depends on the seed.
         is_quick: whether a few hundred points take less than a second.
-        rows: how many of a dataset's rows are drawn at most; of more an even sample.
+        rows: the most rows of a dataset to draw; larger datasets are sampled evenly.
     """
 
     name: str
@@ -138,15 +138,15 @@ class ProjectionMethod:
 METHODS: dict[Method, ProjectionMethod] = {
     "pca": ProjectionMethod(
         "PCA",
-        "PCA's axes are the directions in which they differ most. Along each, which is stretched to fill the picture, "
-        "distances are true, those between far groups too. What lies in other directions is not drawn: the less of the "
-        "variance is, the more points that lie together here may be far apart.",
+        "PCA's axes are the directions of largest variance, each stretched to fill the plot. Distances along them are "
+        "exact, also between distant groups. Other directions are not drawn: the smaller the share of the variance, "
+        "the further apart points may be that look close.",
         is_quick=True,
     ),
     "tsne": ProjectionMethod(
         "t-SNE",
-        "t-SNE keeps neighbours together: near points are alike. The axes, the size of a group, and gaps between far "
-        "groups mean nothing. It starts from PCA's picture and draws nothing at random, so it has no seed.",
+        "t-SNE preserves neighbourhoods: points that are close are similar. The axes, the size of a group, and "
+        "gaps between far groups mean nothing. It starts from PCA and uses no random numbers, so it has no seed.",
         _tsne,
         neighbours=30,
         neighbours_name="perplexity",
@@ -156,8 +156,8 @@ METHODS: dict[Method, ProjectionMethod] = {
     ),
     "umap": ProjectionMethod(
         "UMAP",
-        "UMAP keeps neighbours together: near points are alike. The axes, the size of a group, and gaps between far "
-        "groups mean nothing; what is not there with another seed is an accident.",
+        "UMAP preserves neighbourhoods: points that are close are similar. The axes, the size of a group, and "
+        "gaps between far groups mean nothing. Structure that another seed doesn't show is an artefact.",
         _umap,
         neighbours=15,
         neighbours_name="n_neighbors",

@@ -1,4 +1,4 @@
-"""`python -m hydralora.worker RUN_DIR`, as jobs say that an older version handed to a cluster."""
+"""`python -m hydralora.worker RUN_DIR`: the command of cluster jobs that an older version submitted."""
 
 from hydralora.training.worker import main
 

@@ -90,11 +90,11 @@ def upload(
         HydraError: a file can't be read, or the mapping is wrong.
     """
     files = [Path(path) for path in paths]
-    given = _mapping(mapping) if mapping else None
+    parsed = _mapping(mapping) if mapping else None
     try:
-        for step in in_background(lambda on_progress: read_dataset(files, given, on_progress=on_progress)):
+        for step in in_background(lambda on_progress: read_dataset(files, parsed, on_progress=on_progress)):
             if isinstance(step, Done):
-                yield Done(services.datasets.add(files, given).id)
+                yield Done(services.datasets.add(files, parsed).id)
             else:
                 yield f"Reading: {step.done / max(step.total, 1):.0%}"
     except UnknownColumns as error:
@@ -168,12 +168,12 @@ def view(services: Services, dataset_id: str) -> DataView:
     labels = (
         f" Task labels, used for evaluation only: {', '.join(tasks[:12])}{'…' * (len(tasks) > 12)}." if tasks else ""
     )
-    shown = f" The first {SHOWN_ROWS} are shown." if len(data.examples) > SHOWN_ROWS else ""
+    limit_note = f" The first {SHOWN_ROWS} are shown." if len(data.examples) > SHOWN_ROWS else ""
     encodings = {name for name in data.encodings if name and not name.startswith("utf-8")}
-    noticed = f" Its text is {', '.join(sorted(encodings))}, not UTF-8." if encodings else ""
+    encoding_note = f" Its text is {', '.join(sorted(encodings))}, not UTF-8." if encodings else ""
     return DataView(
         f"{stored.name}: {_usable(data)}, read as {data.shape}; {_heldout_text(services, stored)}."
-        f"{noticed}{labels}{shown}",
+        f"{encoding_note}{labels}{limit_note}",
         _problem_sentence(data),
         _problem_table(data),
         [row_cells(example) for example in data.examples[:SHOWN_ROWS]],
@@ -209,7 +209,7 @@ def tokens(services: Services, dataset_id: str, model: str, max_length: int) -> 
         return TokenView(f"{model_name(name)} is not on this machine yet; a run fetches it.", "", EMPTY_BATCH, "")
     examples = services.read_dataset(dataset_id).examples
     batch_size = TrainingSettings().batch_size
-    found = services.cache.remember(
+    statistics = services.cache.remember(
         STATISTICS,
         dataset_id,
         name,
@@ -220,8 +220,8 @@ def tokens(services: Services, dataset_id: str, model: str, max_length: int) -> 
         "its own chat template" if getattr(tokenizer, "chat_template", None) else "plain lines, User: and Assistant:"
     )
     return TokenView(
-        _token_sentence(found),
-        figures.token_lengths(found.histogram, max_length),
+        _token_sentence(statistics),
+        figures.token_lengths(statistics.histogram, max_length),
         _first_batch(tokenizer, examples, max_length, batch_size),
         f"A batch of {batch_size} rows of like length as {model_name(name)} reads them, written by {template}. "
         "Coloured tokens are learnt: the answers with their end marks. The others are only read; framed ones are "
@@ -265,8 +265,8 @@ def _problem_sentence(data: Dataset) -> str:
         return ""
     kinds = ", ".join(f"{count} {kind.replace('-', ' ')}" for kind, count in data.by_kind.items())
     count = sum(data.by_kind.values())
-    shown = f" The first {SHOWN_PROBLEMS} are shown." if count > SHOWN_PROBLEMS else ""
-    return f"Left out: {kinds}. Each is named below, with the fix.{shown}"
+    limit_note = f" The first {SHOWN_PROBLEMS} are shown." if count > SHOWN_PROBLEMS else ""
+    return f"Left out: {kinds}. Each is named below, with the fix.{limit_note}"
 
 
 def _problem_table(data: Dataset) -> list[list[Cell]]:
@@ -282,18 +282,18 @@ def _problem_table(data: Dataset) -> list[list[Cell]]:
     ]
 
 
-def _token_sentence(found: TokenStatistics) -> str:
-    sampled = f" (of {found.sampled} rows, spread evenly)" if found.sampled < found.rows else ""
-    long = found.by_kind.get("too-long", 0) + found.by_kind.get("answer-lost", 0)
+def _token_sentence(statistics: TokenStatistics) -> str:
+    sampled = f" (of {statistics.sampled} rows, spread evenly)" if statistics.sampled < statistics.rows else ""
+    long = statistics.by_kind.get("too-long", 0) + statistics.by_kind.get("answer-lost", 0)
     beyond = (
-        f" {long} rows are longer than the limit of {found.max_length}: a run leaves them out, or cuts them."
+        f" {long} rows are longer than the limit of {statistics.max_length}: a run leaves them out, or cuts them."
         if long
         else ""
     )
     return (
-        f"{found.total:,} tokens{sampled}, a row has {found.median:.0f} (median) and at most {found.longest}; "
-        f"{found.answer_share:.0%} of them are answers. Batches of like length waste {found.padding:.0%} on padding, "
-        f"random ones {found.padding_random:.0%}.{beyond}"
+        f"{statistics.total:,} tokens{sampled}, a row has {statistics.median:.0f} (median) and at most {statistics.longest}; "
+        f"{statistics.answer_share:.0%} of them are answers. Batches of like length waste {statistics.padding:.0%} on padding, "
+        f"random ones {statistics.padding_random:.0%}.{beyond}"
     )
 
 

@@ -26,7 +26,7 @@ FormSettings = dict[str, SettingValue]  # by "section.name"
 def model_choices(services: Services) -> list[tuple[str, str]]:
     """(label, name) of the catalogue's models, and of the model folders in the workspace's models folder."""
     catalogue = [(model.id, model.id) for model in CATALOGUE]
-    return catalogue + [(f"{name} (workspace)", name) for name in _own_models(services)]
+    return catalogue + [(f"{name} (workspace)", name) for name in _workspace_models(services)]
 
 
 def resolve_model(services: Services, name: str) -> str:
@@ -36,9 +36,9 @@ def resolve_model(services: Services, name: str) -> str:
         ConfigError: the name is neither.
     """
     name = name or DEFAULT_MODEL
-    own = _own_models(services)
-    if name in own:
-        return str(own[name])
+    folders = _workspace_models(services)
+    if name in folders:
+        return str(folders[name])
     try:
         validate_repo_id(name)
     except HFValidationError as error:
@@ -117,25 +117,27 @@ def form_from_recipe(services: Services, recipe: Recipe, keys: Sequence[str]) ->
     """What the form, which holds the settings `keys`, has to hold to ask for this recipe."""
     train = recipe.data.train if isinstance(recipe.data.train, list) else [recipe.data.train]
     names = sorted(Path(file).name for file in train)
-    alike = [one for one in services.datasets.all() if sorted(file.name for file in one.files) == names]
-    alike.sort(key=lambda one: [str(file) for file in one.files] != train)  # these very files, else others so called
-    found = next((one for one in alike if _file_name(one.heldout) == _file_name(recipe.data.eval)), None)
-    own = {folder.resolve(): name for name, folder in _own_models(services).items()}
-    model = own.get(Path(recipe.model).resolve(), "" if Path(recipe.model).is_absolute() else recipe.model)
+    alike = [stored for stored in services.datasets.all() if sorted(file.name for file in stored.files) == names]
+    alike.sort(
+        key=lambda stored: [str(file) for file in stored.files] != train
+    )  # these very files, else others so called
+    dataset = next((stored for stored in alike if _file_name(stored.heldout) == _file_name(recipe.data.eval)), None)
+    names_by_folder = {folder.resolve(): name for name, folder in _workspace_models(services).items()}
+    model = names_by_folder.get(Path(recipe.model).resolve(), "" if Path(recipe.model).is_absolute() else recipe.model)
     settings = recipe.settings()
     values = [settings[key] for key in keys]
-    return FormValues(found.id if found else None, model, values, _lost(services, recipe, found, keys))
+    return FormValues(dataset.id if dataset else None, model, values, _lost(services, recipe, dataset, keys))
 
 
 def _lost(services: Services, recipe: Recipe, dataset: StoredDataset | None, keys: Sequence[str]) -> list[str]:
-    held = {*keys, "model", "data.train", "data.eval"}
+    covered = {*keys, "model", "data.train", "data.eval"}
     if not dataset or _file_name(dataset.mapping_file) == _file_name(recipe.data.mapping):
-        held.add("data.mapping")
+        covered.add("data.mapping")
     if dataset and services.datasets.names(dataset.id, ComponentRequest(recipe.components, recipe.model).key) == (
         recipe.components.names
     ):
-        held.add("components.names")
-    return [key for key, value in recipe.settings().items() if key not in held and value != default_value(key)]
+        covered.add("components.names")
+    return [key for key, value in recipe.settings().items() if key not in covered and value != default_value(key)]
 
 
 def _file_name(file: Path | str | None) -> str | None:
@@ -155,8 +157,8 @@ def to_copy(recipe: Recipe) -> str:
 
 def workspace_option(services: Services) -> str:
     """What a terminal's command needs to work in this app's workspace; nothing where it is the default one."""
-    own = services.store.workspace
-    return "" if own == RunStore().workspace else f" --workspace {shlex.quote(str(own))}"
+    workspace = services.store.workspace
+    return "" if workspace == RunStore().workspace else f" --workspace {shlex.quote(str(workspace))}"
 
 
 def component_settings(services: Services, model: str, values: FormSettings) -> ComponentRequest:
@@ -190,7 +192,7 @@ def _name_components(services: Services, dataset_id: str, recipe: Recipe) -> Non
         recipe.components.names = names
 
 
-def _own_models(services: Services) -> dict[str, Path]:
+def _workspace_models(services: Services) -> dict[str, Path]:
     folder = services.store.workspace / "models"
-    found = sorted(folder.iterdir()) if folder.is_dir() else []
-    return {path.name: path for path in found if (path / "config.json").exists()}
+    paths = sorted(folder.iterdir()) if folder.is_dir() else []
+    return {path.name: path for path in paths if (path / "config.json").exists()}

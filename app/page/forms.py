@@ -64,9 +64,9 @@ def widget(key: str, label: str | None = None, names: Mapping[str, str] | None =
     return gr.Number(value, precision=0 if int in _types(field) else None, **shared)  # the recipe knows its range
 
 
-def values(keys: Iterable[str], held: Iterable[Any]) -> dict[str, Any]:
+def values(keys: Iterable[str], contents: Iterable[Any]) -> dict[str, Any]:
     """What the widgets of `keys` hold, as recipe values."""
-    return {key: _read(key, value) for key, value in zip(keys, held, strict=True)}
+    return {key: _read(key, value) for key, value in zip(keys, contents, strict=True)}
 
 
 def shown(key: str, value: Any) -> Any:

@@ -82,17 +82,17 @@ def latest(
                     return
                 yield update
 
-        made = stream if inspect.isgeneratorfunction(function) else run
-        return cast(Callable[Concatenate[gr.Request, P], R], _asking_for_request(made, function))
+        listener = stream if inspect.isgeneratorfunction(function) else run
+        return cast(Callable[Concatenate[gr.Request, P], R], _asking_for_request(listener, function))
 
     return decorate
 
 
-def _asking_for_request(made: Callable[..., object], function: Callable[..., object]) -> Callable[..., object]:
+def _asking_for_request(listener: Callable[..., object], function: Callable[..., object]) -> Callable[..., object]:
     """Give a function the signature of another with the request before it, by which Gradio hands that in."""
     signature = inspect.signature(function)
     request = inspect.Parameter("request", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=gr.Request)
-    made.__name__, made.__doc__ = function.__name__, function.__doc__
-    made.__annotations__ = {"request": gr.Request} | dict(function.__annotations__)
-    cast(Any, made).__signature__ = signature.replace(parameters=[request, *signature.parameters.values()])
-    return made
+    listener.__name__, listener.__doc__ = function.__name__, function.__doc__
+    listener.__annotations__ = {"request": gr.Request} | dict(function.__annotations__)
+    cast(Any, listener).__signature__ = signature.replace(parameters=[request, *signature.parameters.values()])
+    return listener

@@ -44,16 +44,16 @@ def in_process(function: Callable[..., T], *args: Any, on_progress: OnProgress) 
     Raises:
         HydraError: what the function raised, or that its process died.
     """
-    mine, its = _context.Pipe(duplex=False)
-    process = _context.Process(target=_work, args=(its, function, args), daemon=True)
+    receiver, sender = _context.Pipe(duplex=False)
+    process = _context.Process(target=_work, args=(sender, function, args), daemon=True)
     process.start()
-    its.close()
+    sender.close()
     latest = (0, 1)
     kind: str
     value: Any
     try:
         while True:
-            kind, value = pickle.loads(mine.recv_bytes()) if mine.poll(EVERY) else ("progress", latest)
+            kind, value = pickle.loads(receiver.recv_bytes()) if receiver.poll(EVERY) else ("progress", latest)
             if kind == "done":
                 return value
             if kind == "failed":
@@ -66,7 +66,7 @@ def in_process(function: Callable[..., T], *args: Any, on_progress: OnProgress) 
             "take fewer rows."
         ) from None
     finally:
-        mine.close()
+        receiver.close()
         process.terminate()
         process.join()
 
@@ -75,10 +75,10 @@ def _work(pipe: Connection, function: Callable[..., Any], args: tuple[Any, ...])
     if hasattr(os, "nice"):
         os.nice(NICENESS)
 
-    def tell(kind: str, value: Any) -> None:
+    def send(kind: str, value: Any) -> None:
         pipe.send_bytes(pickle.dumps((kind, value)))  # pipe.send would share a tensor's memory, which ends with us
 
     try:
-        tell("done", function(*args, on_progress=lambda done, total: tell("progress", (done, total))))
+        send("done", function(*args, on_progress=lambda done, total: send("progress", (done, total))))
     except Exception as error:  # it is raised again where the page waits
-        tell("failed", error)
+        send("failed", error)

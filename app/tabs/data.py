@@ -43,8 +43,8 @@ def build(context: Context) -> gr.Button:
     def show(dataset_id: str) -> Updates:
         view = actions.view(services, dataset_id)
         mapping_file = gr.DownloadButton(value=actions.mapping_file(services, dataset_id))
-        shown = columns.updates(view.columns, view.mapping) | {columns.file: mapping_file, columns.pending: []}
-        return rows.updates(services, dataset_id, view) | shown
+        column_updates = columns.updates(view.columns, view.mapping) | {columns.file: mapping_file, columns.pending: []}
+        return rows.updates(services, dataset_id, view) | column_updates
 
     outputs = [*rows.outputs, columns.file, columns.pending, *columns.fields.values()]
     viewed = gr.on([dataset.change, context.page.load], show, dataset, outputs, api_visibility="private")

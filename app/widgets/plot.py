@@ -41,5 +41,5 @@ def plot_panel(elem_id: str, label: str, empty: str = "", caption: str = "") -> 
 def selected_ids(event: gr.EventData) -> list[int]:
     """The customdata of the points that a `lasso` or `pick` event chose; whatever else was sent is left out."""
     data = event._data or {}
-    found = data.get("ids", [data.get("id")])
-    return [i for i in found if isinstance(i, int)] if isinstance(found, list) else []
+    ids = data.get("ids", [data.get("id")])
+    return [i for i in ids if isinstance(i, int)] if isinstance(ids, list) else []

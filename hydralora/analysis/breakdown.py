@@ -196,12 +196,12 @@ class Breakdown:
             )
         low, high = difference.interval
         return (
-            f"{_told(difference)} Mean cosine between components, within a module: what training added to A {change:.2f}, "
-            f"B {heads:.2f}. The difference is {difference.mean:.2f}, and {low:.2f} to {high:.2f} in 95 % of {DRAWS} draws "
-            f"of the {difference.modules} modules; it counts as clear above {CLEARLY}. Other seeds or rows may differ by "
-            f"more. By component, what training added to A lies {APART[self._apart('change of A')]}, B "
-            f"{APART[self._apart('B')]}. A itself, {stay:.2f}, tells little: every run starts from the same A, by its "
-            "seed."
+            f"{_verdict_sentence(difference)} Mean cosine between components, within a module: what training added to "
+            f"A {change:.2f}, B {heads:.2f}. The difference is {difference.mean:.2f}, and {low:.2f} to {high:.2f} in "
+            f"95 % of {DRAWS} draws of the {difference.modules} modules; it counts as clear above {CLEARLY}. Other "
+            f"seeds or rows may differ by more. By component, what training added to A lies "
+            f"{APART[self._apart('change of A')]}, B {APART[self._apart('B')]}. A itself, {stay:.2f}, says little: "
+            "every run starts from the same A, by its seed."
         )
 
     def _cosines(self, what: str) -> dict[str, float]:
@@ -217,7 +217,7 @@ class Breakdown:
         return apart([part.separation for part in self.parts if part.what == what])
 
 
-def _told(difference: Difference) -> str:
+def _verdict_sentence(difference: Difference) -> str:
     if difference.verdict == "holds":
         return "The claim holds here: what A's learn is more alike than what B's learn."
     if difference.verdict == "does not hold":
@@ -248,7 +248,9 @@ def break_down(runs: Mapping[str, Run]) -> Breakdown:
         "change of A": moved,
         "B": [matrix for matrix in members if matrix.kind == "head"],
     }
-    return Breakdown([part for what, group in parts.items() for part in _parts(what, group, [m.run for m in group])], members)
+    return Breakdown(
+        [part for what, group in parts.items() for part in _parts(what, group, [m.run for m in group])], members
+    )
 
 
 def heads_apart(weights: Weights) -> list[Part]:

@@ -222,5 +222,5 @@ def _placed(matrix: Matrix, point: Sequence[float]) -> MatrixPoint:
 
 def _explained(points: np.ndarray, places: np.ndarray) -> float | None:
     """The share of the variance of `places` that is left in `points`, both around their means."""
-    whole = places.var(0).sum()
-    return float(points.var(0).sum() / whole) if whole > 0 else None
+    variance = places.var(0).sum()
+    return float(points.var(0).sum() / variance) if variance > 0 else None

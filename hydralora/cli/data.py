@@ -85,8 +85,9 @@ def _tokenizer(model: str | None) -> Any:
 def _data_text(data: "Dataset", problems: list["Problem"], tokens: "TokenStatistics | None") -> str:
     columns = ", ".join(f"{name}: {column}" for name, column in data.mapping.model_dump(exclude_none=True).items())
     lines = [f"{len(data.examples)} of {data.rows} rows can be used", f"read as {data.shape} ({columns})"]
-    lines += [f"{name} is not UTF-8; read as {encoding}" for name, encoding in zip(data.files, data.encodings, strict=True)
-              if encoding and not encoding.startswith("utf-8")]  # fmt: skip
+    encodings = zip(data.files, data.encodings, strict=True)
+    others = [pair for pair in encodings if pair[1] and not pair[1].startswith("utf-8")]
+    lines += [f"{name} is not UTF-8; read as {encoding}" for name, encoding in others]
     if tokens:
         lines.append(
             f"tokens: {tokens.total} in {tokens.sampled} rows, median {tokens.median:.0f}, longest {tokens.longest}; "

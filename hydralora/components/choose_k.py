@@ -146,17 +146,17 @@ class _Half:
 
     def __init__(self, points: np.ndarray, shares: Any, order: np.ndarray) -> None:
         self._points, self._shares = points, shares
-        self._mine, self._others = order[: len(order) // 2], order[len(order) // 2 :]
+        self._clustered, self._heldout = order[: len(order) // 2], order[len(order) // 2 :]
 
     def cluster(self, highest: int, seed: int) -> None:
-        self._found = partitions(self._points[self._mine], highest, seed, random_starts=0)
+        self._partitions = partitions(self._points[self._clustered], highest, seed, random_starts=0)
 
     def vote(self) -> int:
-        k = elbow([(partition.k, partition.sse) for partition in self._found])
+        k = elbow([(partition.k, partition.sse) for partition in self._partitions])
         return k if _are_kinds(*self.likeness(k)) else 1
 
     def likeness(self, k: int) -> tuple[float, float]:
-        return likeness(self._shares[self._others], self._assigned(k, self._points[self._others]))
+        return likeness(self._shares[self._heldout], self._assigned(k, self._points[self._heldout]))
 
     def agreement(self, k: int, labels: np.ndarray) -> float:
         """Adjusted Rand index between these labels of all rows and the half's own k clusters."""
@@ -165,7 +165,7 @@ class _Half:
         return float(adjusted_rand_score(labels, self._assigned(k, self._points)))
 
     def _assigned(self, k: int, points: np.ndarray) -> np.ndarray:
-        return nearest(points, self._found[min(k, len(self._found)) - 1].centres)[0]
+        return nearest(points, self._partitions[min(k, len(self._partitions)) - 1].centres)[0]
 
 
 def _are_kinds(between: float, within: float) -> bool:

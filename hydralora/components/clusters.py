@@ -85,6 +85,11 @@ class Clusters:
         """A 2-D map of the rows with these indices, of all by default: (rows, 2)."""
         return project(dense(self.vectors if rows is None else self.vectors[rows]), method, 2, seed)
 
+    def measure(self) -> None:
+        """Compute now what is otherwise computed when it is first read: components, distances, silhouette."""
+        for name in ("components", "silhouette"):  # the distances are among what components need
+            getattr(self, name)
+
     @cached_property
     def silhouette(self) -> list[tuple[int, float]]:
         """[(k, mean silhouette, -1 to 1)] for every k tried from 2 on, over at most 2,000 rows.

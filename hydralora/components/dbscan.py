@@ -94,7 +94,9 @@ def knee(distances: np.ndarray) -> float:
         return 1e-3
     places = np.arange(len(distances))
     position = KneeLocator(places, distances, curve="convex", direction="increasing").knee
-    if position is None or position == places[-1]:  # far-off rows make a step at the end, and Kneedle stops on top of it
+    if (
+        position is None or position == places[-1]
+    ):  # far-off rows make a step at the end, and Kneedle stops on top of it
         heights = (distances - distances[0]) / (distances[-1] - distances[0] or 1)
         position = np.argmax(places / places[-1] - heights) if len(places) > 1 else 0
     return float(max(distances[position], 1e-3))

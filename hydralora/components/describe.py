@@ -91,7 +91,10 @@ def class_terms(
     return (
         words
         if all(words)
-        else [component_words or component_tokens for component_words, component_tokens in zip(words, _weighted(documents, TOKENS), strict=True)]
+        else [
+            component_words or component_tokens
+            for component_words, component_tokens in zip(words, _weighted(documents, TOKENS), strict=True)
+        ]
     )
 
 

@@ -119,8 +119,7 @@ def find_components_of_files(
 ) -> Clusters:
     """`find_components` on a dataset's files, for a process of its own; what a page shows of them is computed too."""
     clusters = find_components(read_dataset(files, mapping).examples, settings, model, on_progress, read=read)
-    clusters.components  # noqa: B018
-    clusters.silhouette  # noqa: B018
+    clusters.measure()
     return clusters
 
 

@@ -44,7 +44,9 @@ def split_with_components(
     """The rows that are used, and the component of each training and each held-out row by its number."""
     rows = _split(recipe, data, clusters)
     component = dict(zip((row.row for row in data.examples), clusters.labels.tolist(), strict=True))
-    heldout_component = dict(zip((row.row for row in rows.heldout), _nearest(recipe, clusters, rows.heldout), strict=True))
+    heldout_component = dict(
+        zip((row.row for row in rows.heldout), _nearest(recipe, clusters, rows.heldout), strict=True)
+    )
     if recipe.components.only:
         parts = (rows.train, component), (rows.heldout, heldout_component)
         train, heldout = _one_component(recipe.components.only, clusters.k, *parts)
@@ -72,8 +74,8 @@ def components_of(recipe: Recipe, examples: Sequence[Example]) -> Clusters:
         return one_component(component_texts(examples, settings))
     if on_components and tuner.num_heads not in (None, clusters.k):
         raise ConfigError(
-            f"DBSCAN finds {clusters.k} components, but tuner.num_heads is {tuner.num_heads}. Leave num_heads out, choose "
-            "components.method=kmeans, or set tuner.router_init=random."
+            f"DBSCAN finds {clusters.k} components, but tuner.num_heads is {tuner.num_heads}. Leave num_heads out, "
+            "choose components.method=kmeans, or set tuner.router_init=random."
         )
     return clusters
 

@@ -1,4 +1,4 @@
-"""Batches: rows of like length together, in an order that is a pure function of seed and epoch."""
+"""Batches of rows of similar length, in an order that is a pure function of seed and epoch."""
 
 from collections.abc import Iterator, Sequence
 
@@ -11,7 +11,7 @@ GROUP = 16  # batches; rows are sorted by length inside groups of this many, so 
 
 
 def batch_order(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -> list[list[int]]:
-    """Every row's index once, in batches of like length, in random order."""
+    """Every row's index once, in batches of similar length, in random order."""
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
     order = torch.randperm(len(lengths), generator=generator).tolist()
     step = batch_size * GROUP
@@ -24,7 +24,7 @@ class LengthGroupedBatches(Sampler[list[int]]):
     """The batches of one epoch after another; `set_epoch` chooses which.
 
     Several processes share batches of `batch_size` rows for each of them: process `rank` takes every `processes`-th
-    row, so that all have rows of like length. Of an epoch's last, smaller batch some may get none: an empty list.
+    row, so that all have rows of similar length. In an epoch's last, smaller batch a process may get an empty list.
     """
 
     def __init__(self, lengths: Sequence[int], batch_size: int, seed: int, processes: int = 1, rank: int = 0) -> None:
@@ -55,7 +55,7 @@ def collate(rows: Sequence[Encoded], pad_token_id: int) -> dict[str, torch.Tenso
     if not rows:
         return {
             "input_ids": torch.full((1, 2), pad_token_id),
-            "attention_mask": torch.ones((1, 2), dtype=torch.long),  # attention to nothing at all may give NaN
+            "attention_mask": torch.ones((1, 2), dtype=torch.long),  # attention over no token may give NaN
             "labels": torch.full((1, 2), IGNORED),
         }
     width = max(len(row.input_ids) for row in rows)

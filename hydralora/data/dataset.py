@@ -1,4 +1,4 @@
-"""A dataset: its usable rows and its problems, kept as Arrow files in the cache and read as they are needed."""
+"""A dataset: its usable rows and its problems, cached as Arrow files and read on demand."""
 
 import hashlib
 import json
@@ -23,25 +23,25 @@ from hydralora.data.sources import Source, open_source, records
 from hydralora.errors import DatasetError
 from hydralora.files import cache_root
 
-VERSION = 1  # of how rows are read: what an older program kept is read anew
-PEEKED = 100  # rows by which the columns are told
+VERSION = 1  # of how rows are read; caches of other versions are not used
+PEEKED = 100  # rows from which the columns are detected
 BATCH = 2000  # rows written at once
-KEPT = 20  # datasets in the cache; older ones are read anew when they are asked for
+KEPT = 20  # datasets in the cache; older ones are read again when needed
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """What was read from one or several files.
+    """The rows read from one or several files.
 
     Attributes:
         files: the files' names.
         hashes: sha256 of each file's content.
         encodings: of each file's text; empty where it has none.
-        mapping: which column held what.
-        file_rows: how many rows each file holds, the bad ones included.
+        mapping: which column holds what.
+        file_rows: number of rows in each file, including bad ones.
         columns: of the first rows.
-        by_kind: how many problems of each kind there are.
-        examples: the rows that can be used, in order.
+        by_kind: number of problems of each kind.
+        examples: the usable rows, in order.
     """
 
     files: tuple[str, ...]
@@ -52,7 +52,7 @@ class Dataset:
     columns: tuple[str, ...]
     by_kind: dict[str, int]
     examples: "Examples"
-    _problems: Any  # a table; like the examples', it stays mapped when the cache forgets its file
+    _problems: Any  # a table; like the examples', it stays mapped when its file is evicted from the cache
 
     @property
     def name(self) -> str:
@@ -60,7 +60,7 @@ class Dataset:
 
     @property
     def rows(self) -> int:
-        """How many rows there are, the bad ones included."""
+        """Number of rows, including bad ones."""
         return sum(self.file_rows)
 
     @property
@@ -75,7 +75,7 @@ class Dataset:
                 yield self.problem(values.pop("row"), RowError(**values))
 
     def problem(self, row: int, flaw: RowError) -> Problem:
-        """What is wrong with a row, with the file that it stands in."""
+        """A row's problem, with the file that the row is in."""
         before = 0
         for file, rows in zip(self.files, self.file_rows, strict=True):
             if row <= before + rows:
@@ -91,7 +91,7 @@ class Dataset:
 
 
 class Examples(Sequence[Example]):
-    """A dataset's usable rows; one is made when it is asked for, so that a gigabyte of them takes no memory."""
+    """A dataset's usable rows, created on access, so that a gigabyte of them takes no memory."""
 
     def __init__(self, table: Any) -> None:
         self._table = table
@@ -124,22 +124,22 @@ def read_dataset(
     task_column: str | None = None,
     on_progress: OnProgress = ignore_progress,
 ) -> Dataset:
-    """Read files of rows; each bad row is a problem, the good ones are kept.
+    """Read files of rows; a bad row becomes a problem, the others become examples.
 
-    What was read once is in the cache, under a hash of the files' content, never of their names.
+    Results are cached under a hash of the files' content, not of their names.
 
     Args:
         files: paths, or datasets of the Hub as hub:OWNER/NAME (see hydralora.data.hub).
-        mapping: which column holds what; None tells it by the columns.
+        mapping: which column holds what; None detects it from the columns.
         task_column: the column with a row's task, in place of the mapping's.
-        on_progress: called with the bytes read and all bytes; what it raises stops the reading and leaves nothing.
+        on_progress: called with the bytes read and all bytes; an exception in it stops the reading and leaves nothing.
 
     Raises:
         DatasetError: a file can't be read at all, its columns aren't known, or no row can be used.
     """
     paths = [files] if isinstance(files, (str, Path)) else files
     if not paths:
-        raise DatasetError("No data file is named. Name at least one.")
+        raise DatasetError("No data file is given. Give at least one.")
     sources = [open_source(fetch_dataset(str(path)) if str(path).startswith(PREFIX) else path) for path in paths]
     hashes = tuple(map(_hash, sources))
     folder = cache_root() / "datasets" / _key(sources, hashes, mapping, task_column)
@@ -181,7 +181,7 @@ def _build(
         file_rows, by_kind = _write(Path(building), map(chain, heads, streams), mapping, sources)
         about = {"mapping": mapping.model_dump(), "file_rows": file_rows, "columns": columns, "by_kind": by_kind}
         (Path(building) / "dataset.json").write_text(json.dumps(about), encoding="utf-8")
-        with suppress(OSError):  # another process was faster: its files are the same
+        with suppress(OSError):  # another process has written the same files
             os.replace(building, folder)
     _forget_old(folder.parent)
 

@@ -1,4 +1,4 @@
-"""Where the demo dataset lies, which comes with the package."""
+"""The location of the demo dataset, which is part of the package."""
 
 from pathlib import Path
 from typing import Literal

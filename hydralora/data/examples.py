@@ -1,4 +1,4 @@
-"""Rows into conversations, by a mapping."""
+"""Conversion of rows into conversations by a mapping."""
 
 import json
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from hydralora.data.mapping import Mapping
 from hydralora.data.problems import Kind, RowError, is_whole
 from hydralora.data.sources import kind_of
 
-ROLES = {  # what datasets call the speakers -> what they are
+ROLES = {  # speakers' names in datasets -> roles
     "system": "system",
     "user": "user",
     "human": "user",
@@ -39,7 +39,7 @@ Message = dict[str, str]  # {"role": "system" | "user" | "assistant", "content":
 
 @dataclass(frozen=True)
 class Example:
-    """One row as a conversation that ends with the assistant's answer; plain text is an answer to nothing."""
+    """One row as a conversation that ends with the assistant's answer; plain text is an answer without a question."""
 
     row: int  # 1-based, over all files of the dataset
     messages: tuple[Message, ...]
@@ -56,7 +56,7 @@ class Example:
 
     @property
     def question(self) -> str:
-        """What the user asks, or the plain text: this is what is clustered."""
+        """The user's messages, or the plain text: the text that is clustered."""
         questions = [message["content"] for message in self.messages if message["role"] == "user"]
         return "\n".join(questions or [self.answer])
 
@@ -67,7 +67,7 @@ class Example:
 
 
 def to_example(row: Any, mapping: Mapping, number: int) -> Example:
-    """An example of a row as it stands in a file.
+    """The example of a row of a file.
 
     Raises:
         RowError: it can't be used.
@@ -79,7 +79,7 @@ def to_example(row: Any, mapping: Mapping, number: int) -> Example:
     if mapping.messages:
         messages = _conversation(row.get(mapping.messages), mapping.messages)
     elif mapping.text:
-        messages = [_said("assistant", _text(row, mapping.text, "missing-answer"))]
+        messages = [_turn("assistant", _text(row, mapping.text, "missing-answer"))]
     else:
         messages = _pair(row, mapping)
     task = row.get(mapping.task) if mapping.task else None
@@ -90,10 +90,10 @@ def _pair(row: dict[str, Any], mapping: Mapping) -> list[Message]:
     question = _text(row, mapping.question or "", "missing-question")
     context = _text(row, mapping.context, None) if mapping.context else ""
     prompt = f"{question}\n\n{context}" if context.strip() else question
-    return [_said("user", prompt), _said("assistant", _text(row, mapping.answer or "", "missing-answer"))]
+    return [_turn("user", prompt), _turn("assistant", _text(row, mapping.answer or "", "missing-answer"))]
 
 
-def _said(role: str, content: str) -> dict[str, str]:
+def _turn(role: str, content: str) -> dict[str, str]:
     return {"role": role, "content": content}
 
 
@@ -108,7 +108,7 @@ def _label(task: Any, column: str) -> str:
 
 
 def _text(row: dict[str, Any], column: str, required: Kind | None) -> str:
-    """The text in a column; `required` is the kind of problem that an empty one is, or None where it may be empty."""
+    """The text in a column; `required` is the kind of problem if it is empty, or None if it may be empty."""
     value = row.get(column)
     if value is None:
         value = ""
@@ -180,11 +180,11 @@ def _message(column: str, position: int, message: Any) -> dict[str, str]:
         raise RowError(kind, column, f"has no text in message {position}", FILL)
     if not is_whole(content):
         raise RowError("undecodable", column, f"{HALF[0]} in message {position}", HALF[1])
-    return _said(ROLES[role.lower()], content)
+    return _turn(ROLES[role.lower()], content)
 
 
 def _parts(column: str, position: int, parts: list[Any]) -> str:
-    """The text of a message in parts, as OpenAI's format has it."""
+    """The text of a message in parts, as in OpenAI's format."""
     for part in parts:
         kind = part.get("type") if isinstance(part, dict) else kind_of(part)
         if kind != "text" or not isinstance(part.get("text"), str):

@@ -1,4 +1,4 @@
-"""Datasets of the Hugging Face Hub, fetched into the cache as Parquet files."""
+"""Datasets of the Hugging Face Hub, downloaded into the cache as Parquet files."""
 
 import re
 import tempfile
@@ -12,23 +12,23 @@ from hydralora.models.fetching import hub_reachable
 PREFIX = "hub:"
 NAME = re.compile(r"hub:(?P<id>[\w.-]+(?:/[\w.-]+)?)(?::(?P<config>[\w.+-]+))?(?:@(?P<split>[\w.\[\]:%+-]+))?")
 UNSAFE = re.compile(r"[^\w.-]")
-WANTED = "Write hub:OWNER/NAME, with :CONFIG and @SPLIT where it has several, as hub:openai/gsm8k:main@test."
+WANTED = "Write hub:OWNER/NAME, with :CONFIG and @SPLIT if it has several, such as hub:openai/gsm8k:main@test."
 
 
 def fetch_dataset(name: str) -> Path:
-    """A split of a Hub dataset as a local file, fetched once; by default the split "train".
+    """A split of a Hub dataset as a local file, downloaded once; by default the split "train".
 
-    No code of the dataset is run: `datasets` reads data files alone (https://huggingface.co/docs/datasets).
+    No code of the dataset is run: `datasets` reads only data files (https://huggingface.co/docs/datasets).
 
     Args:
-        name: hub:OWNER/NAME, hub:OWNER/NAME:CONFIG, either with @SPLIT behind it.
+        name: hub:OWNER/NAME, hub:OWNER/NAME:CONFIG, both optionally followed by @SPLIT.
 
     Raises:
-        DatasetError: the name is no such name, the Hub can't be reached, or has no such dataset, config or split.
+        DatasetError: the name has another form, the Hub can't be reached, or has no such dataset, config or split.
     """
     match = NAME.fullmatch(name)
     if not match or ".." in name:
-        raise DatasetError(f"{name}: this is no dataset of the Hub. {WANTED}")
+        raise DatasetError(f"{name}: not a dataset name of the Hub. {WANTED}")
     file = UNSAFE.sub("--", name.removeprefix(PREFIX)) + ".parquet"
     path = cache_root() / "hub-datasets" / file
     if path.exists():
@@ -45,7 +45,7 @@ def fetch_dataset(name: str) -> Path:
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
             rows.to_parquet(Path(folder) / path.name)
             (Path(folder) / path.name).replace(path)
-    except Exception as error:  # datasets raises many kinds, for what is not there and for what can't be read
+    except Exception as error:  # datasets raises many kinds, for missing and for unreadable data
         with suppress(OSError):
             path.parent.rmdir()  # where it is empty
         raise DatasetError(f"{name}: it can't be fetched from the Hub ({first_line(error)}). {WANTED}") from error

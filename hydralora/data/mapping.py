@@ -1,4 +1,4 @@
-"""Which column holds what: told by a file's columns, or by a person; a small YAML file that can be used again."""
+"""Which column holds what: detected from a file's columns, or given in a small YAML file."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ from hydralora.recipe.settings import Section
 
 Shape = Literal["alpaca", "dolly", "prompt-completion", "question-answer", "messages", "sharegpt", "text", "columns"]
 CONVERSATIONS: dict[str, Shape] = {"messages": "messages", "conversations": "sharegpt", "conversation": "sharegpt"}
-# What public datasets call their columns, the likelier name first.
+# Column names in public datasets, the likelier name first.
 QUESTIONS = (
     "instruction",
     "prompt",
@@ -55,7 +55,7 @@ WANTED = (
 
 
 class UnknownColumns(DatasetError):
-    """No mapping is told by the columns, so that a person must give one."""
+    """No mapping can be detected from the columns, so the user must give one."""
 
     def __init__(self, message: str, columns: Sequence[str]) -> None:
         super().__init__(message)
@@ -65,13 +65,13 @@ class UnknownColumns(DatasetError):
 class Mapping(Section):
     """The columns of a dataset: a question with its answer, or a conversation, or plain text."""
 
-    question: str | None = Field(None, description="Column with what the user asks.")
-    context: str | None = Field(None, description="Column with what is put behind the question, where it isn't empty.")
-    answer: str | None = Field(None, description="Column with what the model shall answer.")
+    question: str | None = Field(None, description="Column with the question.")
+    context: str | None = Field(None, description="Column whose text is appended to the question if it isn't empty.")
+    answer: str | None = Field(None, description="Column with the expected answer.")
     messages: str | None = Field(
         None, description="Column with a conversation: a list of {role, content} or {from, value}."
     )
-    text: str | None = Field(None, description="Column with plain text, which is learnt as it stands.")
+    text: str | None = Field(None, description="Column with plain text, all of which is learnt.")
     task: str | None = Field(None, description="Column with a row's task, used for evaluation only.")
 
     @model_validator(mode="after")
@@ -79,12 +79,12 @@ class Mapping(Section):
         pair = self.question is not None and self.answer is not None
         ways = [pair, self.messages is not None, self.text is not None]
         if sum(ways) != 1 or (not pair and any((self.question, self.answer, self.context))):
-            raise ValueError("name question and answer, or messages, or text, and nothing of another of these")
+            raise ValueError("name question and answer, or messages, or text, and none of the others")
         return self
 
     @property
     def shape(self) -> Shape:
-        """The name that this layout goes by; "columns" where it has none."""
+        """The common name of this layout; "columns" if it has none."""
         if self.text is not None:
             return "text"
         if self.messages is not None:
@@ -93,7 +93,7 @@ class Mapping(Section):
 
     @property
     def columns(self) -> list[str]:
-        """The columns that a row must be looked for."""
+        """The columns that hold the conversation or text."""
         return [name for name in (self.question, self.context, self.answer, self.messages, self.text) if name]
 
 
@@ -105,7 +105,7 @@ def detect(columns: Sequence[str], where: str) -> Mapping:
         where: the file's name, for the error.
 
     Raises:
-        UnknownColumns: none is known.
+        UnknownColumns: the columns suggest none.
     """
     named = {name.strip().lower(): name for name in reversed(columns)}
     task = next((named[name] for name in TASKS if name in named), None)
@@ -139,11 +139,11 @@ def parse_mapping(values: Any, where: str = "mapping") -> Mapping:
     """A mapping from plain values.
 
     Raises:
-        ConfigError: naming the setting, what was found and what is wanted.
+        ConfigError: naming the setting, what was found and what is expected.
     """
     if not isinstance(values, dict):
         raise ConfigError(
-            f"{where}: a mapping is settings like 'question: NAME'. Its keys: {', '.join(Mapping.model_fields)}."
+            f"{where}: a mapping has settings such as 'question: NAME'. Its keys: {', '.join(Mapping.model_fields)}."
         )
     try:
         return Mapping.model_validate(values)
@@ -152,5 +152,5 @@ def parse_mapping(values: Any, where: str = "mapping") -> Mapping:
 
 
 def save_mapping(mapping: Mapping, path: Path) -> None:
-    """Write a mapping file, with only what is set."""
+    """Write a mapping file with the settings that are set."""
     path.write_text(yaml.safe_dump(mapping.model_dump(exclude_none=True), sort_keys=False), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What keeps a row from being used: where it stands, what was found there, and what is wanted."""
+"""Problems of rows that can't be used: where, what was found, and what is expected."""
 
 import csv
 from collections.abc import Iterable
@@ -22,11 +22,11 @@ Kind = Literal[
     "too-long",
     "answer-lost",
 ]
-SHOWN = 200  # characters of what was found
+SHOWN = 200  # characters of a quoted value
 
 
 class RowError(DatasetError):
-    """Raised by whoever reads a row and can't use it as it is; the row's place is added by the caller."""
+    """Raised by code that can't use a row; the caller adds the row's place."""
 
     def __init__(self, kind: Kind, column: str, found: str, wanted: str) -> None:
         super().__init__(f"{found}. {wanted}")
@@ -65,14 +65,14 @@ class Problem:
 
 
 def write_problems(problems: Iterable[Problem], file: TextIO) -> None:
-    """Problems as CSV, a line each."""
+    """Write problems as CSV, one line each."""
     writer = csv.writer(file)
     writer.writerow(["file", "row", "column", "kind", "found", "wanted"])
     writer.writerows([p.file, p.file_row, p.column, p.kind, p.found, p.wanted] for p in problems)
 
 
 def is_whole(text: str) -> bool:
-    """Whether text can be written as UTF-8; wrong bytes, and JSON's escapes, give halves of characters."""
+    """Whether text can be written as UTF-8; wrong bytes and JSON escapes may give lone surrogates."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -81,7 +81,7 @@ def is_whole(text: str) -> bool:
 
 
 def _printable(text: str) -> str:
-    """In one line, not too long, and without halves of characters."""
+    """The text in one short line, without lone surrogates."""
     line = " ".join(text.split())
     short = line if len(line) <= SHOWN else line[:SHOWN] + "…"
     return short.encode("utf-8", "replace").decode()

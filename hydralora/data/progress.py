@@ -1,9 +1,9 @@
-"""How far long work is, told to whoever waits for it."""
+"""Progress reports of long operations."""
 
 from collections.abc import Callable
 
-OnProgress = Callable[[int, int], None]  # called with what is done and all there is to do; raising ends the work
+OnProgress = Callable[[int, int], None]  # called with the steps done and the total; raising an exception stops the work
 
 
 def ignore_progress(done: int, total: int) -> None:
-    """An `OnProgress` for work that nobody watches."""
+    """An `OnProgress` that does nothing."""

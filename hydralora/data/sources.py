@@ -16,14 +16,14 @@ from typing import IO, Any, Literal
 from hydralora.data.problems import RowError
 from hydralora.errors import DatasetError
 
-MAX_WHOLE = 512 * 2**20  # bytes of a file that can only be read as a whole: a JSON array, a part of a Parquet file
+MAX_WHOLE = 512 * 2**20  # bytes of what can only be read as a whole: a JSON array, a row group of a Parquet file
 MAX_ROW = 32 * 2**20  # characters of one row
-MAX_UNPACKED = 16 * 2**30  # bytes that a gzipped file may hold
-PROBE = 2**20  # bytes by which the encoding is told
+MAX_UNPACKED = 16 * 2**30  # bytes of a gzipped file's content
+PROBE = 2**20  # bytes from which the encoding is detected
 DELIMITERS = ",;\t|"
 BOMS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16's, which it begins with
+    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16's, which is its prefix
     (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
@@ -33,7 +33,7 @@ OnBytes = Callable[[int], None]
 
 @dataclass(frozen=True)
 class Source:
-    """A data file: its type, by its name, and the encoding of its text, by its first bytes."""
+    """A data file, with its type (from its name) and its encoding (from its first bytes)."""
 
     path: Path
     type: str  # one of FORMATS
@@ -46,7 +46,7 @@ class Source:
 
 
 def open_source(path: str | Path) -> Source:
-    """Look at a file without reading it.
+    """Detect a file's type and encoding without reading its rows.
 
     Raises:
         DatasetError: there is no such file, or its type can't be read.
@@ -55,8 +55,8 @@ def open_source(path: str | Path) -> Source:
     suffix = suffix_of(path)
     if suffix not in SUFFIXES:
         raise DatasetError(
-            f"{path.name}: its type {suffix or '(none)'} can't be read. Use {', '.join(FORMATS)}, or one of these with "
-            ".gz behind it."
+            f"{path.name}: its type {suffix or '(none)'} can't be read. Use {', '.join(FORMATS)}, or one of these "
+            "followed by .gz."
         )
     kind, packed = suffix.removesuffix(".gz"), suffix.endswith(".gz")
     if not path.is_file():
@@ -68,18 +68,18 @@ def open_source(path: str | Path) -> Source:
 
 
 def suffix_of(path: Path) -> str:
-    """What a file's name says of its type: ".jsonl", or ".jsonl.gz"."""
+    """A file's type from its name: ".jsonl", or ".jsonl.gz"."""
     packed = path.suffix.lower() == ".gz"
     return Path(path.stem).suffix.lower() + ".gz" if packed else path.suffix.lower()
 
 
 def records(source: Source, on_bytes: OnBytes = lambda done: None) -> Iterator[Any]:
-    """The rows of a file in order: what each holds, or a RowError where it can't be taken apart.
+    """The rows of a file in order: each row's value, or a RowError if it can't be parsed.
 
-    A row that is not valid in the file's encoding comes with lone surrogates in the place of the wrong bytes.
+    In a row that is not valid in the file's encoding, lone surrogates stand for the wrong bytes.
 
     Args:
-        on_bytes: called now and then with how many of the file's bytes are read.
+        on_bytes: called from time to time with the number of bytes read.
 
     Raises:
         DatasetError: the file as a whole can't be read.
@@ -103,9 +103,9 @@ def records(source: Source, on_bytes: OnBytes = lambda done: None) -> Iterator[A
 
 
 def encoding_of(head: bytes) -> str:
-    """The encoding of a text by its first bytes: by its mark, else UTF-16 by its zeros, else UTF-8 or Windows-1252.
+    """The encoding of a text from its first bytes: by its BOM, else UTF-16 by its zeros, else UTF-8 or Windows-1252.
 
-    Windows-1252, a superset of Latin-1's letters, is taken only where no character at all is written as UTF-8 would.
+    Windows-1252, a superset of Latin-1's letters, is chosen if no character beyond ASCII is valid UTF-8.
     """
     for mark, encoding in BOMS:
         if head.startswith(mark):
@@ -138,7 +138,7 @@ def _jsonl(name: str, text: IO[str]) -> Iterator[Any]:
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, json.JSONDecodeError):  # its own text counts lines, of which there is one here
+    if isinstance(error, json.JSONDecodeError):  # its own message counts lines, but there is only one
         return f"{error.msg} at character {error.pos + 1}"
     return "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
 
@@ -152,7 +152,7 @@ def _txt(name: str, text: IO[str]) -> Iterator[Any]:
 
 
 def _lines(text: IO[str]) -> Iterator[Any]:
-    """Lines, or a RowError for one that is too long; then the rest of it is skipped."""
+    """Lines, or a RowError for a line that is too long, whose rest is skipped."""
     while line := text.readline(MAX_ROW):
         if len(line) < MAX_ROW or line.endswith("\n"):
             yield line
@@ -166,7 +166,7 @@ def _json(name: str, text: IO[str]) -> Iterator[Any]:
     content = text.read(MAX_WHOLE + 1)
     if len(content) > MAX_WHOLE:
         raise DatasetError(
-            f"{name}: as one JSON array it can be read up to {MAX_WHOLE >> 20} MiB. Save it as .jsonl, a row a line."
+            f"{name}: as one JSON array it can be read up to {MAX_WHOLE >> 20} MiB. Save it as .jsonl, one row per line."
         )
     try:
         value = json.loads(content)
@@ -197,7 +197,7 @@ def _csv(name: str, text: IO[str]) -> Iterator[Any]:
         try:
             cells = next(reader, None)
         except csv.Error as error:
-            yield RowError("broken-row", "", f"is not {delimiter!r}-separated values ({error})", "Mind its quotes.")
+            yield RowError("broken-row", "", f"is not {delimiter!r}-separated values ({error})", "Check its quotes.")
             continue
         if cells is None:
             return
@@ -220,10 +220,10 @@ def _parquet(name: str, stream: Any) -> Iterator[Any]:
     with pyarrow.parquet.ParquetFile(stream) as file:
         for group in range(file.metadata.num_row_groups):
             size = file.metadata.row_group(group).total_byte_size
-            if size > MAX_WHOLE:  # a small file can unpack to more than the memory
+            if size > MAX_WHOLE:  # a small file can decompress to more than the memory
                 raise DatasetError(
-                    f"{name}: a part of it unpacks to {size / 2**20:.0f} MiB, and at most {MAX_WHOLE >> 20} MiB are "
-                    "read at once. Write it with smaller row groups, or leave out the columns that aren't used."
+                    f"{name}: a row group of it takes {size / 2**20:.0f} MiB, and at most {MAX_WHOLE >> 20} MiB are "
+                    "read at once. Write it with smaller row groups, or leave out unused columns."
                 )
         for batch in file.iter_batches(batch_size=1024):
             yield from batch.to_pylist()
@@ -242,7 +242,7 @@ def _refuse_bomb(source: Source, stream: Any) -> None:
 
 @contextmanager
 def _reporting(name: str, kind: str) -> Iterator[None]:
-    """Inside it, what a library says of a broken file becomes a DatasetError that names the file."""
+    """Turn a library's errors about a broken file into a DatasetError that names the file."""
     try:
         yield
     except UnicodeError as error:
@@ -252,7 +252,7 @@ def _reporting(name: str, kind: str) -> Iterator[None]:
 
 
 def kind_of(value: Any) -> str:
-    """What JSON calls a value, in words."""
+    """A value's JSON type, in words."""
     names = {dict: "an object", list: "a list", str: "text", bool: "true/false", type(None): "null"}
     return names.get(type(value), "a number" if isinstance(value, (int, float)) else f"a {type(value).__name__}")
 

@@ -1,4 +1,4 @@
-"""Rows held out of training: some of one file, or a second file."""
+"""Held-out rows: a share of the training file, or a second file."""
 
 import hashlib
 from collections import Counter
@@ -9,7 +9,7 @@ from hydralora.data.dataset import Dataset
 from hydralora.data.examples import Example
 from hydralora.errors import DatasetError
 
-IN_TRAINING = "in-training"  # the kind of problem that a held-out row has which is a training row too
+IN_TRAINING = "in-training"  # the kind of problem of a held-out row that is also a training row
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Split:
     Attributes:
         by_kind: how many rows of the files were left out, by kind of problem.
         shared: numbers of the second file's rows that are also training rows; they are left out of the held-out ones,
-            which would else make every measurement flatter itself.
+            since they would make every measurement too good.
     """
 
     train: list[Example]
@@ -32,8 +32,8 @@ def split(dataset: Dataset, fraction: float, seed: int, groups: Sequence[object]
     """Hold out a share of a dataset's rows, drawn by seed.
 
     Args:
-        groups: of each row, what shall be held out in equal shares: tasks, or components. A group's only row stays in
-            the training rows.
+        groups: the group of each row, such as its task or component; equal shares of each are held out. A group's
+            only row stays in the training rows.
 
     Raises:
         DatasetError: there are too few rows.
@@ -64,10 +64,10 @@ def split(dataset: Dataset, fraction: float, seed: int, groups: Sequence[object]
 
 
 def split_by_file(train: Dataset, heldout: Dataset) -> Split:
-    """Hold out a second file's rows, but for those that are also training rows, whatever their case and spaces.
+    """Hold out a second file's rows except those that are also training rows, ignoring case and spaces.
 
     Raises:
-        DatasetError: no held-out row is left.
+        DatasetError: no held-out row remains.
     """
     train_digests = {_normalised(example) for example in train.examples}
     unshared: list[Example] = []
@@ -80,7 +80,7 @@ def split_by_file(train: Dataset, heldout: Dataset) -> Split:
     if not unshared:
         raise DatasetError(
             f"{heldout.name}: each of its {len(shared)} rows is also in {train.name}, so it can't measure anything. "
-            "Give other rows as data.eval, or none to split some off."
+            "Give other rows as data.eval, or leave it out to hold out training rows."
         )
     by_kind = Counter(train.by_kind) + Counter(heldout.by_kind) + Counter({IN_TRAINING: len(shared)})
     return Split(list(train.examples), unshared, dict(by_kind), tuple(shared))

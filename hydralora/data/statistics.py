@@ -1,4 +1,4 @@
-"""What a dataset is to the model: tokens of its rows, the share of answers, and what padding would waste."""
+"""Token statistics of a dataset: tokens of its rows, the share of answers, and the share of padding."""
 
 import sys
 from collections import Counter
@@ -19,13 +19,13 @@ BINS = 40
 
 @dataclass(frozen=True)
 class TokenStatistics:
-    """Of the rows that were looked at, all in tokens and before anything is cut.
+    """Statistics of the sampled rows, in tokens and before any row is cut.
 
     Attributes:
-        sampled: how many rows were looked at, spread evenly over `rows`.
-        problems: what the model's template refuses, and rows beyond max_length, by row number.
-        answer_share: trained-on tokens among all.
-        padding: share of padding in our batches of like length; `padding_random` in batches in random order.
+        sampled: number of sampled rows, spread evenly over `rows`.
+        problems: rows that the model's template rejects, and rows longer than max_length, by row number.
+        answer_share: share of the tokens that are trained on.
+        padding: share of padding in batches of similar length; `padding_random` in batches in random order.
         histogram: [(from, below, rows of such a length)], in tokens.
     """
 
@@ -56,7 +56,7 @@ class TokenStatistics:
 def token_statistics(
     tokenizer: Any, examples: Sequence[Example], max_length: int, batch_size: int, seed: int = 0
 ) -> TokenStatistics:
-    """Measure rows as a run would see them.
+    """Measure rows as a run would encode them.
 
     Raises:
         DatasetError: the model's chat template refuses every row.

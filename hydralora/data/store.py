@@ -27,7 +27,7 @@ UNSAFE = re.compile(r"[^\w. -]")
 
 @dataclass(frozen=True)
 class StoredDataset:
-    """A dataset by id: its files of training rows, how they are read, and a file of held-out rows if it has one."""
+    """A dataset by id: its files of training rows, their mapping, and its file of held-out rows, if any."""
 
     id: str
     name: str
@@ -37,7 +37,7 @@ class StoredDataset:
 
     @property
     def mapping(self) -> Mapping | None:
-        """The mapping that a person gave; None where the columns tell it."""
+        """The mapping that the user gave; None if it is detected from the columns."""
         return load_mapping(self.mapping_file) if self.mapping_file else None
 
     def read(self, on_progress: OnProgress = ignore_progress) -> Dataset:
@@ -51,12 +51,12 @@ class DatasetStore:
         self.folder = workspace / "datasets"
 
     def add(self, files: Sequence[Path], mapping: Mapping | None = None, heldout: Path | None = None) -> StoredDataset:
-        """Keep copies of files under their names; the same content with the same mapping is kept once.
+        """Store copies of files under their names; equal content with an equal mapping is stored once.
 
-        Whether their rows can be used is for `read` to say.
+        The rows are checked by `read`.
 
         Args:
-            heldout: a file of rows to measure on, read by the same mapping.
+            heldout: a file of held-out rows, with the same mapping.
 
         Raises:
             DatasetError: there is no such file, or its type can't be read.
@@ -120,11 +120,11 @@ class DatasetStore:
         names.unlink(missing_ok=True)
 
     def names(self, dataset_id: str, key: str) -> list[str] | None:
-        """The names that a person gave to the components which `key` stands for; None where nobody did."""
+        """The names that the user gave to the components of `key`; None if there are none."""
         return self._names(dataset_id).get(key)
 
     def rename(self, dataset_id: str, key: str, count: int, number: int, name: str) -> None:
-        """Keep the name of one of `count` components, counted from 1; an empty one leaves its terms."""
+        """Store the name of one of `count` components, counted from 1; an empty name restores its terms."""
         file = self._names_file(dataset_id)
         self.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(self.folder / ".names.lock"):
@@ -135,14 +135,14 @@ class DatasetStore:
             write_json(file, {"version": 1, "names": names_by_key})
 
     def copy_names(self, source: str, target: str) -> None:
-        """Give a dataset of the same rows the names that the other one's components have."""
+        """Copy the components' names to another dataset with the same rows."""
         write_json(self._names_file(target), {"version": 1, "names": self._names(source) | self._names(target)})
 
     def _names(self, dataset_id: str) -> dict[str, list[str]]:
         try:
             return dict(json.loads(self._names_file(dataset_id).read_text(encoding="utf-8"))["names"])
         except (OSError, ValueError, KeyError, TypeError):
-            return {}  # never written, or damaged: names are no reason to show nothing
+            return {}  # never written, or damaged: names are optional
 
     def _names_file(self, dataset_id: str) -> Path:
         return self.folder / f"{self.get(dataset_id).id}.names.json"

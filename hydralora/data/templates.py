@@ -1,4 +1,4 @@
-"""Examples into token ids, with the answer's tokens marked: only they are trained on."""
+"""Encoding examples as token ids, with the answers' tokens marked: only they are trained on."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -34,7 +34,7 @@ class Encoded:
 
 @dataclass(frozen=True)
 class EncodedRows:
-    """Rows that can be trained on, and what is wrong with others, or was cut, by row number."""
+    """Rows that can be trained on, and the problems of rows left out or cut, by row number."""
 
     rows: list[Encoded]
     problems: list[tuple[int, RowError]]
@@ -45,7 +45,7 @@ class EncodedRows:
 
 
 def render_prompt(tokenizer: Any, messages: list[Message]) -> str:
-    """The text up to where the assistant's next answer begins: the tokenizer's chat template, else a plain one."""
+    """The text up to the assistant's next answer, by the tokenizer's chat template, else by a plain one."""
     if getattr(tokenizer, "chat_template", None):
         return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     end = {"assistant": tokenizer.eos_token or ""}
@@ -54,7 +54,7 @@ def render_prompt(tokenizer: Any, messages: list[Message]) -> str:
 
 
 def render_answer(tokenizer: Any, messages: list[Message]) -> str:
-    """The text of the last message as the template writes it behind the prompt, with its end-of-turn mark."""
+    """The text of the last message as the template writes it after the prompt, with its end-of-turn mark."""
     content = messages[-1]["content"]
     if getattr(tokenizer, "chat_template", None):
         prompt = render_prompt(tokenizer, messages[:-1])
@@ -66,7 +66,7 @@ def render_answer(tokenizer: Any, messages: list[Message]) -> str:
 
 
 def encode_prompt(tokenizer: Any, messages: list[Message]) -> list[int]:
-    """Token ids of a conversation that ends with the user's turn, exactly as in training.
+    """Token ids of a conversation that ends with the user's turn, the same as in training.
 
     Raises:
         ConfigError: the chat template refuses the conversation.
@@ -83,7 +83,7 @@ def encode_prompt(tokenizer: Any, messages: list[Message]) -> list[int]:
 def encode(tokenizer: Any, example: Example) -> Encoded:
     """Token ids and labels of a whole conversation; every assistant turn is trained on.
 
-    A template that rewrites earlier turns leaves only the later answers as they were given; those are trained on.
+    If a template rewrites earlier turns, only the later answers, which it leaves unchanged, are trained on.
 
     Raises:
         RowError: the chat template refuses the conversation.
@@ -108,7 +108,7 @@ def encode(tokenizer: Any, example: Example) -> Encoded:
 def _pieces(tokenizer: Any, messages: list[Message]) -> list[tuple[list[int], bool]]:
     """A conversation's token ids in pieces, each with whether it is an answer.
 
-    Prompts and answers are tokenised apart, so that training and generation see the same ids at every seam.
+    Prompts and answers are tokenised separately, so that training and generation see the same ids at every seam.
     """
     if messages[0]["role"] == "assistant":  # plain text: no template, and all of it is learnt
         start = _ids(tokenizer, "", special=True)
@@ -133,7 +133,7 @@ def encode_all(tokenizer: Any, examples: Iterable[Example], max_length: int, too
     """Encode examples; those longer than max_length tokens are left out, or cut at their end.
 
     Raises:
-        DatasetError: nothing is left.
+        DatasetError: no row remains.
     """
     rows: list[Encoded] = []
     problems: list[tuple[int, RowError]] = []
@@ -154,7 +154,7 @@ def encode_all(tokenizer: Any, examples: Iterable[Example], max_length: int, too
 
 
 def fit(row: Encoded, max_length: int, too_long: TooLong) -> tuple[Encoded, RowError | None]:
-    """A row of at most max_length tokens, and what is wrong with it where it had to be cut.
+    """A row of at most max_length tokens, and its problem if it had to be cut.
 
     Raises:
         RowError: it is left out.
@@ -164,13 +164,13 @@ def fit(row: Encoded, max_length: int, too_long: TooLong) -> tuple[Encoded, RowE
         return row, None
     problem = f"has {length} tokens, and max_length is {max_length}"
     if too_long == "drop":
-        raise RowError("too-long", "", problem, "Raise max_length, shorten the row, or have such rows cut.")
+        raise RowError("too-long", "", problem, "Raise max_length, shorten the row, or set too_long to cut.")
     cut = Encoded(row.input_ids[:max_length], row.labels[:max_length], row.example)
     if all(label == IGNORED for label in cut.labels):
         raise RowError(
-            "answer-lost", "", f"{problem}: nothing of its answer is left", "Raise max_length, or shorten the row."
+            "answer-lost", "", f"{problem}: none of its answer remains", "Raise max_length, or shorten the row."
         )
-    return cut, RowError("too-long", "", problem, "It can be left out or cut; raise max_length to keep it whole.")
+    return cut, RowError("too-long", "", problem, "It can be dropped or cut; raise max_length to keep it whole.")
 
 
 def _one_line(error: TemplateError) -> str:

@@ -107,7 +107,7 @@ def run_router_init(
     output.mkdir(parents=True, exist_ok=True)
     path = output / "report.json"
     settings = {"data": str(data), "steps": steps, "model": model, "training": training or {}}
-    cells: dict[str, Cell] = _carry_on(path, settings)
+    cells: dict[str, Cell] = _saved_cells(path, settings)
     starts = _Starts()
     for kind, name, seed in _plan(seeds, only):
         key = f"{kind} | {name} | seed {seed}"
@@ -136,7 +136,7 @@ def _plan(seeds: int, only: list[str] | None) -> Iterator[tuple[str, str, int]]:
         yield from (("run", name, seed) for name in sorted(names, key=lambda name: name.startswith("LoRA")))
 
 
-def _carry_on(path: Path, settings: dict[str, object]) -> dict[str, Cell]:
+def _saved_cells(path: Path, settings: dict[str, object]) -> dict[str, Cell]:
     if not path.exists():
         return {}
     report = json.loads(path.read_text(encoding="utf-8"))

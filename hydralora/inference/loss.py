@@ -109,7 +109,9 @@ def _forward(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     return model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False).logits
 
 
-def _chosen(model: Any, head: nn.Module, batch: dict[str, torch.Tensor], answer_mask: torch.Tensor) -> torch.Tensor | None:
+def _chosen(
+    model: Any, head: nn.Module, batch: dict[str, torch.Tensor], answer_mask: torch.Tensor
+) -> torch.Tensor | None:
     """Logits (answer tokens, vocabulary), computed where wanted; None where the model's use of `head` forbids it."""
     choice = _Choice(answer_mask, batch["input_ids"].shape)
     handle = head.register_forward_pre_hook(choice)
@@ -132,11 +134,11 @@ class _Choice:
     def __init__(self, answer_mask: torch.Tensor, shape: torch.Size) -> None:
         self.calls = 0
         self.count = int(answer_mask.sum())
-        self._wanted = answer_mask
+        self._answer_mask = answer_mask
         self._shape = shape  # (batch, tokens)
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[torch.Tensor] | None:
         self.calls += 1
         if len(args) != 1 or args[0].shape[:-1] != self._shape:
             return None
-        return (args[0][:, :-1][self._wanted].unsqueeze(0),)  # (1, answer tokens, hidden)
+        return (args[0][:, :-1][self._answer_mask].unsqueeze(0),)  # (1, answer tokens, hidden)

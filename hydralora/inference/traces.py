@@ -16,7 +16,7 @@ from hydralora.recipe.reading import validation_message
 from hydralora.tuner.steering import Steering, described_steering
 
 MOST_BYTES = 200 * 2**20
-MOST_TOLD = 500  # characters of what is wrong
+MOST_QUOTED = 500  # characters of what is wrong
 DIGITS = 6  # of a gate, in the file
 SUM_TOLERANCE = 1e-3
 
@@ -190,7 +190,7 @@ def load_trace(path: Path) -> Trace:
             f"{path}: can't be read ({error.strerror or error}). Give a file that a chat saved."
         ) from error
     except ValidationError as error:
-        reason = validation_message(error)[:MOST_TOLD]
+        reason = validation_message(error)[:MOST_QUOTED]
         raise ConfigError(f"{path}: not a trace of a chat. {reason}") from error
 
 
@@ -200,7 +200,9 @@ def _token(token: Token) -> TraceToken:
         text=token.text,
         gates=[[round(gate, DIGITS) for gate in row] for row in token.gates],
         alternatives=[
-            TraceAlternative(id=alternative.id, text=alternative.text, probability=min(1.0, round(alternative.probability, DIGITS)))
+            TraceAlternative(
+                id=alternative.id, text=alternative.text, probability=min(1.0, round(alternative.probability, DIGITS))
+            )
             for alternative in token.alternatives
         ],
     )

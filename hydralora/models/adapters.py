@@ -1,4 +1,4 @@
-"""Saved adapters: read, told apart by their hash, put on a base model."""
+"""Saved adapters: read, hashed, loaded onto a base model."""
 
 import hashlib
 from pathlib import Path
@@ -16,7 +16,7 @@ def load_adapted(
     device: str | None = None,
     quantization: Quantization = "none",
 ) -> Any:
-    """The base model with the adapter in a folder on it, in eval mode.
+    """The base model with a saved adapter on it, in eval mode.
 
     Raises:
         ModelError: the base or the adapter can't be read, or the adapter isn't safetensors.
@@ -44,13 +44,13 @@ def read_adapter_config(adapter: Path, weights: str = ADAPTER_WEIGHTS) -> Any:
 def put_adapter(
     files: BaseModelFiles, base: Any, adapter: Path, trainable: bool = False, dropout: float | None = None
 ) -> Any:
-    """A loaded base model with the adapter in a folder on it, in eval mode.
+    """A loaded base model with a saved adapter on it, in eval mode.
 
     Args:
-        dropout: on the adapted layers' inputs; None leaves it as it was saved.
+        dropout: on the adapted layers' inputs; None keeps the saved value.
 
     Raises:
-        ModelError: the adapter can't be put on this base model.
+        ModelError: the adapter can't be loaded onto this base model.
     """
     from peft import PeftModel
 
@@ -63,7 +63,7 @@ def put_adapter(
     except HydraError:
         raise
     except Exception as error:
-        raise ModelError(f"{adapter}: the adapter can't be put on {files.id}. {first_line(error)}") from error
+        raise ModelError(f"{adapter}: the adapter can't be loaded onto {files.id}. {first_line(error)}") from error
 
 
 def hash_adapter(folder: Path) -> str:

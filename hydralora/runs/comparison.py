@@ -66,7 +66,9 @@ class RunMeasurements(RunSummary, GroupScores):
             ("task", self.base.per_task, self.per_task),
             ("component", self.base.per_component, self.per_component),
         ):
-            scores |= {f"{kind} {group}": (base.get(group), tuned.get(group)) for group in dict.fromkeys((*base, *tuned))}
+            scores |= {
+                f"{kind} {group}": (base.get(group), tuned.get(group)) for group in dict.fromkeys((*base, *tuned))
+            }
         return scores
 
 

@@ -149,7 +149,7 @@ class RunStore:
             RunError: it is not among the deleted ones.
         """
         if run_id not in self.deleted():
-            raise RunError(f"Run {run_id} is not among those that were deleted, so it can't be brought back.")
+            raise RunError(f"Run {run_id} is not among the deleted runs, so it can't be restored.")
         os.replace(self._bin / run_id, self.folder / run_id)
         return self.get(run_id)
 

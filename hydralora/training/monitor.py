@@ -124,7 +124,9 @@ def sample_answers(prepared: Prepared, settings: TrainingSettings) -> list[Sampl
 
 def diverged(step: int, loss: float | None = None) -> RunError:
     """The error of a run whose loss is no number (None), or is too large."""
-    description = "no longer a number" if loss is None else f"{loss:.1f}, over twice that of a guess and of the base model"
+    description = (
+        "no longer a number" if loss is None else f"{loss:.1f}, over twice that of a guess and of the base model"
+    )
     return RunError(f"At step {step} the loss is {description}. Lower training.learning_rate, and run again.")
 
 
@@ -154,7 +156,7 @@ class Reports(TrainerCallback):
         self.usage = UsageMeter(watch.prepared.device, folder)
         self._since = time.monotonic()
         self._logged_step = 0
-        self._step_told = 0.0
+        self._step_reported = 0.0
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
@@ -167,8 +169,8 @@ class Reports(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **rest: object
     ) -> None:
         self.watch.reporter.step = state.global_step
-        if time.monotonic() - self._step_told >= STEP_SECONDS:
-            self._step_told = time.monotonic()
+        if time.monotonic() - self._step_reported >= STEP_SECONDS:
+            self._step_reported = time.monotonic()
             self.watch.reporter.stepped()
 
     def on_log(

@@ -39,7 +39,9 @@ class Processes:
             return
         if device == "mps" or (device == "cuda" and torch.cuda.device_count() < self.count):
             available = torch.cuda.device_count() if device == "cuda" else 1
-            raise ConfigError(f"launch.processes is {wanted}, and this machine has {available} GPU(s). Lower it to that.")
+            raise ConfigError(
+                f"launch.processes is {wanted}, and this machine has {available} GPU(s). Lower it to that."
+            )
         if device == "cuda":
             torch.cuda.set_device(self.rank)
         distributed.init_process_group("cuda:nccl,cpu:gloo" if device == "cuda" else "gloo", timeout=PATIENCE)

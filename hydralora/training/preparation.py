@@ -128,7 +128,7 @@ def _adapt_again(files: BaseModelFiles, base: Any, recipe: Recipe) -> Any:
     folder = Path(recipe.start_from or "")
     config = read_adapter_config(folder)
     tuner, has_heads = recipe.tuner, isinstance(config, HydraLoraConfig)
-    method = next((name for name, own in WITH_HEADS.items() if has_heads and _is(config, own)), "lora")
+    method = next((name for name, changes in WITH_HEADS.items() if has_heads and _has(config, changes)), "lora")
     shape: dict[str, tuple[Any, Any]] = {  # the adapter's, and the recipe's
         "method": (method, recipe.method),
         "tuner.r": (config.r, tuner.r),
@@ -136,15 +136,15 @@ def _adapt_again(files: BaseModelFiles, base: Any, recipe: Recipe) -> Any:
     }
     if has_heads:
         shape["tuner.num_heads"] = (config.num_heads, tuner.num_heads)
-    if unlike := [f"{name}={own}" for name, (own, asked) in shape.items() if own != asked]:
+    if unlike := [f"{name}={actual}" for name, (actual, expected) in shape.items() if actual != expected]:
         raise ConfigError(f"start_from: the adapter has another shape than this recipe. Set {', '.join(unlike)}.")
     return put_adapter(files, base, folder, trainable=True, dropout=recipe.tuner.lora_dropout)
 
 
-def _is(config: HydraLoraConfig, own: dict[str, Any]) -> bool:
-    """Whether a config is that of the method which sets `own`."""
-    plain = {"shared_A": True, "router": "softmax"}
-    return all(getattr(config, name) == (plain | own)[name] for name in plain)
+def _has(config: HydraLoraConfig, changes: dict[str, Any]) -> bool:
+    """Whether a config is the default method's with these changes."""
+    expected = {"shared_A": True, "router": "softmax"} | changes
+    return all(getattr(config, name) == value for name, value in expected.items())
 
 
 def _start_router(

@@ -62,15 +62,17 @@ class AnswerTrainer(Trainer):
         needs_gates = hydra_layers(bare_model) and (due or self.balance_weight)
         watch: AbstractContextManager[list[torch.Tensor]] = live_gates(bare_model) if needs_gates else nullcontext([])
         with watch as passes:
-            summed, count = summed_answer_loss(bare_model if model is bare_model else _Wrapped(model, bare_model), inputs)
+            summed, count = summed_answer_loss(
+                bare_model if model is bare_model else _Wrapped(model, bare_model), inputs
+            )
         loss = summed / (count if num_items_in_batch is None else num_items_in_batch)
         tokens = inputs["attention_mask"].bool() & bool(count)  # without a label it stands for no row at all
         self.tokens_seen += int(tokens.sum())
         if needs_gates:
-            loss = loss + self._look_at(passes[0], tokens)
+            loss = loss + self._gate_loss(passes[0], tokens)
         return loss * self.processes.count  # whose mean gradient is taken; num_items_in_batch is the tokens of all
 
-    def _look_at(self, gates: torch.Tensor, mask: torch.Tensor) -> torch.Tensor | float:
+    def _gate_loss(self, gates: torch.Tensor, mask: torch.Tensor) -> torch.Tensor | float:
         """Remember the gates (modules, batch, tokens, N) for the next event; returns their part of the loss."""
         detached = gates.detach()
         self.gate_means = mean_gates(detached, mask).mean((0, 1)).cpu()

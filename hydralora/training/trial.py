@@ -62,15 +62,15 @@ def run_trial(recipe: Recipe, on_progress: OnProgress = ignore_progress) -> Tria
     rows = settings.batch_size * settings.gradient_accumulation
     steps = settings.max_steps or round((settings.epochs or 1) * -(-len(prepared.train) // rows))
     live = steps // settings.eval_every if settings.eval_every else 0
-    whole = (WHOLE_MEASUREMENTS + recipe.has_heads) * _evaluated(prepared.heldout)
-    measured = live + whole / _evaluated(sample)  # in measurements of the sample
+    full_measurements = (WHOLE_MEASUREMENTS + recipe.has_heads) * _evaluated(prepared.heldout)
+    measured = live + full_measurements / _evaluated(sample)  # in measurements of the sample
     trained = sum(p.numel() * p.element_size() for p in prepared.model.parameters() if p.requires_grad)
     saved = math.ceil(steps / settings.save_every) if settings.save_every else 0
-    kept = min(saved, settings.keep_checkpoints + 2)  # the best, and one while it is written
+    checkpoints = min(saved, settings.keep_checkpoints + 2)  # the best, and one while it is written
     return TrialEstimate(
         seconds=STARTING + preparing + steps * step + measured * measuring + (live + 2) * answering,
         memory_bytes=peak_memory(prepared.device),
-        disk_bytes=trained * (1 + ADAM * kept) + trained // 2 * len(snapshot_steps(steps, settings.snapshots)),
+        disk_bytes=trained * (1 + ADAM * checkpoints) + trained // 2 * len(snapshot_steps(steps, settings.snapshots)),
         steps=steps,
         step_seconds=step,
     )

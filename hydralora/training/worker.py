@@ -88,14 +88,14 @@ def _work(run: Run, processes: Processes) -> int:
         _fail(run, error, processes)
         if meter:
             with suppress(OSError):  # the sentence is more important
-                _spend(run, meter, {})
+                _record_spent(run, meter, {})
         return 1
     if meter:
-        _finish(run, results, _spend(run, meter, results.seconds))
+        _finish(run, results, _record_spent(run, meter, results.seconds))
     return 0
 
 
-def _spend(run: Run, meter: EnergyMeter, seconds: dict[str, float]) -> Spent:
+def _record_spent(run: Run, meter: EnergyMeter, seconds: dict[str, float]) -> Spent:
     """What this process and those before it took."""
     before = run.state().spent or Spent()
     energy = _sum(before.energy_kwh or {}, meter.stop() or {}) or None
@@ -137,10 +137,13 @@ def _sentence(error: Exception, run: Run) -> str:
     if isinstance(error, HydraError):
         return str(error) or type(error).__name__
     if is_out_of_memory(error):
-        return f"Not enough memory while {_doing(run)}{_held()}. Try {_less_memory(run)}."
+        return f"Not enough memory while {_doing(run)}{_memory_use()}. Try {_less_memory(run)}."
     if getattr(error, "errno", None) in NO_SPACE or any(sign in description for sign in NOT_WRITTEN):
-        return f"A file could not be written, probably for want of disk space ({description[:120]}). Free some, then resume."
-    return f"{description}. The log has the whole story; where it can be mended, resume."
+        return (
+            f"A file could not be written, probably because the disk is full "
+            f"({description[:120]}). Free some space, then resume."
+        )
+    return f"{description}. The log has the details; resume the run once the cause is fixed."
 
 
 def _doing(run: Run) -> str:
@@ -150,7 +153,7 @@ def _doing(run: Run) -> str:
     return stage.value if stage else "starting"
 
 
-def _held() -> str:
+def _memory_use() -> str:
     """What the run had taken, and what its machine or GPU has."""
     import torch
 

@@ -185,7 +185,9 @@ def _read(batches: Iterable[Mapping[str, Any]], device: torch.device) -> list[Ba
         if not isinstance(values, Mapping) or "input_ids" not in values:
             actual = ", ".join(map(str, values)) if isinstance(values, Mapping) else type(values).__name__
             raise ConfigError(f"bake: a batch is a mapping with input_ids (batch, tokens); found {actual}.")
-        batch = {key: torch.as_tensor(values[key]) for key in ("input_ids", "attention_mask", "labels") if key in values}
+        batch = {
+            key: torch.as_tensor(values[key]) for key in ("input_ids", "attention_mask", "labels") if key in values
+        }
         mask = batch.setdefault("attention_mask", torch.ones_like(batch["input_ids"]))
         if "labels" not in batch:
             labels = batch["input_ids"].masked_fill(mask == 0, IGNORED)

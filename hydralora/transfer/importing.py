@@ -134,7 +134,11 @@ def _message(about: About, recipe: Recipe) -> str:
         here = find_model(recipe.model, download=False).hash
     except HydraError:
         return f"{message}; its base model, {recipe.model}, is not on this machine yet"
-    return message if here == about.base.hash else f"{message}; the base model here has other weights than it was trained on"
+    return (
+        message
+        if here == about.base.hash
+        else f"{message}; the base model here has other weights than it was trained on"
+    )
 
 
 def _check_adapter(file: Path, adapter: Path, adapter_hash: str | None) -> None:
@@ -150,6 +154,8 @@ def _check_adapter(file: Path, adapter: Path, adapter_hash: str | None) -> None:
     if kind not in ("HYDRALORA", "LORA") or not count:
         raise ModelError(f"{file.name}: its adapter is of type {kind!r}, with {count} weights. Export a trained run.")
     if code_keys := [key for key in ("auto_mapping", "megatron_config") if config.get(key)]:
-        raise ModelError(f"{file.name}: adapter_config.json sets {code_keys[0]}, which names code to load. It is refused.")
+        raise ModelError(
+            f"{file.name}: adapter_config.json sets {code_keys[0]}, which names code to load. It is refused."
+        )
     if hash_adapter(adapter) != adapter_hash:
         raise ModelError(f"{file.name}: the weights are not those that were exported (sha256). Export the run again.")

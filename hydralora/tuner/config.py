@@ -71,10 +71,10 @@ class HydraLoraConfig(PeftConfig):
     )
     head_init: HeadInit = field(
         default="zeros",
-        metadata=described("Heads start at zero (published), or random with sum zero behind a router at zero."),
+        metadata=described("Heads start at zero (published), or random with a sum of zero and a router at zero."),
     )
     head_dropout: float = field(
-        default=0.0, metadata=described("Dropout on A x, drawn for every head by itself.", ge=0, lt=1)
+        default=0.0, metadata=described("Dropout on A x, drawn independently for each head.", ge=0, lt=1)
     )
     shared_A: bool = field(
         default=True,
@@ -87,13 +87,13 @@ class HydraLoraConfig(PeftConfig):
         metadata=described("Names (or one regex) of the layers to adapt. None: the MLP's linear layers, as published."),
     )
     exclude_modules: list[str] | str | None = field(
-        default=None, metadata=described("Names (or one regex) of layers to leave alone.")
+        default=None, metadata=described("Names (or one regex) of layers not to adapt.")
     )
     layers_to_transform: list[int] | int | None = field(
         default=None, metadata=described("Indices of the blocks to adapt, from 0. None: all of them.")
     )
     layers_pattern: list[str] | str | None = field(
-        default=None, metadata=described("Name of the list of blocks, if it is not a common one.")
+        default=None, metadata=described("Name of the list of blocks, if it is an uncommon one.")
     )
     modules_to_save: list[str] | None = field(
         default=None, metadata=described("Names of further modules to train in full and save with the adapter.")

@@ -1,4 +1,4 @@
-"""Dropout; on a CPU PyTorch's own takes as long as a good part of the layer it is for."""
+"""Fast dropout for CPUs, where PyTorch's own takes a large share of a layer's time."""
 
 import torch
 from torch import nn

@@ -1,4 +1,4 @@
-"""Gates as they were used: every router hands them to its listeners."""
+"""Recording of gates: every router passes the gates that it used to its listeners."""
 
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -19,11 +19,11 @@ OnPass = Callable[["GateRecord"], None]
 
 
 class GateRecord:
-    """The gates of the newest forward passes, in a ring; a context manager that may be entered again and again.
+    """The gates of the newest forward passes, in a ring buffer; a reusable context manager.
 
     Attributes:
         passes: float32 tensors on the CPU, oldest first, each (modules, batch, tokens, N). The oldest are dropped
-            once all hold more than `max_tokens` positions; the newest one is always there.
+            once all of them hold more than `max_tokens` positions; the newest one is always there.
         modules: names of the adapted modules of the newest pass, in the order of its first axis; the output
             embedding is never among them.
     """
@@ -82,7 +82,7 @@ def record_gates(model: nn.Module, max_tokens: int = KEPT_TOKENS, on_pass: OnPas
 def live_gates(model: nn.Module) -> Iterator[list[torch.Tensor]]:
     """The gates of each forward pass in the block, with their gradients, on their device: (modules, batch, tokens, N).
 
-    For losses on gates; nothing bounds what is kept.
+    For losses on gates; the memory that they take is not bounded.
     """
     passes: list[torch.Tensor] = []
     watch = _GateHooks(model, lambda modules, gates: passes.append(gates))
@@ -96,14 +96,14 @@ def live_gates(model: nn.Module) -> Iterator[list[torch.Tensor]]:
 def recorded_layers(model: nn.Module) -> dict[str, HydraLoraLayer]:
     """The adapted layers whose gates are recorded, by name, in the model's order.
 
-    An adapted output embedding is not among them: it lies behind the body, and may be given some tokens only.
+    An adapted output embedding is not among them: it comes after the body, and may get only some of the tokens.
     """
     inside = set(model_body(model).modules())
     return {name: layer for name, layer in hydra_layers(model).items() if layer in inside}
 
 
 class _GateHooks:
-    """Gathers the gates of one pass through the body, and hands them on with the names of their modules."""
+    """Collects the gates of one forward pass of the body, and passes them on with their modules' names."""
 
     def __init__(self, model: nn.Module, on_pass: Callable[[list[str], torch.Tensor], None]) -> None:
         self._body = model_body(model)
@@ -134,13 +134,13 @@ class _GateHooks:
         self._gates.clear()
 
     def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._gates.clear()  # of a pass that was broken off, or of layers that gradient checkpointing ran once more
+        self._gates.clear()  # left by an aborted pass, or by layers that gradient checkpointing recomputed
         self._shape = _token_shape(args, kwargs)
 
     def _end(self, *call: object) -> None:
         modules, gates = [name for name, _ in self._gates], list(self._gates.values())
         self._gates.clear()
-        if not gates or _in_backward():  # gradient checkpointing runs the whole body once more
+        if not gates or _in_backward():  # gradient checkpointing recomputes the whole body
             return
         if len(set(modules)) < len(modules):
             name = next(name for name in modules if modules.count(name) > 1)
@@ -162,7 +162,7 @@ def _token_shape(args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Size | 
 
 
 def _in_backward() -> bool:
-    return cast(Any, torch._C)._current_graph_task_id() != -1  # as torch.utils.module_tracker asks it
+    return cast(Any, torch._C)._current_graph_task_id() != -1  # as in torch.utils.module_tracker
 
 
 def mean_gates(gates: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

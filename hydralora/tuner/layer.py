@@ -1,4 +1,4 @@
-"""The HydraLoRA layer: the one place where its formula stands."""
+"""The HydraLoRA layer: the only code that computes its formula."""
 
 import math
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ CENTRED_STD = 0.02  # of the heads' random start; transformers' usual initialize
 
 @dataclass(slots=True)
 class Adapter:
-    """One adapter of a layer: its settings, and the way to its parameters.
+    """One adapter of a layer: its settings and its parameters.
 
     nn.Module finds a parameter through half a dozen dictionaries. For one token that takes as long as the products do,
     so the parameters' own dictionaries are kept here: they see a parameter that is replaced, moved or loaded.
@@ -118,7 +118,8 @@ class HydraLoraLayer(nn.Module, BaseTunerLayer):
         """result + scale * sum_i gates_i B_i A x: one small matrix product for A, one for all heads: (..., out).
 
         Where A is not shared, head i has its own: gates_i B_i A_i x. In place it makes no pass over (tokens, out) and
-        keeps nothing that wide for the backward pass. All in one function: for one token each call more is felt.
+        keeps nothing that wide for the backward pass. It is one function because, for one token, each call more is
+        noticeable.
         """
         adapter = self.adapters[name]
         heads, training = adapter.heads[name], self.training  # (N, r, out)
@@ -156,9 +157,9 @@ class HydraLoraLayer(nn.Module, BaseTunerLayer):
 
 
 def _is_plain_linear(layer: nn.Module) -> bool:
-    """Whether the layer does nothing but multiply and add its bias, and nobody else looks at what it gives.
+    """Whether the layer only multiplies and adds its bias, and no other code observes its output.
 
-    A hook may look; accelerate gives a layer that it offloads another `forward`.
+    A hook may observe it; accelerate replaces the `forward` of a layer that it offloads.
     """
     return type(layer) is nn.Linear and not (
         layer._forward_hooks

@@ -51,8 +51,8 @@ class HydraLoraModel(BaseTuner):
         config = cast(HydraLoraConfig, peft_config)
         if is_expert(current_key):
             raise ConfigError(
-                f"Layer {current_key!r} is an expert, which sees only the tokens that are sent to it. HydraLoRA leaves "
-                "experts alone; name them in exclude_modules, or choose other target_modules."
+                f"Layer {current_key!r} is an expert, which gets only the tokens routed to it. HydraLoRA doesn't "
+                "adapt experts; name them in exclude_modules, or choose other target_modules."
             )
         if isinstance(target, HydraLoraLayer):
             target.update_layer(adapter_name, config)
@@ -60,7 +60,7 @@ class HydraLoraModel(BaseTuner):
         if not isinstance(target, ADAPTABLE):
             raise ConfigError(
                 f"Layer {current_key!r} is a {type(target).__name__}. HydraLoRA adapts Linear and Conv1D layers; "
-                "take it out of target_modules."
+                "remove it from target_modules."
             )
         new_module = HydraLoraLayer(target, adapter_name, config)
         if adapter_name not in self.active_adapters:
@@ -78,9 +78,9 @@ def hydra_layers(model: nn.Module) -> dict[str, HydraLoraLayer]:
 
 
 def model_body(model: Any) -> nn.Module:
-    """The part of a model that every forward pass calls once, as a module: PEFT calls the outer ones' `forward`.
+    """The module that every forward pass calls exactly once; PEFT bypasses the outer ones by calling their `forward`.
 
-    It is what holds the input embedding: OPT's output layer calls the decoder inside its base model, not that itself.
+    It is the module that holds the input embedding: OPT calls the decoder inside its base model directly.
     """
     outer: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     embedding = outer.get_input_embeddings() if hasattr(outer, "get_input_embeddings") else None
@@ -94,7 +94,7 @@ def block_index(name: str) -> int | None:
 
 
 def active_adapter(layer: HydraLoraLayer) -> str:
-    """The one adapter whose gates and heads are looked at.
+    """The adapter whose gates and heads are read.
 
     Raises:
         ConfigError: none, or several, of the layer's adapters are active.
@@ -151,6 +151,6 @@ def count_parameters(model: Any) -> ParameterCounts:
 
 
 def _numbers(parameter: Any) -> int:
-    """How many numbers a parameter stands for; bitsandbytes packs two into a byte."""
+    """A parameter's number of weights; bitsandbytes packs two into a byte."""
     packed = getattr(parameter, "quant_state", None)
     return math.prod(packed.shape) if packed else parameter.numel()

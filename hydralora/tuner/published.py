@@ -1,4 +1,4 @@
-"""Published checkpoints (github.com/Clin0212/HydraLoRA) into this tuner, and back."""
+"""Conversion of published checkpoints (github.com/Clin0212/HydraLoRA) to this tuner and back."""
 
 import json
 import re
@@ -22,7 +22,7 @@ PREFIX = "base_model.model."
 
 
 def load_official(model: nn.Module, folder: str | Path) -> PeftModel:
-    """Put the published-format adapter in `folder` on `model`.
+    """Load the published-format adapter in `folder` onto `model`.
 
     The folder holds adapter_config.json with `lora_nums`, and adapter_model.safetensors or adapter_model.bin (read
     with weights_only, so nothing in it can run).
@@ -124,10 +124,10 @@ def active_config(model: nn.Module, caller: str) -> tuple[HydraLoraConfig, dict[
 
 @contextmanager
 def written_whole(folder: str | Path) -> Iterator[Path]:
-    """A folder to write an adapter into, which takes the place of `folder` at the end, whole or not at all.
+    """Yield a folder to write an adapter into; at the end it replaces `folder` as a whole.
 
     Raises:
-        ConfigError: `folder` holds a HydraLoRA adapter, from which the new one could not be told later.
+        ConfigError: `folder` holds a HydraLoRA adapter, from which the new one could not be distinguished later.
         ModelError: it can't be written.
     """
     folder = Path(folder).resolve()
@@ -145,7 +145,7 @@ def _refuse_to_replace_the_adapter(folder: Path) -> None:
     except (OSError, ValueError):
         return
     if isinstance(config, dict) and config.get("peft_type") == HydraPeftType.HYDRALORA.value:
-        raise ConfigError(f"{folder}: a HydraLoRA adapter lies there and would be lost. Give another folder.")
+        raise ConfigError(f"{folder}: a HydraLoRA adapter is there and would be lost. Give another folder.")
 
 
 def _refuse_what_has_no_place(config: HydraLoraConfig) -> None:
@@ -197,7 +197,7 @@ def _read_settings(folder: Path) -> dict[str, Any]:
     if settings.get("modules_to_save"):
         raise ModelError(
             f"{path}: modules_to_save is {settings['modules_to_save']!r}. Only A, heads and router are read from this "
-            "format. Put those modules' weights into the base model, and take modules_to_save out of the file."
+            "format. Put those modules' weights into the base model, and remove modules_to_save from the file."
         )
     return settings
 
@@ -214,14 +214,14 @@ def _read_weights(folder: Path) -> dict[str, torch.Tensor]:
 
 def _take(weights: dict[str, torch.Tensor], key: str) -> torch.Tensor:
     if key not in weights:
-        raise ModelError(f"The adapter holds no {PREFIX}{key}, which its base model and config ask for.")
+        raise ModelError(f"The adapter has no {PREFIX}{key}, which its base model and config require.")
     return weights.pop(key)
 
 
 def _assign(parameter: torch.Tensor, value: torch.Tensor, name: str) -> None:
     if parameter.shape != value.shape:
         raise ModelError(
-            f"Layer {name}: the adapter's weight is {tuple(value.shape)}, the base model wants "
+            f"Layer {name}: the adapter's weight is {tuple(value.shape)}, the base model expects "
             f"{tuple(parameter.shape)}. It was trained on another base model."
         )
     with torch.no_grad():

@@ -1,16 +1,16 @@
-"""HydraLoRA made known to PEFT."""
+"""Registration of HydraLoRA with PEFT."""
 
 import logging
 
-# PEFT imports bitsandbytes wherever it is installed, which then warns on some CPUs of a faster kernel that it lacks.
+# PEFT imports bitsandbytes wherever it is installed, which warns on some CPUs that a faster kernel is missing.
 NOISY = "bitsandbytes.backends.cpu.ops"
 
 
 def register() -> None:
     """Add the method to PEFT's tables, so that `PeftModel.from_pretrained` loads its adapters.
 
-    Called before PEFT is imported for the first time, it imports it without a warning. PEFT's own
-    `register_peft_method` refuses names outside its own enum.
+    If PEFT is not imported yet, this imports it without that warning. PEFT's own `register_peft_method` rejects
+    names outside its enum.
     """
     logger = logging.getLogger(NOISY)
     level = logger.level

@@ -12,8 +12,8 @@ class Router(nn.Module):
     """Gates for every token: a linear map and a softmax, in float32 whatever the base's dtype.
 
     Attributes:
-        listeners: functions that get the gates each time, as they are used; see hydralora.gates.
-        steering: None, or a function from logits to the gates to use instead; see hydralora.steering.
+        listeners: functions called with the gates of each pass; see hydralora.tuner.gates.
+        steering: None, or a function from logits to the gates to use instead; see hydralora.tuner.steering.
     """
 
     weight: nn.Parameter  # (N, features)
@@ -38,7 +38,7 @@ class Router(nn.Module):
         return gates
 
     def logits(self, features: torch.Tensor) -> torch.Tensor:
-        """What the softmax is taken of: float32 (..., N); minus infinity for heads outside a token's top_k."""
+        """The input of the softmax: float32 (..., N); minus infinity for heads outside a token's top_k."""
         if torch.is_autocast_enabled(features.device.type):
             with torch.autocast(features.device.type, enabled=False):
                 return self.logits(features)
@@ -63,7 +63,7 @@ class UniformRouter(Router):
 
 
 def largest_only(logits: torch.Tensor, k: int) -> torch.Tensor:
-    """The k largest logits of each token; minus infinity, which is no gate, in the place of the others: (..., N)."""
+    """The k largest logits of each token; minus infinity, which gives a gate of 0, for the others: (..., N)."""
     indices = logits.topk(k, dim=-1).indices
     return torch.full_like(logits, -math.inf).scatter(-1, indices, logits.gather(-1, indices))
 

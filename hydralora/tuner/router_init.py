@@ -1,4 +1,4 @@
-"""The router started from the data's components, so that heads have something to differ by from the first step."""
+"""Initialising the router from the data's components, so that heads can specialise from the first step."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,16 +28,16 @@ def init_router(
     rows_per_component: int = ROWS_PER_COMPONENT,
     shrinkage: float = SHRINKAGE,
 ) -> dict[str, float]:
-    """Set every router's weight and bias so that head i answers to component i.
+    """Set every router's weight and bias so that head i responds to component i.
 
-    A first pass over a few rows of every component adds up what each router reads; class means and the pooled,
+    A first pass over a few rows of each component accumulates each router's inputs; class means and the pooled,
     shrunken variance of every feature give a diagonal linear discriminant. A second pass keeps its scores, which one
     scalar per layer scales until the mean normalised gate entropy is `entropy`. The router stays trainable.
 
     Args:
         model: a PEFT model with an active HydraLoRA adapter; without a router bias the means' offset is left out.
         rows: tokenised training rows: `input_ids` (tokens,), and optionally `positions`, the indices of the tokens
-            to look at (all by default).
+            to use (all by default).
         labels: the component of each row, 0 to num_heads - 1; other labels (noise) are left out.
         entropy: target share of the maximum entropy, between 0 and 1; 1 would be uniform gates.
         rows_per_component: how many rows of each component are read.
@@ -69,7 +69,7 @@ def _check(layers: dict[str, HydraLoraLayer], rows: Sequence[object], labels: Se
         raise ConfigError(f"init_router: {len(rows)} rows but {len(labels)} labels. Give one label for each row.")
     for name, layer in layers.items():
         if isinstance(active_router(layer), UniformRouter):
-            raise ConfigError(f"init_router: the gates of {name} are uniform, so there is no router to start.")
+            raise ConfigError(f"init_router: the gates of {name} are uniform, so there is no router to initialise.")
 
 
 def _choose(labels: Sequence[int], num_heads: int, count: int) -> list[list[int]]:
@@ -94,7 +94,7 @@ class _Batch:
     component: int
     input_ids: torch.Tensor
     attention_mask: torch.Tensor
-    tokens: torch.Tensor  # (tokens,), indices into rows * width: those to look at
+    tokens: torch.Tensor  # (tokens,), indices into rows * width: those to use
 
 
 @dataclass
@@ -130,14 +130,14 @@ def _batches(rows: Sequence[Mapping[str, Any]], chosen: list[list[int]], device:
 def _pad(component: int, rows: Sequence[Mapping[str, Any]], device: torch.device) -> _Batch:
     shape = len(rows), max(len(row["input_ids"]) for row in rows)
     input_ids, attention_mask = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
-    looked_at = torch.zeros(shape, dtype=torch.bool)
+    chosen = torch.zeros(shape, dtype=torch.bool)
     for i, row in enumerate(rows):
         length = len(row["input_ids"])
         input_ids[i, :length] = torch.as_tensor(row["input_ids"])
         attention_mask[i, :length] = 1
         positions = row.get("positions")
-        looked_at[i, :length][slice(None) if positions is None else torch.as_tensor(positions)] = True
-    tokens = looked_at.flatten().nonzero().squeeze(1)
+        chosen[i, :length][slice(None) if positions is None else torch.as_tensor(positions)] = True
+    tokens = chosen.flatten().nonzero().squeeze(1)
     return _Batch(component, input_ids.to(device), attention_mask.to(device), tokens.to(device))
 
 

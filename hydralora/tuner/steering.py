@@ -1,4 +1,4 @@
-"""Gates as somebody wants them: a head pinned, heads muted, all alike, sharper or softer."""
+"""Steered gates: one head pinned, heads muted, uniform gates, sharper or softer gates."""
 
 import math
 from collections.abc import Collection, Mapping
@@ -18,7 +18,7 @@ COLDEST = 1e-30  # a temperature that float32 still divides by; beyond it gates 
 
 @dataclass(frozen=True)
 class Steering:
-    """What the gates shall be; pin and uniform each stand alone, the others combine.
+    """Settings that replace the router's gates; pin and uniform stand alone, the others combine.
 
     Attributes:
         pin: the head that gets the whole weight.
@@ -37,9 +37,9 @@ class Steering:
     layers: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
-        settings = [name for name in ("pin", "mute", "uniform", "temperature", "top_k") if self._asks(name)]
+        settings = [name for name in ("pin", "mute", "uniform", "temperature", "top_k") if self._is_set(name)]
         if not settings:
-            raise ConfigError("Steering: nothing is asked. Set pin, mute, uniform, temperature or top_k.")
+            raise ConfigError("Steering: no setting is given. Set pin, mute, uniform, temperature or top_k.")
         if len(settings) > 1 and {"pin", "uniform"} & set(settings):
             raise ConfigError(f"Steering: {' and '.join(settings)} exclude each other. Set one of them.")
         if self.layers is not None and not self.layers:
@@ -47,15 +47,15 @@ class Steering:
         if self.temperature is not None and not 0 < self.temperature < math.inf:
             raise ConfigError(f"Steering: temperature is {self.temperature!r}. Set it above 0; 1 changes nothing.")
 
-    def _asks(self, name: str) -> bool:
+    def _is_set(self, name: str) -> bool:
         value = getattr(self, name)
-        return value is not None and value is not False and value != ()  # 0 is asked for: a head, or a mistake
+        return value is not None and value is not False and value != ()  # 0 counts: it is a head, or a mistake
 
     def check(self, num_heads: int) -> None:
-        """Refuse what an adapter of `num_heads` heads can't do.
+        """Check the settings against an adapter of `num_heads` heads.
 
         Raises:
-            ConfigError: no such head, every head muted, or top_k outside 1 to the heads left.
+            ConfigError: no such head, every head muted, or top_k outside 1 to the number of heads not muted.
         """
         for name, heads in (("pin", () if self.pin is None else (self.pin,)), ("mute", self.mute)):
             for head in heads:
@@ -68,7 +68,8 @@ class Steering:
             raise ConfigError(f"Steering: mute names all {num_heads} heads. Leave at least one.")
         if self.top_k is not None and (type(self.top_k) is not int or not 1 <= self.top_k <= remaining):
             raise ConfigError(
-                f"Steering: top_k is {self.top_k!r}. Set it to a whole number from 1 to {remaining}, the heads not muted."
+                f"Steering: top_k is {self.top_k!r}. Set it to a whole number from 1 to {remaining}, "
+                "the heads not muted."
             )
 
     def gates(self, logits: torch.Tensor) -> torch.Tensor:
@@ -82,7 +83,7 @@ class Steering:
         if self.mute:
             muted = torch.zeros(logits.shape[-1], dtype=torch.bool, device=logits.device)
             muted[list(self.mute)] = True
-            # A router with top_k of its own may have kept none but muted heads; those left then share alike.
+            # A router with its own top_k may have kept only muted heads; the others then share equally.
             logits = logits.clamp_min(torch.finfo(logits.dtype).min).masked_fill(muted, -math.inf)
         if self.temperature is not None:  # the largest logit at 0, so that no temperature overflows
             largest = logits.amax(-1, keepdim=True)
@@ -92,12 +93,12 @@ class Steering:
         return logits.softmax(-1)
 
     def describe(self) -> dict[str, JsonValue]:
-        """What was asked, as plain values."""
-        settings = {key: value for key, value in asdict(self).items() if self._asks(key)}
+        """The settings that are given, as plain values."""
+        settings = {key: value for key, value in asdict(self).items() if self._is_set(key)}
         return {key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()}
 
     def in_words(self) -> str:
-        """What was asked, for people: heads are counted from 1, blocks from 0."""
+        """The settings in words: heads are counted from 1, blocks from 0."""
         parts = []
         if self.pin is not None:
             parts.append(f"pinned to head {self.pin + 1}")
@@ -115,7 +116,7 @@ class Steering:
 
 
 class _SteeredModel:
-    """A context manager, to be entered again and again; inside it the model's gates are steered."""
+    """A reusable context manager that steers the model's gates."""
 
     def __init__(self, model: nn.Module, steering: Steering) -> None:
         layers = {
@@ -132,7 +133,9 @@ class _SteeredModel:
         steered_blocks = None if steering.layers is None else set(steering.layers)
         self.steering = steering
         self._routers = [
-            active_router(layer) for name, layer in layers.items() if steered_blocks is None or block_index(name) in steered_blocks
+            active_router(layer)
+            for name, layer in layers.items()
+            if steered_blocks is None or block_index(name) in steered_blocks
         ]
         steering.check(self._routers[0].num_heads)
 
@@ -162,7 +165,7 @@ def steer_gates(
     The arguments are those of `Steering`; gates are float32 and sum to 1 for every token.
 
     Raises:
-        ConfigError: nothing is asked, settings exclude each other, there is no such head or block, several adapters
+        ConfigError: no setting is given, settings exclude each other, there is no such head or block, several adapters
             are active, or, on entering, one of the blocks is steered already; other blocks may be.
     """
     return steered(
@@ -172,12 +175,12 @@ def steer_gates(
 
 
 def steered(model: nn.Module, steering: Steering) -> _SteeredModel:
-    """`steer_gates` for a `Steering` that is at hand."""
+    """`steer_gates` with a `Steering`."""
     return _SteeredModel(model, steering)
 
 
 def steering_or_none(**settings: Any) -> Steering | None:
-    """A `Steering` from settings that may all be empty; None where nothing but layers is asked.
+    """A `Steering` from settings that may all be empty; None if none but `layers` is given.
 
     Raises:
         ConfigError: settings exclude each other, or are out of range.
@@ -188,16 +191,16 @@ def steering_or_none(**settings: Any) -> Steering | None:
 
 
 def described_steering(asked: Mapping[str, object]) -> Steering:
-    """The `Steering` that `describe` told of.
+    """The `Steering` whose `describe` returned these values.
 
     Raises:
-        ValueError: it can't have.
+        ValueError: they are not the values of a `Steering`.
     """
     return TypeAdapter(Steering).validate_python(asked)
 
 
 def _ranges(blocks: Collection[int]) -> str:
-    """As few ranges as there can be: "0, 4-6"."""
+    """As few ranges as possible: "0, 4-6"."""
     ranges: list[list[int]] = []
     for block in sorted(blocks):
         if ranges and block == ranges[-1][-1] + 1:

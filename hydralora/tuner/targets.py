@@ -1,4 +1,4 @@
-"""Which layers are adapted where nobody says: the MLP's linear layers, as in the published script."""
+"""Which layers are adapted by default: the MLP's linear layers, as in the published script."""
 
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
@@ -8,7 +8,7 @@ from hydralora.errors import ConfigError
 
 ADAPTABLE = (nn.Linear, Conv1D)
 
-# Names of an MLP's linear layers, by family; the first line of which a model has every name is taken.
+# Names of an MLP's linear layers, by family; the first line whose names the model all has is used.
 MLP_LAYERS = (
     ("gate_proj", "up_proj", "down_proj"),  # Llama, Mistral, Qwen, Gemma, StableLM, OLMo, Cohere, Granite
     ("gate_up_proj", "down_proj"),  # Phi-3, GLM
@@ -23,7 +23,7 @@ ATTENTION_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj")
 
 
 def default_targets(model: nn.Module) -> list[str]:
-    """Names of the MLP's linear layers, else of the attention's; experts are left alone.
+    """Names of the MLP's linear layers, else of the attention's; experts are not adapted.
 
     Raises:
         ConfigError: the model has neither under a name that is known.
@@ -56,17 +56,17 @@ def adaptable_names(model: nn.Module) -> list[str]:
 
 
 def is_expert(name: str) -> bool:
-    """Whether a module is inside a mixture of experts, where each sees only the tokens that are sent to it.
+    """Whether a module is inside a mixture of experts, where each expert gets only the tokens routed to it.
 
-    Gates of such a layer could not be told apart by token, so it is not adapted.
+    The gates of such a layer can't be assigned to tokens, so it is not adapted.
     """
     return ".experts." in f".{name}."
 
 
 def refuse_experts(model: nn.Module, targets: object) -> None:
-    """Check that no name in a list of target_modules means the experts, which are one tensor and no layers.
+    """Check that no name in a list of target_modules refers to the experts, which are one tensor and no layers.
 
-    PEFT passes over a name without a layer as long as another one has one.
+    PEFT ignores a name without a layer if another name has one.
 
     Raises:
         ConfigError: the model is a mixture of experts, and a name has no layer in it.
@@ -86,9 +86,7 @@ def has_experts(model: nn.Module) -> bool:
 
 def nothing_to_adapt(model: nn.Module, targets: object) -> ConfigError:
     """The error for target_modules that match nothing."""
-    experts = (
-        " Its experts are left alone: each sees only the tokens that are sent to it." if has_experts(model) else ""
-    )
+    experts = " Its experts are not adapted: each gets only the tokens routed to it." if has_experts(model) else ""
     return ConfigError(
         f"{type(model).__name__}: no layer to adapt with {targets}. Its linear layers are named "
         f"{_last_parts(adaptable_names(model))}; choose among them.{experts}"

@@ -249,6 +249,7 @@ def test_a_component_is_looked_at_and_named(services: Services, model_folder: Pa
     assert "mine" not in again.components[1][0]
 
 
+@pytest.mark.slow
 def test_trials_are_shown_as_they_go(services: Services) -> None:
     seen(services, asked(services, k=2))
     *steps, done = number_trials.trials(services, DEMO, asked(services, k=2))

@@ -18,6 +18,7 @@ def last(services: Services, run_id: str | None) -> breakdown.BreakdownView:
     return list(breakdown.view(services, run_id, "pca"))[-1]
 
 
+@pytest.mark.slow
 def test_a_breakdown_is_offered_followed_and_measured(
     services: Services, finished: FinishedRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -79,6 +79,7 @@ def test_a_run_at_work_is_not_deleted(services: Services, finished: FinishedRun)
     runs.delete(services, run.id)
 
 
+@pytest.mark.slow
 def test_an_export_comes_back_by_the_base_model_that_the_form_names(
     services: Services, finished: FinishedRun, tmp_path: Path
 ) -> None:
@@ -103,6 +104,7 @@ def test_a_lora_export_says_how_far_it_is_from_the_routed_model(services: Servic
     assert "nats a token" in done.value[0]
 
 
+@pytest.mark.slow
 def test_a_run_is_measured_on_and_answers_a_file(services: Services, finished: FinishedRun, tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
     rows = [{"instruction": f"name fruit number x{i}", "output": "plum", "task": "fruit"} for i in range(3)]

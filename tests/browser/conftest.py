@@ -33,9 +33,10 @@ SNAPSHOTS = 6  # of its matrices, beside the one at its start
 
 @pytest.fixture(scope="session")
 def app(tmp_path_factory: pytest.TempPathFactory, user_environment: dict[str, str]) -> Iterator[App]:
-    """With a tiny base model called "tiny" in its workspace, which one thread computes fastest."""
+    """With a tiny base model called "tiny" in its workspace: one thread computes it fastest, and its answers may be so
+    long that there is time to stop them."""
     workspace = tmp_path_factory.mktemp("app") / "workspace"
-    write_tiny_model(workspace / "models" / "tiny", sharpness=20)
+    write_tiny_model(workspace / "models" / "tiny", sharpness=20, max_position_embeddings=4096)
     with running_app(workspace, user_environment | {"OMP_NUM_THREADS": "1"}) as app:
         yield app
 

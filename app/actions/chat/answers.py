@@ -81,7 +81,7 @@ def pick(services: Services, answer_id: str, place: int, beside: Mapping[str, st
     number = answer.frozen + 1 if read else answer.frozen + 1 - len(answer.prompt)
     of = f"{len(answer.prompt)} of the question" if read else str(len(answer.tokens))
     listed = ", ".join(f"head {i + 1} {gate:.2f}" for i, gate in enumerate(mean_over_layers(token)))
-    others = [[repr(one.text)[1:-1], f"{one.probability:.1%}"] for one in token.alternatives]
+    others = [[repr(alternative.text)[1:-1], f"{alternative.probability:.1%}"] for alternative in token.alternatives]
     sentence = f"{answer.name}, token {number} of {of}, {token.text!r}"
     return TokenView(gates, sentence + (f": {listed}." if listed else "."), others)
 
@@ -98,18 +98,18 @@ def mean_over_layers(token: Token) -> list[float]:
 
 def kept_answers(services: Services, answer_ids: Mapping[str, str]) -> dict[str, tuple[str, Answer]]:
     """Of these answers, by column, those that are still kept, with their ids."""
-    found = {}
+    answers = {}
     for key in COLUMNS:
         if answer_id := answer_ids.get(key):
             with suppress(HydraError):
-                found[key] = answer_id, services.answers.get(answer_id)
-    return found
+                answers[key] = answer_id, services.answers.get(answer_id)
+    return answers
 
 
 def view(answers: Mapping[str, tuple[str, Answer]], status: str, draw: bool = True) -> ChatView:
     """Answers with their ids, by column; their figures only where `draw` is set."""
     _, plain = answers.get("run", ("", None))
-    columns = {key: _column(*one, plain if key == "steered" else None) for key, one in answers.items()}
+    columns = {key: _column(*pair, plain if key == "steered" else None) for key, pair in answers.items()}
     if not draw:
         return ChatView(columns, None, status)
     _, answer = _watched(answers)
@@ -118,17 +118,17 @@ def view(answers: Mapping[str, tuple[str, Answer]], status: str, draw: bool = Tr
 
 def _watched(answers: Mapping[str, tuple[str, Answer]]) -> tuple[str, Answer | None]:
     """The answer whose gates are drawn: of the token that is looked at, else the first that has gates."""
-    found = list(answers.values())
-    looked_at = [one for one in found if one[1].frozen is not None]
-    gated = [one for one in found if one[1].modules]
-    return next(iter(looked_at or gated or found), ("", None))
+    pairs = list(answers.values())
+    selected = [pair for pair in pairs if pair[1].frozen is not None]
+    gated = [pair for pair in pairs if pair[1].modules]
+    return next(iter(selected or gated or pairs), ("", None))
 
 
 def _column(answer_id: str, answer: Answer, beside: Answer | None) -> ColumnView:
     text = "".join(token.text for token in answer.tokens)
-    asked = [message for message in answer.messages if message["role"] != "system"]
-    said = [*asked, {"role": "assistant", "content": text}]
-    return ColumnView(answer.title, said, _strip(answer_id, answer, beside), answer_id)
+    turns = [message for message in answer.messages if message["role"] != "system"]
+    conversation = [*turns, {"role": "assistant", "content": text}]
+    return ColumnView(answer.title, conversation, _strip(answer_id, answer, beside), answer_id)
 
 
 def _strip(answer_id: str, answer: Answer, beside: Answer | None = None) -> Strip:
@@ -139,8 +139,8 @@ def _strip(answer_id: str, answer: Answer, beside: Answer | None = None) -> Stri
     others = beside.tokens if beside else []
     listed = answer.strip  # grows by a token at a time, so that long answers don't slow down
     for place in range(len(listed), len(everything)):
-        token, own = everything[place], place - read
-        unlike = own >= 0 and beside is not None and (own >= len(others) or others[own].id != token.id)
+        token, index = everything[place], place - read
+        unlike = index >= 0 and beside is not None and (index >= len(others) or others[index].id != token.id)
         listed.append([*_strip_token(token), int(place < read), int(unlike)])
     return {"answer": answer_id, "tokens": list(listed), "heads": heads}
 
@@ -161,8 +161,8 @@ def _gate_figures(answer: Answer) -> GateFigures:
     token = tokens[answer.frozen if answer.frozen is not None else -1]
     sums, count = answer.load
     new = answer.tokens[count:]  # a click reads it while the answer goes on, so it is replaced at once
-    for one in new:
-        sums = sums + np.array(one.gates)
+    for new_token in new:
+        sums = sums + np.array(new_token.gates)
     answer.load = sums, count = sums, count + len(new)
     load = ""
     if count:

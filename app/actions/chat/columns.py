@@ -56,23 +56,23 @@ def columns(
     """
     run = services.run(run_id) if run_id else None
     tuned = run if run and run.has_adapter else None
-    found = []
+    answering = []
     for key in COLUMNS:
         if key not in chosen:
             continue
         if key == "base":
-            found.append(Column(key, services.loaded_base(run_id, resolve_model(services, model))))
+            answering.append(Column(key, services.loaded_base(run_id, resolve_model(services, model))))
         elif key == "other":
             if not other:
                 raise HydraError("No other run is chosen. Choose one beside the columns, or leave its column out.")
-            found.append(Column(key, services.loaded(other)))
+            answering.append(Column(key, services.loaded(other)))
         elif tuned and key == "steered":
-            found.append(_steered(services, tuned.id, steering))
+            answering.append(_steered(services, tuned.id, steering))
         elif tuned:
-            found.append(Column(key, services.loaded(tuned.id)))
-    if not found:
+            answering.append(Column(key, services.loaded(tuned.id)))
+    if not answering:
         raise HydraError("Nobody is there to answer. Choose a column; without a trained run, the base model's.")
-    return found
+    return answering
 
 
 def _steered(services: Services, run_id: str, steering: Steering | None) -> Column:

@@ -47,7 +47,7 @@ def check_prompt(prompt: str) -> None:
 
 def stream(
     services: Services,
-    asked: Sequence[Column],
+    columns: Sequence[Column],
     histories: Mapping[str, list[Message]],
     prompt: str,
     sampling: Sampling,
@@ -60,19 +60,19 @@ def stream(
         HydraError: the prompt is empty or too long, or the gates can't be steered so.
     """
     check_prompt(prompt)
-    talks = [_Talk(services, column, _history(histories, column.key), prompt, sampling, system) for column in asked]
+    talks = [_Talk(services, column, _history(histories, column.key), prompt, sampling, system) for column in columns]
     answers = {talk.key: (talk.answer_id, talk.answer) for talk in talks}
-    began = shown = time.monotonic()
+    began = updated = time.monotonic()
     drawn = -FIGURE_SECONDS
     count = 0
     for _ in _in_turns(talks):
         count += 1
-        if time.monotonic() - shown >= UPDATE_SECONDS:
-            shown = time.monotonic()
-            due = shown - drawn >= FIGURE_SECONDS
-            drawn = shown if due else drawn
+        if time.monotonic() - updated >= UPDATE_SECONDS:
+            updated = time.monotonic()
+            due = updated - drawn >= FIGURE_SECONDS
+            drawn = updated if due else drawn
             together = f" in {len(talks)} columns together" if len(talks) > 1 else ""
-            yield view(answers, f"Answering: {count / (shown - began):.1f} tokens/s{together}", due)
+            yield view(answers, f"Answering: {count / (updated - began):.1f} tokens/s{together}", due)
     yield view(answers, f"Done: {count} tokens in {time.monotonic() - began:.1f} s.")
 
 
@@ -96,10 +96,10 @@ def length_line(
         tokenizer, config = services.tokenizer(name), services.config(name)
         conversations = [_conversation(history, prompt, system) for history in histories.values() or [[]]]
         length = max(len(encode_prompt(tokenizer, conversation)) for conversation in conversations)
-        left = room_for(config, length)
+        room = room_for(config, length)
     except HydraError as error:
         return str(error)
-    return f"{length:,} tokens with the conversation so far; {left:,} are left for the answer."
+    return f"{length:,} tokens with the conversation so far; {room:,} are left for the answer."
 
 
 class _Talk:
@@ -140,19 +140,19 @@ class _Talk:
 
 def _in_turns(talks: Sequence[_Talk]) -> Iterator[None]:
     """A token of each column in turn, until all are at their end."""
-    left = list(talks)
-    while left:
-        for talk in list(left):
+    unfinished = list(talks)
+    while unfinished:
+        for talk in list(unfinished):
             if talk.step():
                 yield
             else:
-                left.remove(talk)
+                unfinished.remove(talk)
 
 
 def _history(histories: Mapping[str, list[Message]], key: str) -> list[Message]:
-    own = histories.get(key, [])
-    longest = max((histories.get(one, []) for one in COLUMNS), key=len, default=own)
-    return own if len(own) >= len(longest) else longest
+    history = histories.get(key, [])
+    longest = max((histories.get(other, []) for other in COLUMNS), key=len, default=history)
+    return history if len(history) >= len(longest) else longest
 
 
 def _answered(messages: list[Message]) -> list[Message]:

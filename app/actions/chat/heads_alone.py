@@ -49,10 +49,10 @@ def ask(services: Services, run_id: str | None, questions: str, system: str = ""
     Raises:
         HydraError: no question, too many, the run has no heads, or a question is too long.
     """
-    asked = [line.strip() for line in questions.splitlines() if line.strip()]
-    if not asked or len(asked) > MOST:
-        found = f"There are {len(asked)} questions" if asked else "There is no question"
-        raise HydraError(f"{found}. Write 1 to {MOST}, one in each line.")
+    lines = [line.strip() for line in questions.splitlines() if line.strip()]
+    if not lines or len(lines) > MOST:
+        count = f"There are {len(lines)} questions" if lines else "There is no question"
+        raise HydraError(f"{count}. Write 1 to {MOST}, one in each line.")
     if why := why_no_adapter(services, run_id):
         raise HydraError(why)
     assert run_id
@@ -60,15 +60,15 @@ def ask(services: Services, run_id: str | None, questions: str, system: str = ""
     loaded = services.loaded(run_id)
     first = [{"role": "system", "content": system.strip()}] if system.strip() else []
     done: list[HeadsAlone] = []
-    for number, question in enumerate(asked, 1):
+    for number, question in enumerate(lines, 1):
         messages = [*first, {"role": "user", "content": question}]
         work = partial(heads_alone, loaded.model, loaded.tokenizer, messages, Sampling(TOKENS), loaded.lock)
         for step in in_background(work):
             if isinstance(step, Done):
                 done.append(step.value)
             else:
-                yield _view(f"Question {number} of {len(asked)}: {step.done} of {step.total} answers.", asked, done)
-    yield _view(f"{_verdict(done)} {HOW_TO_READ}", asked, done)
+                yield _view(f"Question {number} of {len(lines)}: {step.done} of {step.total} answers.", lines, done)
+    yield _view(f"{_verdict(done)} {HOW_TO_READ}", lines, done)
 
 
 def examples(services: Services, run_id: str | None) -> Iterator[str | list[str]]:
@@ -88,29 +88,29 @@ def examples(services: Services, run_id: str | None) -> Iterator[str | list[str]
         yield [row.question for _, row in step.value][:MOST] if isinstance(step, Done) else "Finding the components …"
 
 
-def _view(sentence: str, asked: Sequence[str], done: Sequence[HeadsAlone]) -> AloneView:
+def _view(sentence: str, questions: Sequence[str], done: Sequence[HeadsAlone]) -> AloneView:
     answers: list[list[Cell]] = []
     summary: list[list[Cell]] = []
     count = len(done[0].heads) if done else 0
-    for question, found in zip(asked, done, strict=False):
-        answers.append([question, "router", "", "", found.text])
+    for question, result in zip(questions, done, strict=False):
+        answers.append([question, "router", "", "", result.text])
         answers += [
-            [question, f"head {one.head + 1} alone", round(one.gate, 3), round(one.kl, 4), one.text]
-            for one in found.heads
+            [question, f"head {alone.head + 1} alone", round(alone.gate, 3), round(alone.kl, 4), alone.text]
+            for alone in result.heads
         ]
-        kls = [round(one.kl, 4) for one in found.heads]
-        strongest = max(found.heads, key=lambda one: one.gate)
-        summary.append([question, *kls, f"head {found.closest.head + 1}", f"head {strongest.head + 1}"])
+        kls = [round(alone.kl, 4) for alone in result.heads]
+        strongest = max(result.heads, key=lambda alone: alone.gate)
+        summary.append([question, *kls, f"head {result.closest.head + 1}", f"head {strongest.head + 1}"])
     heads = [f"KL of head {head + 1}" for head in range(count)]
     return AloneView(sentence, answers, ["question", *heads, "nearest", "largest gate"], summary)
 
 
 def _verdict(done: Sequence[HeadsAlone]) -> str:
-    nearest = {found.closest.head for found in done}
-    agree = sum(found.closest == max(found.heads, key=lambda one: one.gate) for found in done)
+    nearest = {result.closest.head for result in done}
+    agree = sum(result.closest == max(result.heads, key=lambda alone: alone.gate) for result in done)
     if len(done) == 1:
-        one = done[0].closest
-        return f"Nearest to the routed model is head {one.head + 1}, {one.kl:.3g} nats a token away."
+        alone = done[0].closest
+        return f"Nearest to the routed model is head {alone.head + 1}, {alone.kl:.3g} nats a token away."
     named = ", ".join(str(head + 1) for head in sorted(nearest))
     several = (
         f"Over {len(done)} questions the nearest are heads {named}"

@@ -60,8 +60,8 @@ def replay(services: Services, file: Path) -> ChatView:
 
 def reopen(services: Services, answer_ids: Mapping[str, str]) -> ChatView | None:
     """The answers of a page that was reloaded, by column; None where none of them is kept any more."""
-    found = kept_answers(services, answer_ids)
-    return view(found, "These answers were given before the page was loaded.") if found else None
+    answers = kept_answers(services, answer_ids)
+    return view(answers, "These answers were given before the page was loaded.") if answers else None
 
 
 def _trace(answer: Answer) -> Trace:
@@ -69,5 +69,7 @@ def _trace(answer: Answer) -> Trace:
 
 
 def _as_token(token: TraceToken) -> Token:
-    others = tuple(Alternative(one.id, one.text, one.probability) for one in token.alternatives)
+    others = tuple(
+        Alternative(alternative.id, alternative.text, alternative.probability) for alternative in token.alternatives
+    )
     return Token(token.id, token.text, token.gates, others)

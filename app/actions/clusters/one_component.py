@@ -29,41 +29,43 @@ class ComponentView:
 
 
 def component(
-    services: Services, dataset_id: str, asked: ComponentRequest, number: int, model: str, max_length: int
+    services: Services, dataset_id: str, request: ComponentRequest, number: int, model: str, max_length: int
 ) -> ComponentView:
     """One component: its middle, its edge, and how long its rows are to a base model.
 
     Raises:
         HydraError: the base model's name is wrong.
     """
-    found = services.components.found(dataset_id, asked)
-    one = component_of(found, number)
-    names = services.datasets.names(dataset_id, asked.key) or []
+    clusters = services.components.found(dataset_id, request)
+    cluster = component_of(clusters, number)
+    names = services.datasets.names(dataset_id, request.key) or []
     examples = services.read_dataset(dataset_id).examples
-    chosen = [("typical", i) for i in one.nearest] + [("outlier", i) for i in one.outliers if i not in one.nearest]
-    sentence, lengths = _lengths(services, dataset_id, asked, number, model, max_length)
+    chosen = [("typical", i) for i in cluster.nearest] + [
+        ("outlier", i) for i in cluster.outliers if i not in cluster.nearest
+    ]
+    sentence, lengths = _lengths(services, dataset_id, request, number, model, max_length)
     return ComponentView(
-        given=names[number - 1] if len(names) == found.k else "",
-        terms=", ".join(one.terms),
-        sentence=f"{one.size:,} rows, {one.share:.0%} of all. {sentence}",
+        given=names[number - 1] if len(names) == clusters.k else "",
+        terms=", ".join(cluster.terms),
+        sentence=f"{cluster.size:,} rows, {cluster.share:.0%} of all. {sentence}",
         rows=[[kind, *row_cells(examples[i])] for kind, i in chosen],
         lengths=lengths,
     )
 
 
-def component_of(found: Clusters, number: int) -> Component:
+def component_of(clusters: Clusters, number: int) -> Component:
     """A component by its number, from 1.
 
     Raises:
         DatasetError: there are not so many.
     """
-    if not 1 <= number <= found.k:
-        raise DatasetError(f"There is no component {number} any more: there are {found.k}. Choose one of them.")
-    return found.components[number - 1]
+    if not 1 <= number <= clusters.k:
+        raise DatasetError(f"There is no component {number} any more: there are {clusters.k}. Choose one of them.")
+    return clusters.components[number - 1]
 
 
 def _lengths(
-    services: Services, dataset_id: str, asked: ComponentRequest, number: int, model: str, max_length: int
+    services: Services, dataset_id: str, request: ComponentRequest, number: int, model: str, max_length: int
 ) -> tuple[str, str]:
     """A sentence on the tokens of a component's rows, and their histogram; "" while the base model is elsewhere."""
     tokenizer, name = tokenizer_of(services, model)
@@ -72,13 +74,13 @@ def _lengths(
     examples = services.read_dataset(dataset_id).examples
 
     def measure() -> TokenStatistics:
-        labels = services.components.found(dataset_id, asked).labels
+        labels = services.components.found(dataset_id, request).labels
         rows = [examples[i] for i in (labels == number - 1).nonzero()[0].tolist()]
         return token_statistics(tokenizer, rows, max_length, TrainingSettings().batch_size)
 
-    found = services.cache.remember(LENGTHS, dataset_id, asked.key, number, name, max_length, compute=measure)
-    share = f"{found.answer_share:.0%} of their tokens are answers"
+    statistics = services.cache.remember(LENGTHS, dataset_id, request.key, number, name, max_length, compute=measure)
+    share = f"{statistics.answer_share:.0%} of their tokens are answers"
     return (
-        f"A row has {found.median:.0f} tokens (median) and at most {found.longest}; {share}.",
-        figures.token_lengths(found.histogram, max_length),
+        f"A row has {statistics.median:.0f} tokens (median) and at most {statistics.longest}; {share}.",
+        figures.token_lengths(statistics.histogram, max_length),
     )

@@ -34,7 +34,7 @@ class MapView:
 def draw(
     services: Services,
     dataset_id: str,
-    asked: ComponentRequest,
+    request: ComponentRequest,
     method: Method,
     colour_by: figures.ColourBy,
     selected: Sequence[int] | None = None,
@@ -44,29 +44,29 @@ def draw(
     Args:
         selected: rows to select; None leaves the reader's selection.
     """
-    if not services.components.are_found(dataset_id, asked):  # a choice made while they are found is drawn with them
+    if not services.components.are_found(dataset_id, request):  # a choice made while they are found is drawn with them
         yield MapView(None, "The map is drawn once the components are found.")
         return
-    if not METHODS[method].is_quick and not services.cache.has(PLACES, dataset_id, asked.features_key, method):
-        first = _view(services, dataset_id, asked, "pca", colour_by, selected)
+    if not METHODS[method].is_quick and not services.cache.has(PLACES, dataset_id, request.features_key, method):
+        first = _view(services, dataset_id, request, "pca", colour_by, selected)
         name, figure = METHODS[method].name, first.figure
-        for ticks, step in enumerate(in_background(lambda on_progress: _points(services, dataset_id, asked, method))):
+        for ticks, step in enumerate(in_background(lambda on_progress: _points(services, dataset_id, request, method))):
             if not isinstance(step, Done) and ticks % TELL_EVERY == 0:
                 sentence = f"{name} is being computed ({ticks * EVERY:.0f} s); meanwhile this is PCA. {first.caption}"
                 yield MapView(figure, sentence)
                 figure = None
-    yield _view(services, dataset_id, asked, method, colour_by, selected)
+    yield _view(services, dataset_id, request, method, colour_by, selected)
 
 
 def search(services: Services, dataset_id: str, text: str) -> tuple[list[int], str]:
     """The rows whose question or answer holds a text, whatever its case, and a sentence on them."""
-    wanted = " ".join(text.split()).casefold()
-    if not wanted:
+    needle = " ".join(text.split()).casefold()
+    if not needle:
         return [], ""
     examples = services.read_dataset(dataset_id).examples
-    found = [i for i, example in enumerate(examples) if wanted in " ".join(example.everything.split()).casefold()]
-    count = f"{len(found):,} of {len(examples):,} rows hold" if len(found) != 1 else "1 row holds"
-    return found, f"{count} “{text.strip()}”."
+    indices = [i for i, example in enumerate(examples) if needle in " ".join(example.everything.split()).casefold()]
+    count = f"{len(indices):,} of {len(examples):,} rows hold" if len(indices) != 1 else "1 row holds"
+    return indices, f"{count} “{text.strip()}”."
 
 
 def rows(services: Services, dataset_id: str, indices: Sequence[int]) -> list[list[Cell]]:
@@ -97,7 +97,7 @@ def _points(services: Services, dataset_id: str, request: ComponentRequest, meth
 def _view(
     services: Services,
     dataset_id: str,
-    asked: ComponentRequest,
+    request: ComponentRequest,
     method: Method,
     colour_by: figures.ColourBy,
     selected: Sequence[int] | None,
@@ -106,20 +106,20 @@ def _view(
     drawn = _drawn(services, dataset_id, method)
     examples = [data.examples[i] for i in drawn]
     figure = figures.row_map(
-        _points(services, dataset_id, asked, method).tolist(),
-        _values(services, dataset_id, asked, colour_by, drawn, examples),
+        _points(services, dataset_id, request, method).tolist(),
+        _values(services, dataset_id, request, colour_by, drawn, examples),
         colour_by,
         [_escaped(example.question) for example in examples],
         drawn,
         method,
-        [component.name for component in services.components.named(dataset_id, asked)],
-        f"{dataset_id} {asked.features_key} {method}",
+        [component.name for component in services.components.named(dataset_id, request)],
+        f"{dataset_id} {request.features_key} {method}",
         dataset_id,
         None if selected is None else sorted(set(selected) & set(drawn)),
     )
     whole = len(drawn) == len(data.examples)
     sample = "" if whole else f" A random sample is drawn, {len(drawn):,} of {len(data.examples):,} rows."
-    near = "the model takes for alike" if asked.settings.by_model else "use the same words"
+    near = "the model takes for alike" if request.settings.by_model else "use the same words"
     return MapView(
         figure,
         f"Rows that {near} lie close together; lasso some, click one, or search, to read them below. "
@@ -130,7 +130,7 @@ def _view(
 def _values(
     services: Services,
     dataset_id: str,
-    asked: ComponentRequest,
+    request: ComponentRequest,
     colour_by: figures.ColourBy,
     drawn: Sequence[int],
     examples: Sequence[Example],
@@ -139,7 +139,7 @@ def _values(
         return [example.task or "" for example in examples]
     if colour_by == "length":
         return [len(example.everything) for example in examples]
-    return services.components.found(dataset_id, asked).labels[list(drawn)].tolist()
+    return services.components.found(dataset_id, request).labels[list(drawn)].tolist()
 
 
 def _escaped(text: str) -> str:

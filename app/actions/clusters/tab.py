@@ -48,28 +48,28 @@ class ClusterView:
     components: list[tuple[str, int]]
 
 
-def find(services: Services, dataset_id: str, asked: ComponentRequest) -> Iterator[str | Done[ClusterView]]:
+def find(services: Services, dataset_id: str, request: ComponentRequest) -> Iterator[str | Done[ClusterView]]:
     """Cluster a dataset: yields how far it is, where that has changed, then what to show."""
 
     def work(on_progress: OnProgress) -> ClusterView:
-        services.components.find(dataset_id, asked, on_progress)
-        return view(services, dataset_id, asked)
+        services.components.find(dataset_id, request, on_progress)
+        return view(services, dataset_id, request)
 
-    what = "Clustering; a model reads every row first" if asked.settings.by_model else "Clustering"
-    told = ""
+    what = "Clustering; a model reads every row first" if request.settings.by_model else "Clustering"
+    previous = ""
     for step in in_background(work):
         if isinstance(step, Done):
             yield step
         else:
             message = f"{what}: {step.done / step.total:.0%}" if step.total > 1 else f"{what} …"
-            if message != told:  # a page that is told the same again and again answers clicks late
+            if message != previous:  # a page that is told the same again and again answers clicks late
                 yield message
-            told = message
+            previous = message
 
 
-def view(services: Services, dataset_id: str, asked: ComponentRequest) -> ClusterView:
-    found = services.components.found(dataset_id, asked)
-    components = services.components.named(dataset_id, asked)
+def view(services: Services, dataset_id: str, request: ComponentRequest) -> ClusterView:
+    clusters = services.components.found(dataset_id, request)
+    components = services.components.named(dataset_id, request)
     examples = services.read_dataset(dataset_id).examples
     rows: list[list[Cell]] = [
         [
@@ -81,13 +81,13 @@ def view(services: Services, dataset_id: str, asked: ComponentRequest) -> Cluste
         ]
         for component in components
     ]
-    agreement, tasks = _agreement(services, dataset_id, found, components)
+    agreement, tasks = _agreement(services, dataset_id, clusters, components)
     return ClusterView(
-        _sentence(found),
-        found.k,
-        _curve(found, dataset_id),
-        HELP[found.method],
-        figures.sizes([component.name for component in components], found.sizes),
+        _sentence(clusters),
+        clusters.k,
+        _curve(clusters, dataset_id),
+        HELP[clusters.method],
+        figures.sizes([component.name for component in components], clusters.sizes),
         rows,
         agreement,
         tasks,
@@ -95,30 +95,32 @@ def view(services: Services, dataset_id: str, asked: ComponentRequest) -> Cluste
     )
 
 
-def rename(services: Services, dataset_id: str, asked: ComponentRequest, number: int, name: str) -> ClusterView:
+def rename(services: Services, dataset_id: str, request: ComponentRequest, number: int, name: str) -> ClusterView:
     """Give a component a name, kept with the dataset; an empty one gives it back its terms."""
-    found = services.components.found(dataset_id, asked)
-    services.datasets.rename(dataset_id, asked.key, found.k, component_of(found, number).id + 1, name)
-    return view(services, dataset_id, asked)
+    clusters = services.components.found(dataset_id, request)
+    services.datasets.rename(dataset_id, request.key, clusters.k, component_of(clusters, number).id + 1, name)
+    return view(services, dataset_id, request)
 
 
-def rows_file(services: Services, dataset_id: str, asked: ComponentRequest, kind: Literal["csv", "parquet"]) -> str:
+def rows_file(services: Services, dataset_id: str, request: ComponentRequest, kind: Literal["csv", "parquet"]) -> str:
     """Every row with its component, as a file to download."""
-    components = services.components.named(dataset_id, asked)
-    path = services.download(f"components {dataset_id}.{kind}", f"{asked.key} {[one.name for one in components]}")
+    components = services.components.named(dataset_id, request)
+    path = services.download(
+        f"components {dataset_id}.{kind}", f"{request.key} {[component.name for component in components]}"
+    )
     if not path.exists():
         examples = services.read_dataset(dataset_id).examples
         building = path.with_stem(f".{secrets.token_hex(4)}")
-        write_rows(building, list(examples), services.components.found(dataset_id, asked), components)
+        write_rows(building, list(examples), services.components.found(dataset_id, request), components)
         os.replace(building, path)
     return str(path)
 
 
-def _curve(found: Clusters, dataset_id: str) -> str:
-    dense = found.density
+def _curve(clusters: Clusters, dataset_id: str) -> str:
+    dense = clusters.density
     if dense:
         return figures.neighbour_distances(dense.reach.tolist(), dense.eps, dense.min_samples, dataset_id)
-    return figures.component_number(found.sse, found.silhouette, found.k, dataset_id)
+    return figures.component_number(clusters.sse, clusters.silhouette, clusters.k, dataset_id)
 
 
 def _named(name: str, terms: list[str]) -> str:
@@ -126,22 +128,22 @@ def _named(name: str, terms: list[str]) -> str:
     return listed if listed.startswith(name) else f"{name}: {listed}"
 
 
-def _sentence(found: Clusters) -> str:
-    heads = f" {found.k} heads would give each component one to start with."
-    if found.choice:
-        return found.choice.sentence + heads
-    if found.noise:
-        return f"{found.k} components; {found.noise} of {len(found.labels)} rows are noise, in no dense part.{heads}"
-    return f"{found.k} components, {'by density' if found.method == 'dbscan' else 'as you asked'}.{heads}"
+def _sentence(clusters: Clusters) -> str:
+    heads = f" {clusters.k} heads would give each component one to start with."
+    if clusters.choice:
+        return clusters.choice.sentence + heads
+    if clusters.noise:
+        return f"{clusters.k} components; {clusters.noise} of {len(clusters.labels)} rows are noise, in no dense part.{heads}"
+    return f"{clusters.k} components, {'by density' if clusters.method == 'dbscan' else 'as you request'}.{heads}"
 
 
 def _agreement(
-    services: Services, dataset_id: str, found: Clusters, components: Sequence[Component]
+    services: Services, dataset_id: str, clusters: Clusters, components: Sequence[Component]
 ) -> tuple[str, str]:
     tasks = services.read_dataset(dataset_id).tasks
     if not tasks:
         return "", ""
-    agreed = overlap(found.labels, [task or None for task in tasks])
+    agreed = overlap(clusters.labels, [task or None for task in tasks])
     names = ["noise" if i == NOISE else f"{i + 1}: {components[i].name}" for i in agreed.components]
     return (
         f"Against the task labels: adjusted Rand index {agreed.ari:.2f} (1: the same groups, 0: chance), normalised "

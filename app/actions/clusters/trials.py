@@ -16,17 +16,19 @@ TRIALS = 15
 FIGURE = ResultKind[str]("trials")
 
 
-def trials(services: Services, dataset_id: str, asked: ComponentRequest) -> Iterator[str | Done[str]]:
+def trials(services: Services, dataset_id: str, request: ComponentRequest) -> Iterator[str | Done[str]]:
     """How sure a number is, seen in trials: yields how far they are, then the figure."""
-    dataset, found = services.datasets.get(dataset_id), services.components.found(dataset_id, asked)
-    given = dataset.files, dataset.mapping, asked.settings, found, TRIALS
+    dataset, clusters = services.datasets.get(dataset_id), services.components.found(dataset_id, request)
+    arguments = dataset.files, dataset.mapping, request.settings, clusters, TRIALS
 
     def work(on_progress: OnProgress) -> str:
         return services.cache.remember(
             FIGURE,
             dataset_id,
-            asked.key,
-            compute=lambda: figures.number_trials(in_process(number_trials_of_files, *given, on_progress=on_progress)),
+            request.key,
+            compute=lambda: figures.number_trials(
+                in_process(number_trials_of_files, *arguments, on_progress=on_progress)
+            ),
         )
 
     for step in in_background(work):

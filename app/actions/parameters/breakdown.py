@@ -88,20 +88,20 @@ def view(services: Services, run_id: str | None, method: Method, shapes: Sequenc
     run = services.run(run_id)
     try:
         steps = breakdown_steps(services.store, run)
-        runs = breakdown_runs(services.store, run, steps)
+        loras = breakdown_runs(services.store, run, steps)
     except ConfigError as error:  # the run is one that has no breakdown: nothing to warn of
         yield BreakdownView((run_id,), str(error))
         return
-    found = [one for one in runs if one is not None]
-    states = [services.jobs.refresh(one) for one in found]
-    done = [one for one, state in zip(found, states, strict=True) if state.state == "finished"]
-    if len(done) < len(runs):
+    started = [lora for lora in loras if lora is not None]
+    states = [services.jobs.refresh(lora) for lora in started]
+    finished = [lora for lora, state in zip(started, states, strict=True) if state.state == "finished"]
+    if len(finished) < len(loras):
         progress = tuple((state.id, state.state, state.step) for state in states)
         working = any(state.is_active for state in states)
-        sentence = _how_far(len(runs), len(done), states, run)
+        sentence = _how_far(len(loras), len(finished), states, run)
         yield BreakdownView((run_id, progress, steps), sentence, not working, working)
         return
-    trained = _Trained(run_id, tuple(one.id for one in done), steps, method)
+    trained = _Trained(run_id, tuple(lora.id for lora in finished), steps, method)
     if not services.cache.has(PLACES, trained):
         key = (trained, *shapes)
         yield BreakdownView((*key, "computing"), "All are trained; their matrices are being compared.", working=True)
@@ -135,11 +135,11 @@ class _Trained:
 def _drawn(services: Services, trained: _Trained, shapes: Sequence[str]) -> BreakdownView:
     run = services.run(trained.run_id)
     compared = _compared(services, trained)
-    own = [] if why_no_adapter(services, run.id) else heads_apart(adapter_weights(services, run.id))
+    heads = [] if why_no_adapter(services, run.id) else heads_apart(adapter_weights(services, run.id))
     sentences = [
         f"After {trained.steps} steps of each.",
         compared.reading(),
-        heads_reading(own, run.recipe()),
+        heads_reading(heads, run.recipe()),
         TESTED,
     ]
     groups = services.cache.remember(
@@ -150,7 +150,7 @@ def _drawn(services: Services, trained: _Trained, shapes: Sequence[str]) -> Brea
         (trained, *shapes),
         " ".join(filter(None, sentences)),
         ready=True,
-        rows=[*_rows(compared.parts, "component"), *_rows(own, "head")],
+        rows=[*_rows(compared.parts, "component"), *_rows(heads, "head")],
         figures=drawn.figures,
         caption=drawn.caption,
         shapes=drawn.shapes,
@@ -174,17 +174,17 @@ def _rows(parts: Sequence[Part], label: str) -> list[list[Cell]]:
     names = {"head": "heads of the chosen run"}
     out: list[list[Cell]] = []
     for part in parts:
-        found = part.separation
-        low, high = found.chance
+        separation = part.separation
+        low, high = separation.chance
         out.append(
             [
                 names.get(part.what, part.what),
-                "{} x {}".format(*found.shape),
+                "{} x {}".format(*separation.shape),
                 label,
-                round(found.silhouette, 3),
+                round(separation.silhouette, 3),
                 f"{low:.3f} to {high:.3f}",
-                APART[found.apart],
-                None if found.cosine is None else round(found.cosine, 3),
+                APART[separation.apart],
+                None if separation.cosine is None else round(separation.cosine, 3),
             ]
         )
     return out

@@ -72,9 +72,12 @@ def tokens(services: Services, run_id: str, head: int, module: str) -> list[list
         return []
     model = services.run(run_id).recipe().model
     tokenizer = services.tokenizer(model)
-    found = probed.tokens.most(tokenizer, head, None if module == ALL else module, TOKENS)
+    strongest = probed.tokens.most(tokenizer, head, None if module == ALL else module, TOKENS)
     rows = probed.tokens.rows
-    return [[one.before, one.text, one.behind, round(one.gate, 3), rows[one.row].example.row] for one in found]
+    return [
+        [token.before, token.text, token.behind, round(token.gate, 3), rows[token.row].example.row]
+        for token in strongest
+    ]
 
 
 def training_rows(services: Services, run_id: str, head: int, module: str) -> list[list[Cell]]:
@@ -87,9 +90,9 @@ def training_rows(services: Services, run_id: str, head: int, module: str) -> li
     if not _has(probed, head, module):
         return []
     use = probed.training.mean
-    own = use.mean(0) if module == ALL else use[probed.training.modules.index(module)]
-    first = np.argsort(-own[:, head], kind="stable")[:ROWS]
-    rows = [(probed.training_rows[i], float(own[i, head])) for i in first]
+    gates = use.mean(0) if module == ALL else use[probed.training.modules.index(module)]
+    first = np.argsort(-gates[:, head], kind="stable")[:ROWS]
+    rows = [(probed.training_rows[i], float(gates[i, head])) for i in first]
     return [[row.row, row.question, row.answer, row.task or "", round(gate, 3)] for row, gate in rows]
 
 
@@ -107,15 +110,15 @@ def _view(probed: Probed, of: Groups, module: str) -> UseView:
     place = probed.use.modules.index(module) if module in probed.use.modules else None
     names = [probed.names[group] if of == "component" else str(group) for group in means]
     gates = [(mean.mean(0) if place is None else mean[place]).tolist() for mean in means.values()]
-    found, chance = probed.use.mutual_information(groups), probed.use.shuffled_information(groups)
+    information, chance = probed.use.mutual_information(groups), probed.use.shuffled_information(groups)
     high = float(np.percentile(chance, CHANCE))
     verdict = (
         f"The strongest head tells the {of}: more than by chance."
-        if found > high
+        if information > high
         else f"The strongest head does not tell the {of} better than chance would."
     )
     return UseView(
-        f"{verdict} Mutual information of a token's {of} and its strongest head: {found:.2f} of 1, mean over the "
+        f"{verdict} Mutual information of a token's {of} and its strongest head: {information:.2f} of 1, mean over the "
         f"modules; with {of}s dealt out anew {SHUFFLES} times, {chance.mean():.2f}, and below {high:.2f} in {CHANCE} % "
         f"of them. From {len(probed.tasks)} held-out rows, where their answers are predicted. It does not show what a "
         "head adds.",

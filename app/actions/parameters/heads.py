@@ -39,16 +39,16 @@ def view(services: Services, run_id: str | None, measure: figures.Measure) -> He
     if why := why_no_adapter(services, run_id):
         return HeadsView(why)
     assert run_id
-    found = _measured(services, run_id)
-    known = [value for row in found if (value := getattr(row, measure)) is not None]
+    measured = _measured(services, run_id)
+    known = [value for row in measured if (value := getattr(row, measure)) is not None]
     if not known:
         none = {
             "moved": "Its start was not kept, so how far the heads have moved is not known. Set training.snapshots.",
             "similarity": "There is one head in each module, or they are all zero: nothing to compare.",
         }
-        return HeadsView(none.get(measure, "There is nothing to measure."), "", _table(found))
-    told = f"Mean {sum(known) / len(known):.3g}, from {min(known):.3g} to {max(known):.3g}."
-    return HeadsView(f"{READING[measure]} {told}", figures.head_measures(found, measure), _table(found))
+        return HeadsView(none.get(measure, "There is nothing to measure."), "", _table(measured))
+    spread = f"Mean {sum(known) / len(known):.3g}, from {min(known):.3g} to {max(known):.3g}."
+    return HeadsView(f"{READING[measure]} {spread}", figures.head_measures(measured, measure), _table(measured))
 
 
 def _table(rows: list[HeadMeasures]) -> list[list[Cell]]:

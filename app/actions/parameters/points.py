@@ -123,9 +123,13 @@ def look_into(services: Services, request: PointsRequest, place: int) -> MatrixV
         return MatrixView("")
     point = points[place]
     members = _members(services, point.run, point.step, request.products)
-    matrix = next(one for one in members if (one.module, one.kind, one.head) == (point.module, point.kind, point.head))
+    matrix = next(
+        member
+        for member in members
+        if (member.module, member.kind, member.head) == (point.module, point.kind, point.head)
+    )
     measured = spectrum(matrix.right) if matrix.left is None else product_spectrum(matrix.left, matrix.right)
-    family = [one for one in members if one.module == matrix.module and one.kind == matrix.kind]
+    family = [member for member in members if member.module == matrix.module and member.kind == matrix.kind]
     name = figures.describe_matrix(point, point.run if len(request.runs) > 1 else "")
     several = len(family) > 1
     is_head = several and matrix.head is not None and matrix.kind != "A"
@@ -154,11 +158,11 @@ def _steps(services: Services, run_id: str) -> list[int | None]:
     """A few of the steps at which a run kept its matrices, and None for the adapter itself; that one alone without
     any."""
     run = services.run(run_id)
-    state, kept = run.state(), list(saved_snapshots(run.snapshots))
-    if kept and state.state == "finished" and kept[-1] == state.step:  # else the adapter is of another step
-        del kept[-1]
-    every = max(1, -(-len(kept) // (STEPS_SHOWN - 1)))
-    return [*kept[::every], None]
+    state, steps = run.state(), list(saved_snapshots(run.snapshots))
+    if steps and state.state == "finished" and steps[-1] == state.step:  # else the adapter is of another step
+        del steps[-1]
+    every = max(1, -(-len(steps) // (STEPS_SHOWN - 1)))
+    return [*steps[::every], None]
 
 
 def _members(services: Services, run_id: str, step: int | None, products: bool) -> list[Matrix]:
@@ -172,7 +176,7 @@ def _members(services: Services, run_id: str, step: int | None, products: bool) 
 
 
 def _siblings(family: Sequence[Matrix]) -> str:
-    names = [one.kind if one.head is None else f"head {one.head + 1}" for one in family[:SIBLINGS]]
+    names = [matrix.kind if matrix.head is None else f"head {matrix.head + 1}" for matrix in family[:SIBLINGS]]
     return figures.cosine_matrix(names, cosines(gram(family[:SIBLINGS])), f"Cosines in {family[0].module}")
 
 

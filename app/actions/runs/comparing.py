@@ -52,17 +52,21 @@ def comparison(services: Services, run_ids: Sequence[str]) -> ComparisonView:
 
 def _result_rows(results: Sequence[RunMeasurements]) -> list[list[str]]:
     """What came of each run, two cells for it: its base model's, and its own."""
-    whole = ((cell(one.base_loss, one.base_exact_match), cell(one.loss, one.exact_match)) for one in results)
+    whole = (
+        (cell(result.base_loss, result.base_exact_match), cell(result.loss, result.exact_match)) for result in results
+    )
     rows = [[ALL, *(text for pair in whole for text in pair)]]
-    pairs = [one.pairs() for one in results]
+    pairs = [result.pairs() for result in results]
     for group in dict.fromkeys(name for own in pairs for name in own):
         rows.append([group_name(group), *_score_cells(own.get(group, (None, None)) for own in pairs)])
     taken = {
-        "parameters": ["" if one.parameters is None else f"{one.parameters:,}" for one in results],
-        "training": ["" if one.seconds is None else f"{one.seconds:,.0f} s" for one in results],
-        "energy": [_kwh(one.energy_kwh) for one in results],
+        "parameters": ["" if result.parameters is None else f"{result.parameters:,}" for result in results],
+        "training": ["" if result.seconds is None else f"{result.seconds:,.0f} s" for result in results],
+        "energy": [_kwh(result.energy_kwh) for result in results],
     }
-    taken |= {name: [_kwh((one.energy_parts_kwh or {}).get(part)) for one in results] for name, part in ENERGY.items()}
+    taken |= {
+        name: [_kwh((result.energy_parts_kwh or {}).get(part)) for result in results] for name, part in ENERGY.items()
+    }
     return rows + [[name, *(text for own in cells for text in ("", own))] for name, cells in taken.items()]
 
 
@@ -96,4 +100,6 @@ def cell(loss: float | None, exact_match: float | None) -> str:
 def _value(value: object) -> str:
     """A setting's value, without folders of this machine."""
     values = value if isinstance(value, list) else [value]
-    return ", ".join(Path(one).name if isinstance(one, str) and Path(one).is_absolute() else str(one) for one in values)
+    return ", ".join(
+        Path(item).name if isinstance(item, str) and Path(item).is_absolute() else str(item) for item in values
+    )

@@ -74,14 +74,14 @@ def evaluate(services: Services, run_id: str, file: str) -> Iterator[str | Done[
 
 def _score_rows(scores: FileScores) -> list[list[Cell]]:
     groups: list[tuple[str, Score, Score]] = [(ALL, scores.base, scores)]
-    groups += [(f"task {name}", scores.base.per_task[name], own) for name, own in scores.per_task.items()]
+    groups += [(f"task {name}", scores.base.per_task[name], tuned) for name, tuned in scores.per_task.items()]
     groups += [
-        (group_name(f"component {name}"), scores.base.per_component[name], own)
-        for name, own in scores.per_component.items()
+        (group_name(f"component {name}"), scores.base.per_component[name], tuned)
+        for name, tuned in scores.per_component.items()
     ]
     return [
-        [name, own.rows, base.loss_text, own.loss_text, f"{base.exact_match:.1%}", f"{own.exact_match:.1%}"]
-        for name, base, own in groups
+        [name, tuned.rows, base.loss_text, tuned.loss_text, f"{base.exact_match:.1%}", f"{tuned.exact_match:.1%}"]
+        for name, base, tuned in groups
     ]
 
 

@@ -144,8 +144,8 @@ def view(services: Services, run_id: str | None) -> RunView:
 
 def label(services: Services, run_id: str, name: str, note: str, tags: str) -> None:
     """Keep what a person writes on a run; tags with commas between."""
-    found = dict.fromkeys(" ".join(tag.split()) for tag in tags.split(","))
-    services.run(run_id).write_label(Label(" ".join(name.split()), note.strip(), tuple(tag for tag in found if tag)))
+    unique = dict.fromkeys(" ".join(tag.split()) for tag in tags.split(","))
+    services.run(run_id).write_label(Label(" ".join(name.split()), note.strip(), tuple(tag for tag in unique if tag)))
 
 
 def settings(services: Services, run_id: str, keys: Sequence[str]) -> FormValues:
@@ -173,8 +173,8 @@ def delete(services: Services, run_id: str) -> str:
 
 def restorable(services: Services, deleted: Sequence[str]) -> list[str]:
     """Of the runs that were deleted in this browser, in that order, those that can be restored."""
-    kept = services.store.deleted()
-    return [run_id for run_id in deleted if run_id in kept]
+    in_bin = services.store.deleted()
+    return [run_id for run_id in deleted if run_id in in_bin]
 
 
 def restore(services: Services, deleted: Sequence[str]) -> str:
@@ -183,10 +183,10 @@ def restore(services: Services, deleted: Sequence[str]) -> str:
     Raises:
         RunError: none of them can be.
     """
-    found = restorable(services, deleted)
-    if not found:
+    run_ids = restorable(services, deleted)
+    if not run_ids:
         raise RunError("No run was deleted here in the last day, so none can be restored.")
-    return services.store.restore(found[-1]).id
+    return services.store.restore(run_ids[-1]).id
 
 
 def _rounded(value: float | None, digits: int, times: float = 1) -> float | None:

@@ -73,10 +73,10 @@ def opened_recipe(services: Services, file: str, keys: Sequence[str]) -> FormVal
 
 def _name(services: Services, dataset_id: str, recipe: Recipe) -> str:
     """What the one component is called, where it is known."""
-    asked, only = ComponentRequest(recipe.components, recipe.model), recipe.components.only
-    if not only or not services.components.are_found(dataset_id, asked):
+    request, only = ComponentRequest(recipe.components, recipe.model), recipe.components.only
+    if not only or not services.components.are_found(dataset_id, request):
         return ""
-    names = [component.name for component in services.components.named(dataset_id, asked)]
+    names = [component.name for component in services.components.named(dataset_id, request)]
     return f" ({names[only - 1]})" if only <= len(names) else ""
 
 

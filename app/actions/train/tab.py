@@ -158,8 +158,8 @@ def log(services: Services, run_id: str | None, search: str | None) -> str:
     if not run_id:
         return ""
     lines = services.run(run_id).log_lines(LOG_BYTES)
-    found = [line for line in lines if (search or "").lower() in line.lower()]
-    return "\n".join(found[-LOG_LINES:])
+    matching = [line for line in lines if (search or "").lower() in line.lower()]
+    return "\n".join(matching[-LOG_LINES:])
 
 
 def _idle_heads(events: Sequence[Event]) -> str:
@@ -236,7 +236,7 @@ def sample_table(events: Sequence[Event]) -> list[list[str]]:
     answered = [event.answers for event in events if isinstance(event, EvalEvent) and event.answers]
     if not answered:
         return []
-    newest = [one.answer for one in answered[-1]] if len(answered) > 1 else [""] * len(answered[0])
+    newest = [sample.answer for sample in answered[-1]] if len(answered) > 1 else [""] * len(answered[0])
     return [
         [first.prompt, first.expected, first.answer, last] for first, last in zip(answered[0], newest, strict=False)
     ]
@@ -245,7 +245,7 @@ def sample_table(events: Sequence[Event]) -> list[list[str]]:
 def _usage(events: Sequence[Event]) -> str:
     """What the run's process takes, and what its machine has left, by the newest event that says so."""
     usages = (event.usage for event in reversed(events) if isinstance(event, TrainEvent))
-    usage = next((one for one in usages if one), None)
+    usage = next((candidate for candidate in usages if candidate), None)
     if not usage:
         return ""
     taken = f"It takes {usage.cpu_percent / 100:.1f} CPU cores and {_gigabytes(usage.memory_bytes)} of memory; "

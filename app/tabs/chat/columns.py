@@ -63,10 +63,10 @@ class Choices:
             run_id: str | None, model: str, chosen: list[str], other: str | None, answer_ids: dict[str, str]
         ) -> Updates:
             known = [(label, value) for label, value in run_choices(services) if value != run_id]
-            kept = other if other in {value for _, value in known} else None
+            selected = other if other in {value for _, value in known} else None
             titles = actions.titles(services, run_id, model, answer_ids)
             return {
-                self.other: gr.Dropdown(choices=known, value=kept, visible="other" in chosen),
+                self.other: gr.Dropdown(choices=known, value=selected, visible="other" in chosen),
                 self.steering.panel: gr.Accordion(visible="steered" in chosen),
                 **{column.place: gr.Column(visible=key in chosen) for key, column in columns.items()},
                 **{column.title: say(titles[key]) for key, column in columns.items()},

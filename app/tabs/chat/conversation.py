@@ -30,11 +30,11 @@ class Conversation:
 
     @property
     def outputs(self) -> list[Component]:
-        """What `shown` fills."""
+        """What `updates` fills."""
         columns = [part for column in self.columns.values() for part in column.outputs]
         return [self.answers, self.histories, *columns, *self.gates.figures, self.status]
 
-    def shown(self, view: ChatView) -> Updates:
+    def updates(self, view: ChatView) -> Updates:
         """A view of all columns; those that are not in it are emptied."""
         updates: Updates = {
             self.answers: {key: column.answer_id for key, column in view.columns.items()},
@@ -54,6 +54,6 @@ class Conversation:
     def without_last(self, histories: dict[str, list[Message]]) -> tuple[str, Updates]:
         """The last question, and the conversations without it and its answers."""
         questions = [messages[-2]["content"] for messages in histories.values() if len(messages) > 1]
-        left = {key: messages[:-2] for key, messages in histories.items()}
-        shown = {column.chatbot: displayed(left.get(key, [])) for key, column in self.columns.items()}
-        return questions[0] if questions else "", {self.histories: left} | shown
+        remaining = {key: messages[:-2] for key, messages in histories.items()}
+        chatbots = {column.chatbot: displayed(remaining.get(key, [])) for key, column in self.columns.items()}
+        return questions[0] if questions else "", {self.histories: remaining} | chatbots

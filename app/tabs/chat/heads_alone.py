@@ -78,7 +78,7 @@ class HeadsAlone:
 
         outputs = [self.status, self.summary, self.answers]
         inputs = [run, self.questions, system]
-        asked = self.start.click(ask, inputs, outputs, concurrency_id=MODEL_QUEUE, trigger_mode="multiple", **QUIET)
+        asking = self.start.click(ask, inputs, outputs, concurrency_id=MODEL_QUEUE, trigger_mode="multiple", **QUIET)
         self.fill.click(examples, run, [self.status, self.questions], trigger_mode="once", **QUIET)
-        self.stop.click(None, None, None, cancels=[asked])
+        self.stop.click(None, None, None, cancels=[asking])
         run.change(forget, run, outputs, **LATEST)

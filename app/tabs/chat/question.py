@@ -69,8 +69,8 @@ class Question:
         asking = self._asking(context, conversation, options, saving)
         histories, prompt = conversation.histories, self.prompt
 
-        def take_back(said: dict[str, list[Message]]) -> Updates:
-            question, updates = conversation.without_last(said)
+        def take_back(conversations: dict[str, list[Message]]) -> Updates:
+            question, updates = conversation.without_last(conversations)
             return updates | {prompt: question}
 
         @handler
@@ -141,9 +141,9 @@ def _answering(
         other: str | None,
         histories: dict[str, list[Message]],
         system: str,
-        *held: Component,
+        *inputs: Component,
     ) -> Iterator[Updates]:
-        sampling, gates = options.read(*held[: len(options.sampling)]), held[len(options.sampling) :]
+        sampling, gates = options.read(*inputs[: len(options.sampling)]), inputs[len(options.sampling) :]
         yield {status: say("Loading the model …")} | conversation.gates.unselected() | saving.closed()
         try:
             steered = steering.read(*gates) if "steered" in chosen else None
@@ -153,13 +153,13 @@ def _answering(
             raise
         emptied: Updates = {question.prompt: ""}  # once the question stands in the conversation
         for view in actions.stream(services, columns, histories, prompt, sampling, system):
-            yield conversation.shown(view) | emptied
+            yield conversation.updates(view) | emptied
             emptied = {}
 
     @handler
-    def answer(request: gr.Request, prompt: str, *asked: Component) -> Iterator[Updates]:
+    def answer(request: gr.Request, prompt: str, *inputs: Component) -> Iterator[Updates]:
         actions.check_prompt(prompt)  # an empty one ends no other answer
-        yield from stream(request, prompt, *asked)
+        yield from stream(request, prompt, *inputs)
 
     return answer
 

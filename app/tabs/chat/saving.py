@@ -48,7 +48,7 @@ class Saving:
 
         event.then(write, answers, self.outputs, **QUIET)
 
-    def wire(self, conversation: Conversation, tab: gr.Tab, kept: gr.BrowserState) -> None:
+    def wire(self, conversation: Conversation, tab: gr.Tab, store: gr.BrowserState) -> None:
         """The browser keeps which answers it had, the server what they were."""
         answers, chosen = conversation.answers, conversation.choices.chosen
 
@@ -57,14 +57,14 @@ class Saving:
             view = actions.reopen(self._services, kept_ids) if kept_ids and not answer_ids else None
             if view is None:
                 return gr.skip()
-            return conversation.shown(view) | {chosen: gr.CheckboxGroup(value=list(view.columns))}
+            return conversation.updates(view) | {chosen: gr.CheckboxGroup(value=list(view.columns))}
 
         @handler
         def open_saved(file: str) -> Updates:
             view = actions.replay(self._services, Path(file))
-            return conversation.shown(view) | {chosen: gr.CheckboxGroup(value=["run"])}
+            return conversation.updates(view) | {chosen: gr.CheckboxGroup(value=["run"])}
 
-        answers.change(lambda answer_ids: answer_ids, answers, kept, **LATEST)
+        answers.change(lambda answer_ids: answer_ids, answers, store, **LATEST)
         outputs = [*conversation.outputs, chosen]
-        self.offer_after(tab.select(reopen, [answers, kept], outputs, **QUIET), answers)
+        self.offer_after(tab.select(reopen, [answers, store], outputs, **QUIET), answers)
         self.offer_after(self.saved.upload(open_saved, self.saved, outputs, **QUIET), answers)

@@ -10,7 +10,7 @@ from .question import HeldOutRows, Options, Question
 from .saving import Saving
 
 
-def build(context: Context, tab: gr.Tab, kept: gr.BrowserState) -> None:
+def build(context: Context, tab: gr.Tab, store: gr.BrowserState) -> None:
     """The tab, a part below the other; `kept` is where the browser keeps which answers it had."""
     rows = HeldOutRows()
     choices = Choices()
@@ -20,7 +20,7 @@ def build(context: Context, tab: gr.Tab, kept: gr.BrowserState) -> None:
     saving = Saving(context.services)
     heads_alone = HeadsAlone()
 
-    saving.wire(conversation, tab, kept)
+    saving.wire(conversation, tab, store)
     rows.wire(context, tab)
     choices.wire(context, tab, conversation.columns, conversation.answers)
     question.wire(context, conversation, options, saving, rows)

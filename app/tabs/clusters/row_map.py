@@ -85,11 +85,11 @@ class RowMap:
         def search(
             dataset_id: str, text: str, method: Method, colour_by: ColourBy, *values: Component
         ) -> Iterator[Updates]:
-            found, sentence_on_them = actions.search(services, dataset_id, text)
+            indices, sentence_on_them = actions.search(services, dataset_id, text)
             # The same each time, and so sent once. Skipped, it could be lost: Gradio's page applies what changes in an
             # update to what came before it, also where that is not shown yet.
-            listed = {self.hits: say(sentence_on_them), self.rows: self._table(dataset_id, found)}
-            for view in actions.draw(services, dataset_id, form.request(*values), method, colour_by, found):
+            listed = {self.hits: say(sentence_on_them), self.rows: self._table(dataset_id, indices)}
+            for view in actions.draw(services, dataset_id, form.request(*values), method, colour_by, indices):
                 yield self._updates(view) | listed
 
         inputs = [self._context.dataset, self.text, self.method, self.colour_by, *form.inputs]

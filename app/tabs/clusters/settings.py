@@ -23,10 +23,10 @@ SENTENCE_MODEL = "components.sentence_model"
 class ComponentForm:
     """The settings of a run's components, by setting."""
 
-    def __init__(self, context: Context, kept: KeptChoices) -> None:
+    def __init__(self, context: Context, store: KeptChoices) -> None:
         self._context = context
         self.fields = _fields()
-        kept.keep_all(self.fields)
+        store.keep_all(self.fields)
         features, method = self.fields["components.features"], self.fields["components.method"]
         features.change(
             lambda features: gr.Textbox(visible=features == "sentence"), features, self.fields[SENTENCE_MODEL], **QUIET
@@ -45,13 +45,13 @@ class ComponentForm:
         """The events at which a field holds what it shall; a name is complete when it is sent, or left."""
         return [event for field in self.fields.values() for event in _settled(field)]
 
-    def request(self, model: str, *held: Component) -> ComponentRequest:
+    def request(self, model: str, *inputs: Component) -> ComponentRequest:
         """What the form asks for.
 
         Raises:
             ConfigError: a value is out of its range, or a model's name is wrong.
         """
-        return component_settings(self._context.services, model, values(self.fields, held))
+        return component_settings(self._context.services, model, values(self.fields, inputs))
 
 
 def _settled(field: Widget) -> list[Component]:

@@ -42,17 +42,17 @@ class ClustersTab:
     number: gr.Dropdown
 
 
-def build(context: Context, tab: gr.Tab, kept: KeptChoices) -> ClustersTab:
+def build(context: Context, tab: gr.Tab, store: KeptChoices) -> ClustersTab:
     k = gr.State(None)
     overview = _Overview(k)
-    form = ComponentForm(context, kept)
+    form = ComponentForm(context, store)
     overview.draw()
-    one = OneComponent(context, form)
+    component = OneComponent(context, form)
     overview.draw_tasks()
     trials = Trials(context, form)
     row_map = RowMap(context, form)
-    overview.wire(context, tab, form, one, trials, row_map)
-    return ClustersTab(form.fields, overview.use, k, one.alone, one.number)
+    overview.wire(context, tab, form, component, trials, row_map)
+    return ClustersTab(form.fields, overview.use, k, component.alone, component.number)
 
 
 class _Overview:
@@ -89,28 +89,36 @@ class _Overview:
         self.tasks = plot_panel("tasks", "Rows of each task in each component", empty=empty)
 
     def wire(
-        self, context: Context, tab: gr.Tab, form: ComponentForm, one: OneComponent, trials: Trials, row_map: RowMap
+        self,
+        context: Context,
+        tab: gr.Tab,
+        form: ComponentForm,
+        component: OneComponent,
+        trials: Trials,
+        row_map: RowMap,
     ) -> None:
         services, dataset = context.services, context.dataset
 
         @handler
         def show(dataset_id: str, number: int | None, *values: Component) -> Iterator[Updates]:
             off = gr.Button(interactive=False)
-            working = {self.use: off, one.alone: off, self.stop: gr.Button(visible=True)}
+            working = {self.use: off, component.alone: off, self.stop: gr.Button(visible=True)}
             try:
                 for step in actions.find(services, dataset_id, form.request(*values)):
                     yield (
-                        self._found(one, step.value, number)
+                        self._filled(component, step.value, number)
                         if isinstance(step, Done)
                         else working | {self.answer: say(step)}
                     )
             except HydraError as error:
-                yield self._nothing(one) | {self.answer: say(str(error))}
+                yield self._cleared(component) | {self.answer: say(str(error))}
                 raise
 
         @handler
         def rename(dataset_id: str, number: int, name: str, *values: Component) -> Updates:
-            return self._found(one, actions.rename(services, dataset_id, form.request(*values), number, name), number)
+            return self._filled(
+                component, actions.rename(services, dataset_id, form.request(*values), number, name), number
+            )
 
         @handler
         def write(dataset_id: str, *values: Component) -> Updates:
@@ -121,14 +129,18 @@ class _Overview:
             }
 
         figures = [self.curve, self.curve_help, self.bars, self.table, self.agreement, self.tasks]
-        outputs = [self.k, self.answer, self.use, self.stop, *figures, one.alone, one.number]
-        inputs = [dataset, one.number, *form.inputs]
+        outputs = [self.k, self.answer, self.use, self.stop, *figures, component.alone, component.number]
+        inputs = [dataset, component.number, *form.inputs]
         changes = [tab.select, dataset.change, context.model.change, *form.changes]
         changed = gr.on(changes, show, inputs, outputs, **LATEST)
         stopped = say("Stopped. Change a setting, or open this tab again, to start anew.")
-        self.stop.click(lambda: self._nothing(one) | {self.answer: stopped}, None, outputs, cancels=[changed], **QUIET)
-        renamed = one.name.submit(rename, [dataset, one.number, one.name, *form.inputs], outputs, **QUIET)
-        changed.success(**one.look, **QUIET)
+        self.stop.click(
+            lambda: self._cleared(component) | {self.answer: stopped}, None, outputs, cancels=[changed], **QUIET
+        )
+        renamed = component.name.submit(
+            rename, [dataset, component.number, component.name, *form.inputs], outputs, **QUIET
+        )
+        changed.success(**component.look, **QUIET)
         changed.success(**trials.forget, **QUIET)
         for event in (changed, renamed):
             event.success(**row_map.draw, **QUIET)
@@ -137,14 +149,14 @@ class _Overview:
         def choose(event: gr.SelectData) -> int:
             return int(event.row_value[0])
 
-        self.table.select(choose, None, one.number, **QUIET).success(**one.look, **QUIET)
+        self.table.select(choose, None, component.number, **QUIET).success(**component.look, **QUIET)
 
-    def _found(self, one: OneComponent, view: actions.ClusterView, number: int | None) -> Updates:
+    def _filled(self, component: OneComponent, view: actions.ClusterView, number: int | None) -> Updates:
         return {
             self.k: view.k,
             self.answer: say(view.sentence),
             self.use: gr.Button(f"Use {view.k} head{'s' if view.k > 1 else ''}", interactive=True),
-            one.alone: gr.Button(interactive=True),
+            component.alone: gr.Button(interactive=True),
             self.stop: gr.Button(visible=False),
             self.curve: view.curve,
             self.curve_help: say(view.help),
@@ -152,15 +164,15 @@ class _Overview:
             self.table: view.table,
             self.agreement: say(view.agreement),
             self.tasks: view.tasks,
-            one.number: one.choices(view.components, number),
+            component.number: component.choices(view.components, number),
         }
 
-    def _nothing(self, one: OneComponent) -> Updates:
+    def _cleared(self, component: OneComponent) -> Updates:
         """No component of another dataset, or of other settings, is offered."""
         return {
             self.k: None,
             self.use: gr.Button("Use these heads", interactive=False),
-            one.alone: gr.Button(interactive=False),
+            component.alone: gr.Button(interactive=False),
             self.stop: gr.Button(visible=False),
             self.curve: "",
             self.bars: "",

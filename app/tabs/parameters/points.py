@@ -33,8 +33,8 @@ def build(context: Context, tab: gr.Tab, view_tab: gr.Tab) -> None:
     matrix.wire(context.services, form, pictures)
 
     @latest(context.services, "points")
-    def show(*held: Component) -> Iterator[Updates]:
-        for view in actions.view(context.services, form.request(*held), form.colour_by(*held)):
+    def show(*values: Component) -> Iterator[Updates]:
+        for view in actions.view(context.services, form.request(*values), form.colour_by(*values)):
             drawn = {} if view.figures is None else pictures.figures(view.figures)
             yield {caption: say(view.sentence)} | drawn | pictures.shapes(view.shapes, view.drawn)
 
@@ -125,8 +125,8 @@ class _Form:
         )
 
     @staticmethod
-    def colour_by(*held: Component) -> MatrixColour:
-        return held[-1]
+    def colour_by(*values: Component) -> MatrixColour:
+        return values[-1]
 
 
 class _Matrix:
@@ -148,12 +148,12 @@ class _Matrix:
 
     def wire(self, services: Services, form: _Form, pictures: ShapePanels) -> None:
         @handler
-        def select(event: gr.EventData, *held: Component) -> gr.Dataframe:
-            return self._selected(services, form.request(*held), selected_ids(event))
+        def select(event: gr.EventData, *values: Component) -> gr.Dataframe:
+            return self._selected(services, form.request(*values), selected_ids(event))
 
         @handler
-        def pick(event: gr.EventData, *held: Component) -> Updates:
-            request, ids = form.request(*held), selected_ids(event)
+        def pick(event: gr.EventData, *values: Component) -> Updates:
+            request, ids = form.request(*values), selected_ids(event)
             view = actions.look_into(services, request, ids[0]) if ids else actions.MatrixView("")
             return self._updates(services, view) | {self.table: self._selected(services, request, ids)}
 

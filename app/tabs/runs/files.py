@@ -59,8 +59,8 @@ class RunFiles:
         able = {button: type(button)(interactive=has_adapter) for button in buttons}
         if not another:
             return able
-        made = {made: type(made)(visible=False) for made in (self.download, self.answers, self.scores)}
-        return able | made | {self.status: ""}
+        results = {results: type(results)(visible=False) for results in (self.download, self.answers, self.scores)}
+        return able | results | {self.status: ""}
 
     def wire(self, services: Services, run: gr.Dropdown) -> None:
         @handler

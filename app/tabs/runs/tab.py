@@ -30,13 +30,13 @@ class RunsTab:
 def build(context: Context, tab: gr.Tab, deleted: gr.BrowserState) -> RunsTab:
     """`deleted` holds {"runs": ids} of those that were deleted in this browser, the last one last."""
     runs = _AllRuns(context, deleted)
-    one = _OneRun()
+    chosen_run = _ChosenRun()
     comparing = Comparing()
     listing = runs.wire(tab, comparing)
-    one.wire(context, tab)
-    _change(context, runs, one, deleted, listing)
+    chosen_run.wire(context, tab)
+    _change(context, runs, chosen_run, deleted, listing)
     comparing.wire(context.services, tab)
-    return RunsTab(one.copy, one.continue_training, one.following)
+    return RunsTab(chosen_run.copy, chosen_run.continue_training, chosen_run.following)
 
 
 class _AllRuns:
@@ -107,7 +107,7 @@ class _AllRuns:
         return {self.offered: runs} | ({} if same else {run: gr.Dropdown(choices=runs)})
 
 
-class _OneRun:
+class _ChosenRun:
     """The chosen run: its words, its files, its recipe."""
 
     def __init__(self) -> None:
@@ -155,9 +155,9 @@ class _OneRun:
             known, able = gr.Button(interactive=bool(run_id)), gr.Button(interactive=view.has_adapter)
             buttons = {self.save: known, self.copy: known, self.delete: known}
             buttons |= {self.following: able, self.continue_training: able}
-            shown = {self.about: say(view.sentence), self.recipe: view.recipe, self.code: view.code}
+            texts = {self.about: say(view.sentence), self.recipe: view.recipe, self.code: view.code}
             files = self.files.updates(view.has_adapter, run_id != before)
-            return shown | words | buttons | files | {self.looked_at: run_id}
+            return texts | words | buttons | files | {self.looked_at: run_id}
 
         buttons = [self.save, self.copy, self.continue_training, self.delete, self.following]
         outputs = [self.looked_at, self.about, *self.words, self.recipe, self.code, *buttons, *self.files.outputs]
@@ -165,7 +165,9 @@ class _OneRun:
         self.files.wire(services, run)
 
 
-def _change(context: Context, runs: _AllRuns, one: _OneRun, deleted: gr.BrowserState, listing: dict[str, Any]) -> None:
+def _change(
+    context: Context, runs: _AllRuns, chosen_run: _ChosenRun, deleted: gr.BrowserState, listing: dict[str, Any]
+) -> None:
     """Save a run's words, delete it, undo that, import another; then all are listed anew."""
     services, run = context.services, context.run
 
@@ -173,15 +175,15 @@ def _change(context: Context, runs: _AllRuns, one: _OneRun, deleted: gr.BrowserS
     def save(run_id: str, name: str, note: str, tags: str) -> Updates:
         actions.label(services, run_id, name, note, tags)
         view = actions.view(services, run_id)
-        return {one.name: view.name, one.note: view.note, one.tags: view.tags}
+        return {chosen_run.name: view.name, chosen_run.note: view.note, chosen_run.tags: view.tags}
 
     @handler
     def delete(run_id: str, gone: Deleted) -> Updates:
-        said = actions.delete(services, run_id)
-        left = run_choices(services)
-        mine = actions.restorable(services, [*gone.get("runs", []), run_id])
-        chosen = gr.Dropdown(choices=left, value=left[0][1] if left else None)
-        return {runs.status: say(said), run: chosen, deleted: {"runs": mine}}
+        text = actions.delete(services, run_id)
+        remaining = run_choices(services)
+        restorable = actions.restorable(services, [*gone.get("runs", []), run_id])
+        chosen = gr.Dropdown(choices=remaining, value=remaining[0][1] if remaining else None)
+        return {runs.status: say(text), run: chosen, deleted: {"runs": restorable}}
 
     @handler
     def restore(gone: Deleted) -> Updates:
@@ -198,8 +200,8 @@ def _change(context: Context, runs: _AllRuns, one: _OneRun, deleted: gr.BrowserS
 
     outputs = [runs.status, run]
     for event in (
-        one.save.click(save, [run, *one.words], one.words, **QUIET),
-        one.delete.click(delete, [run, deleted], [*outputs, deleted], **QUIET),
+        chosen_run.save.click(save, [run, *chosen_run.words], chosen_run.words, **QUIET),
+        chosen_run.delete.click(delete, [run, deleted], [*outputs, deleted], **QUIET),
         runs.undo.click(restore, deleted, outputs, **QUIET),
         runs.upload.upload(import_file, [runs.upload, context.model], outputs, api_visibility="private"),
     ):

@@ -105,7 +105,7 @@ def _widget(key: str, render: bool = True) -> Widget:
     return widget(key, LABELS.get(key), NAMES.get(key), min_width=200, render=render)
 
 
-def build(context: Context, tab: gr.Tab, kept: KeptChoices, components: dict[str, Widget]) -> RecipeForm:
+def build(context: Context, tab: gr.Tab, store: KeptChoices, components: dict[str, Widget]) -> RecipeForm:
     """Draw the form. The widgets of `components` stand in another tab, and belong to it; they, the base model's and
     that of `max_length` are kept where they are made."""
     with gr.Row():
@@ -121,9 +121,9 @@ def build(context: Context, tab: gr.Tab, kept: KeptChoices, components: dict[str
                 if group == "Training":
                     context.max_length.render()
                 fields |= {key: _widget(key) for key in keys if key not in ASKED_ELSEWHERE}
-    kept.keep_all(fields)
+    store.keep_all(fields)
     form = RecipeForm(context.dataset, context.model, fields | {LONGEST: context.max_length} | components)
-    _restore(context.page, kept, {MODEL: context.model} | form.fields)
+    _restore(context.page, store, {MODEL: context.model} | form.fields)
     with gr.Accordion("The same from a terminal", open=False):
         recipe = _terminal(context.services, form)
     _presets(presets, form.fields)
@@ -131,13 +131,13 @@ def build(context: Context, tab: gr.Tab, kept: KeptChoices, components: dict[str
     return form
 
 
-def _restore(page: gr.Blocks, kept: KeptChoices, settings: dict[str, Widget]) -> None:
+def _restore(page: gr.Blocks, store: KeptChoices, settings: dict[str, Widget]) -> None:
     def back(values: object) -> Updates:
         kept_values = values if isinstance(values, dict) else {}  # an older version kept a list
         known = {RENAMED.get(name, name): UNSET if value == OLD_UNSET else value for name, value in kept_values.items()}
         return {field: known[name] for name, field in settings.items() if name in known} or gr.skip()
 
-    kept.restore(page, back, list(settings.values()))
+    store.restore(page, back, list(settings.values()))
 
 
 def _presets(buttons: Sequence[gr.Button], fields: dict[str, Widget]) -> None:
@@ -174,17 +174,17 @@ def _plan(services: Services, form: RecipeForm, recipe: gr.Code, events: Sequenc
     flagged = gr.State([])  # keys of the fields beside which an error stands
     planned = sentence("", elem_id="plan")
 
-    def outline(before: list[str], dataset_id: str, model: str, *held: Component) -> Updates:
-        given = values(fields, held)
-        wrong = recipes.wrong_in_form(services, dataset_id, model, given)
+    def outline(before: list[str], dataset_id: str, model: str, *inputs: Component) -> Updates:
+        settings = values(fields, inputs)
+        wrong = recipes.wrong_in_form(services, dataset_id, model, settings)
         now = [key for key in wrong if key in fields]
         updates: Updates = {flagged: now}
         for key in {*before, *now}:
             field, error = fields[key], wrong.get(key)
             updates[field] = type(field)(info=error or field.info, elem_classes=["wrong"] if error else [])
         try:
-            plan = actions.plan(services, dataset_id, model, given)
-            return updates | {planned: say(plan), recipe: actions.recipe_text(services, dataset_id, model, given)}
+            plan = actions.plan(services, dataset_id, model, settings)
+            return updates | {planned: say(plan), recipe: actions.recipe_text(services, dataset_id, model, settings)}
         except HydraError as error:
             return updates | {planned: say(str(error))}
 

@@ -67,8 +67,8 @@ class _Controls:
         services = context.services
 
         @handler
-        def begin(dataset_id: str, model: str, *held: Component) -> Updates:
-            run_id = form_actions.start(services, dataset_id, model, values(form.fields, held))
+        def begin(dataset_id: str, model: str, *inputs: Component) -> Updates:
+            run_id = form_actions.start(services, dataset_id, model, values(form.fields, inputs))
             chosen = gr.Dropdown(choices=run_choices(services), value=run_id)
             return {context.run: chosen, self.start: gr.Button(interactive=False)}
 
@@ -93,8 +93,8 @@ class _Controls:
         """A trial of the run on the form's settings; another setting ends it, and takes its words away."""
 
         @handler
-        def estimate(dataset_id: str, model: str, *held: Component) -> Iterator[Updates]:
-            for step in form_actions.estimate(services, dataset_id, model, values(form.fields, held)):
+        def estimate(dataset_id: str, model: str, *inputs: Component) -> Iterator[Updates]:
+            for step in form_actions.estimate(services, dataset_id, model, values(form.fields, inputs)):
                 yield {self.estimated: say(step)}
 
         trying = self.trial.click(estimate, form.inputs, self.estimated, **QUIET, trigger_mode="once")
@@ -103,9 +103,9 @@ class _Controls:
         gr.on(changes, lambda: "", None, self.estimated, cancels=[trying], **QUIET)
 
     def _wire_device(self, services: Services, tab: gr.Tab, form: RecipeForm) -> None:
-        def describe(dataset_id: str, model: str, *held: Component) -> str:
+        def describe(dataset_id: str, model: str, *inputs: Component) -> str:
             try:
-                return say(form_actions.device_line(services, dataset_id, model, values(form.fields, held)))
+                return say(form_actions.device_line(services, dataset_id, model, values(form.fields, inputs)))
             except HydraError:  # what is wrong stands beside its field
                 return ""
 
@@ -189,8 +189,8 @@ def _watch(context: Context, controls: _Controls, picture: _Picture) -> None:
 
     def look(run_id: str | None) -> Updates:
         try:
-            seen = actions.view(services, run_id).marks
-            return {marks[part]: seen[part] for part in parts}
+            newest = actions.view(services, run_id).marks
+            return {marks[part]: newest[part] for part in parts}
         except HydraError as error:  # in the status line: a message every second would be a storm
             return {marks["words"]: str(error)}
 

@@ -63,6 +63,7 @@ def broken_down(jobs: JobManager, finished: FinishedRun) -> list[Run]:
     return [jobs.store.get(run_id) for run_id in told["runs"].values()]
 
 
+@pytest.mark.slow
 def test_each_lora_learns_one_component_alone(broken_down: list[Run], finished: FinishedRun) -> None:
     sizes = known(finished.run.state().results).sizes
     assert len(broken_down) == len(sizes) == 3
@@ -78,6 +79,7 @@ def test_each_lora_learns_one_component_alone(broken_down: list[Run], finished: 
     assert used_rows == sum(sizes)  # components are found in all rows, before some are held out
 
 
+@pytest.mark.slow
 def test_what_is_trained_is_not_trained_again(broken_down: list[Run], jobs: JobManager, finished: FinishedRun) -> None:
     assert breakdown_runs(jobs.store, finished.run, STEPS) == broken_down
     assert start_breakdown(jobs, finished.run, STEPS) == broken_down
@@ -85,6 +87,7 @@ def test_what_is_trained_is_not_trained_again(broken_down: list[Run], jobs: JobM
     assert breakdown_steps(jobs.store, finished.run) == STEPS
 
 
+@pytest.mark.slow
 def test_all_start_from_the_same_a_and_their_change_is_compared(broken_down: list[Run], finished: FinishedRun) -> None:
     named = dict(zip(component_names(finished.run), broken_down, strict=True))
     found = break_down(named)

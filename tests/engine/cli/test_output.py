@@ -26,6 +26,7 @@ def command(make_recipe: Callable[..., Recipe], tmp_path: Path) -> list[str]:
     return [sys.executable, "-m", "hydralora.cli", "train", str(file), "--follow", "--workspace", str(tmp_path)]
 
 
+@pytest.mark.slow
 def test_in_a_terminal_a_run_is_a_bar(command: list[str], user_environment: dict[str, str]) -> None:
     pty = pytest.importorskip("pty")
     mine, its = pty.openpty()
@@ -48,6 +49,7 @@ def test_in_a_terminal_a_run_is_a_bar(command: list[str], user_environment: dict
     assert "\x1b" not in answer
 
 
+@pytest.mark.slow
 def test_elsewhere_a_run_is_plain_lines(command: list[str], user_environment: dict[str, str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True, env=user_environment, check=False)
     assert done.returncode == 0, done.stderr

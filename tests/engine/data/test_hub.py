@@ -50,7 +50,7 @@ def test_what_the_hub_does_not_have_is_named(name: str, calls: list[tuple[Any, .
 
 @pytest.mark.parametrize("name", ["hub:", "hub:a/b/c", "hub:../x", "hub:a/..", "hub:a b", "hub:/etc/passwd", "hub:a@"])
 def test_what_is_no_name_is_refused(name: str, calls: list[tuple[Any, ...]]) -> None:
-    with pytest.raises(DatasetError, match="no dataset of the Hub"):
+    with pytest.raises(DatasetError, match="not a dataset name of the Hub"):
         read_dataset(name)
     assert calls == []
 

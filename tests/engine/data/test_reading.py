@@ -297,8 +297,8 @@ def test_a_mapping_is_saved_and_used_again(tmp_path: Path) -> None:
     [
         ({}, "name question and answer"),
         ({"question": "a"}, "name question and answer"),
-        ({"question": "a", "answer": "b", "text": "c"}, "nothing of another"),
-        ({"messages": "a", "context": "b"}, "nothing of another"),
+        ({"question": "a", "answer": "b", "text": "c"}, "none of the others"),
+        ({"messages": "a", "context": "b"}, "none of the others"),
         ({"question": "a", "answer": "b", "colour": "c"}, "colour is not a setting"),
         ({"question": 1, "answer": "b"}, "question"),
         ([1], "Its keys: question"),

@@ -149,7 +149,7 @@ def test_a_full_disk_fails_the_run_with_a_sentence_and_keeps_what_was_saved(
     assert done.returncode == 1, done.stderr
     state = run.state()
     assert state.state == "failed"
-    assert "probably for want of disk space" in state.message, state.message
+    assert "probably because the disk is full" in state.message, state.message
     assert (run.newest_checkpoint() or (0,))[0] == 4
     assert_readable(run.folder)
     jobs = JobManager(RunStore(workspace))

@@ -200,7 +200,7 @@ def test_any_other_failure_says_so_too(
     monkeypatch.setattr(worker, "train", breaks)
     code, state = work(store.create(make_recipe()), monkeypatch)
     assert (code, state.state) == (1, "failed")
-    assert state.message.startswith("ZeroDivisionError: by zero. The log has the whole story")
+    assert state.message.startswith("ZeroDivisionError: by zero. The log has the details")
     assert "Traceback" in capsys.readouterr().err  # the log
 
 

@@ -299,6 +299,7 @@ def test_a_file_of_such_settings_lies_beside_the_recipe(tmp_path: Path) -> None:
     assert launch == LaunchSettings(processes=2, deepspeed=str(tmp_path.resolve() / "zero.json"))
 
 
+@pytest.mark.slow
 def test_accelerate_can_launch_a_run(store: RunStore, make_recipe: Callable[..., Recipe]) -> None:
     run = store.create(make_recipe(max_steps=2))
     command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "1", "--cpu"]

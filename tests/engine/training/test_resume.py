@@ -106,6 +106,7 @@ def test_a_run_that_died_after_its_last_step_only_measures(
     assert bit_equal(weights(tmp_path / "b"), whole[0])
 
 
+@pytest.mark.slow
 def test_a_killed_worker_goes_on_from_its_checkpoint(
     recipe: Recipe, whole: tuple[dict[str, torch.Tensor], Curve], jobs: JobManager
 ) -> None:

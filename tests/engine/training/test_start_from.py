@@ -58,6 +58,7 @@ def test_an_adapter_that_is_none_is_refused(make_recipe: Make, tmp_path: Path) -
         prepare(recipe, lambda stage: None)
 
 
+@pytest.mark.slow
 def test_a_run_starts_from_another_by_its_id(jobs: JobManager, make_recipe: Make) -> None:
     first = jobs.start(make_recipe(max_steps=4))
     assert jobs.follow(first).state == "finished"

@@ -32,6 +32,7 @@ def test_epochs_are_counted_in_steps(make_recipe: Make) -> None:
     assert found.steps == 2 * -(-38 // 4)  # 38 of 48 rows are trained on, in batches of 4
 
 
+@pytest.mark.slow
 def test_the_adapter_and_its_checkpoints_take_the_disk_that_was_said(
     make_recipe: Make, store: RunStore, jobs: JobManager
 ) -> None:

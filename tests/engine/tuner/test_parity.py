@@ -138,7 +138,7 @@ def test_a_weight_of_another_shape_is_refused(
     for key in weights:
         if part in key:
             weights[key] = torch.zeros(weights[key].shape[0] + 1, weights[key].shape[1])
-    with pytest.raises(ModelError, match="wants"):
+    with pytest.raises(ModelError, match="expects"):
         load_official(base, as_safetensors(weights))
 
 

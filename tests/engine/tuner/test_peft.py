@@ -28,6 +28,7 @@ with torch.no_grad():
 """
 
 
+@pytest.mark.slow
 def test_save_and_load_in_a_fresh_process_is_exact(tmp_path: Path, model_folder: Path, ids: torch.Tensor) -> None:
     model = shake(adapt(tiny_llama(), num_heads=4, router_input="hidden", router_init="components"))
     model.save_pretrained(tmp_path / "adapter")

@@ -224,6 +224,7 @@ def test_rows_are_read_in_batches(model: Any, tokenizer: Any) -> None:
     assert len(passes) == 2 * 48 / 8
 
 
+@pytest.mark.slow
 def test_memory_doesnt_grow_with_the_rows(tokenizer: Any) -> None:
     rows = many_rows(tokenizer, 24)
 

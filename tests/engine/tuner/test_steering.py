@@ -200,9 +200,9 @@ def test_a_pinned_head_is_that_lora_alone(ids: torch.Tensor) -> None:
 @pytest.mark.parametrize(
     ("asked", "named"),
     [
-        ({}, "nothing is asked"),
-        ({"layers": [0]}, "nothing is asked"),
-        ({"mute": [], "uniform": False}, "nothing is asked"),
+        ({}, "no setting is given"),
+        ({"layers": [0]}, "no setting is given"),
+        ({"mute": [], "uniform": False}, "no setting is given"),
         ({"pin": HEADS}, rf"pin names head {HEADS}; .* 0 to {HEADS - 1}"),
         ({"pin": -1}, "pin names head -1"),
         ({"pin": 1.0}, "pin names head 1.0"),
