@@ -21,7 +21,7 @@ test: install $(BROWSER)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest -m "not browser" --numprocesses 2 --dist loadfile
-	HYDRALORA_BROWSER="$$(cat $(BROWSER))" $(BIN)/pytest -m browser
+	HYDRALORA_BROWSER="$$(cat $(BROWSER))" $(BIN)/pytest -m browser --numprocesses 2 --dist loadfile
 
 test-faults: install
 	HYDRALORA_KILLS=20 HYDRALORA_SEED=$$(date +%s) $(BIN)/pytest tests/engine/runs/test_faults.py

@@ -10,10 +10,10 @@ import typer
 from hydralora.errors import HydraError
 from hydralora.runs.store import RunStore
 
-SESSIONS = 8  # that one handler serves at a time: Gradio's default of 1 would make a class wait for an upload
+SESSIONS = 8  # served by one handler at once; with Gradio's default of 1, an upload would block a whole class
 LOOPBACK = ("127.0.0.1", "localhost")
 SECURITY = {
-    # The page may load from, and talk to, this server alone.
+    # The page may only load from and connect to this server.
     "Content-Security-Policy": "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
     "style-src 'self' 'unsafe-inline'; frame-ancestors 'self'",
     "Referrer-Policy": "no-referrer",
@@ -22,23 +22,23 @@ SECURITY = {
 
 
 def serve(
-    host: Annotated[str, typer.Option(help="Address to listen on; 127.0.0.1 is this machine alone.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Address to listen on; 127.0.0.1 is this machine only.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port.")] = 7860,
     workspace: Annotated[
         Path | None,
-        typer.Option(help="Where runs and datasets are kept. Default: HYDRALORA_HOME, else your data folder."),
+        typer.Option(help="Folder of runs and datasets. Default: HYDRALORA_HOME, else your data folder."),
     ] = None,
-    slots: Annotated[int, typer.Option(min=1, help="Runs at work at once; others wait in the queue.")] = 1,
+    slots: Annotated[int, typer.Option(min=1, help="Runs trained at once; others wait in the queue.")] = 1,
     max_upload: Annotated[str, typer.Option(help="Largest upload, such as 200mb or 2gb.")] = "200mb",
     open_browser: Annotated[
         bool | None,
-        typer.Option("--open/--no-open", help="Open the page in a browser. Default: where there is a screen."),
+        typer.Option("--open/--no-open", help="Open the page in a browser. Default: if there is a screen."),
     ] = None,
 ) -> None:
     """Serve the app."""
     store = RunStore(workspace)
-    os.environ["GRADIO_TEMP_DIR"] = str(store.workspace / "uploads")  # else copies stay in the system's folder
-    # After every event Gradio makes a table of the last 10,000 for a dashboard that is switched off below.
+    os.environ["GRADIO_TEMP_DIR"] = str(store.workspace / "uploads")  # otherwise copies stay in the system's folder
+    # After every event Gradio builds a table of the last 10,000 for a dashboard, which is disabled below.
     os.environ |= {"GRADIO_ANALYTICS_CACHE_FREQUENCY": str(sys.maxsize), "GRADIO_ANALYTICS_MAX_EVENTS": "1000"}
     import gradio as gr
 
@@ -51,9 +51,9 @@ def serve(
     from .widgets.plot import PLOTLY_JS
 
     try:
-        typer.echo("Looking for the default base model; the first time it is fetched, which takes about a minute.")
+        typer.echo("Checking the default base model. The first download takes about a minute.")
         find_model(DEFAULT_MODEL)
-    except HydraError as error:  # a model of the workspace's may do
+    except HydraError as error:  # a model in the workspace may do
         typer.echo(f"{error.kind} error: {error} The app starts without it.", err=True)
     warm_up()
     services = Services(store.workspace)
@@ -78,14 +78,14 @@ def serve(
 
 
 def _has_screen() -> bool:
-    """Whether a person is at this machine's screen, rather than a service or a remote terminal."""
+    """Whether a person sits at this machine, not a service or a remote terminal."""
     if not sys.stdout.isatty():
         return False
     return sys.platform != "linux" or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
 
 
 def _guards(host: str) -> list[Any]:
-    """Middleware: fixed headers; on this machine's own address, no other host name (against DNS rebinding)."""
+    """Middleware: fixed headers and, on a loopback address, only loopback host names (against DNS rebinding)."""
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 

@@ -1,11 +1,11 @@
-"""Response headers on every answer of the server."""
+"""Fixed headers on every response of the server."""
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 class Headers:
-    """ASGI middleware that adds fixed headers; it leaves streams alone."""
+    """ASGI middleware that adds fixed headers; streams pass unchanged."""
 
     def __init__(self, app: ASGIApp, headers: dict[str, str]) -> None:
         self.app = app

@@ -1,4 +1,4 @@
-"""The page: the context bar, the tabs in the order of the work, and what is kept over a reload."""
+"""The page: the context bar, the tabs in the order of work, and the state kept across reloads."""
 
 import html
 from collections.abc import Callable
@@ -37,7 +37,7 @@ def theme() -> gr.themes.Base:
 
 
 def build(services: Services) -> gr.Blocks:
-    """The whole page, wired."""
+    """The whole page with its listeners."""
     with gr.Blocks(
         title="HydraLoRA studio", analytics_enabled=False, fill_width=True, delete_cache=(3600, 3600)
     ) as page:
@@ -68,24 +68,24 @@ def build(services: Services) -> gr.Blocks:
 
 
 def _tab(label: str, name: str, place: KeptChoices) -> gr.Tab:
-    """A tab that a person opens; which one is open is kept."""
+    """A tab; the browser remembers which one a person opened."""
     tab = gr.Tab(label, id=name)
     place.keep_value("tab", tab.select, name, by_hand=True)
     return tab
 
 
 def _context(services: Services, page: gr.Blocks, place: KeptChoices, settings: KeptChoices) -> Context:
-    """The bar above the tabs; what was chosen there is restored."""
+    """The bar above the tabs; its choices are restored."""
     with gr.Row(elem_id="context"):
         gr.HTML("<h1>HydraLoRA studio</h1>", min_width=200)
         dataset = gr.Dropdown(data_actions.choices(services), value=DEMO, label="Dataset", elem_id="dataset")
         run = gr.Dropdown(run_choices(services), value=None, label="Run", elem_id="run", scale=2)
-    model, max_length = recipe_form.model_choice(services), recipe_form.longest_row()  # shown in a later tab
+    model, max_length = recipe_form.model_choice(services), recipe_form.longest_row()  # drawn in a later tab
     place.keep_all({"dataset": dataset, "run": run})
     settings.keep_all({recipe_form.MODEL: model, recipe_form.LONGEST: max_length})
 
     def reopen(stored: dict[str, str] | None, request: gr.Request) -> Updates:
-        """What was kept, or the run that the address names (?run=ID)."""
+        """The stored choices, or the run that the address names (?run=ID)."""
         stored = stored or {}
         linked = request.query_params.get("run")
         datasets, runs = data_actions.choices(services), run_choices(services)
@@ -104,7 +104,7 @@ def _context(services: Services, page: gr.Blocks, place: KeptChoices, settings: 
 
 
 def _plan_run(clusters_tab: clusters.ClustersTab, form: recipe_form.RecipeForm, tabs: gr.Tabs) -> None:
-    """From the components to a run with as many heads, or on one of them alone."""
+    """Fill the run form from the components: as many heads, or one component alone."""
     names = ("tuner.num_heads", "components.only", "method", "data.stratify")
     heads, only, method, stratify = (form.fields[name] for name in names)
 
@@ -112,7 +112,7 @@ def _plan_run(clusters_tab: clusters.ClustersTab, form: recipe_form.RecipeForm, 
         return {heads: k, only: 0, method: "hydralora", tabs: gr.Tabs(selected="train")}
 
     def one_component(k: int, number: int) -> Updates:
-        # Some of a small component must be held out.
+        # Some rows of a small component must be held out.
         settings: Updates = {heads: k, only: number, method: "lora", stratify: "component"}
         return settings | {tabs: gr.Tabs(selected="train")}
 
@@ -123,7 +123,7 @@ def _plan_run(clusters_tab: clusters.ClustersTab, form: recipe_form.RecipeForm, 
 
 
 def _copy_settings(context: Context, runs_tab: runs.RunsTab, form: recipe_form.RecipeForm, tabs: gr.Tabs) -> None:
-    """A run's settings into the form, as they are, or to continue its training."""
+    """Copy a run's settings into the form, unchanged or to continue its training."""
     sources: list[tuple[gr.Button, Callable[..., FormValues]]] = [
         (runs_tab.copy, runs_actions.settings),
         (runs_tab.continue_training, runs_actions.continuing),

@@ -1,1 +1,1 @@
-"""What each tab computes: form values to the engine to view values. No Gradio here."""
+"""The computations of each tab: form values in, view values out. No Gradio here."""

@@ -9,21 +9,21 @@ WEIGHTS = ResultKind[Weights]("weights", keep=8, of_adapter=True)
 
 
 def why_no_adapter(services: Services, run_id: str | None) -> str:
-    """Why there is nothing to draw of a run, and what to do; "" where there is something."""
+    """Why a run has no adapter to draw, and what to do; "" if it has one."""
     if not run_id:
-        return "No run is chosen. Train one first; its A and heads are then drawn here."
+        return "No run is chosen. Train one first to see its A and heads here."
     if not services.run(run_id).has_adapter:
         return "This run has saved no adapter yet. Its A and heads are drawn when training ends."
     return ""
 
 
 def adapter_hash(services: Services, run_id: str) -> str | None:
-    """sha256 of a run's adapter, as its state has it: what is computed of an adapter is kept under it."""
+    """sha256 of a run's adapter, from its state; results computed from the adapter are cached under it."""
     return services.run(run_id).state().adapter_hash
 
 
 def adapter_weights(services: Services, run_id: str) -> Weights:
-    """A's and heads of a run's adapter.
+    """The A matrices and heads of a run's adapter.
 
     Raises:
         HydraError: the adapter can't be read.

@@ -1,4 +1,4 @@
-"""The Data tab: files in; their rows, what is wrong with some, and what the model will read."""
+"""The Data tab: reads files; shows their rows, their problems and what the model will read."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -30,11 +30,11 @@ from .recipes import model_name
 SHOWN_ROWS = 100
 SHOWN_PROBLEMS = 200
 PROBLEM_COLUMNS = ["row", "column", "found", "wanted"]
-MOST_TOKENS = 8  # for one character
+MOST_TOKENS = 8  # of one character
 
 STATISTICS = ResultKind[TokenStatistics]("token statistics")
 HELD_OUT = ResultKind[Split]("held-out rows")
-NONE = ""  # a mapping's field that no column holds
+NONE = ""  # a mapping's field without a column
 
 
 class BatchRow(TypedDict):
@@ -64,7 +64,7 @@ class DataView:
 
 @dataclass(frozen=True)
 class NeedsMapping:
-    """Files whose columns nobody knows yet."""
+    """Files whose columns could not be identified."""
 
     files: list[str]
     message: str
@@ -73,7 +73,7 @@ class NeedsMapping:
 
 @dataclass(frozen=True)
 class TokenView:
-    """What the model will read."""
+    """What the model will read of a dataset."""
 
     sentence: str
     lengths: str
@@ -84,7 +84,7 @@ class TokenView:
 def upload(
     services: Services, paths: Sequence[str], mapping: dict[str, str] | None = None
 ) -> Iterator[str | NeedsMapping | Done[str]]:
-    """Read files and keep them: yields how far it is, then the dataset's id, or what must be mapped first.
+    """Add files to the workspace: yields its progress, then the dataset's id, or what must be mapped first.
 
     Raises:
         HydraError: a file can't be read, or the mapping is wrong.
@@ -105,7 +105,7 @@ def fetch(services: Services, name: str) -> Iterator[str | NeedsMapping | Done[s
     """Fetch a dataset of the Hub, as owner/name:config@split, and read it like an uploaded file.
 
     Raises:
-        HydraError: it can't be fetched, or not be read.
+        HydraError: it can't be fetched or read.
     """
     name = PREFIX + name.strip().removeprefix(PREFIX)
     for step in in_background(lambda on_progress: fetch_dataset(name)):
@@ -116,7 +116,7 @@ def fetch(services: Services, name: str) -> Iterator[str | NeedsMapping | Done[s
 
 
 def remap(services: Services, dataset_id: str, mapping: dict[str, str]) -> Iterator[str | NeedsMapping | Done[str]]:
-    """Read a kept dataset's files by another mapping: a dataset of its own, so that runs on the first stay true.
+    """Read a dataset's files by another mapping, as a new dataset: runs on the first one stay valid.
 
     Raises:
         HydraError: the mapping is wrong, or leaves no usable row.
@@ -125,7 +125,7 @@ def remap(services: Services, dataset_id: str, mapping: dict[str, str]) -> Itera
 
 
 def hold_out(services: Services, dataset_id: str, path: str) -> str:
-    """Give a dataset a file of held-out rows; returns the id of the dataset that has it.
+    """Add a file of held-out rows to a dataset; returns the id of the new dataset.
 
     Raises:
         HydraError: the file can't be read, or all its rows are training rows.
@@ -142,12 +142,12 @@ def remove(services: Services, dataset_id: str) -> None:
     """Delete a dataset's files.
 
     Raises:
-        HydraError: there is none, or a run is at work on it.
+        HydraError: there is none, or a run uses it.
     """
     dataset = services.datasets.get(dataset_id)
     for run in (*services.jobs.active(), *services.jobs.waiting()):
         if _reads(run.recipe(), dataset):
-            raise DatasetError(f"Run {run.id} is at work on this dataset, or waits to. Stop it first.")
+            raise DatasetError(f"Run {run.id} is training on this dataset, or waiting to. Stop it first.")
     services.datasets.remove(dataset_id)
 
 
@@ -157,7 +157,7 @@ def _reads(recipe: Recipe, dataset: StoredDataset) -> bool:
 
 
 def choices(services: Services) -> list[tuple[str, str]]:
-    """(label, id) of every dataset; one that was read by a mapping says which."""
+    """(label, id) of every dataset; the label names the columns of its mapping."""
     return [(_label(dataset), dataset.id) for dataset in services.datasets.all()]
 
 
@@ -170,7 +170,7 @@ def view(services: Services, dataset_id: str) -> DataView:
     )
     limit_note = f" The first {SHOWN_ROWS} are shown." if len(data.examples) > SHOWN_ROWS else ""
     encodings = {name for name in data.encodings if name and not name.startswith("utf-8")}
-    encoding_note = f" Its text is {', '.join(sorted(encodings))}, not UTF-8." if encodings else ""
+    encoding_note = f" Its text is encoded as {', '.join(sorted(encodings))}, not UTF-8." if encodings else ""
     return DataView(
         f"{stored.name}: {_usable(data)}, read as {data.shape}; {_heldout_text(services, stored)}."
         f"{encoding_note}{labels}{limit_note}",
@@ -192,7 +192,7 @@ def problems_file(services: Services, dataset_id: str) -> str:
 
 
 def mapping_file(services: Services, dataset_id: str) -> str:
-    """A dataset's mapping as a file to download and use again."""
+    """A dataset's mapping as a file to download and reuse."""
     path = services.download(f"mapping {dataset_id}.yaml")
     save_mapping(services.read_dataset(dataset_id).mapping, path)
     return str(path)
@@ -206,7 +206,7 @@ def tokens(services: Services, dataset_id: str, model: str, max_length: int) -> 
     """
     tokenizer, name = tokenizer_of(services, model)
     if tokenizer is None:
-        return TokenView(f"{model_name(name)} is not on this machine yet; a run fetches it.", "", EMPTY_BATCH, "")
+        return TokenView(f"{model_name(name)} is not on this machine yet; a run downloads it.", "", EMPTY_BATCH, "")
     examples = services.read_dataset(dataset_id).examples
     batch_size = TrainingSettings().batch_size
     statistics = services.cache.remember(
@@ -223,8 +223,8 @@ def tokens(services: Services, dataset_id: str, model: str, max_length: int) -> 
         _token_sentence(statistics),
         figures.token_lengths(statistics.histogram, max_length),
         _first_batch(tokenizer, examples, max_length, batch_size),
-        f"A batch of {batch_size} rows of like length as {model_name(name)} reads them, written by {template}. "
-        "Coloured tokens are learnt: the answers with their end marks. The others are only read; framed ones are "
+        f"A batch of {batch_size} rows of similar length as {model_name(name)} reads them, formatted by {template}. "
+        "Coloured tokens are learnt: the answers with their end marks. Other tokens are only read. Framed tokens are "
         "special tokens.",
     )
 
@@ -251,12 +251,12 @@ def _usable(data: Dataset) -> str:
 def _heldout_text(services: Services, stored: StoredDataset) -> str:
     if stored.heldout is None:
         share = DataSettings.model_fields["eval_fraction"].default
-        return f"a run holds out {share:.0%} of them, or the share set there"
+        return f"a run holds out {share:.0%} of them, or the share set for it"
     heldout = stored.heldout
     split = services.cache.remember(
         HELD_OUT, stored.id, compute=lambda: split_by_file(stored.read(), read_dataset(heldout, stored.read().mapping))
     )
-    shared = f" ({len(split.shared)} others are training rows too, and left out)" if split.shared else ""
+    shared = f" ({len(split.shared)} others are training rows too and are left out)" if split.shared else ""
     return f"{len(split.heldout)} more are held out{shared}"
 
 
@@ -266,7 +266,7 @@ def _problem_sentence(data: Dataset) -> str:
     kinds = ", ".join(f"{count} {kind.replace('-', ' ')}" for kind, count in data.by_kind.items())
     count = sum(data.by_kind.values())
     limit_note = f" The first {SHOWN_PROBLEMS} are shown." if count > SHOWN_PROBLEMS else ""
-    return f"Left out: {kinds}. Each is named below, with the fix.{limit_note}"
+    return f"Left out: {kinds}. Each row is listed below with its fix.{limit_note}"
 
 
 def _problem_table(data: Dataset) -> list[list[Cell]]:
@@ -286,14 +286,12 @@ def _token_sentence(statistics: TokenStatistics) -> str:
     sampled = f" (of {statistics.sampled} rows, spread evenly)" if statistics.sampled < statistics.rows else ""
     long = statistics.by_kind.get("too-long", 0) + statistics.by_kind.get("answer-lost", 0)
     beyond = (
-        f" {long} rows are longer than the limit of {statistics.max_length}: a run leaves them out, or cuts them."
-        if long
-        else ""
+        f" {long} rows are longer than the limit of {statistics.max_length}: a run drops or cuts them." if long else ""
     )
     return (
-        f"{statistics.total:,} tokens{sampled}, a row has {statistics.median:.0f} (median) and at most {statistics.longest}; "
-        f"{statistics.answer_share:.0%} of them are answers. Batches of like length waste {statistics.padding:.0%} on padding, "
-        f"random ones {statistics.padding_random:.0%}.{beyond}"
+        f"{statistics.total:,} tokens{sampled}; {statistics.answer_share:.0%} of them are in answers. A row has "
+        f"{statistics.median:.0f} (median) and at most {statistics.longest}. Batches of similar length waste "
+        f"{statistics.padding:.0%} on padding, random ones {statistics.padding_random:.0%}.{beyond}"
     )
 
 
@@ -307,7 +305,7 @@ def _first_batch(tokenizer: Tokenizer, examples: Sequence[Example], max_length: 
 def _row_tokens(tokenizer: Tokenizer, row: Encoded) -> BatchRow:
     special = set(tokenizer.all_special_ids)
     tokens: list[list[str | bool]] = []
-    part: list[int] = []  # of a character that takes several tokens; its text comes with the last of them
+    part: list[int] = []  # tokens of one character so far; its text comes with the last of them
     for token, label in zip(row.input_ids, row.labels, strict=True):
         part.append(token)
         text = str(tokenizer.decode(part))

@@ -1,4 +1,4 @@
-"""Rows as tables show them, and the tokenizers that read them."""
+"""Rows as table cells, and the tokenizers that read them."""
 
 from hydralora.data.examples import Example
 from hydralora.errors import ModelError
@@ -19,7 +19,7 @@ def row_cells(example: Example) -> list[Cell]:
 
 
 def tokenizer_of(services: Services, model: str) -> tuple[Tokenizer | None, str]:
-    """A base model's tokenizer, None while it is not on this machine; and the model's name, or folder.
+    """A base model's tokenizer, None if it is not on this machine, and the model's name or folder.
 
     Raises:
         HydraError: the base model's name is wrong.

@@ -1,4 +1,4 @@
-"""From what the form holds to a recipe; which base models may be named."""
+"""From form values to a recipe, and which base models may be named."""
 
 import shlex
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from hydralora.runs.store import RunStore
 from ..services import Services
 from ..services.components import ComponentRequest
 
-SettingValue = Any  # what a setting of a recipe holds; pydantic checks it
+SettingValue = Any  # the value of a recipe's setting; pydantic checks it
 FormSettings = dict[str, SettingValue]  # by "section.name"
 
 
@@ -30,7 +30,7 @@ def model_choices(services: Services) -> list[tuple[str, str]]:
 
 
 def resolve_model(services: Services, name: str) -> str:
-    """The model to load for a name from the form: a folder of the workspace's, else a Hub id; no other path.
+    """The model to load for a name from the form: a folder in the workspace, else a Hub id; no other path.
 
     Raises:
         ConfigError: the name is neither.
@@ -51,25 +51,25 @@ def resolve_model(services: Services, name: str) -> str:
 
 
 def model_name(model: str) -> str:
-    """What the page calls a model: its id, or the last part of its folder; never a path of this machine."""
+    """A model's name on the page: its id, or the last part of its folder; never a path of this machine."""
     return Path(model).name if Path(model).is_absolute() else model.rpartition("/")[2]
 
 
 def recipe_from_form(services: Services, dataset_id: str, model: str, values: FormSettings) -> Recipe:
-    """A recipe from the form; `values` maps "section.name" to what the form holds.
+    """A recipe from the form; `values` maps "section.name" to form values.
 
     Raises:
         ConfigError: a value is out of its range.
     """
     recipe = parse_recipe(_plain_values(services, dataset_id, model, values), "Settings")
     if recipe.start_from:
-        services.run(recipe.start_from)  # no other folder
+        services.run(recipe.start_from)  # raises for any other folder
     _name_components(services, dataset_id, recipe)
     return recipe
 
 
 def wrong_in_form(services: Services, dataset_id: str, model: str, values: FormSettings) -> dict[str, str]:
-    """What is wrong with the form's values, by setting; nothing where the model or the dataset is what is wrong."""
+    """Errors in the form's values by setting; empty if the model or the dataset is at fault."""
     try:
         if values.get("start_from"):
             services.run(values["start_from"])
@@ -98,13 +98,13 @@ def _plain_values(services: Services, dataset_id: str, model: str, values: FormS
 
 
 class FormValues(NamedTuple):
-    """What the form holds where it asks for a recipe.
+    """Form values that describe a recipe.
 
     Attributes:
-        dataset: None where this workspace doesn't have it.
-        model: "" where the form can't name it.
-        values: those of the settings that were asked for.
-        lost: the settings that neither the form nor its dataset can hold, of those that are not their defaults.
+        dataset: None if this workspace lacks it.
+        model: "" if the form can't name it.
+        values: the values of the requested settings.
+        lost: settings that are not their defaults and that neither the form nor its dataset can hold.
     """
 
     dataset: str | None
@@ -114,7 +114,7 @@ class FormValues(NamedTuple):
 
 
 def form_from_recipe(services: Services, recipe: Recipe, keys: Sequence[str]) -> FormValues:
-    """What the form, which holds the settings `keys`, has to hold to ask for this recipe."""
+    """The values of a form with the settings `keys` for this recipe."""
     train = recipe.data.train if isinstance(recipe.data.train, list) else [recipe.data.train]
     names = sorted(Path(file).name for file in train)
     alike = [stored for stored in services.datasets.all() if sorted(file.name for file in stored.files) == names]
@@ -145,9 +145,8 @@ def _file_name(file: Path | str | None) -> str | None:
 
 
 def to_copy(recipe: Recipe) -> str:
-    """A recipe as a file that runs on this machine wherever it is saved, since it names its files in full; only what
-    was never here, such as the rows of a run that was imported, goes by its name. What a run is exported with names no
-    folder."""
+    """A recipe as YAML that works from any folder of this machine, since it names its files by full path. Files missing
+    here, such as the rows of an imported run, are given by name. An exported recipe names no folders."""
     data = recipe.data
     files = [*(data.train if isinstance(data.train, list) else [data.train]), data.eval, data.mapping]
     if not all(file is None or file.startswith(PREFIX) or Path(file).exists() for file in files):
@@ -156,13 +155,13 @@ def to_copy(recipe: Recipe) -> str:
 
 
 def workspace_option(services: Services) -> str:
-    """What a terminal's command needs to work in this app's workspace; nothing where it is the default one."""
+    """The option that makes a command use this app's workspace; empty for the default workspace."""
     workspace = services.store.workspace
     return "" if workspace == RunStore().workspace else f" --workspace {shlex.quote(str(workspace))}"
 
 
 def component_settings(services: Services, model: str, values: FormSettings) -> ComponentRequest:
-    """How components are asked for, from the same `values`; other sections are left alone.
+    """The component request in the form's `values`; other sections are ignored.
 
     Raises:
         ConfigError: a value is out of its range, or a model's name is wrong.
@@ -175,7 +174,7 @@ def component_settings(services: Services, model: str, values: FormSettings) -> 
 
 
 def _with_sentence_model(services: Services, values: FormSettings) -> FormSettings:
-    """The values with the sentence model's folder, or id; without it where no such model is asked for."""
+    """The values with the sentence model's folder or id; without it if it is not used."""
     key = "components.sentence_model"
     if values.get("components.features") != "sentence":
         return {name: value for name, value in values.items() if name != key}
@@ -185,7 +184,8 @@ def _with_sentence_model(services: Services, values: FormSettings) -> FormSettin
 
 
 def _name_components(services: Services, dataset_id: str, recipe: Recipe) -> None:
-    """Give a run the names that a person gave to the components that it will find."""
+    """Give the recipe the names that people gave to its components."""
+
     names = services.datasets.names(dataset_id, ComponentRequest(recipe.components, recipe.model).key)
     same_number = not recipe.has_heads or recipe.components.only or recipe.tuner.num_heads in (None, len(names or ()))
     if names and same_number:

@@ -1,4 +1,4 @@
-"""The runs that a person chooses from."""
+"""The runs to choose from."""
 
 from hydralora.errors import HydraError
 from hydralora.recipe.settings import METHOD_NAMES
@@ -16,7 +16,7 @@ def run_choices(services: Services) -> list[Choice]:
 
 
 def newest_run(services: Services) -> str | None:
-    """The run at work, else the newest."""
+    """The active run, else the newest."""
     runs = [*services.jobs.active(), *services.store.all()]
     return runs[0].id if runs else None
 

@@ -1,1 +1,1 @@
-"""What every tab is made with: text, forms, buttons, what the browser keeps."""
+"""Building blocks shared by the tabs: text, forms, buttons and browser state."""

@@ -1,4 +1,4 @@
-"""What the page keeps in the browser: written there at once, so that a reload at any time finds it."""
+"""State that the page keeps in the browser. It is written at once, so a reload at any time finds it."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -10,11 +10,11 @@ import gradio as gr
 from .handlers import QUIET, Component
 
 SCRIPT = Path(__file__).with_suffix(".js")
-SECRET = "kept"  # what is kept is no secret; a fixed key lets it outlive the server
+SECRET = "kept"  # the state is not secret; a fixed key lets it outlive the server
 
 
 def browser_state(key: str) -> gr.BrowserState:
-    """A dictionary in the browser's store; at the top of the page only, a tab is made too late."""
+    """A dictionary in the browser's store. Create it at the top of the page: inside a tab it is created too late."""
     return gr.BrowserState({}, storage_key=key, secret=SECRET)
 
 
@@ -22,36 +22,36 @@ def browser_state(key: str) -> gr.BrowserState:
 class KeptChoices:
     """Choices by name that the browser keeps.
 
-    Gradio tells an event's listeners one after another, and waits for each: `keep` comes before all other listeners of
-    its event, else a reload in the meantime loses what was chosen.
+    Gradio calls an event's listeners one after another and waits for each. Call `keep` before adding other listeners
+    of the same event; otherwise a reload in between loses the choice.
     """
 
     state: gr.BrowserState
 
     def keep(self, name: str, event: Callable[..., object], source: Component) -> None:
-        """Keep, under `name`, what `source` holds at an event."""
+        """Store the value of `source` under `name` at an event."""
         event(None, [self.state, source], self.state, js=self._script("keep", name, False), **QUIET)
 
     def keep_value(self, name: str, event: Callable[..., object], value: str, by_hand: bool = False) -> None:
-        """Keep a fixed value at an event; `by_hand` where only a person fires it."""
+        """Store a fixed value at an event; `by_hand` if only a person triggers it."""
         script = f"stored => browserState.keep({self._arguments(name, by_hand)}, stored, {json.dumps(value)})"
         event(None, self.state, self.state, js=script, **QUIET)
 
     def keep_all(self, fields: Mapping[str, Component]) -> None:
-        """Keep what each of the fields holds, under its name."""
+        """Store the value of each field under its name."""
         for name, field in fields.items():
             self.keep(name, field.change, field)
 
     def restore(self, page: gr.Blocks, fill: Callable[..., object], outputs: Sequence[Component]) -> Component:
-        """Fill `outputs` by fill(what was kept) when the page opens; from then on, and not before, `keep` may write.
+        """Fill `outputs` with fill(stored state) when the page opens; `keep` writes nothing before that.
 
-        Called before the page's other listeners to its opening, it need not wait for them. Returns the event after it.
+        Call it before adding other load listeners, so that it need not wait for them. Returns the event after it.
         """
         opened = page.load(fill, self.state, list(outputs), **QUIET)
         return opened.then(None, self.state, self.state, js=self._script("begin"), **QUIET)
 
     def open_tab(self, after: Component) -> None:
-        """Open the tab that was open, after an event."""
+        """After an event, open the tab that was open last."""
         after.then(None, self.state, self.state, js=self._script("openTab"), **QUIET)
 
     def _script(self, function: str, *arguments: object) -> str:

@@ -1,4 +1,4 @@
-"""What stands above the tabs, and is shared by them."""
+"""The bar above the tabs, shared by all of them."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ class Context:
 
     Attributes:
         dataset, run: the dropdowns of the bar above the tabs.
-        model, max_length: of the run's form, which is drawn in Train.
+        model, max_length: fields of the run form, drawn in the Train tab.
     """
 
     services: Services

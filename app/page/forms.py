@@ -26,7 +26,7 @@ SECTIONS: dict[str, type[Section]] = {
     "training": TrainingSettings,
     "launch": LaunchSettings,
 }
-UNSET = "Default"  # what a choice that may be unset offers for that
+UNSET = "Default"  # the option of an optional setting that has no value
 YES_NO = {"yes": True, "no": False}
 Kind = Literal["choice", "switch", "number", "text", "list"]
 Widget = gr.Dropdown | gr.Number | gr.Textbox | gr.Checkbox
@@ -43,8 +43,8 @@ def widget(key: str, label: str | None = None, names: Mapping[str, str] | None =
 
     Args:
         label: None takes the setting's name.
-        names: what the values of a choice are called, and which of them are offered; all as they are by default.
-        more: goes to the widget, such as `info`, help that says less than the setting's own.
+        names: labels of a choice's values, which also limit the values on offer. Default: all values, unlabelled.
+        more: passed to the widget, such as a shorter `info`.
     """
     field, kind = _field(key), _kind(key)
     value = shown(key, field.default)
@@ -55,7 +55,7 @@ def widget(key: str, label: str | None = None, names: Mapping[str, str] | None =
         **more,
     }
     if kind == "choice":
-        offered = [(called, value) for value, called in names.items()] if names else _options(key)
+        offered = [(name, value) for value, name in names.items()] if names else _options(key)
         return gr.Dropdown(offered, value=value, **shared)
     if kind == "switch":
         return gr.Checkbox(value, **shared)
@@ -65,7 +65,7 @@ def widget(key: str, label: str | None = None, names: Mapping[str, str] | None =
 
 
 def values(keys: Iterable[str], contents: Iterable[Any]) -> dict[str, Any]:
-    """What the widgets of `keys` hold, as recipe values."""
+    """The contents of the widgets of `keys`, as recipe values."""
     return {key: _read(key, value) for key, value in zip(keys, contents, strict=True)}
 
 
@@ -98,7 +98,7 @@ def _options(key: str) -> list[str]:
 
 
 def _kind(key: str) -> Kind | None:
-    """What kind of widget holds a setting; None where none does, or where it is asked for elsewhere."""
+    """The kind of widget for a setting; None if no widget can hold it."""
     section, _, name = key.rpartition(".")
     types = _types(_field(key))
     if choices(SECTIONS[section], name):
@@ -119,7 +119,7 @@ def _field(key: str) -> FieldInfo:
 
 
 def _types(info: FieldInfo) -> set[Any]:
-    """The types that a setting's value may have, beside None."""
+    """The types of a setting's value, apart from None."""
     annotation = info.annotation
     union = get_origin(annotation) in (Union, UnionType)
     kinds = get_args(annotation) if union else (annotation,)

@@ -1,4 +1,4 @@
-"""How events of the page are handled: errors become messages, and only the newest request of a kind fills the page."""
+"""Event handlers: errors become messages, and only the newest request of a kind may fill the page."""
 
 import inspect
 from collections.abc import Callable, Iterator
@@ -10,19 +10,22 @@ import gradio as gr
 from ..services import Services
 from .text import as_message
 
-QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}  # listeners that tell in words
-LATEST = QUIET | {"trigger_mode": "always_last"}  # those that show what is chosen: no change may pass unseen
+QUIET: dict[str, Any] = {
+    "api_visibility": "private",
+    "show_progress": "hidden",
+}  # for listeners that report progress in text
+LATEST = QUIET | {"trigger_mode": "always_last"}  # for listeners that display a choice: the last change counts
 
-Component = Any  # of Gradio, whose events are added to its classes at run time
-Updates = dict[Component, Any]  # by component, its new value or an update; what is not in it stays as it is
+Component = Any  # a Gradio component; its events are added at run time
+Updates = dict[Component, Any]  # new value or update by component; other components stay unchanged
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
 def handler(function: Callable[P, R]) -> Callable[P, R]:
-    """A handler, or one that yields updates, whose errors become the page's messages.
+    """Turn the errors of a handler into the page's messages; it may be a generator of updates.
 
-    One that yields nothing changes nothing: Gradio would empty all that it may fill.
+    A generator that yields nothing changes nothing. Left alone, Gradio would empty all its outputs.
     """
     if inspect.isgeneratorfunction(function):
         streams = cast(Callable[P, Iterator[Updates]], function)
@@ -54,13 +57,13 @@ def handler(function: Callable[P, R]) -> Callable[P, R]:
 def latest(
     services: Services, kind: str, about_run: bool = False
 ) -> Callable[[Callable[P, R]], Callable[Concatenate[gr.Request, P], R]]:
-    """A `handler` that fills the page only as long as nothing newer of its kind has begun in the same session.
+    """A `handler` that fills the page only while no newer request of its kind has begun in the same session.
 
-    At the end of one that is superseded Gradio would send what it yielded last once more, over what the newer one has
-    filled; so it ends with an update of nothing.
+    When a generator ends, Gradio sends its last update again, which would overwrite the output of a newer request. A
+    superseded one therefore ends with an empty update.
 
     Args:
-        about_run: whether its first argument is the run that it is about (`Sessions.switch_to`).
+        about_run: whether its first argument is the run concerned (`Sessions.switch_to`).
     """
 
     def decorate(function: Callable[P, R]) -> Callable[Concatenate[gr.Request, P], R]:
@@ -83,13 +86,13 @@ def latest(
                 yield update
 
         listener = stream if inspect.isgeneratorfunction(function) else run
-        return cast(Callable[Concatenate[gr.Request, P], R], _asking_for_request(listener, function))
+        return cast(Callable[Concatenate[gr.Request, P], R], _with_request(listener, function))
 
     return decorate
 
 
-def _asking_for_request(listener: Callable[..., object], function: Callable[..., object]) -> Callable[..., object]:
-    """Give a function the signature of another with the request before it, by which Gradio hands that in."""
+def _with_request(listener: Callable[..., object], function: Callable[..., object]) -> Callable[..., object]:
+    """Give `listener` the signature of `function` with a request first, so that Gradio passes one in."""
     signature = inspect.signature(function)
     request = inspect.Parameter("request", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=gr.Request)
     listener.__name__, listener.__doc__ = function.__name__, function.__doc__

@@ -1,4 +1,4 @@
-"""Sentences and errors on their way to the page: users' text is escaped, engine errors become messages."""
+"""Text for the page: users' text is escaped, errors become messages."""
 
 import html
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ import gradio as gr
 from hydralora.errors import HydraError
 from hydralora.training.resources import is_out_of_memory
 
-LONGEST_ERROR = 300  # characters of an error that nobody foresaw
+LONGEST_ERROR = 300  # characters quoted of an unexpected error
 
 
 def sentence(text: str, elem_id: str | None = None, elem_classes: Sequence[str] = ()) -> gr.HTML:
@@ -22,12 +22,12 @@ def say(text: str) -> str:
 
 
 def as_message(error: Exception) -> gr.Error:
-    """The page's message for an error of a handler."""
+    """The page's message for a handler's error."""
     if isinstance(error, gr.Error):
         return error
     if isinstance(error, HydraError):
         return gr.Error(html.escape(str(error)), title="That did not work", print_exception=False)
     text = f"{type(error).__name__}: {str(error)[:LONGEST_ERROR]}"
     if is_out_of_memory(error):
-        text = "There is not enough memory for this. Free the chat's models, or wait until a run has ended."
-    return gr.Error(html.escape(f"{text} The app's terminal has the details."), title="That did not work")
+        text = "There is not enough memory. Free the chat's models, or wait until a run has ended."
+    return gr.Error(html.escape(f"{text} See the app's terminal for details."), title="That did not work")

@@ -1,4 +1,4 @@
-"""What the app's sessions share."""
+"""Services shared by all sessions of the app."""
 
 import sys
 import tempfile
@@ -29,7 +29,7 @@ from .components import ComponentFinder, digest
 from .sessions import Sessions
 
 MODEL_QUEUE = "model"  # handlers that use the loaded model wait in one queue
-KEPT_TAILS = 16  # runs whose events are at hand
+KEPT_TAILS = 16  # runs whose events stay in memory
 QUEUE_SECONDS = 3.0
 DATASET = ResultKind[Dataset]("dataset")
 TOKENIZER = ResultKind[Tokenizer]("tokenizer")
@@ -37,7 +37,7 @@ CONFIG = ResultKind[PretrainedConfig]("config")
 
 
 class Services:
-    """One for the whole app, made at its start and passed to every action."""
+    """One instance for the whole app, created at its start and passed to every action."""
 
     def __init__(self, workspace: Path | None = None) -> None:
         self.store = RunStore(workspace)
@@ -53,38 +53,38 @@ class Services:
         self._tails_lock = threading.Lock()
 
     def keep_queue(self) -> None:
-        """Start waiting runs when their turn comes, even where the run before them was killed and no page is open."""
+        """Start waiting runs in turn, even if the run before them was killed and no page is open."""
 
-        def look() -> None:
+        def advance() -> None:
             while True:
                 try:
                     self.jobs.advance()
-                except (OSError, HydraError) as error:  # a full disk, for one; it may pass
-                    print(f"The queue stands still: {error}", file=sys.stderr)
+                except (OSError, HydraError) as error:  # such as a full disk; it may pass
+                    print(f"The queue can't advance: {error}", file=sys.stderr)
                 time.sleep(QUEUE_SECONDS)
 
-        threading.Thread(target=look, name="queue", daemon=True).start()
+        threading.Thread(target=advance, name="queue", daemon=True).start()
 
     def close(self) -> None:
         """Remove the files that were offered for download."""
         self._downloads.cleanup()
 
     def download(self, name: str, of: str = "") -> Path:
-        """Where a file that a page offers is written; all of them are gone when the app ends.
+        """The path of a file offered for download; the file is removed when the app ends.
 
         Args:
-            of: what it depends on beside its name; another one is another file.
+            of: what its content depends on besides the name; each value gets a file of its own.
         """
         folder = Path(self._downloads.name) / digest(of)
         folder.mkdir(exist_ok=True)
         return folder / name
 
     def read_dataset(self, dataset_id: str) -> Dataset:
-        """A dataset of the workspace; its rows lie in the cache on disk, so this takes no memory to keep."""
+        """A dataset of the workspace. Its rows are cached on disk, so keeping it takes no memory."""
         return self.cache.remember(DATASET, dataset_id, compute=lambda: self.datasets.get(dataset_id).read())
 
     def run(self, run_id: str) -> Run:
-        """A run of this workspace by id; unlike the command line, the page names no folders.
+        """A run of this workspace by id. Unlike the command line, the page accepts no folders.
 
         Raises:
             RunError: there is none.
@@ -94,7 +94,7 @@ class Services:
         return self.store.get(run_id)
 
     def events(self, run: Run) -> list[Event]:
-        """A run's events so far; of one that was asked for lately only what is new is read."""
+        """A run's events so far. For a recently used run only new events are read."""
         with self._tails_lock:
             tail = self._tails.pop(run.id, None) or run.follow_events()
             self._tails[run.id] = tail
@@ -123,7 +123,7 @@ class Services:
         return self._base_of(run_id, model)[0]
 
     def tokenizer(self, model: str) -> Tokenizer:
-        """A base model's tokenizer, for which its weights need not be loaded.
+        """A base model's tokenizer, without loading the weights.
 
         Raises:
             ModelError: it is not on this machine, or can't be read.
@@ -139,8 +139,8 @@ class Services:
         return self.cache.remember(CONFIG, model, compute=lambda: load_config(_local(model)))
 
     def release(self, run_id: str | None = None) -> None:
-        """Free the memory of a run's adapter, or of every model, and of what was read of them; who is answered just now
-        is answered to the end."""
+        """Free the memory of a run's adapter, or of every model, and of results computed from it. Answers in progress
+        are completed."""
         self.cache.release(run_id)
         self._models.release(run_id)
 

@@ -1,4 +1,4 @@
-"""The answers that were given lately, with the gates of every token."""
+"""Recent answers, with the gates of every token."""
 
 import threading
 import uuid
@@ -18,14 +18,14 @@ StripToken = list[str | int | float | None]  # as the token strip reads it (widg
 
 @dataclass
 class Answer:
-    """An answer as it is generated, for looking back at its gates, and to be saved.
+    """An answer, which grows while it is generated; kept for its gates and for saving.
 
     Attributes:
-        title: what stands over it.
-        name: the column's.
-        frozen: the token that is looked at, counted from the prompt's first; None for the newest.
-        strip: its tokens, as the page's strip has them.
-        load: the sum of its tokens' gates (modules, N), and of how many tokens.
+        title: the heading of its column.
+        name: the column's name.
+        frozen: the selected token, counted from the start of the prompt; None for the newest.
+        strip: its tokens as the token strip shows them.
+        load: the sum of its tokens' gates (modules, N), and the number of tokens.
     """
 
     title: str
@@ -58,10 +58,10 @@ class Answers:
         return answer_id
 
     def get(self, answer_id: str | None) -> Answer:
-        """An answer that was kept.
+        """A kept answer.
 
         Raises:
-            HydraError: it is not kept any more.
+            HydraError: it is no longer kept.
         """
         answer = self._answers.get(answer_id or "")
         if answer is None:

@@ -1,4 +1,4 @@
-"""Long work in a thread, so that a page can show how far it is, and stop it."""
+"""Long work in a thread: a page can show its progress and stop it."""
 
 import threading
 from collections.abc import Callable, Generator
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Progress:
-    """How much of the work is done, of all there is; (0, 1) before that is known."""
+    """Work done and work in total; (0, 1) until known."""
 
     done: int = 0
     total: int = 1
@@ -29,11 +29,11 @@ class Done(Generic[T]):
 
 
 class _StoppedError(Exception):
-    """Raised in the work where nobody waits for it any more."""
+    """Raised inside the work when nobody waits for its result."""
 
 
 def in_background(work: Callable[[OnProgress], T]) -> Generator[Progress | Done[T], None, None]:
-    """Do `work`, yielding how far it is now and then, and Done at the end; what it raises is raised here.
+    """Run `work`, yielding its progress at intervals and Done at the end; its errors are raised here.
 
     Args:
         work: gets an `OnProgress`. Closing the iterator makes that raise, which ends the work.

@@ -1,4 +1,4 @@
-"""Results that are computed once for all sessions."""
+"""Results computed once for all sessions."""
 
 import threading
 from collections import OrderedDict
@@ -14,8 +14,8 @@ class ResultKind(Generic[T]):
     """A kind of results.
 
     Attributes:
-        keep: how many of them are kept; few, where one may take many megabytes.
-        of_adapter: whether they are large and of a run's adapter, whose id their key begins with.
+        keep: how many are kept; few if one may take many megabytes.
+        of_adapter: whether they are large and belong to a run's adapter; their key then begins with the run's id.
     """
 
     name: str
@@ -35,17 +35,17 @@ class ResultCache:
         self._lock = threading.Lock()  # guards both, never held while computing
 
     def has(self, kind: ResultKind[T], *key: Hashable) -> bool:
-        """Whether a result is at hand."""
+        """Whether a result is cached."""
         with self._lock:
             return (kind, key) in self._results
 
     def get(self, kind: ResultKind[T], *key: Hashable) -> T | None:
-        """A result that is at hand; None where it isn't."""
+        """A cached result, or None."""
         with self._lock:
             return cast(T | None, self._results.get((cast(ResultKind[object], kind), key)))
 
     def remember(self, kind: ResultKind[T], *key: Hashable, compute: Callable[[], T]) -> T:
-        """A result, computed where it is not at hand; who asks for it meanwhile waits."""
+        """A result, computed if it is not cached; concurrent callers wait for it."""
         place = cast(ResultKind[object], kind), key
         with self._lock:
             computing = self._computing.setdefault(place, threading.Lock())
@@ -63,7 +63,7 @@ class ResultCache:
             return result
 
     def release(self, run_id: str | None = None) -> None:
-        """Forget what is large and of a run's adapter, or of every adapter."""
+        """Drop the large results of a run's adapter, or of every adapter."""
         with self._lock:
             for key in [key for key in self._results if key[0].of_adapter and run_id in (None, key[1][0])]:
                 self._forget(key)

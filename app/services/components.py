@@ -1,4 +1,4 @@
-"""The components of the workspace's datasets, found once for each way to ask for them."""
+"""Components of the workspace's datasets, computed once for each request."""
 
 import hashlib
 import json
@@ -20,20 +20,20 @@ FEATURES = ResultKind[Encoder | None]("features", keep=4)
 
 
 def digest(*values: object) -> str:
-    """A short name for values, which gives none of them away."""
+    """A short hash of values, which reveals none of them."""
     return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
 class ComponentRequest:
-    """How components are asked for: settings, and the base model whose states may be the features."""
+    """The settings of a clustering, and the base model whose states may be the features."""
 
     settings: ComponentSettings
     model: str
 
     @property
     def features_key(self) -> str:
-        """Equal for what gives equal features; a hash, so that no path reaches the page."""
+        """Equal for requests with equal features. A hash, so that no path reaches the page."""
         settings = self.settings
         by = {"model": self.model, "sentence": settings.sentence_model}.get(settings.features, "")
         name = Path(by).name if Path(by).is_absolute() else by  # the workspace may move
@@ -41,20 +41,20 @@ class ComponentRequest:
 
     @property
     def key(self) -> str:
-        """Equal for what gives equal components."""
+        """Equal for requests with equal components."""
         k = self.settings.k if self.settings.method == "kmeans" else None
         return digest(self.features_key, self.settings.method, k)
 
 
 class ComponentFinder:
-    """Finds components, and knows those that were found."""
+    """Finds components and caches them."""
 
     def __init__(self, datasets: DatasetStore, cache: ResultCache) -> None:
         self._datasets = datasets
         self._cache = cache
 
     def find(self, dataset_id: str, request: ComponentRequest, on_progress: OnProgress = ignore_progress) -> Clusters:
-        """A dataset's components; where a model reads the rows, it does so once for all."""
+        """A dataset's components. If a model reads the rows, it reads them once."""
         settings, model = request.settings, request.model
 
         def compute() -> Clusters:
@@ -76,10 +76,10 @@ class ComponentFinder:
         return self._cache.has(CLUSTERS, dataset_id, request.key)
 
     def found(self, dataset_id: str, request: ComponentRequest) -> Clusters:
-        """A dataset's components that are at hand.
+        """A dataset's cached components.
 
         Raises:
-            DatasetError: they are not, since nobody asked for them, or their search was stopped.
+            DatasetError: they were never computed, or their computation was stopped.
         """
         clusters = self._cache.get(CLUSTERS, dataset_id, request.key)
         if clusters is None:
@@ -89,7 +89,7 @@ class ComponentFinder:
         return clusters
 
     def named(self, dataset_id: str, request: ComponentRequest) -> list[Component]:
-        """A dataset's components by the names that they were given, else by their terms.
+        """A dataset's components, named by people or else by their terms.
 
         Raises:
             DatasetError: as `found`.

@@ -1,4 +1,4 @@
-"""Computations in processes of their own: the page answers meanwhile, and a stop takes effect at once.
+"""Computations in separate processes: the page stays responsive, and a stop takes effect at once.
 
 In a thread of the server they would hold Python's lock, for which every answer waits dozens of times.
 """
@@ -16,8 +16,8 @@ from hydralora.data.progress import OnProgress
 from hydralora.errors import HydraError
 
 T = TypeVar("T")
-EVERY = 0.2  # seconds between two looks
-NICENESS = 5  # below the server
+EVERY = 0.2  # seconds between two checks
+NICENESS = 5  # lower priority than the server
 PRELOADED = [
     "hydralora.components.of_recipe",
     "sklearn.cluster",
@@ -25,24 +25,24 @@ PRELOADED = [
     "sklearn.feature_extraction.text",
 ]
 
-# A server that has imported what is needed, and no threads, is copied in milliseconds; Windows has none.
+# A fork server with its imports done and no threads is copied in milliseconds; Windows has none.
 _context: Any = multiprocessing.get_context("spawn" if sys.platform == "win32" else "forkserver")
 if sys.platform != "win32":
     _context.set_forkserver_preload(PRELOADED)
 
 
 def warm_up() -> None:
-    """Begin to import what computations need, so that the first one need not wait for it."""
+    """Start importing what computations need, so that the first one need not wait."""
     threading.Thread(target=_context.Process(target=int).start, name="warm-up", daemon=True).start()
 
 
 def in_process(function: Callable[..., T], *args: Any, on_progress: OnProgress) -> T:
-    """function(*args, on_progress=...) in another process; both its arguments and its result are copied.
+    """Call function(*args, on_progress=...) in another process; its arguments and its result are copied.
 
-    What `on_progress` raises here ends that process and is raised; it is called now and then even without progress.
+    An error of `on_progress` ends the process and is raised here. It is called at intervals, even without progress.
 
     Raises:
-        HydraError: what the function raised, or that its process died.
+        HydraError: the function raised it, or the process died.
     """
     receiver, sender = _context.Pipe(duplex=False)
     process = _context.Process(target=_work, args=(sender, function, args), daemon=True)
@@ -62,8 +62,8 @@ def in_process(function: Callable[..., T], *args: Any, on_progress: OnProgress) 
             on_progress(*latest)
     except EOFError:
         raise HydraError(
-            "The computation's process was ended from outside, probably for want of memory. Close other programs, or "
-            "take fewer rows."
+            "The computation's process was ended from outside, probably because memory ran out. Close other programs, "
+            "or use fewer rows."
         ) from None
     finally:
         receiver.close()
@@ -76,9 +76,9 @@ def _work(pipe: Connection, function: Callable[..., Any], args: tuple[Any, ...])
         os.nice(NICENESS)
 
     def send(kind: str, value: Any) -> None:
-        pipe.send_bytes(pickle.dumps((kind, value)))  # pipe.send would share a tensor's memory, which ends with us
+        pipe.send_bytes(pickle.dumps((kind, value)))  # pipe.send would share tensor memory, freed at our exit
 
     try:
         send("done", function(*args, on_progress=lambda done, total: send("progress", (done, total))))
-    except Exception as error:  # it is raised again where the page waits
+    except Exception as error:  # raised again in the waiting process
         send("failed", error)

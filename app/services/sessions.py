@@ -1,4 +1,4 @@
-"""Which of a session's requests is the newest of its kind: only that one may fill the page."""
+"""The newest request of each kind in a session; only that one may fill the page."""
 
 import threading
 from collections import OrderedDict
@@ -15,10 +15,10 @@ class Sessions:
         self._lock = threading.Lock()
 
     def newest(self, session: str, kind: str, run_id: str | None = None) -> Callable[[], bool]:
-        """Begin a request; the function says whether nothing newer of the kind has begun in the session.
+        """Register a request. The returned function says whether it is still the newest of its kind in the session.
 
         Args:
-            run_id: the run that it is about, where `switch_to` shall know.
+            run_id: the run concerned, for `switch_to`.
         """
         with self._lock:
             request = self._newest.pop((session, kind), (0, None))[0] + 1, run_id
@@ -28,8 +28,8 @@ class Sessions:
         return lambda: self._newest.get((session, kind), request) == request
 
     def switch_to(self, session: str, kind: str, run_id: str | None) -> bool:
-        """Turn to a run, so that nothing begun before is the newest any more; False, and nothing is done, where the
-        newest request is about that run already: a page may tell late of its choice."""
+        """Switch to a run, which supersedes all earlier requests of the kind. Returns False, and does nothing, if the
+        newest request already concerns that run: a page may report its choice late."""
         if run_id is not None and self._newest.get((session, kind), (0, None))[1] == run_id:
             return False
         self.newest(session, kind, run_id)

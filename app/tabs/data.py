@@ -1,4 +1,4 @@
-"""Data: upload files or take the demo; look at the rows, at what is wrong with some, and at what the model reads."""
+"""Data: upload files or use the demo; see the rows, their problems, and what the model reads."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -61,7 +61,7 @@ class _Sources:
             self.upload = upload_button("Upload a dataset", "upload", SUFFIXES, 200, file_count="multiple", size="lg")
             sentence(
                 f"{', '.join(item.name for item in FORMATS.values())}, also gzipped. Several files are one dataset. "
-                "Columns are found by their names, or named by you. The demo has four skills: reversing lists, "
+                "Columns are found by their names, or mapped by you. The demo has four skills: reversing lists, "
                 "extracting JSON, adding numbers, routing messages.",
                 elem_id="hint",
             )
@@ -109,7 +109,7 @@ class _Sources:
     def _follow(
         self, context: Context, columns: "_Columns", steps: Iterator[str | actions.NeedsMapping | Done[str]]
     ) -> Iterator[Updates]:
-        """What to show while files are read."""
+        """The updates while files are read."""
         ended: Updates = {self.status: "", self.stop: gr.Button(visible=False)}
         try:
             for step in steps:
@@ -120,7 +120,7 @@ class _Sources:
                     closed = gr.Accordion(open=False)
                     yield ended | {context.dataset: chosen, columns.pending: [], columns.panel: closed}
                 else:
-                    question = say(f"{step.message} Or choose below which column holds what.")
+                    question = say(f"{step.message} Or map the columns below.")
                     waiting = {columns.pending: step.files, columns.panel: gr.Accordion(open=True)}
                     yield ended | {self.status: question} | waiting | columns.updates(step.columns, {})
         except Exception:
@@ -129,7 +129,7 @@ class _Sources:
 
 
 class _Rows:
-    """What is in the dataset, and what is wrong with some of it."""
+    """The rows of the dataset, and their problems."""
 
     def __init__(self) -> None:
         self.summary = sentence("", elem_id="data-summary")
@@ -158,7 +158,7 @@ class _Rows:
         )
 
     def draw_table(self) -> None:
-        """The rows stand below what is chosen of them."""
+        """Draw the rows, below the choice of their columns."""
         self.table.render()
 
     @property
@@ -178,11 +178,11 @@ class _Rows:
 
 
 class _Columns:
-    """Which column holds what."""
+    """The mapping of columns."""
 
     def __init__(self) -> None:
-        self.pending = gr.State([])  # uploaded files whose columns nobody knows yet
-        with gr.Accordion("Columns: which holds what", open=False, elem_id="columns") as self.panel:
+        self.pending = gr.State([])  # uploaded files whose columns are not mapped yet
+        with gr.Accordion("Column mapping", open=False, elem_id="columns") as self.panel:
             with gr.Row():
                 self.fields = {
                     name: gr.Dropdown(
@@ -196,11 +196,11 @@ class _Columns:
                     for name, info in Mapping.model_fields.items()
                 }
             with gr.Row():
-                self.apply = action_button("Read by these columns", "apply-columns", 240)
-                self.file = download_button("Download this mapping", "mapping-file", 240)
+                self.apply = action_button("Apply mapping", "apply-columns", 240)
+                self.file = download_button("Download mapping", "mapping-file", 240)
 
     def updates(self, columns: Sequence[str], mapping: dict[str, str]) -> Updates:
-        """The choices of a mapping's fields, over these columns."""
+        """The fields of a mapping, with these columns as choices."""
         choices = [("(none)", actions.NONE), *((name, name) for name in columns)]
         return {
             field: gr.Dropdown(choices=choices, value=mapping.get(name, actions.NONE))
@@ -209,12 +209,12 @@ class _Columns:
 
 
 def _files(context: Context) -> None:
-    """Buttons that give the dataset a second file to measure on, and that remove it."""
+    """Buttons that add a file of held-out rows to the dataset, and that remove the dataset."""
     services, dataset = context.services, context.dataset
     with gr.Row():
         heldout = upload_button("Upload held-out rows", "upload-heldout", SUFFIXES, 220)
         remove = action_button("Remove this dataset", "remove", 220, interactive=False, size="sm")
-        sentence("Held-out rows: a second file to measure on. Without it a share of these rows is held out.")
+        sentence("Held-out rows are a second file to evaluate on. Without it, a share of these rows is held out.")
 
     @handler
     def hold_out(dataset_id: str, file: str) -> gr.Dropdown:
@@ -226,7 +226,7 @@ def _files(context: Context) -> None:
 
 
 def _removal(context: Context, remove: gr.Button) -> None:
-    """Removes the dataset, once a person was asked."""
+    """Remove the dataset, after a confirmation."""
     services, dataset = context.services, context.dataset
     with gr.Row(visible=False, elem_id="really-remove") as question:
         sentence("Remove the dataset's files from this workspace? Runs that were trained on it keep their results.")
@@ -262,7 +262,7 @@ class _AsTheModelReadsIt:
             self.batch = batch_view("batch")
 
     def wire(self, viewed: gr.events.Dependency) -> None:
-        """Fill it after the dataset is shown, and where model or longest row change."""
+        """Fill it after the dataset is shown, and when the model or the longest row changes."""
         context = self._context
         inputs = [context.dataset, context.model, context.max_length]
         outputs = [self.counts, self.lengths, self.reading, self.batch]

@@ -1,1 +1,1 @@
-"""Our own HTML components: a Python wrapper, with its script and style beside it."""
+"""Custom HTML components: a Python wrapper each, with its script and style beside it."""

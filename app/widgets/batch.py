@@ -1,4 +1,4 @@
-"""A batch as the model reads it: rows of tokens, with those that are learnt and the special ones marked."""
+"""A batch as the model reads it: rows of tokens, with learnt and special tokens marked."""
 
 from pathlib import Path
 

@@ -10,19 +10,19 @@ import gradio as gr
 import plotly
 
 PLOTLY_JS = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
-EXPORTS = """<details class="exports" hidden><summary>Save, or see it as a table</summary>
+EXPORTS = """<details class="exports" hidden><summary>Save, or show as a table</summary>
 <button type="button" data-as="png">PNG</button> <button type="button" data-as="svg">SVG</button>
-<button type="button" data-as="html" title="A page that needs nothing else, not even a network">HTML</button>
+<button type="button" data-as="html" title="A page that works offline">HTML</button>
 <button type="button" data-as="csv">CSV</button>
 <details class="as-table"><summary>Table</summary><div></div></details></details>"""
 SCRIPT = Path(__file__).with_name("plot.js").read_text(encoding="utf-8")
 
 
 def plot_panel(elem_id: str, label: str, empty: str = "", caption: str = "") -> gr.HTML:
-    """A panel; its value is a figure as JSON (`figures`), or "" for none, when it says `empty`.
+    """A panel; its value is a figure as JSON (`figures`), or "" for none, when it shows `empty`.
 
     Args:
-        caption: the id of the element whose text says how the figure is read; the page that is saved carries it.
+        caption: the id of the element whose text explains the figure; a saved page includes it.
 
     Events: `.lasso` with `event.ids` (the customdata of the selected points; empty when deselected) and `.pick` with
     `event.id` (that of a clicked point).
@@ -39,7 +39,7 @@ def plot_panel(elem_id: str, label: str, empty: str = "", caption: str = "") -> 
 
 
 def selected_ids(event: gr.EventData) -> list[int]:
-    """The customdata of the points that a `lasso` or `pick` event chose; whatever else was sent is left out."""
+    """The customdata of the points chosen by a `lasso` or `pick` event; other values are ignored."""
     data = event._data or {}
     ids = data.get("ids", [data.get("id")])
     return [i for i in ids if isinstance(i, int)] if isinstance(ids, list) else []

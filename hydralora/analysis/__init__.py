@@ -1,4 +1,4 @@
-"""A and the heads of a trained adapter: as points, by their singular values, beside one another."""
+"""Analysis of A and the heads of a trained adapter: projections, singular values, comparisons."""
 
 from hydralora.analysis.heads import HeadMeasures, head_measures, head_similarity, product_spectrum, spectrum
 from hydralora.analysis.matrices import Matrix, MatrixPoint, PointGroup, cosines, gram, matrices, project_matrices

@@ -1,5 +1,5 @@
-"""The paper's breakdown (section 3.1), on one's own rows: a LoRA for each component, and what sets their A's and B's
-apart."""
+"""The paper's breakdown (section 3.1) on any dataset: a LoRA for each component, and how far their A's and B's
+differ."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,8 +19,8 @@ from hydralora.runs.store import RunStore
 
 STEPS = 40
 TAG = "breakdown"
-CLEARLY = 0.1  # a smaller difference of two mean cosines is called none
-LEAST_MODULES = 5  # of fewer an interval over modules says nothing
+CLEARLY = 0.1  # smaller differences of two mean cosines don't count
+LEAST_MODULES = 5  # for an interval over modules to be meaningful
 DRAWS = 1000  # of modules, for the interval
 Verdict = Literal["holds", "does not hold", "can't tell"]
 APART = {
@@ -31,14 +31,14 @@ APART = {
 
 
 def breakdown_recipes(run: Run, steps: int = STEPS) -> list[Recipe]:
-    """For each component of a run's rows a plain LoRA of its rank, trained on that component's rows alone.
+    """For each component of a run's rows, a plain LoRA of the run's rank, trained only on that component's rows.
 
     Raises:
-        ConfigError: its components are not known, or there is one alone.
+        ConfigError: its components are not known, or there is only one.
     """
     recipe, k = run.recipe(), run.state().k
     if not k or k < 2 or recipe.components.only:
-        actual = "one component alone" if k == 1 or recipe.components.only else "no components yet"
+        actual = "only one component" if k == 1 or recipe.components.only else "no components yet"
         raise ConfigError(f"Run {run.id} has {actual}; a breakdown needs two or more. Choose another run.")
     values = recipe.model_dump()
     values |= {"method": "lora", "start_from": None}
@@ -52,7 +52,7 @@ def breakdown_recipes(run: Run, steps: int = STEPS) -> list[Recipe]:
 
 
 def breakdown_runs(store: RunStore, run: Run, steps: int = STEPS) -> list[Run | None]:
-    """The newest run of each of `breakdown_recipes`, None where there is none yet."""
+    """The newest run of each of `breakdown_recipes`; None for recipes without a run."""
     recipes = breakdown_recipes(run, steps)
     runs: list[Run | None] = [None] * len(recipes)
     for candidate, recipe in _tagged(store):
@@ -62,7 +62,7 @@ def breakdown_runs(store: RunStore, run: Run, steps: int = STEPS) -> list[Run | 
 
 
 def breakdown_steps(store: RunStore, run: Run) -> int:
-    """How many steps the newest of a run's breakdowns takes; `STEPS` without one.
+    """The number of steps of a run's newest breakdown; `STEPS` if there is none.
 
     Raises:
         ConfigError: as `breakdown_recipes`.
@@ -81,12 +81,12 @@ def _tagged(store: RunStore) -> Iterator[tuple[Run, Recipe]]:
         if TAG in run.label().tags:
             try:
                 yield run, run.recipe()
-            except HydraError:  # damaged: then it is not the one
+            except HydraError:  # damaged runs are ignored
                 continue
 
 
 def start_breakdown(jobs: JobManager, run: Run, steps: int = STEPS) -> list[Run]:
-    """Queue those that are not there, or did not end well; returns all of them, in the components' order.
+    """Queue the runs that don't exist or didn't finish; returns all of them, in the components' order.
 
     Raises:
         HydraError: as `breakdown_recipes`.
@@ -105,7 +105,7 @@ def start_breakdown(jobs: JobManager, run: Run, steps: int = STEPS) -> list[Run]
 
 
 def component_names(run: Run) -> list[str]:
-    """As its results have them, else by their numbers."""
+    """The components' names from the run's results, else by number."""
     state = run.state()
     names = state.results.component_names() if state.results else []
     return names or [f"component {i + 1}" for i in range(state.k or 0)]
@@ -113,7 +113,7 @@ def component_names(run: Run) -> list[str]:
 
 @dataclass(frozen=True)
 class Part:
-    """What is compared of all runs: "A", "change of A" or "B"; or of one run, "head"."""
+    """One comparison: of all runs "A", "change of A" or "B"; of one run "head"."""
 
     what: str
     separation: Separation
@@ -134,12 +134,12 @@ class Part:
 
 @dataclass(frozen=True)
 class Difference:
-    """By how much more alike what A's learn is than what B's learn.
+    """How much more similar the changes of A are than those of B.
 
     Attributes:
-        modules: how many there are.
-        mean: over the modules, of the mean cosine between components of what was added to A, less that of B.
-        interval: of 95 % of the same mean, of as many modules drawn from them, one perhaps more than once (bootstrap).
+        modules: number of modules compared.
+        mean: over the modules, of the mean cosine between components of the change of A, minus that of B.
+        interval: 95 % bootstrap interval of that mean, over modules.
     """
 
     modules: int
@@ -148,8 +148,8 @@ class Difference:
 
     @property
     def verdict(self) -> Verdict:
-        """The claim holds where the interval is above 0 and the mean above `CLEARLY`; it doesn't where the interval is
-        below `CLEARLY`. Else, and of fewer than `LEAST_MODULES` modules, nobody can tell."""
+        """The claim holds if the interval is above 0 and the mean above `CLEARLY`; it doesn't if the interval is below
+        `CLEARLY`. Otherwise, and with fewer than `LEAST_MODULES` modules, it is undecided."""
         low, high = self.interval
         if self.modules < LEAST_MODULES:
             return "can't tell"
@@ -160,23 +160,23 @@ class Difference:
 
 @dataclass(frozen=True)
 class Breakdown:
-    """What sets LoRAs apart that were trained on one component each.
+    """How LoRAs trained on one component each differ.
 
     Attributes:
-        parts: separation by run, for each kind of matrix and each shape.
-        members: every A and B, `run` being the component's name.
+        parts: the separation by run, for each kind and shape of matrix.
+        members: every A and B; their `run` is the component's name.
     """
 
     parts: list[Part]
     members: list[Matrix]
 
     def cosine(self, what: str) -> float | None:
-        """Mean over the modules of the cosine between components."""
+        """The mean cosine between components, over the modules."""
         known = self._cosines(what)
         return float(np.mean(list(known.values()))) if known else None
 
     def difference(self, seed: int = 0) -> Difference | None:
-        """How far what A's learn and what B's learn are from being equally alike; None where one of both is nothing."""
+        """How much more similar the changes of A are than those of B; None if one of them is missing."""
         change, heads = self._cosines("change of A"), self._cosines("B")
         values = np.array([change[module] - heads[module] for module in change if module in heads])
         if not len(values):
@@ -186,13 +186,13 @@ class Breakdown:
         return Difference(len(values), float(values.mean()), (float(low), float(high)))
 
     def reading(self) -> str:
-        """Whether the paper's claim holds here, in words: that A's learn what components share, B's what parts them."""
+        """Whether the paper's claim holds here, in words: A learns what components share, B what distinguishes them."""
         stay, change, heads = (self.cosine(what) for what in ("A", "change of A", "B"))
         difference = self.difference()
         if difference is None or change is None or heads is None or stay is None:
             return (
-                "These runs have learnt nothing that could be compared: their A's, or their B's, are as they were at "
-                "the start, as far as the snapshots can show. Give them more steps."
+                "These runs can't be compared: as far as their snapshots show, A or B has not changed since the start. "
+                "Train them for more steps."
             )
         low, high = difference.interval
         return (
@@ -205,7 +205,7 @@ class Breakdown:
         )
 
     def _cosines(self, what: str) -> dict[str, float]:
-        """By module."""
+        """Mean cosine between components, by module."""
         return {
             module: cosine
             for part in self.parts
@@ -219,12 +219,12 @@ class Breakdown:
 
 def _verdict_sentence(difference: Difference) -> str:
     if difference.verdict == "holds":
-        return "The claim holds here: what A's learn is more alike than what B's learn."
+        return "The claim holds here: the changes of A are more alike than those of B."
     if difference.verdict == "does not hold":
         less = "less" if difference.interval[1] < 0 else "no more"
-        return f"The claim does not hold here: what A's learn is {less} alike than what B's learn."
-    few = f"they have {difference.modules} modules in common, and fewer than {LEAST_MODULES} tell nothing"
-    why = few if difference.modules < LEAST_MODULES else "the modules differ too much among themselves"
+        return f"The claim does not hold here: the changes of A are {less} alike than those of B."
+    few = f"they have {difference.modules} modules in common, and at least {LEAST_MODULES} are needed"
+    why = few if difference.modules < LEAST_MODULES else "the modules differ too much from each other"
     return f"The claim can be neither confirmed nor refuted here: {why}."
 
 
@@ -254,19 +254,19 @@ def break_down(runs: Mapping[str, Run]) -> Breakdown:
 
 
 def heads_apart(weights: Weights) -> list[Part]:
-    """The same for one run's heads: do those of one number lie together? Empty where it has no two."""
+    """The separation of one run's heads by head number; empty if it has fewer than two heads."""
     heads = [matrix for matrix in matrices(weights) if matrix.kind == "head"]
     return _parts("head", heads, [str(matrix.head) for matrix in heads])
 
 
 def heads_reading(parts: Sequence[Part], recipe: Recipe) -> str:
-    """What `heads_apart` found, in words, for a run of that recipe; "" where it found nothing to compare."""
+    """The result of `heads_apart` in words, for a run of that recipe; "" if there was nothing to compare."""
     if not parts:
         return ""
     started = "as here" if recipe.starts_from_components else "which was not done here"
     return (
         f"By their number, this run's heads lie {APART[apart([part.separation for part in parts])]}. A head's number "
-        f"means the same in all modules only where the routers were started from the components, {started}."
+        f"means the same in all modules only if the routers were started from the components, {started}."
     )
 
 
@@ -275,15 +275,15 @@ def _parts(what: str, members: Sequence[Matrix], labels: Sequence[str]) -> list[
 
 
 def _change(end: Weights, start: Weights) -> Weights:
-    """A's as they moved from their start, which is in half precision."""
+    """The changes of A since the start, which is in half precision."""
     return {name: replace(layer, a=_moved(layer.a, start[name].a)) for name, layer in end.items()}
 
 
 def _moved(end: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
-    """(N, r, in): by how much; zeros where that is less than half precision can show.
+    """The change of A, (N, r, in); zeros if it is below half precision.
 
-    The end is rounded as the start was. Else what the start lost, the same in every run, would pass for something that
-    all of them have learnt; and so it would where they moved by less than a rounding step.
+    The end is rounded like the start. Otherwise the rounding error of the start, which is the same in every run, would
+    look like something that all of them have learnt; so would changes smaller than a rounding step.
     """
     change = end.half().float() - start
     return change if change.norm() > torch.finfo(torch.half).eps * start.norm() else torch.zeros_like(change)

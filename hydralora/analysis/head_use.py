@@ -1,4 +1,4 @@
-"""What the heads do on rows: whose rows each takes, by component or task, and the tokens it takes most."""
+"""How rows use the heads: the share of each head by component or task, and its tokens with the largest gates."""
 
 import random
 from collections.abc import Hashable, Iterable, Sequence
@@ -25,12 +25,12 @@ SHUFFLES = 200
 
 @dataclass(frozen=True)
 class HeadUse:
-    """How each row uses the heads, where its answer is predicted.
+    """How each row uses the heads at the positions that predict its answer.
 
     Attributes:
         modules: names of the adapted modules.
         mean: (modules, rows, N), each row's mean gates.
-        strongest: (modules, rows, N), in how many of a row's answer tokens each head had the largest gate.
+        strongest: (modules, rows, N), number of a row's answer tokens for which each head had the largest gate.
     """
 
     modules: list[str]
@@ -44,16 +44,16 @@ class HeadUse:
     def mutual_information(self, groups: Sequence[Hashable]) -> float:
         """Between a token's group and its strongest head, mean over the modules, 0 to 1.
 
-        As a share of the groups' own entropy: 1 where the strongest head tells the group.
+        As a share of the groups' own entropy: 1 if the strongest head determines the group.
         """
         known = _known(groups)
         return self._information(np.array([[group == other for group in groups] for other in known]))
 
     def shuffled_information(self, groups: Sequence[Hashable], times: int = SHUFFLES, seed: int = 0) -> np.ndarray:
-        """The same (times,), with the groups dealt out to the rows anew: what chance gives."""
+        """The same with permuted groups, (times,): the values by chance."""
         known, rng = _known(groups), np.random.default_rng(seed)
         members = np.array([[group == other for group in groups] for other in known])
-        dealt = np.flatnonzero(members.any(0))  # rows without a group stay without
+        dealt = np.flatnonzero(members.any(0))  # rows without a group keep none
         out = []
         for _ in range(times):
             shuffled = members.copy()
@@ -84,7 +84,7 @@ def _rows_of(groups: Sequence[Hashable], target: Hashable) -> list[int]:
 
 @dataclass(frozen=True)
 class HeadToken:
-    """A token of a row that a head takes: its text with what stands before and behind it, and the gate."""
+    """A token of a row: its text, the text before and after it, and a head's gate."""
 
     row: int
     before: str
@@ -93,12 +93,12 @@ class HeadToken:
     gate: float
 
 
-AROUND = 8  # tokens shown before and behind
+AROUND = 8  # tokens shown before and after
 
 
 @dataclass(frozen=True)
 class TokenGates:
-    """Every token of a few rows with its gates.
+    """The gates of every token of a few rows.
 
     Attributes:
         modules: names of the adapted modules.
@@ -111,7 +111,7 @@ class TokenGates:
     gates: list[np.ndarray]
 
     def most(self, tokenizer: Any, head: int, module: str | None = None, count: int = 12) -> list[HeadToken]:
-        """The tokens that a head takes most, in one module or by the mean over all; each text once."""
+        """The tokens with a head's largest gates, in one module or by the mean over all; each text once."""
         place = self.modules.index(module) if module else None
         head_gates = [
             (gates[place] if place is not None else gates.mean(0, dtype=np.float32))[:, head] for gates in self.gates
@@ -149,7 +149,7 @@ def probe(
     pad_token_id: int,
     on_progress: OnProgress = ignore_progress,
 ) -> tuple[HeadUse, TokenGates]:
-    """The same, with the gates of every token; `on_progress` is called with the rows read and all there are."""
+    """The same, with the gates of every token; `on_progress` is called with the rows read and all rows."""
     return _read(model, rows, pad_token_id, on_progress, keep=True)
 
 
@@ -185,14 +185,14 @@ PROBED_TRAINING = 64  # training rows, at random
 
 @dataclass(frozen=True)
 class Probed:
-    """What a run's heads do on some of its rows.
+    """How some of a run's rows use its heads.
 
     Attributes:
         use: on held-out rows, and `tokens` the gates of every token of them.
-        components: of each held-out row; None where the rows that the run was trained on are gone.
+        components: of each held-out row; None if the run's training rows are missing.
         names: of the components.
-        tasks: of each held-out row, None where it has none.
-        training: on rows that the run was trained on, `training_rows`.
+        tasks: of each held-out row; None if it has none.
+        training: on some of the run's training rows, `training_rows`.
     """
 
     use: HeadUse
@@ -205,14 +205,14 @@ class Probed:
 
 
 def probe_run(run: Run, on_progress: OnProgress = ignore_progress) -> Probed:
-    """How a run's heads are used on up to `PROBED` of its held-out rows, and `PROBED_TRAINING` that it learnt from.
+    """How a run's heads are used on up to `PROBED` of its held-out rows, and `PROBED_TRAINING` of its training rows.
 
     Raises:
-        HydraError: the run has no adapter with heads, or its rows or its base model are gone.
+        HydraError: the run has no adapter with heads, or its rows or base model are missing.
     """
     recipe = run.recipe()
     if not recipe.has_heads:
-        raise ConfigError("This run is a plain LoRA: it has no heads to look at. Choose a run with method hydralora.")
+        raise ConfigError("This run is a plain LoRA: it has no heads to show. Choose a run with method hydralora.")
     rows, rng, settings = read_used(recipe), random.Random(recipe.training.seed), recipe.training
     loaded = load_run(run)
     pad = loaded.tokenizer.pad_token_id

@@ -1,4 +1,4 @@
-"""The heads of an adapter beside one another: how alike, how large, of how many directions, how far from the start."""
+"""Measures of an adapter's heads: similarity, norm, effective rank, and distance from the start."""
 
 import math
 from dataclasses import dataclass
@@ -25,13 +25,13 @@ class Spectrum:
 
 
 def spectrum(matrix: torch.Tensor) -> Spectrum:
-    """Of (r, width) or (out, r) with a small r: from the (r, r) matrix of inner products, in double precision."""
+    """The spectrum of (r, width) or (out, r) with a small r, from the (r, r) inner products in double precision."""
     small = matrix.double() if matrix.shape[0] <= matrix.shape[1] else matrix.double().T
     return _spectrum(torch.linalg.eigvalsh(small @ small.T).clamp_min(0).sqrt().flip(0))
 
 
 def product_spectrum(left: torch.Tensor, right: torch.Tensor) -> Spectrum:
-    """Of left @ right, (out, r) and (r, in), without forming it."""
+    """The spectrum of left @ right, (out, r) and (r, in), without forming the product."""
     r_left, r_right = (torch.linalg.qr(part.double(), mode="r").R for part in (left, right.T))
     return _spectrum(torch.linalg.svdvals(r_left @ r_right.T))
 
@@ -43,7 +43,7 @@ def _spectrum(values: torch.Tensor) -> Spectrum:
 
 
 def head_cosines(layer: LayerWeights) -> list[list[float | None]]:
-    """Cosine of each pair of a layer's heads, (N, N); None where one is all zero."""
+    """Cosine of each pair of a layer's heads, (N, N); None for a zero head."""
     flat = layer.heads.flatten(1).double()
     norms = flat.norm(dim=1)
     values = ((flat @ flat.T) / (norms[:, None] * norms)).clamp(-1, 1)
@@ -51,7 +51,7 @@ def head_cosines(layer: LayerWeights) -> list[list[float | None]]:
 
 
 def head_similarity(weights: Weights) -> dict[str, float | None]:
-    """Mean cosine between the heads of each adapted module; None where a head is still zero or there is only one."""
+    """Mean cosine between the heads of each adapted module; None if a head is still zero or there is only one."""
     return {module: _mean_off_diagonal(head_cosines(layer)) for module, layer in weights.items()}
 
 
@@ -61,17 +61,17 @@ def _mean_off_diagonal(values: list[list[float | None]]) -> float | None:
 
 
 def distance(now: torch.Tensor, before: torch.Tensor) -> float:
-    """How far a matrix has moved, as a Frobenius norm."""
+    """Frobenius norm of a matrix's change."""
     return float((now - before).double().norm())
 
 
 @dataclass(frozen=True)
 class HeadMeasures:
-    """A head in numbers.
+    """Measures of a head.
 
     Attributes:
-        similarity: mean cosine to the module's other heads; None where one is zero, or there is no other.
-        moved: distance from the start, as a Frobenius norm; None where the start isn't known.
+        similarity: mean cosine to the module's other heads; None if one is zero, or there is no other.
+        moved: distance from the start, as a Frobenius norm; None if the start isn't known.
     """
 
     module: str
@@ -84,7 +84,7 @@ class HeadMeasures:
 
 
 def head_measures(weights: Weights, start: Weights | None = None) -> list[HeadMeasures]:
-    """Each head in numbers.
+    """Measures of each head.
 
     Args:
         start: the same adapter before its first step.

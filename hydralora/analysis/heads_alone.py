@@ -1,4 +1,4 @@
-"""Which head does this? Each head answers a prompt alone, and is measured against the routed model."""
+"""Each head answers a prompt alone, and is compared with the routed model."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -20,13 +20,13 @@ from hydralora.tuner.steering import Steering, steered
 
 @dataclass(frozen=True)
 class HeadAlone:
-    """One head with the whole weight, for every token.
+    """One head with a gate of 1 for every token.
 
     Attributes:
-        kl: mean KL divergence in nats a token from the routed model, over the routed answer's places: 0 where this
-            head alone would have said the same with the same certainty.
-        gate: what the router gives it there, mean over those places and the modules.
-        text: what it answers alone.
+        kl: mean KL divergence from the routed model in nats per token, over the routed answer's positions: 0 if this
+            head alone predicts the same distributions.
+        gate: the router's mean gate of it over those positions and the modules.
+        text: its answer alone.
     """
 
     head: int
@@ -37,14 +37,14 @@ class HeadAlone:
 
 @dataclass(frozen=True)
 class HeadsAlone:
-    """The routed answer, and each head beside it."""
+    """The routed answer, and each head's."""
 
     text: str
     heads: list[HeadAlone]
 
     @property
     def closest(self) -> HeadAlone:
-        """The head that alone comes nearest to the routed model."""
+        """The head whose answers alone are closest to the routed model's."""
         return min(self.heads, key=lambda head: head.kl)
 
 
@@ -60,10 +60,10 @@ def heads_alone(
 
     Args:
         lock: held during each forward pass.
-        on_progress: called with the answers that are there, and all there will be.
+        on_progress: called with the number of finished answers, and of all answers.
 
     Raises:
-        ConfigError: no HydraLoRA adapter is active, or the prompt leaves no room.
+        ConfigError: no HydraLoRA adapter is active, or the prompt fills the context.
     """
     layers = hydra_layers(model)
     if not layers:
@@ -77,9 +77,9 @@ def heads_alone(
     on_progress(1, count + 1)
     prompt = encode_prompt(tokenizer, list(messages))
     cut = len(routed) == (sampling or Sampling()).max_new_tokens
-    read = routed[:-1] if cut else routed  # behind the last token of an answer that was cut nothing was chosen
+    read = routed[:-1] if cut else routed  # nothing was chosen after the last token of a truncated answer
     ids = torch.tensor([prompt + [token.id for token in read]], device=next(model.parameters()).device)
-    places = len(read) + 1  # where each token was chosen, and where the answer ended by itself
+    places = len(read) + 1  # where each token was chosen, and where the answer ended
 
     def logits(state: AbstractContextManager[Any]) -> torch.Tensor:
         with lock or nullcontext(), torch.inference_mode(), state:  # others share the model: the lock comes first

@@ -1,4 +1,4 @@
-"""Matrices as points: A's, heads, and the products of both, by all their numbers."""
+"""Matrices as points: A, heads, and their products, by all their elements."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -15,16 +15,16 @@ from hydralora.projection import METHODS, MIN_POINTS, Method, effective_method, 
 from hydralora.tuner.model import block_index
 
 Kind = Literal["A", "head", "product"]
-COLUMNS_AT_ONCE = 16_384  # of numbers in double precision, so that long vectors don't fill the memory
+COLUMNS_AT_ONCE = 16_384  # of numbers in double precision, so that long vectors need little memory
 
 
 @dataclass(frozen=True, eq=False)
 class Matrix:
-    """One A, one head, or the product of both: what a head adds to its layer.
+    """One A, one head, or their product, which a head adds to its layer.
 
     Attributes:
         head: None for an A that all heads share.
-        step: of the snapshot that it is from; None for the adapter itself.
+        step: that of its snapshot; None for the adapter itself.
         shape: (r, width) of an A or a head: an A has its layer's input width, a head its output's; (out, in) of a
             product.
         left: (out, r) for a product, which is left @ right; None for the others, which are `right` alone.
@@ -43,18 +43,18 @@ class Matrix:
 
     @property
     def whole(self) -> torch.Tensor:
-        """All its numbers, in its shape."""
+        """All its elements, in its shape."""
         return self.right if self.left is None else self.left @ self.right
 
     @property
     def vector(self) -> np.ndarray:
-        """All its numbers in a row."""
+        """All its elements as a vector."""
         return self.whole.numpy().ravel()
 
 
 @dataclass(frozen=True)
 class MatrixPoint:
-    """Where a matrix lies in a projection, and which one it is, as `Matrix` says; `z` only in three dimensions."""
+    """A matrix's position in a projection, with `Matrix`'s fields that identify it; `z` only in three dimensions."""
 
     run: str
     module: str
@@ -67,7 +67,7 @@ class MatrixPoint:
     z: float | None = None
 
     def describe(self) -> dict[str, str | int | float | None]:
-        """As plain values; `step` only where it is from a snapshot."""
+        """As plain values; `step` only for snapshots."""
         values = asdict(self)
         return {name: value for name, value in values.items() if value is not None or name not in ("step", "z")}
 
@@ -78,10 +78,10 @@ class PointGroup:
 
     Attributes:
         shape: (rows, columns) of the matrices.
-        method: by which they were projected; a group of fewer than 5 always by PCA.
-        seed, neighbours: those that had an effect: PCA has neither, t-SNE no seed.
-        explained: PCA's share of the variance that is drawn; None where all matrices are the same.
-        cosines: (points, points), of a group of fewer than 5, which they show better; elsewhere None.
+        method: that of the projection; always PCA for fewer than 5 matrices.
+        seed, neighbours: None if the method doesn't use them: PCA has neither, t-SNE no seed.
+        explained: the share of the variance in PCA's plot; None if all matrices are equal.
+        cosines: (points, points) for fewer than 5 matrices, which they show better; otherwise None.
     """
 
     shape: tuple[int, int]
@@ -94,7 +94,7 @@ class PointGroup:
 
     @property
     def name(self) -> str:
-        """Its shape, as people write it."""
+        """Its shape, for display."""
         return f"{self.shape[0]} x {self.shape[1]}"
 
     def describe(self) -> dict[str, object]:
@@ -103,7 +103,7 @@ class PointGroup:
 
 
 def matrices(weights: Weights, run: str = "", step: int | None = None, products: bool = False) -> list[Matrix]:
-    """Every A and every head of an adapter, in the model's order; with `products` the products of both in their place.
+    """Every A and every head of an adapter, in the model's order; with `products`, their products instead.
 
     Raises:
         ModelError: there are none.
@@ -114,7 +114,7 @@ def matrices(weights: Weights, run: str = "", step: int | None = None, products:
         for kind, head, shape, left, right in (_products(layer) if products else _parts(layer))
     ]
     if not members:
-        raise ModelError(f"{run or 'The model'}: it has no HydraLoRA heads. Choose a run that has some.")
+        raise ModelError(f"{run or 'The model'}: it has no HydraLoRA heads. Choose a run with heads.")
     return members
 
 
@@ -164,10 +164,10 @@ def _gram_of_products(members: Sequence[Matrix]) -> np.ndarray:
 
 
 def coordinates(inner: np.ndarray) -> np.ndarray:
-    """Points (n, up to n) whose distances are those that the inner products tell: classical scaling, exact.
+    """Points (n, up to n) with the distances given by the inner products: classical scaling, exact.
 
-    So a projection of them is one of the matrices themselves, however many numbers these have. Their axes are the
-    principal components.
+    A projection of them equals one of the matrices themselves, however large these are. Their axes are the principal
+    components.
     """
     centre = np.eye(len(inner)) - 1 / len(inner)
     values, vectors = np.linalg.eigh(centre @ inner @ centre)
@@ -188,7 +188,7 @@ def cosines(inner: np.ndarray) -> list[list[float | None]]:
 def project_matrices(
     found: Sequence[Matrix], method: Method = "pca", dims: int = 2, seed: int = 0, neighbours: int | None = None
 ) -> list[PointGroup]:
-    """A group of points for each shape: matrices of unlike shape have no distances to each other.
+    """A group of points for each shape: matrices of different shapes have no distances to each other.
 
     Raises:
         ConfigError: as `hydralora.projection.project`.
@@ -221,6 +221,6 @@ def _placed(matrix: Matrix, point: Sequence[float]) -> MatrixPoint:
 
 
 def _explained(points: np.ndarray, places: np.ndarray) -> float | None:
-    """The share of the variance of `places` that is left in `points`, both around their means."""
+    """The share of the variance of `places` that `points` has."""
     variance = places.var(0).sum()
     return float(points.var(0).sum() / variance) if variance > 0 else None

@@ -1,4 +1,4 @@
-"""Do matrices lie apart by the run, or the head, that they are of? The paper's breakdown, measured (section 3.1)."""
+"""How far matrices are separated by their run or head: a measure for the paper's breakdown (section 3.1)."""
 
 import math
 from collections.abc import Hashable, Sequence
@@ -11,21 +11,21 @@ from hydralora.analysis.matrices import Matrix, cosines, gram
 
 PERMUTATIONS = 200
 INTERVAL = (2.5, 97.5)  # percent
-LEAST_WAYS = 100  # to deal labels out; of fewer, chance often finds the very one that parts the matrices
-ROUNDING = 1e-12  # of a silhouette: the same labels by other names must not lie further apart
+LEAST_WAYS = 100  # of permuting the labels; with fewer, a permutation often equals the labels by chance
+ROUNDING = 1e-12  # of a silhouette, so that relabelled but equal partitions don't differ
 
 
 @dataclass(frozen=True)
 class Separation:
-    """How far the matrices of one shape part by their labels.
+    """How far the matrices of one shape are separated by their labels.
 
     Attributes:
         shape: (rows, columns) of the matrices.
-        labels: how many there are; a module has one matrix of each.
-        modules: in how many modules the labels meet.
-        silhouette: mean over the matrices, -1 to 1; 0 where those of one label are no nearer than others.
-        dealt: the same number with the labels dealt out anew within each module, once for every time.
-        cosines: by module, the mean of its matrices with unlike labels; without modules where all of them are zero.
+        labels: number of labels; a module has one matrix of each.
+        modules: number of modules.
+        silhouette: mean over the matrices, -1 to 1; 0 if matrices of one label are no closer than others.
+        dealt: the same with labels permuted within each module, once per permutation.
+        cosines: by module, the mean over its matrices with different labels; all-zero modules are left out.
     """
 
     shape: tuple[int, int]
@@ -37,34 +37,34 @@ class Separation:
 
     @property
     def chance(self) -> tuple[float, float]:
-        """The interval of 95 % of what labels that were dealt out give."""
+        """The 95 % interval of the silhouette with permuted labels."""
         low, high = np.percentile(self.dealt, INTERVAL)
         return float(low), float(high)
 
     @property
     def cosine(self) -> float | None:
-        """Mean over the modules; None where there are none that are not zero."""
+        """Mean over the modules; None if all matrices are zero."""
         return float(np.mean(list(self.cosines.values()))) if self.cosines else None
 
     @property
     def ways(self) -> int:
-        """In how many ways, that are not the same by other names, the labels can be dealt out."""
+        """Number of distinct permutations of the labels, up to their names."""
         return math.factorial(self.labels) ** (self.modules - 1)
 
     @property
     def apart(self) -> bool | None:
-        """Whether they lie further apart than chance would have them; None where so few modules can't tell."""
+        """Whether they are further apart than by chance; None if there are too few modules."""
         return apart([self])
 
 
 def separation(
     members: Sequence[Matrix], labels: Sequence[Hashable], times: int = PERMUTATIONS, seed: int = 0
 ) -> list[Separation]:
-    """For each shape of the matrices, by the largest group first; shapes with one label alone are left out.
+    """The separation for each shape, the largest group first; shapes with a single label are left out.
 
-    Distances are between all numbers of two matrices, not between points of a projection.
+    Distances are between the matrices themselves, not between points of a projection.
     """
-    rng = np.random.default_rng(seed)  # one for all shapes, which are dealt out each on its own
+    rng = np.random.default_rng(seed)  # one generator for all shapes, each permuted separately
     out = []
     for shape in sorted({member.shape for member in members}):
         indices = [i for i, member in enumerate(members) if member.shape == shape]
@@ -75,10 +75,10 @@ def separation(
 
 
 def apart(found: Sequence[Separation]) -> bool | None:
-    """Whether matrices of several shapes lie further apart by their labels than chance would have them.
+    """Whether matrices of several shapes are further apart by their labels than by chance.
 
-    One test of all shapes together, by the mean silhouette of all matrices: of a test for each, one or another would
-    find something by chance. None where there are too few modules to tell.
+    All shapes are tested together by the mean silhouette of all matrices, since one of several tests may be positive
+    by chance. None if there are too few modules.
     """
     if math.prod(result.ways for result in found) < LEAST_WAYS:
         return None
@@ -115,7 +115,7 @@ def _of_one_shape(
 
 
 def _cosines_by_module(inner: np.ndarray, modules: Sequence[str], codes: np.ndarray) -> dict[str, float]:
-    values = np.array(cosines(inner), dtype=float)  # not a number for a matrix of zeros
+    values = np.array(cosines(inner), dtype=float)  # NaN for a zero matrix
     out = {}
     for module in dict.fromkeys(modules):
         indices = np.flatnonzero([name == module for name in modules])
@@ -127,7 +127,7 @@ def _cosines_by_module(inner: np.ndarray, modules: Sequence[str], codes: np.ndar
 
 
 def _dealt(codes: np.ndarray, places: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Labels that changed places within each module."""
+    """Labels permuted within each module."""
     out = codes.copy()
     for place in np.unique(places):
         indices = np.flatnonzero(places == place)

@@ -24,9 +24,9 @@ class LayerWeights:
     """An adapted layer's matrices, float32 on the CPU; a plain LoRA's is one head.
 
     Attributes:
-        a: (1, r, in), or (N, r, in) where each head has an A of its own.
+        a: (1, r, in), or (N, r, in) if each head has its own A.
         heads: (N, out, r).
-        scaling: what each product of both is multiplied with, lora_alpha / r.
+        scaling: the factor of each product of both, lora_alpha / r.
     """
 
     a: torch.Tensor
@@ -38,11 +38,11 @@ class LayerWeights:
         return self.a[head if len(self.a) > 1 else 0]
 
 
-Weights = dict[str, LayerWeights]  # by the module's name, blocks in their order
+Weights = dict[str, LayerWeights]  # by the module's name, blocks in order
 
 
 def model_weights(model: Any) -> Weights:
-    """The matrices of the active HydraLoRA adapter; none where the model has no such layer."""
+    """The matrices of the active HydraLoRA adapter; empty if the model has no such layer."""
     weights = {}
     for module, layer in hydra_layers(model).items():
         a, heads = (part.float().cpu() for part in head_matrices(layer))
@@ -55,7 +55,7 @@ def read_weights(adapter: Path, file: str = ADAPTER_WEIGHTS) -> Weights:
 
     Args:
         adapter: a folder with its config.
-        file: the weights in it, as a snapshot's.
+        file: the file of its weights, such as a snapshot.
 
     Raises:
         ModelError: it isn't there, can't be read, or has neither heads nor a LoRA.
@@ -67,7 +67,7 @@ def read_weights(adapter: Path, file: str = ADAPTER_WEIGHTS) -> Weights:
         raise ModelError(f"{adapter / file}: the adapter's weights can't be read. {error}") from error
     weights = _hydra(tensors, config) if isinstance(config, HydraLoraConfig) else _lora(tensors, config)
     if not weights:
-        raise ModelError(f"{adapter}: its weights have neither HydraLoRA heads nor a LoRA's matrices.")
+        raise ModelError(f"{adapter}: it has neither HydraLoRA heads nor a LoRA's matrices.")
     return {name: weights[name] for name in sorted(weights, key=_natural)}
 
 

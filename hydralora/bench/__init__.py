@@ -1,1 +1,1 @@
-"""Speed and memory as ratios between named contestants, measured in one run: `hydralora bench`."""
+"""Speed and memory as ratios between named contestants, measured in one run."""

@@ -1,4 +1,4 @@
-"""The models that compete: one base model's frozen weights, shared by all of them, with unlike adapters."""
+"""The models that compete: one base model's frozen weights, shared by all, with different adapters."""
 
 import copy
 from collections.abc import Callable
@@ -16,8 +16,8 @@ from hydralora.tuner.model import hydra_layers
 
 R = 8
 TARGETS = ["gate_proj", "up_proj", "down_proj"]
-DROPOUT = 0.05  # in training steps, as published; the other contests are without
-HEAD_STD = 0.02  # of heads that shall have an effect
+DROPOUT = 0.05  # in training steps, as published; other contests have none
+HEAD_STD = 0.02  # of heads that have an effect
 
 
 class Field:
@@ -33,11 +33,11 @@ class Field:
             self.base.config.num_hidden_layers = blocks
 
     def bare(self) -> Any:
-        """The base model in modules of its own, over the same weights."""
+        """The base model in new modules that share its weights."""
         return copy.deepcopy(self.base, {id(weight): weight for weight in self.base.parameters()})
 
     def ours(self, num_heads: int, effective: bool = False, lora_dropout: float = 0.0) -> Any:
-        """HydraLoRA as this package does it; with heads that have an effect, or at zero."""
+        """This package's HydraLoRA; with heads that have an effect, or zero heads."""
         torch.manual_seed(0)
         config = HydraLoraConfig(
             r=R,
@@ -54,7 +54,7 @@ class Field:
         return model
 
     def loop(self, num_heads: int, effective: bool = False, lora_dropout: float = 0.0) -> Any:
-        """The published formulation, with the weights that `ours` has."""
+        """The published formulation, with the weights of `ours`."""
         return loop_over_heads(self.ours(num_heads, effective, lora_dropout))
 
     def lora(self, lora_dropout: float = 0.0) -> Any:
@@ -86,7 +86,7 @@ def training_step(model: Any, ids: torch.Tensor) -> Callable[[int], None]:
 
 
 def floor_step(model: Any, ids: torch.Tensor) -> Callable[[int], None]:
-    """What no adapter can go below: the frozen base's forward pass, and the gradient to its inputs."""
+    """The lower bound for any adapter: the frozen base's forward pass, and the gradient to its inputs."""
     embed = model.train().get_input_embeddings()
 
     def step(number: int) -> None:
@@ -104,7 +104,7 @@ def _wait(tensor: torch.Tensor) -> None:
 
 @torch.no_grad()
 def agreement(field: Field, ids: torch.Tensor) -> dict[str, float]:
-    """Largest differences, as shares of the largest logit, where contestants do the same work."""
+    """Largest differences between contestants with equal weights, as shares of the largest logit."""
     base = field.bare()(ids).logits
     out = {"ours_zero_heads_vs_base": _gap(field.ours(3)(ids).logits, base)}
     for num_heads in (3, 8):

@@ -1,4 +1,4 @@
-"""Tokens a second in generation, one conversation at a time."""
+"""Tokens per second of generation, one conversation at a time."""
 
 import time
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The published formulation, head after head: the oracle that the layer is held against, and a rival in the bench."""
+"""The published formulation, a loop over heads: the reference for tests of the layer, and a rival in the bench."""
 
 from typing import Any
 
@@ -10,9 +10,9 @@ from hydralora.tuner.model import active_adapter, hydra_layers
 
 
 class LoopLayer(nn.Module):
-    """y = base(x) + scale * sum_i gates_i * B_i(A(dropout(x))), with A and dropout computed anew for every head.
+    """y = base(x) + scale * sum_i gates_i * B_i(A(dropout(x))), with A and dropout computed again for every head.
 
-    As the published code does it (github.com/Clin0212/HydraLoRA), over the weights of one of our layers.
+    As in the published code (github.com/Clin0212/HydraLoRA), with the weights of one of our layers.
     """
 
     def __init__(self, layer: HydraLoraLayer) -> None:
@@ -38,7 +38,7 @@ class LoopLayer(nn.Module):
 
 
 def loop_over_heads(model: Any) -> Any:
-    """Put a LoopLayer, with the same weights, in the place of every adapted layer of `model`, and return it."""
+    """Replace every adapted layer of `model` by a LoopLayer with the same weights, and return the model."""
     for name, layer in hydra_layers(model).items():
         parent, _, child = name.rpartition(".")
         base = model.get_base_model()

@@ -1,4 +1,4 @@
-"""Contestants take turns; what counts is the ratio within each round, never seconds alone."""
+"""Contestants take turns; results are ratios within each round, never seconds alone."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +12,7 @@ OnRound = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Rounds:
-    """What every contestant scored in every round, seconds or tokens/s, in the same order."""
+    """The scores of every contestant in every round, in seconds or tokens/s, in the same order."""
 
     scores: Mapping[str, Sequence[float]]
 
@@ -26,10 +26,10 @@ class Rounds:
 def take_turns(
     contestants: Mapping[str, Callable[[int], float | None]], rounds: int, on_round: Callable[[int, int], None]
 ) -> Rounds:
-    """Let every contestant have one turn in each round, the first one another each time.
+    """Give every contestant one turn in each round, with a rotating order.
 
-    A contestant gets the round's number, or -1 for a turn that warms up and isn't counted. It returns its score;
-    where it returns None, its score is the seconds that it took.
+    A contestant gets the round's number, or -1 for a warm-up that isn't counted. It returns its score; None means
+    the seconds that it took.
     """
     scores: dict[str, list[float]] = {name: [] for name in contestants}
     for turn in contestants.values():

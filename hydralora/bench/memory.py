@@ -1,4 +1,4 @@
-"""Bytes that a forward pass keeps for the backward pass."""
+"""Bytes that a forward pass saves for the backward pass."""
 
 from typing import Any
 
@@ -23,5 +23,5 @@ def kept_tensors(model: Any, ids: torch.Tensor) -> dict[int, torch.Tensor]:
 
 
 def kept_bytes(model: Any, ids: torch.Tensor) -> int:
-    """Their bytes, each storage once."""
+    """The number of saved bytes, each storage counted once."""
     return sum(tensor.untyped_storage().nbytes() for tensor in kept_tensors(model, ids).values())

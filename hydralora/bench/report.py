@@ -1,4 +1,4 @@
-"""The bench as a whole: every contest in turn, its ratios, and what they were measured on."""
+"""The whole bench: every contest, its ratios, and the measuring conditions."""
 
 import os
 import platform
@@ -21,7 +21,7 @@ from hydralora.models.catalogue import DEFAULT_MODEL, find_model
 from hydralora.models.device import describe_device, pick_device
 
 CURVE = (1, 2, 3, 4, 8, 16, 32)  # numbers of heads
-TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2}  # of contestants that do the same work: rounding alone
+TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2}  # of contestants with equal weights: only rounding
 OnProgress = Callable[[str, int, int], None]
 Turn = Callable[[int], None]
 PARTS = ("train_step", "memory", "decode", "throughput")
@@ -29,7 +29,7 @@ PARTS = ("train_step", "memory", "decode", "throughput")
 
 @dataclass(frozen=True)
 class Size:
-    """How much is measured. `blocks` cuts the model's depth; None leaves it whole."""
+    """The size of the measurements. `blocks` cuts the model's depth; None keeps all blocks."""
 
     blocks: int | None = None
     batch: int = 4
@@ -66,9 +66,9 @@ def run_bench(
     """Measure training step, memory, decoding and whole training loops, as ratios between contestants.
 
     Args:
-        quick: a model of 3 blocks and few rounds: it shows that everything runs, its ratios mean little.
-        files: datasets for whole training loops, beside the demo's.
-        on_progress: called with what is measured, the round, and the number of rounds.
+        quick: a model of 3 blocks and few rounds, to check that everything runs; its ratios mean little.
+        files: datasets for whole training loops, besides the demo's.
+        on_progress: called with the current contest, the round, and the number of rounds.
         only: the parts to measure, of train_step, memory, decode and throughput.
 
     Returns:
@@ -76,7 +76,7 @@ def run_bench(
         memory, of tokens/s (higher is better) for decode and throughput.
 
     Raises:
-        HydraError: the base model or a file can't be used, `only` names no part, or contestants disagree.
+        HydraError: the base model or a file can't be used, `only` names an unknown part, or contestants disagree.
     """
     unknown = sorted(set(only) - set(PARTS))
     if unknown:
@@ -103,7 +103,7 @@ def run_bench(
 
 
 def _train_steps(field: Field, size: Size, on_progress: OnProgress) -> dict[str, Any]:
-    """In three contests, so that those whose ratio is taken have their turns one soon after another."""
+    """Three contests, so that contestants whose ratio is taken have their turns close together."""
     ids = field.ids(size.batch, size.tokens)
 
     def ours(num_heads: int) -> Turn:
@@ -135,7 +135,7 @@ def _memory(field: Field, size: Size) -> dict[str, Any]:
     ids = field.ids(size.batch, size.tokens)
     models = {"ours": field.ours(3), "loop": field.loop(3), "lora": field.lora()}
     saved = {name: kept_bytes(model, ids) for name, model in models.items()}
-    counted = {"p10": None, "p90": None, "n": 1}  # it is counted, so there is no spread
+    counted = {"p10": None, "p90": None, "n": 1}  # bytes are exact, so there is no spread
     return {
         "vs_lora": {"median": saved["ours"] / saved["lora"]} | counted,
         "loop_vs_lora": {"median": saved["loop"] / saved["lora"]} | counted,
@@ -187,7 +187,7 @@ def _conditions(field: Field, size: Size, device: str, quick: bool) -> dict[str,
 
 
 def bench_table(report: dict[str, Any]) -> str:
-    """The ratios as text, a line each: median, and the 10th and 90th percentiles of the rounds."""
+    """The ratios as text, one per line: median, and the 10th and 90th percentiles of the rounds."""
     lines = [f"{'ours / rival':40}{'median':>8}{'p10':>8}{'p90':>8}{'rounds':>8}"]
     for part in PARTS:
         for name, value in report.get(part, {}).items():
@@ -196,7 +196,7 @@ def bench_table(report: dict[str, Any]) -> str:
     conditions = report["conditions"]
     lines += [
         "",
-        "train_step: seconds, memory: bytes kept for backward (lower is better); decode, throughput: tokens/s (higher "
+        "train_step: seconds, memory: bytes saved for backward (lower is better); decode, throughput: tokens/s (higher "
         "is better). curve: against PEFT's LoRA of the same r.",
         f"{conditions['model']['id']}, {conditions['blocks']} blocks, {conditions['device']}, "
         f"{conditions['threads']} threads, torch {conditions['torch']}",

@@ -1,4 +1,4 @@
-"""Useful tokens a second of whole training loops: ours, and transformers' Trainer with PEFT's LoRA as it comes."""
+"""Useful tokens per second of whole training loops: ours, and transformers' Trainer with PEFT's LoRA."""
 
 import tempfile
 import time
@@ -22,8 +22,8 @@ HEADS = 3
 def loops_on(field: Field, path: Path, steps: int) -> dict[str, Callable[[int], float]]:
     """Both loops over the rows of a file, as turns that give useful (not padding) tokens/s over `steps` steps.
 
-    In turn i both take their rows in the order of seed i + 1; a turn that warms up is one step. Ours does all that a
-    run does between two evaluations, looking at the gates included; the rival is `Trainer` with the rows, a LoRA of
+    In turn i both use the row order of seed i + 1; a warm-up turn is one step. Ours does everything that a run does
+    between two evaluations, including recording the gates; the rival is `Trainer` with the rows, a LoRA of
     the same rank and the collator that pads to the longest row of a batch.
     """
     settings = TrainingSettings(max_steps=steps, batch_size=BATCH)
@@ -51,7 +51,7 @@ def loops_on(field: Field, path: Path, steps: int) -> dict[str, Callable[[int], 
 
 
 class _CountingCollator:
-    """transformers' padding collator; counts the tokens that are no padding."""
+    """transformers' padding collator; counts the tokens that are not padding."""
 
     def __init__(self, tokenizer: Any) -> None:
         self._pad = DataCollatorForSeq2Seq(tokenizer)

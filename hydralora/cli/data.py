@@ -1,4 +1,4 @@
-"""Commands on data files: what is in them, and their components."""
+"""Commands on data files: checking them, and finding their components."""
 
 from collections import Counter
 from dataclasses import asdict
@@ -26,18 +26,18 @@ SHOWN_PROBLEMS = 3  # of each kind
 def data(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Data files; several are one dataset.")],
     mapping: Annotated[Path | None, typer.Option(help="A mapping file: which column holds what.")] = None,
-    save_mapping: Annotated[Path | None, typer.Option(help="Write the mapping here, to be used again.")] = None,
+    save_mapping: Annotated[Path | None, typer.Option(help="Write the mapping here, for reuse.")] = None,
     task_column: Annotated[str | None, typer.Option(help="The column with a row's task.")] = None,
     problems: Annotated[Path | None, typer.Option(help="Write the problems here, as CSV.")] = None,
     model: Annotated[
-        str | None, typer.Option(help="Base model whose tokens are counted. Default: the default.")
+        str | None, typer.Option(help="Base model whose tokens are counted. Default: the default model.")
     ] = None,
     max_length: Annotated[int, typer.Option(help="Longest row in tokens.")] = 512,
-    batch_size: Annotated[int, typer.Option(help="Rows in a batch, for the padding.")] = 8,
+    batch_size: Annotated[int, typer.Option(help="Rows in a batch, to compute the padding.")] = 8,
     as_json: Json = False,
     workspace: Workspace = None,
 ) -> Output:
-    """Read data files: what is in them, what can't be used and why, and how many tokens they have."""
+    """Check data files: their content, the rows that can't be used and why, and their numbers of tokens."""
     from hydralora.data import mapping as mappings
     from hydralora.data.dataset import read_dataset
     from hydralora.data.problems import write_problems
@@ -69,7 +69,7 @@ def data(
 
 
 def _tokenizer(model: str | None) -> Any:
-    """The tokenizer of a base model; None where none is named and the default one is not on this machine."""
+    """The tokenizer of a base model; None if no model is given and the default one is not on this machine."""
     from hydralora.models.catalogue import DEFAULT_MODEL, find_model
     from hydralora.models.loading import load_tokenizer
 
@@ -78,7 +78,7 @@ def _tokenizer(model: str | None) -> Any:
     except ModelError:
         if model:
             raise
-        say("The default base model is not on this machine, so tokens are not counted. Name another with --model.")
+        say("The default base model is not on this machine, so tokens are not counted. Choose another with --model.")
         return None
 
 
@@ -105,17 +105,20 @@ def _data_text(data: "Dataset", problems: list["Problem"], tokens: "TokenStatist
 @command
 def clusters(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Data files; several are one dataset.")],
-    k: Annotated[int | None, typer.Option(help="Number of components; with it the method is fixed.")] = None,
-    method: Annotated[str, typer.Option(help="kmeans (finds the number), dbscan, or fixed (takes --k).")] = "kmeans",
+    k: Annotated[int | None, typer.Option(help="Number of components; sets the method to fixed.")] = None,
+    method: Annotated[str, typer.Option(help="kmeans (finds the number), dbscan, or fixed (uses --k).")] = "kmeans",
     features: Annotated[
-        str, typer.Option(help="tfidf-svd; tfidf (the paper's); model: a base model's states; sentence: embeddings.")
+        str,
+        typer.Option(help="tfidf-svd; tfidf (the paper's); model: a base model's hidden states; sentence: embeddings."),
     ] = "tfidf-svd",
     model: Annotated[
         str | None, typer.Option(help="Base model, or sentence-transformers model, of --features.")
     ] = None,
-    text: Annotated[str, typer.Option(help="What is clustered: question, or everything.")] = "question",
+    text: Annotated[str, typer.Option(help="The text that is clustered: question, or everything.")] = "question",
     language: Annotated[str | None, typer.Option(help="en leaves out English stop words.")] = None,
-    trials: Annotated[int, typer.Option(help="Also find the number this often, by several methods.")] = 0,
+    trials: Annotated[
+        int, typer.Option(help="Number of trials that also find the number of components, by several methods.")
+    ] = 0,
     mapping: Annotated[Path | None, typer.Option(help="A mapping file: which column holds what.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write rows and labels here: .csv or .parquet.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of k-means, SVD and trials.")] = 0,
@@ -170,7 +173,7 @@ def _component_settings(method: str, k: int | None, values: dict[str, Any]) -> "
     if method not in ("kmeans", "dbscan", "fixed"):
         raise ConfigError(f"--method is {method!r}. Choose one of kmeans, dbscan, fixed.")
     if method == "fixed" and k is None:
-        raise ConfigError("--method fixed takes the number from --k. Give it.")
+        raise ConfigError("--method fixed needs the number of components. Give it with --k.")
     if method == "dbscan" and k is not None:
         raise ConfigError("--method dbscan finds the number itself. Leave out --k, or choose kmeans.")
     return parse_components(

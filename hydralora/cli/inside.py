@@ -1,4 +1,4 @@
-"""Commands that look inside a run: its matrices, its heads, its gates."""
+"""Commands that inspect a run: its matrices, heads and gates."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -28,9 +28,11 @@ def analyze(
     neighbours: Annotated[
         int | None, typer.Option(help="How many near points count, where the method has neighbours.", min=2)
     ] = None,
-    products: Annotated[bool, typer.Option("--products", help="The products of A and heads, not each alone.")] = False,
-    colour: Annotated[str, typer.Option(help="Of the picture's points: head, kind, layer, module or run.")] = "head",
-    html: Annotated[Path | None, typer.Option(help="Write a page with the pictures here; it needs no network.")] = None,
+    products: Annotated[
+        bool, typer.Option("--products", help="Project the products of A and heads instead of each alone.")
+    ] = False,
+    colour: Annotated[str, typer.Option(help="Colour of the points by head, kind, layer, module or run.")] = "head",
+    html: Annotated[Path | None, typer.Option(help="Write a self-contained page with the plots here.")] = None,
     as_json: Json = False,
     workspace: Workspace = None,
 ) -> Output:
@@ -66,7 +68,7 @@ def breakdown(
     as_json: Json = False,
     workspace: Workspace = None,
 ) -> Output:
-    """Train a LoRA on each of a run's components alone, and measure what sets their A's and B's apart."""
+    """Train a LoRA on each component of a run, and measure how far their A's and B's differ."""
     from hydralora.analysis.breakdown import break_down, component_names, start_breakdown
     from hydralora.runs.jobs import JobManager
     from hydralora.runs.store import RunStore
@@ -92,26 +94,28 @@ def breakdown(
 @command
 def chat(
     run: RunName,
-    prompt: Annotated[str, typer.Option(help="What to ask.")],
+    prompt: Annotated[str, typer.Option(help="The question.")],
     max_new_tokens: Annotated[int, typer.Option(help="Longest answer in tokens.")] = 256,
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
     top_p: Annotated[float, typer.Option(help="Share of the probability that tokens are drawn from.")] = 1.0,
     seed: Annotated[int, typer.Option(help="Seed of the sampling.")] = 0,
     system: Annotated[str | None, typer.Option(help="A system prompt.")] = None,
-    pin: Annotated[int | None, typer.Option(help="Give this head, from 0, the whole weight.")] = None,
-    mute: Annotated[list[int] | None, typer.Option(help="Give this head, from 0, none; may be repeated.")] = None,
+    pin: Annotated[int | None, typer.Option(help="Give this head, counted from 0, the whole weight.")] = None,
+    mute: Annotated[
+        list[int] | None, typer.Option(help="Give this head, counted from 0, no weight; may be repeated.")
+    ] = None,
     uniform: Annotated[bool, typer.Option("--uniform", help="Give all heads the same weight.")] = False,
-    top_k: Annotated[int | None, typer.Option(help="Keep each token's largest gates alone.")] = None,
+    top_k: Annotated[int | None, typer.Option(help="Keep only this many of each token's largest gates.")] = None,
     temperature_router: Annotated[
         float | None, typer.Option(help="Divide the router's logits by this; below 1 sharpens the gates.")
     ] = None,
-    layers: Annotated[str | None, typer.Option(help="Steer these blocks alone: 3, or 0-11.")] = None,
-    alternatives: Annotated[int, typer.Option(help="How many of the likeliest tokens come with each.", min=0)] = 5,
+    layers: Annotated[str | None, typer.Option(help="Steer only these blocks: 3, or 0-11.")] = None,
+    alternatives: Annotated[int, typer.Option(help="Number of likeliest tokens to return with each token.", min=0)] = 5,
     save: Annotated[Path | None, typer.Option(help="Save the answer with its gates here, as a trace.")] = None,
     as_json: Json = False,
     workspace: Workspace = None,
 ) -> Output:
-    """Ask a tuned model, its gates steered or not; with --json, every token comes with its gates."""
+    """Ask a tuned model a question, optionally with steered gates; with --json, every token has its gates."""
     from hydralora.inference.generation import Sampling
     from hydralora.inference.model_cache import load_run
     from hydralora.inference.traces import save_trace
@@ -134,7 +138,9 @@ def chat(
     if save:
         save_trace(trace, save)
     values = trace.model_dump(include={"modules", "tokens", "adapter_hash", "steering"})
-    return Output(values | {"text": trace.text, "prompt_tokens": len(trace.prompt)}, "")  # it was printed as it came
+    return Output(
+        values | {"text": trace.text, "prompt_tokens": len(trace.prompt)}, ""
+    )  # the text was streamed already
 
 
 def _answer(
@@ -145,7 +151,7 @@ def _answer(
     alternatives: int,
     silent: bool,
 ) -> "Trace":
-    """Answer a conversation, printing each token as it comes."""
+    """Answer a conversation, printing each token when it is generated."""
     from hydralora.inference.generation import Token, gated_modules, generate
     from hydralora.inference.traces import make_trace
 
@@ -167,7 +173,7 @@ def _answer(
     return make_trace(tokens, prompt, gated_modules(loaded.model), messages, sampling, loaded.source(steering))
 
 
-trace_app = typer.Typer(no_args_is_help=True, help="Answers that were saved with their gates.")
+trace_app = typer.Typer(no_args_is_help=True, help="Answers saved with their gates.")
 app.add_typer(trace_app, name="trace")
 
 
@@ -175,7 +181,7 @@ app.add_typer(trace_app, name="trace")
 @answering
 def replay(
     file: Annotated[Path, typer.Argument(help="A trace that a chat saved.")],
-    html: Annotated[Path | None, typer.Option(help="Write a page that replays it here; it needs no network.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a self-contained page that replays it here.")] = None,
     as_json: Json = False,
     workspace: Workspace = None,
 ) -> Output:

@@ -13,22 +13,22 @@ from hydralora.errors import ConfigError, HydraError
 @command
 def models(
     fetch: Annotated[
-        str | None, typer.Option(help="Fetch this base model first; 'default' is the default one.")
+        str | None, typer.Option(help="Download this base model first; 'default' is the default one.")
     ] = None,
     as_json: Json = False,
     workspace: Workspace = None,
 ) -> Output:
-    """The base models that are offered by name, and where each one lies."""
+    """List the base models offered by name, and whether they are downloaded."""
     from hydralora.models import catalogue as base_models
 
     if fetch:
         name = base_models.DEFAULT_MODEL if fetch == "default" else fetch
-        say(f"Looking for {name}; the first time it is fetched and converted, which takes up to a minute.")
+        say(f"Looking for {name}; the first time, downloading and converting it takes up to a minute.")
         base_models.find_model(name)
     rows = base_models.catalogue()
     lines = [
         f"{row.id:40} {row.parameters / 1e6:6.0f}M  {row.licence:11} "
-        f"{'ready, from ' + row.source if row.ready else 'fetched on first use'}"
+        f"{'ready, from ' + row.source if row.ready else 'downloaded on first use'}"
         for row in rows
     ]
     return Output({"models": [asdict(row) for row in rows]}, "\n".join(lines))
@@ -36,11 +36,11 @@ def models(
 
 @command
 def params(
-    base: Annotated[str, typer.Argument(help="A model id, a model folder, or a folder with only a config.json.")],
+    base: Annotated[str, typer.Argument(help="A model's id, its folder, or a folder with only its config.json.")],
     r: Annotated[int, typer.Option("--r", help="Rank.")] = 8,
     heads: Annotated[int, typer.Option(help="Number of heads.")] = 3,
-    targets: Annotated[str, typer.Option(help="Layers to adapt, with commas between.")] = "gate_proj,up_proj,down_proj",
-    router: Annotated[str, typer.Option(help="What the router reads: latent or hidden.")] = "latent",
+    targets: Annotated[str, typer.Option(help="Layers to adapt, separated by commas.")] = "gate_proj,up_proj,down_proj",
+    router: Annotated[str, typer.Option(help="The router's input: latent or hidden.")] = "latent",
     method: Annotated[str, typer.Option(help="hydralora, lora, lora-split or uniform.")] = "hydralora",
     as_json: Json = False,
     workspace: Workspace = None,

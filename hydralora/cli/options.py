@@ -1,4 +1,4 @@
-"""What all commands share: the application, and the options that several of them take."""
+"""The CLI application, and options shared by several commands."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,11 +12,11 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Workspace = Annotated[
     Path | None,
-    typer.Option("--workspace", help="Where runs are kept. Default: HYDRALORA_HOME, else your data folder."),
+    typer.Option("--workspace", help="Folder of the runs. Default: HYDRALORA_HOME, else the user's data folder."),
 ]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's id or folder.")]
 
 
 def command(function: Callable[..., Output]) -> None:
-    """Make a function a command of its name."""
+    """Register a function as a command of the same name."""
     app.command(name=function.__name__.rstrip("_"))(answering(function))

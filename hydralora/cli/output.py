@@ -1,4 +1,4 @@
-"""What commands print: one JSON object or text on stdout, everything else on stderr."""
+"""Output of commands: one JSON object or text on stdout, everything else on stderr."""
 
 import json
 import sys
@@ -28,11 +28,11 @@ P = ParamSpec("P")
 
 @dataclass(frozen=True)
 class Output:
-    """What a command answers.
+    """The output of a command.
 
     Attributes:
         values: the JSON object that --json prints.
-        text: what is printed without it; None prints the object, indented.
+        text: printed without --json; None prints the object, indented.
     """
 
     values: Mapping[str, object]
@@ -42,14 +42,14 @@ class Output:
 def answering(function: Callable[P, Output]) -> Callable[P, None]:
     """A command that prints what `function` returns.
 
-    An error that a user can mend is one line and exit code 1; any other keeps its traceback. With --json both are
-    also a JSON object on stdout.
+    A HydraError is printed as one line, with exit code 1; any other error keeps its traceback. With --json both are
+    also printed as a JSON object on stdout.
     """
 
     @wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         as_json = bool(kwargs.get("as_json"))
-        # PEFT asks transformers for it by its old name: nothing that a user can mend.
+        # PEFT uses transformers' old name of it, which users can't fix.
         warnings.filterwarnings("ignore", message=r"`is_gradient_checkpointing` is deprecated", category=FutureWarning)
         try:
             output = function(*args, **kwargs)
@@ -73,13 +73,13 @@ def answering(function: Callable[P, Output]) -> Callable[P, None]:
 
 
 def say(message: str) -> None:
-    """A line for a person, on stderr."""
+    """Print a line on stderr."""
     typer.echo(message, err=True)
 
 
 @contextmanager
 def progress(label: str) -> Iterator[OnProgress]:
-    """A bar on stderr, where that is a terminal; yields an `OnProgress`."""
+    """A progress bar on stderr if that is a terminal; yields an `OnProgress`."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
@@ -91,8 +91,8 @@ def progress(label: str) -> Iterator[OnProgress]:
 
 @contextmanager
 def following(max_steps: int | None) -> Iterator["OnEvent"]:
-    """Yields a function that shows a run's events on stderr: as a bar with its newest figures where that is a terminal,
-    else as lines."""
+    """Yield a function that shows a run's events on stderr: as a progress bar with the newest figures if that is a
+    terminal, else as lines."""
     if not sys.stderr.isatty():
         yield print_event
         return
@@ -125,13 +125,13 @@ def following(max_steps: int | None) -> Iterator["OnEvent"]:
 
 
 def print_event(event: "Event") -> None:
-    """A run's event as a line on stderr."""
+    """Print a run's event as a line on stderr."""
     if line := event.line():
         say(line)
 
 
 def comparison_text(compared: "Comparison") -> str:
-    """Runs side by side: a line for each, the settings that are not alike, and the measurements of each."""
+    """Runs side by side: a line for each, the settings that differ, and the scores of each."""
     lines = [
         f"{'run':22}{'state':13}{'method':12}{'N':>3}{'r':>5}{'loss':>9}{'exact':>8}{'parameters':>13}{'seconds':>9}{'Wh':>9}"
     ]
@@ -149,7 +149,7 @@ def comparison_text(compared: "Comparison") -> str:
 
 
 def _measurements(row: "RunMeasurements") -> list[str]:
-    """A run's held-out rows, its base model beside it, and the energy by part."""
+    """A run's scores on its held-out rows beside its base model's, and its energy by part."""
     lines = [
         f"{row.run}, base model -> run (-: not measured)",
         _scores_line("all rows", row.rows, (row.base_loss, row.loss), (row.base_exact_match, row.exact_match)),
@@ -162,7 +162,7 @@ def _measurements(row: "RunMeasurements") -> list[str]:
 
 
 def scores_text(scores: "FileScores") -> str:
-    """Measurements beside the base model's, of all rows, of each task and of each component."""
+    """Scores beside the base model's: of all rows, of each task and of each component."""
     base = scores.base
     lines = [_pair_line("all rows", base, scores)]
     for kind, before, after in (
@@ -176,7 +176,7 @@ def scores_text(scores: "FileScores") -> str:
 
 
 def parts_text(parts: Sequence["Part"], reading: str) -> str:
-    """How far matrices lie apart, a line for each kind and shape; then what that means."""
+    """How far matrices are separated, a line for each kind and shape, and an interpretation."""
     lines = [f"{'':14}{'shape':>14}{'silhouette':>12}   {'95 % by chance':18}{'cosine':>8}"]
     for part in parts:
         measured = part.separation

@@ -15,7 +15,7 @@ def demo(
     as_json: Json = False,
     workspace: Workspace = None,
 ) -> Output:
-    """The main job on the demo dataset: components, fine-tune, before and after. Minutes on a CPU."""
+    """Run the main workflow on the demo dataset: components, fine-tuning, scores before and after. Minutes on a CPU."""
     from hydralora.experiments.demo import demo_table, run_demo
 
     report = run_demo(out.resolve(), print_event)
@@ -24,17 +24,20 @@ def demo(
 
 @command
 def bench(
-    quick: Annotated[bool, typer.Option(help="A cut model and few rounds: shows that it runs, in a minute.")] = False,
+    quick: Annotated[
+        bool, typer.Option(help="A shortened model and few rounds, to check that everything runs, in a minute.")
+    ] = False,
     data: Annotated[
-        list[Path] | None, typer.Option(help="A dataset for a whole training loop, beside the demo's; may be repeated.")
+        list[Path] | None, typer.Option(help="A further dataset for a whole training loop; may be repeated.")
     ] = None,
     only: Annotated[
-        list[str] | None, typer.Option(help="train_step, memory, decode or throughput alone; may be repeated.")
+        list[str] | None,
+        typer.Option(help="Only this part: train_step, memory, decode or throughput; may be repeated."),
     ] = None,
     as_json: Json = False,
     workspace: Workspace = None,
 ) -> Output:
-    """Speed and memory as ratios to the published loop, PEFT's LoRA and the bare base model. Minutes, on idle cores."""
+    """Measure speed and memory relative to the published loop, PEFT's LoRA and the base model. Takes minutes."""
     from hydralora.bench.report import PARTS, bench_table, run_bench
 
     def on_round(what: str, done: int, total: int) -> None:
@@ -44,7 +47,7 @@ def bench(
     return Output(report, bench_table(report))
 
 
-experiments = typer.Typer(no_args_is_help=True, help="Experiments that anyone can run again.")
+experiments = typer.Typer(no_args_is_help=True, help="Reproducible experiments.")
 app.add_typer(experiments, name="experiment")
 
 
@@ -52,19 +55,19 @@ app.add_typer(experiments, name="experiment")
 @answering
 def router_init(
     data: Annotated[Path, typer.Option(help="A data file.")],
-    out: Annotated[Path, typer.Option(help="Folder for the report; an unfinished one is gone on with.")] = Path(
+    out: Annotated[Path, typer.Option(help="Folder for the report; an unfinished experiment is resumed.")] = Path(
         "router-init-report"
     ),
-    seeds: Annotated[int, typer.Option(help="How many seeds.", min=1)] = 3,
+    seeds: Annotated[int, typer.Option(help="Number of seeds.", min=1)] = 3,
     steps: Annotated[int, typer.Option(help="Training steps of a run.", min=1)] = 60,
     max_length: Annotated[int, typer.Option(help="Longest row in tokens.")] = 512,
-    threads: Annotated[int, typer.Option(help="CPU threads. 0: all but one, or all of two.")] = 0,
+    threads: Annotated[int, typer.Option(help="CPU threads. 0: all cores but one (both of two).")] = 0,
     model: Annotated[str, typer.Option(help="The base model; 'default' is the default one.")] = "default",
     only: Annotated[list[str] | None, typer.Option(help="Only this run; may be repeated.")] = None,
     as_json: Json = False,
     workspace: Workspace = None,
 ) -> Output:
-    """How to start a router: ways to do it from components, the published start, a LoRA of equal size. Hours."""
+    """Compare ways to initialise the router: from components, as published, and a LoRA of equal size. Takes hours."""
     from hydralora.experiments.router_init import router_init_table, run_router_init
     from hydralora.models.catalogue import DEFAULT_MODEL
 

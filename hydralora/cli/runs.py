@@ -1,4 +1,4 @@
-"""Commands on runs: started, followed, stopped, compared, used, given away."""
+"""Commands on runs: starting, following, stopping, comparing, using and sharing them."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -22,13 +22,13 @@ def train(
     set_: Annotated[list[str] | None, typer.Option("--set", help="Change a setting: section.name=value.")] = None,
     follow: Annotated[bool, typer.Option(help="Wait until the run ends, showing its progress.")] = False,
     executor: Annotated[
-        str | None, typer.Option(help="local, or slurm: submit it as a job; the same as --set launch.executor=.")
+        str | None, typer.Option(help="local, or slurm to submit it as a job; short for --set launch.executor=.")
     ] = None,
     as_json: Json = False,
     workspace: Workspace = None,
 ) -> Output:
-    """Start a training run in a process of its own. Ctrl-C while following asks it to stop and keep what it learnt; a
-    second one ends it at once."""
+    """Start a training run in its own process. While following, Ctrl-C stops the run and saves its adapter; a second
+    Ctrl-C kills it."""
     from hydralora.recipe.reading import load_recipe
     from hydralora.runs.jobs import JobManager
     from hydralora.runs.store import RunStore
@@ -37,7 +37,7 @@ def train(
     chosen = [*(set_ or []), *([f"launch.executor={executor}"] if executor else [])]
     run = jobs.start(load_recipe(recipe, chosen))
     begun = f"queued, {jobs.ahead(run)} ahead" if jobs.is_waiting(run) else "started"
-    say(f"Run {run.id} {begun}; `hydralora show {run.id}` tells how it is, `hydralora stop {run.id}` ends it.")
+    say(f"Run {run.id} {begun}; `hydralora show {run.id}` shows its state, `hydralora stop {run.id}` stops it.")
     state = followed(jobs, run) if follow else jobs.refresh(run)
     return Output(_about(run, state), f"{run.id}  {state.state}")
 
@@ -49,18 +49,18 @@ def estimate(
     as_json: Json = False,
     workspace: Workspace = None,
 ) -> Output:
-    """Time, memory and disk that a run will take, by a trial of a few of its steps. Nothing is saved."""
+    """Estimate a run's time, memory and disk use from a trial of a few steps. Nothing is saved."""
     from hydralora.recipe.reading import load_recipe
     from hydralora.runs.store import RunStore
     from hydralora.training.trial import estimate_text, run_trial
 
-    with progress("trying") as on_progress:
+    with progress("trial") as on_progress:
         trial = run_trial(RunStore(workspace).resolved(load_recipe(recipe, set_)), on_progress)
     return Output(trial.values(), f"{estimate_text(trial)}.")
 
 
 def followed(jobs: "JobManager", run: "Run", seen: int = 0) -> "RunState":
-    """The state in which a run ends, its events told meanwhile, but for the first `seen`.
+    """Show a run's events after the first `seen` until it ends; returns its last state.
 
     Raises:
         RunError: it failed, or its process died.
@@ -72,12 +72,12 @@ def followed(jobs: "JobManager", run: "Run", seen: int = 0) -> "RunState":
             state = jobs.follow(run, on_event, seen=seen)
     except KeyboardInterrupt:
         jobs.stop(run)
-        say("Stopping after this step; Ctrl-C again ends it at once.")
+        say("Stopping after this step; Ctrl-C again kills the run.")
         try:
             state = jobs.follow(run)
         except KeyboardInterrupt:
             jobs.kill(run)
-            say(f"Ended. `hydralora resume {run.id}` goes on from its newest checkpoint.")
+            say(f"Killed. `hydralora resume {run.id}` resumes from its newest checkpoint.")
             raise
     if state.state not in ("finished", "stopped"):
         raise RunError(f"Run {run.id} {state.state}: {state.message}. Its log is {run.log}.")
@@ -109,7 +109,7 @@ def runs(as_json: Json = False, workspace: Workspace = None) -> Output:
 
 @command
 def show(run: RunName, as_json: Json = False, workspace: Workspace = None) -> Output:
-    """A run's state and results."""
+    """Show a run's state and results."""
     from hydralora.runs.jobs import JobManager
     from hydralora.runs.store import RunStore
 
@@ -120,11 +120,11 @@ def show(run: RunName, as_json: Json = False, workspace: Workspace = None) -> Ou
 @command
 def stop(
     run: RunName,
-    measure: Annotated[bool, typer.Option("--measure", help="Measure what it learnt before it ends.")] = False,
+    measure: Annotated[bool, typer.Option("--measure", help="Evaluate the adapter before the run ends.")] = False,
     as_json: Json = False,
     workspace: Workspace = None,
 ) -> Output:
-    """Ask a run to stop after its step; what it learnt is kept."""
+    """Stop a run after its current step; its adapter is saved."""
     from hydralora.runs.jobs import JobManager
     from hydralora.runs.store import RunStore
 
@@ -142,7 +142,7 @@ def resume(
     as_json: Json = False,
     workspace: Workspace = None,
 ) -> Output:
-    """Go on with a run that was stopped, interrupted or failed, from its newest checkpoint."""
+    """Resume a run that was stopped, interrupted or failed, from its newest checkpoint."""
     from hydralora.runs.jobs import JobManager
     from hydralora.runs.store import RunStore
 
@@ -150,7 +150,7 @@ def resume(
     stored = jobs.store.get(run)
     step = jobs.resume(stored)
     past_events = len(stored.events())
-    say(f"Run {stored.id} goes on from step {step}.")
+    say(f"Run {stored.id} resumes from step {step}.")
     state = followed(jobs, stored, past_events) if follow else jobs.refresh(stored)
     return Output(_about(stored, state) | {"step": step}, f"{stored.id}  {state.state}")
 
@@ -161,7 +161,7 @@ def compare(
     as_json: Json = False,
     workspace: Workspace = None,
 ) -> Output:
-    """What was set differently in runs, and what came of each, beside the base model."""
+    """Compare runs: settings that differ, and results beside the base model's."""
     from hydralora.runs.comparison import compare
     from hydralora.runs.jobs import JobManager
     from hydralora.runs.store import RunStore
@@ -180,7 +180,7 @@ def evaluate(
     as_json: Json = False,
     workspace: Workspace = None,
 ) -> Output:
-    """Loss and exact match of a run, and of its base model, on the rows of a file."""
+    """Evaluate a run and its base model on the rows of a file: loss and exact match."""
     from hydralora.data.mapping import load_mapping
     from hydralora.inference.on_files import evaluate_run
     from hydralora.runs.store import RunStore
@@ -197,14 +197,14 @@ def generate(
     file: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Files of rows with questions.")],
     out: Annotated[Path, typer.Option(help="Write the answers here, as JSONL.")],
     column: Annotated[
-        str | None, typer.Option(help="The column with the questions, where rows have no answers.")
+        str | None, typer.Option(help="The column with the questions, if the rows have no answers.")
     ] = None,
     mapping: Annotated[Path | None, typer.Option(help="A mapping file: which column holds what.")] = None,
     max_new_tokens: Annotated[int, typer.Option(help="Longest answer in tokens.", min=1)] = 256,
     as_json: Json = False,
     workspace: Workspace = None,
 ) -> Output:
-    """Answer every row of a file, greedily."""
+    """Answer every row of a file by greedy decoding."""
     from hydralora.data.mapping import load_mapping
     from hydralora.inference.on_files import answer_file
     from hydralora.runs.store import RunStore
@@ -213,7 +213,7 @@ def generate(
     with progress("answering") as on_progress:
         columns = load_mapping(mapping) if mapping else None
         answered = answer_file(stored, file, out, column, columns, max_new_tokens, on_progress)
-    right = "" if answered.exact_match is None else f", {answered.exact_match:.1%} as the file has them"
+    right = "" if answered.exact_match is None else f", {answered.exact_match:.1%} equal to the file's"
     return Output(answered.values() | {"path": str(out.resolve())}, f"{answered.rows} answers in {out}{right}")
 
 
@@ -224,23 +224,23 @@ def export(
         str,
         typer.Option(
             "--format",
-            help="adapter; lora: a plain LoRA of the heads' mean gates; merged: the base model with that LoRA in it; "
-            "official: as the published code reads it.",
+            help="adapter; lora: a plain LoRA of the heads' mean gates; merged: the base model with that LoRA merged; "
+            "official: the published code's format.",
         ),
     ] = "adapter",
     out: Annotated[
-        Path | None, typer.Option(help="A .zip file, or a new folder. Default: RUN-FORMAT.zip, here.")
+        Path | None, typer.Option(help="A .zip file, or a new folder. Default: RUN-FORMAT.zip in the current folder.")
     ] = None,
     as_json: Json = False,
     workspace: Workspace = None,
 ) -> Output:
-    """Write a run's adapter to a file or a folder that can be given to others."""
+    """Export a run's adapter to a file or folder to share."""
     from hydralora.runs.store import RunStore
     from hydralora.transfer import export_run
 
     stored = RunStore(workspace).get(run)
     exported = export_run(stored, form, out or Path(f"{stored.id}-{form}.zip"))
-    apart = "" if exported.kl is None else f"; {exported.kl:.4g} nats a token from the routed model"
+    apart = "" if exported.kl is None else f"; {exported.kl:.4g} nats per token from the routed model"
     return Output(asdict(exported), f"{exported.path}, {exported.bytes / 1e6:.1f} MB{apart}")
 
 
@@ -248,11 +248,13 @@ def export(
 def push(
     run: RunName,
     repository: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="A repository of the Hugging Face Hub.")],
-    public: Annotated[bool, typer.Option("--public", help="Of a repository that is made; else it is private.")] = False,
+    public: Annotated[
+        bool, typer.Option("--public", help="Make a new repository public; the default is private.")
+    ] = False,
     as_json: Json = False,
     workspace: Workspace = None,
 ) -> Output:
-    """Upload a run's adapter to the Hugging Face Hub, with the token in the environment's HF_TOKEN."""
+    """Upload a run's adapter to the Hugging Face Hub, with the token in the environment variable HF_TOKEN."""
     from hydralora.runs.store import RunStore
     from hydralora.transfer import push_run
 
@@ -262,12 +264,12 @@ def push(
 
 @command
 def import_(
-    file: Annotated[Path, typer.Argument(help="A zip file of `hydralora export`.")],
-    model: Annotated[str | None, typer.Option(help="The base model, where it was a folder elsewhere.")] = None,
+    file: Annotated[Path, typer.Argument(help="A zip file from `hydralora export`.")],
+    model: Annotated[str | None, typer.Option(help="The base model, if it was a folder on another machine.")] = None,
     as_json: Json = False,
     workspace: Workspace = None,
 ) -> Output:
-    """Make a run of an exported adapter. Nothing in the file is executed."""
+    """Import an exported adapter as a run. Nothing in the file is executed."""
     from hydralora.errors import MissingModelError
     from hydralora.runs.store import RunStore
     from hydralora.transfer import import_run

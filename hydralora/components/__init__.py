@@ -1,6 +1,6 @@
 """Components of a dataset: text features, k-means or DBSCAN, and their number, which sets the number of heads.
 
-The clustering sets how many heads there are, and may start the router; it never assigns a row to a head.
+The clustering sets the number of heads and may initialise the router; it never assigns a row to a head.
 """
 
 from hydralora.components.agreement import Overlap, overlap

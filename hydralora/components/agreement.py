@@ -1,4 +1,4 @@
-"""How far components agree with the task labels that a dataset brings."""
+"""Agreement of components with a dataset's task labels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from hydralora.errors import DatasetError
 
 @dataclass(frozen=True)
 class Overlap:
-    """Components beside tasks.
+    """Components compared with tasks.
 
     Attributes:
         ari: adjusted Rand index, 1 for the same partition, about 0 for chance.
@@ -30,7 +30,7 @@ def overlap(labels: Sequence[int] | np.ndarray, tasks: Sequence[str | None]) -> 
     """Agreement over the rows that have a task.
 
     Raises:
-        DatasetError: no row has a task, or there are not as many tasks as labels.
+        DatasetError: no row has a task, or the numbers of tasks and labels differ.
     """
     if len(labels) != len(tasks):
         raise DatasetError(

@@ -1,4 +1,4 @@
-"""How many components a dataset has, and how sure that is."""
+"""The number of components of a dataset, and how reliable it is."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ from threadpoolctl import threadpool_limits
 from hydralora.components.features import Vectors, dense, sample_rows, token_shares
 from hydralora.components.kmeans import TREE_ROWS, Partition, nearest, partitions
 
-VOTES = 10  # random halves of the rows on which the number is found again
-AFTER = 2  # drops after a k that its own drop is compared with
-FLAT = 0.005  # of the first SSE: a drop below it counts as this much
-STRAIGHT = 1.1  # a drop that is less than this many times those after it is no elbow
+VOTES = 10  # random halves of the rows on which the number is determined again
+AFTER = 2  # drops after a k with which its own drop is compared
+FLAT = 0.005  # of the first SSE: the least that a drop counts
+STRAIGHT = 1.1  # the least ratio of a drop to those after it that makes an elbow
 ALIKE = 0.5  # mean cosine of token counts above which rows of different components are of one kind
-UNSORTED = 0.8  # ... and as a share of that within components: above it they were not sorted by what they say
+UNSORTED = 0.8  # ... and the same as a share of the cosine within components
 SURE, FAIR = 0.8, 0.5
 
 Grade = Literal["sure", "fairly sure", "unsure"]
@@ -23,16 +23,16 @@ Grade = Literal["sure", "fairly sure", "unsure"]
 
 @dataclass(frozen=True)
 class Choice:
-    """The number of components that was found.
+    """The chosen number of components.
 
     Attributes:
         k: the number.
         elbow: the SSE curve's elbow, 2 or more where there is one; k is 1 instead where its components are one kind.
         sureness: 0 to 1. The share of random halves of the rows that give k, give or take one (or a tenth), times
             the mean adjusted Rand index between their clusters and these.
-        votes: the number that each half gave.
-        between: mean cosine of token counts between rows of different groups at the elbow; 0 is no shared token. It is
-            taken over rows that were not clustered themselves.
+        votes: the number found in each half.
+        between: mean cosine of token counts between rows of different groups at the elbow; 0 means no shared token.
+            It is measured on rows that were not clustered.
         within: the same between different rows of one group.
     """
 
@@ -51,14 +51,14 @@ class Choice:
     def sentence(self) -> str:
         """One sentence for a user: the number, why, and how far to trust it."""
         if not self.votes:
-            return f"{_components(self.k)}, but there are too few different rows to tell."
+            return f"{_components(self.k)}, but there are too few distinct rows for a reliable number."
         others = [vote for vote in self.votes if not _near(vote, self.k)]
         agree = len(self.votes) - len(others)
         halves = f"{agree} of {len(self.votes)} random halves of the rows gave {self._about}{_spread(others)}"
         advice = {
             "sure": "so the number can be relied on",
             "fairly sure": "so it may be off by a few",
-            "unsure": "so look at the components and set the number yourself",
+            "unsure": "so check the components and set the number yourself",
         }
         return f"{_components(self.k)}{self._why}: {halves}, {advice[self.grade]}."
 
@@ -83,7 +83,7 @@ def elbow(sse: Sequence[tuple[int, float]]) -> int:
     """The k at the elbow of a falling SSE curve, [(k, SSE)] for k = 1, 2, ...; 1 where it has none.
 
     It is the k whose drop from k - 1 is largest in proportion to the mean of the next two drops. A curve that ends
-    near zero, every different row having a centre, goes on flat.
+    near zero, with a centre for every distinct row, is continued flat.
     """
     values = np.array([value for _, value in sse], dtype=float)
     if len(values) < 2 or values[0] <= 0:
@@ -117,11 +117,11 @@ def choose_number(
     seed: int,
     on_done: Callable[[], None] = lambda: None,
 ) -> Choice:
-    """The number of components among these partitions, found again on random halves of at most 2,000 rows.
+    """Choose among these partitions, with a check on random halves of at most 2,000 rows.
 
-    An elbow alone finds groups in every file: the wordings of one question, the subjects of one puzzle, mere chance.
-    Its groups are kinds only if rows that were not clustered, each put to the nearest centre, share clearly fewer
-    tokens with those of other groups than with those of their own.
+    An elbow alone finds groups in every file: wordings of one question, subjects of one puzzle, or noise. Its groups
+    count as kinds only if rows that were not clustered, each assigned to the nearest centre, share clearly fewer tokens
+    with rows of other groups than with those of the same group.
     """
     rows = sample_rows(vectors.shape[0], TREE_ROWS, seed)
     points, shares = dense(vectors[rows]), token_shares([texts[i] for i in rows])
@@ -142,7 +142,7 @@ def choose_number(
 
 
 class _Half:
-    """A random half of the rows, which is clustered, and the other half, on which that is tried."""
+    """A random half of the rows, which is clustered, and the other half, on which the clusters are tested."""
 
     def __init__(self, points: np.ndarray, shares: Any, order: np.ndarray) -> None:
         self._points, self._shares = points, shares
@@ -173,7 +173,7 @@ def _are_kinds(between: float, within: float) -> bool:
 
 
 def likeness(shares: Any, labels: np.ndarray) -> tuple[float, float]:
-    """Mean cosine between rows of different clusters, and of a row to the others of its own, from rows of length 1."""
+    """Mean cosine between rows of different clusters, and between rows of the same cluster, from rows of length 1."""
     members = [shares[labels == i] for i in np.unique(labels)]
     sums = np.stack([np.asarray(rows.sum(0)).ravel() for rows in members])  # (k, tokens)
     sizes = np.array([rows.shape[0] for rows in members], dtype=float)
@@ -181,13 +181,13 @@ def likeness(shares: Any, labels: np.ndarray) -> tuple[float, float]:
         products = sums @ sums.T
     pairs = sizes.sum() ** 2 - (sizes**2).sum()
     between = (products.sum() - products.trace()) / max(pairs, 1)
-    itself = np.array([rows.multiply(rows).sum() for rows in members])  # a row's cosine to itself counts for nothing
+    itself = np.array([rows.multiply(rows).sum() for rows in members])  # a row's cosine to itself is left out
     within = (np.diag(products) - itself) / np.maximum(sizes - 1, 1)
     return float(between), float(within.sum() / sizes.sum())
 
 
 def _near(vote: int, k: int) -> bool:
-    """Equal, give or take one, or a tenth where that is more; one component is a matter of yes or no."""
+    """Equal, give or take one, or a tenth where that is more; one component must match exactly."""
     return vote == k if 1 in (vote, k) else abs(vote - k) <= max(1, k // 10)
 
 

@@ -1,4 +1,4 @@
-"""From texts to components: features, a clustering, and the number of components where nobody gives it."""
+"""From texts to components: features, a clustering, and the number of components if it is not given."""
 
 from collections.abc import Sequence
 from typing import get_args
@@ -31,13 +31,13 @@ def cluster(
 ) -> Clusters:
     """Components by k-means, or by DBSCAN.
 
-    k = None takes the elbow of the SSE over k = 1 to max_k (paper, section 3.2), or 1 where the components there are
-    of one kind. What on_progress raises stops the work.
+    k = None takes the elbow of the SSE over k = 1 to max_k (paper, section 3.2), or 1 if the components at the elbow
+    are of one kind. An exception in on_progress stops the clustering.
 
     Args:
         texts: one a row.
-        features: "tfidf-svd"; "tfidf", the paper's plain one; or a function texts -> (rows, dims), of a base model's
-            hidden states for one.
+        features: "tfidf-svd"; "tfidf", the paper's plain one; or a function texts -> (rows, dims), such as a base
+            model's hidden states.
         method: "dbscan" finds its own number of components, by eps and min_samples.
         language: "en" leaves out English stop words.
         eps: DBSCAN's neighbour distance, 0 to 2; None takes the knee of the k-distances.
@@ -69,7 +69,7 @@ def cluster(
 
 
 def one_component(texts: Sequence[str]) -> Clusters:
-    """Every row in one component, for texts that can't be told apart.
+    """All rows in one component, for texts that can't be distinguished.
 
     Raises:
         DatasetError: there are no rows.
@@ -85,20 +85,20 @@ def _all_alike(texts: Sequence[str]) -> np.ndarray:
 
 
 class _Steps:
-    """Counts steps and tells them."""
+    """Counts steps and reports them."""
 
     def __init__(self, total: int, on_progress: OnProgress | None) -> None:
-        self.done, self.total, self._tell = 0, total, on_progress
+        self.done, self.total, self._on_progress = 0, total, on_progress
 
     def __call__(self) -> None:
         self.reach(self.done + 1)
 
     def reach(self, done: int) -> None:
-        """Tell so many steps as done, unless they were told."""
+        """Report this number of steps as done, unless it was reported already."""
         if done > self.done:
             self.done = done
-            if self._tell:
-                self._tell(done, self.total)
+            if self._on_progress:
+                self._on_progress(done, self.total)
 
 
 def _check(
@@ -114,7 +114,7 @@ def _check(
     if max_k < 1:
         raise ConfigError(f"max_k is {max_k}. Choose 1 or more.")
     if method == "dbscan" and k is not None:
-        raise ConfigError(f"k is {k}, but DBSCAN finds its own number. Leave k out, or use kmeans.")
+        raise ConfigError(f"k is {k}, but DBSCAN finds the number itself. Leave k out, or use kmeans.")
     if method == "kmeans" and (eps is not None or min_samples is not None):
         raise ConfigError("eps and min_samples belong to DBSCAN. Leave them out, or use dbscan.")
     _check_k(k, len(set(texts)))

@@ -15,7 +15,7 @@ from hydralora.components.kmeans import Partition, nearest
 from hydralora.projection import Method, project
 
 ClusterMethod = Literal["kmeans", "dbscan"]
-SILHOUETTE_ROWS = 2000  # at most; the distances of every row to every other are computed
+SILHOUETTE_ROWS = 2000  # at most; all pairwise distances are computed
 
 
 class Clusters:
@@ -26,10 +26,10 @@ class Clusters:
         labels: component of each row, (rows,); -1 is DBSCAN's noise.
         vectors: the rows' features, (rows, dims).
         sse: [(k, sum of squared distances to the nearest centre)] for every k tried; none for DBSCAN.
-        choice: how k was found and how sure it is; None where it was given, and for DBSCAN.
+        choice: how k was chosen and how sure it is; None if k was given, and for DBSCAN.
         density: DBSCAN's eps, min_samples and cores; None for k-means.
-        features: "tfidf-svd", "tfidf", or "vectors" where a caller handed in an encoder.
-        encoder: texts -> (rows, dims), what made the vectors.
+        features: "tfidf-svd", "tfidf", or "vectors" if the caller passed an encoder.
+        encoder: the function texts -> (rows, dims) that computed the vectors.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class Clusters:
     def silhouette(self) -> list[tuple[int, float]]:
         """[(k, mean silhouette, -1 to 1)] for every k tried from 2 on, over at most 2,000 rows.
 
-        Rows of one component alone, or each in a component of its own, score 0.
+        The score is 0 if all rows are in one component, or each in its own.
         """
         from sklearn.metrics import pairwise_distances, silhouette_score
 
@@ -112,7 +112,7 @@ class Clusters:
 
     @cached_property
     def components(self) -> list[Component]:
-        """Each component in words, by id."""
+        """A description of each component, by id."""
         return describe(self._texts, self.labels, self.distances, self._seed, self._language)
 
     @cached_property
@@ -120,7 +120,7 @@ class Clusters:
         """Euclidean distance of each row to its component's centre, of noise to the nearest centre: (rows,)."""
         closest, distances = nearest(self.vectors, self._centres)
         for i in range(self.k):
-            away = np.flatnonzero((self.labels == i) & (closest != i))  # a dense component may curl round another's
+            away = np.flatnonzero((self.labels == i) & (closest != i))  # a dense component may enclose another's centre
             if len(away):
                 distances[away] = nearest(self.vectors[away], self._centres[i : i + 1])[1]
         return distances

@@ -1,4 +1,4 @@
-"""DBSCAN: dense groups as components, and what lies between them as noise."""
+"""DBSCAN: dense groups of rows are components, rows between them are noise."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from hydralora.components.kmeans import nearest
 from hydralora.errors import ConfigError, DatasetError
 
 NOISE = -1
-FIT_ROWS = 10_000  # at most; the neighbours of every row are held in memory
+FIT_ROWS = 10_000  # at most; the neighbours of every row are kept in memory
 MIN_SAMPLES = 10
 
 
@@ -24,7 +24,7 @@ class Density:
         eps: distance within which rows are neighbours, 0 to 2 (vectors have length 1).
         min_samples: neighbours, itself included, that make a row a core.
         reach: of each clustered row the distance to its min_samples-th neighbour, sorted; the knee of this curve is
-            eps where nobody gave it.
+            eps unless it is given.
     """
 
     labels: np.ndarray
@@ -68,7 +68,7 @@ def dbscan(vectors: Vectors, seed: int, eps: float | None = None, min_samples: i
             "Give a larger eps or a smaller min_samples, or use k-means."
         )
     order = np.argsort(-np.bincount(model.labels_[model.labels_ >= 0]), kind="stable")
-    renumbered = np.append(np.argsort(order), NOISE)  # the last entry is what label -1 finds
+    renumbered = np.append(np.argsort(order), NOISE)  # the last entry is that of label -1
     core_rows = model.core_sample_indices_
     cores, core_labels = points[core_rows], renumbered[model.labels_[core_rows]]
     if len(rows) == vectors.shape[0]:
@@ -90,13 +90,11 @@ def knee(distances: np.ndarray) -> float:
     """The knee (Kneedle) of sorted distances."""
     from kneed import KneeLocator
 
-    if distances[-1] <= 1e-6:  # every row has its likes: any small distance parts them
+    if distances[-1] <= 1e-6:  # every row has identical neighbours: any small distance separates the groups
         return 1e-3
     places = np.arange(len(distances))
     position = KneeLocator(places, distances, curve="convex", direction="increasing").knee
-    if (
-        position is None or position == places[-1]
-    ):  # far-off rows make a step at the end, and Kneedle stops on top of it
+    if position is None or position == places[-1]:  # outliers make a step at the end, and Kneedle stops on top of it
         heights = (distances - distances[0]) / (distances[-1] - distances[0] or 1)
         position = np.argmax(places / places[-1] - heights) if len(places) > 1 else 0
     return float(max(distances[position], 1e-3))

@@ -1,4 +1,4 @@
-"""Components in words: the terms that set each apart, the rows in its middle, the rows at its edge."""
+"""Descriptions of components: characteristic terms, central rows and outliers."""
 
 import re
 from collections.abc import Sequence
@@ -12,8 +12,8 @@ from hydralora.errors import ConfigError
 TERMS = 8
 NEAREST = 5
 OUTLIERS = 5
-DESCRIBED_ROWS = 2000  # of each component, at most, are read for its terms
-VOCABULARY = 10_000  # terms, the most frequent ones; a table of them is made for every component
+DESCRIBED_ROWS = 2000  # of each component at most, from which its terms are taken
+VOCABULARY = 10_000  # terms, the most frequent ones; each component has a count of each
 WORDS = r"[^\W\d_]{2,}"
 ENGLISH_SHARE = 0.25  # of stop words among all words
 READ_FOR_LANGUAGE = 20_000  # characters of each component
@@ -58,10 +58,10 @@ def describe(
 
 
 def renamed(components: Sequence[Component], names: Sequence[str] | None) -> list[Component]:
-    """Components by names that a person gave; an empty name leaves the terms.
+    """Components with the user's names; an empty name keeps the terms.
 
     Raises:
-        ConfigError: there are not as many names as components.
+        ConfigError: the numbers of names and components differ.
     """
     if names is None:
         return list(components)
@@ -77,9 +77,9 @@ def class_terms(
     """Each component's terms by class TF-IDF, as BERTopic (Grootendorst 2022) defines it: its texts are one document.
 
     A term's weight is tf · log(1 + (A - f + .5) / (f + .5)): its share of the component's words, how often it occurs
-    in all, and the mean number of words A in a component. That is BERTopic's BM25 weighting, which keeps frequent
-    words down better than its plain log(1 + A / f). Numbers and marks are terms only in a component without words;
-    English stop words are none where the texts look English.
+    in all, and the mean number of words A in a component. That is BERTopic's BM25 weighting, which reduces frequent
+    words more than its plain log(1 + A / f). Numbers and marks are terms only in a component without words;
+    English stop words are excluded if the texts look English.
     """
     rng = np.random.default_rng(seed)
     read = [

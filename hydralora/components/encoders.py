@@ -1,4 +1,4 @@
-"""Texts as a model sees them, a base model or a sentence-transformers model: vectors to cluster."""
+"""Vectors of texts from a base model or a sentence-transformers model, to be clustered."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,9 +13,9 @@ from hydralora.models.device import pick_device
 from hydralora.models.fetching import hub_reachable
 from hydralora.tuner.model import model_body
 
-MAX_TOKENS = 256  # of a text; what comes behind them says little new about what it is
+MAX_TOKENS = 256  # of a text; the rest adds little to its topic
 BATCH = 16  # texts
-SENTENCES = 32  # texts that a sentence-transformers model gets at once
+SENTENCES = 32  # texts in a batch of a sentence-transformers model
 
 
 def mean_pooled(
@@ -24,7 +24,7 @@ def mean_pooled(
     """A function texts -> (texts, hidden size), float32: the mean of the last layer's states over a text's tokens.
 
     Args:
-        model: a causal language model; an adapter on it, if active, takes part.
+        model: a causal language model; its active adapter, if any, is used.
         on_progress: called with the texts done, and all texts.
     """
     body = model_body(model)
@@ -33,7 +33,7 @@ def mean_pooled(
     @torch.inference_mode()
     def encode(texts: Sequence[str]) -> np.ndarray:
         ids = [tokenizer(text, truncation=True, max_length=MAX_TOKENS)["input_ids"] or [0] for text in texts]
-        order = sorted(range(len(ids)), key=lambda i: len(ids[i]))  # of like length, so that little is padding
+        order = sorted(range(len(ids)), key=lambda i: len(ids[i]))  # of similar length, so that little is padding
         out = np.zeros((len(ids), model.config.get_text_config().hidden_size), dtype=np.float32)
         for start in range(0, len(order), BATCH):
             chosen = order[start : start + BATCH]
@@ -45,9 +45,9 @@ def mean_pooled(
 
 
 def sentence_vectors(name: str, texts: Sequence[str], on_progress: OnProgress = ignore_progress) -> np.ndarray:
-    """Texts by a sentence-transformers model: (texts, dims), float32, of length 1.
+    """Embeddings of texts from a sentence-transformers model: (texts, dims), float32, of length 1.
 
-    The model is in memory only while it reads; its weights are safetensors, and no code of its own is run.
+    The model is in memory only during the call; only safetensors weights are loaded, and no remote code is run.
 
     Args:
         name: a Hub id, or a folder.
@@ -82,7 +82,7 @@ def _sentence_model(load: Any, name: str) -> Any:
             model_kwargs={"use_safetensors": True},
             local_files_only=here or not hub_reachable(),
         )
-    except Exception as error:  # whatever transformers, the Hub's client and torch raise
+    except Exception as error:  # transformers, the Hub's client and torch raise many kinds
         label = Path(name).name if here else name
         raise ModelError(
             f"{label}: it can't be loaded as a sentence-transformers model. {first_line(error)}"

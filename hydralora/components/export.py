@@ -1,4 +1,4 @@
-"""Rows with their components, as a file to work on elsewhere."""
+"""Export of rows with their components."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,13 +12,13 @@ from hydralora.errors import ConfigError
 def write_rows(
     path: Path, examples: Sequence[Example], clusters: Clusters, components: Sequence[Component] | None = None
 ) -> None:
-    """Write a line a row: its number, question, answer, task, and its component.
+    """Write one line per row: its number, question, answer, task, and its component.
 
-    That is `component` as in the labels (from 0, -1 for noise), `component_number` as people count (from 1, none for
-    noise), and `component_name`.
+    The component is written as `component` (the label, from 0, -1 for noise), `component_number` (from 1, empty for
+    noise) and `component_name`.
 
     Args:
-        components: whose names are written, in place of those of `clusters`.
+        components: the components whose names are written; None: those of `clusters`.
 
     Raises:
         ConfigError: the path ends neither with .csv nor with .parquet, or can't be written.

@@ -1,4 +1,4 @@
-"""Texts to vectors: TF-IDF, reduced or plain, or whatever a caller hands in."""
+"""Features of texts: TF-IDF, reduced or plain, or the caller's encoder."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,10 +15,10 @@ Encoder = Callable[[Sequence[str]], Any]  # texts -> (rows, dims)
 Vectors = Any  # (rows, dims): a numpy array, or scipy's sparse matrix for plain TF-IDF
 
 SVD_DIMS = 50
-FIT_ROWS = 20_000  # at most; vocabulary, IDF and SVD of more rows cost time and change nothing that was measured
+FIT_ROWS = 20_000  # at most; fitting vocabulary, IDF and SVD to more rows took longer and changed no measurement
 VOCABULARY = 50_000  # tokens, the most frequent ones
 STOP_WORDS = {"en": "english"}
-# Chinese and Japanese write no spaces: there a character is a token. Without marks, arithmetic would be blank rows.
+# Chinese and Japanese have no spaces, so each character is a token. Marks are tokens too, or arithmetic would be empty.
 _HAN_KANA = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
 TOKENS = rf"[{_HAN_KANA}]|[^\W{_HAN_KANA}]+|[^\w\s]"
 
@@ -29,11 +29,11 @@ def fit_features(
     """An encoder for further texts, and the vectors of these: (rows, dims), of length 1.
 
     "tfidf-svd" gives every token the square root of its IDF, so that the product of two rows has its IDF once (as
-    lnc.ltc in SMART's notation does), then takes 50 dimensions. With the whole IDF on both sides, rare words and
-    phrasings of one kind part further than kinds do.
+    lnc.ltc in SMART's notation does), then takes 50 dimensions. With the full IDF on both sides, rare words and
+    phrasings within one kind of text would differ more than the kinds.
 
     Raises:
-        ConfigError: unknown features or language; the handed encoder's vectors can't be used.
+        ConfigError: unknown features or language; the encoder's vectors can't be used.
         DatasetError: no text holds a token.
     """
     if callable(features):
@@ -41,7 +41,7 @@ def fit_features(
         return encoder, encoder(texts)
     if features not in get_args(Features):
         raise ConfigError(
-            f"Text features are {features!r}. Choose one of {', '.join(get_args(Features))}, or hand in a function."
+            f"Text features are {features!r}. Choose one of {', '.join(get_args(Features))}, or pass a function."
         )
     if language is not None and language not in STOP_WORDS:
         raise ConfigError(
@@ -67,9 +67,9 @@ def _no_tokens(rows: int, features: str, language: str | None) -> str:
 
 
 def remembered(texts: Sequence[str], vectors: Vectors, encode: Encoder) -> Encoder:
-    """An encoder that has the vectors of these texts at hand, and asks `encode` for those of others.
+    """An encoder that stores the vectors of these texts, and calls `encode` for others.
 
-    A model that reads texts costs more than all clustering after it.
+    Encoding texts with a model takes longer than clustering them.
     """
     return _Remembered({text: i for i, text in enumerate(texts)}, vectors, encode)
 
@@ -93,7 +93,7 @@ def sample_rows(rows: int, most: int, seed: int) -> np.ndarray:
 
 
 def dense(vectors: Vectors) -> np.ndarray:
-    """Sparse vectors in at most 50 dimensions; others as they are."""
+    """Sparse vectors reduced to at most 50 dimensions; dense ones unchanged."""
     if isinstance(vectors, np.ndarray):
         return vectors
     if vectors.shape[1] == 1:
@@ -105,13 +105,13 @@ def dense(vectors: Vectors) -> np.ndarray:
 
 
 def token_shares(texts: Sequence[str]) -> Any:
-    """Sublinear token counts of length 1, no IDF: sparse (rows, tokens). Their product says how much two rows share."""
+    """Sublinear token counts of length 1, no IDF: sparse (rows, tokens). Their product is what two rows share."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     counts = TfidfVectorizer(sublinear_tf=True, use_idf=False, token_pattern=TOKENS, max_features=VOCABULARY)
     try:
         return counts.fit_transform(texts)
-    except ValueError:  # not one token; a handed encoder may still tell such rows apart
+    except ValueError:  # not one token; the caller's encoder may still distinguish such rows
         from scipy.sparse import csr_matrix
 
         return csr_matrix((len(texts), 1))
@@ -135,7 +135,7 @@ def _fit_tfidf_svd(texts: Sequence[str], seed: int, language: str | None) -> Enc
     if weights.shape[1] == 1:  # one token: SVD refuses a single column
         return partial(_dense_tfidf, tfidf)
     svd = TruncatedSVD(min(SVD_DIMS, *weights.shape), random_state=seed)
-    with np.errstate(all="ignore"):  # it divides by the variance, which like rows don't have
+    with np.errstate(all="ignore"):  # it divides by the variance, which is 0 for equal rows
         svd.fit(weights)
     return partial(_reduced_tfidf, tfidf, svd)
 
@@ -152,7 +152,7 @@ def _reduced_tfidf(tfidf: Any, svd: Any, texts: Sequence[str]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _Checked:
-    """A handed encoder whose vectors are checked, and scaled to length 1."""
+    """The caller's encoder, with vectors checked and scaled to length 1."""
 
     encoder: Encoder
 
@@ -162,13 +162,13 @@ class _Checked:
         vectors = np.asarray(self.encoder(texts))
         if vectors.ndim != 2 or len(vectors) != len(texts) or not vectors.shape[1] or vectors.dtype.kind not in "fiu":
             raise ConfigError(
-                f"The encoder gave {vectors.dtype} vectors of shape {vectors.shape} for {len(texts)} texts. "
-                f"It must give numbers of shape ({len(texts)}, dims)."
+                f"The encoder returned {vectors.dtype} vectors of shape {vectors.shape} for {len(texts)} texts. "
+                f"It must return numbers of shape ({len(texts)}, dims)."
             )
         bad = np.flatnonzero(~np.isfinite(vectors).all(1))
         if len(bad):
             raise ConfigError(
-                f"The encoder gave {len(bad)} vectors that are not finite, the first for row {bad[0] + 1}. "
+                f"The encoder returned {len(bad)} vectors that are not finite, the first for row {bad[0] + 1}. "
                 "Check the texts there, or compute in float32."
             )
         return normalize(vectors.astype(np.float32))

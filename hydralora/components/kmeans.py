@@ -1,4 +1,4 @@
-"""k-means for every k from 1 up, started from Ward's tree, so that a seed changes little."""
+"""k-means for k = 1, 2, ..., initialised from Ward's tree, so that the seed has little effect."""
 
 import warnings
 from collections.abc import Callable, Iterator
@@ -9,10 +9,10 @@ from threadpoolctl import threadpool_limits
 
 from hydralora.components.features import Vectors, dense, sample_rows
 
-TREE_ROWS = 2000  # at most; Ward's tree holds the distance of every row to every other
-FIT_ROWS = 20_000  # at most; of more rows the centres are those of a sample, and every row goes to its nearest
-RANDOM_STARTS = 2  # beside Ward's, which pairs that share one rare word can lead astray
-NO_SPREAD = 1e-9  # SSE per row below which every different row has a centre of its own
+TREE_ROWS = 2000  # at most; Ward's tree needs all pairwise distances
+FIT_ROWS = 20_000  # at most; for more rows the centres are fitted to a sample
+RANDOM_STARTS = 2  # besides Ward's, which pairs of rows with a shared rare word can mislead
+NO_SPREAD = 1e-9  # SSE per row below which every distinct row has its own centre
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,11 @@ def partitions(
     on_done: Callable[[], None] = lambda: None,
     random_starts: int = RANDOM_STARTS,
 ) -> list[Partition]:
-    """k-means for k = 1, 2, ... up to `highest`, or up to as many different vectors as there are.
+    """k-means for k = 1, 2, ... up to `highest`, or up to the number of distinct vectors.
 
     Each is the best of a start from the clusters of Ward's tree (Ward 1963), over at most 2,000 rows, and two random
-    starts: with random starts alone neighbouring k fall into unlike optima, and the SSE curve has teeth where its elbow
-    is looked for.
+    starts: with random starts alone, neighbouring k reach unrelated optima, and the SSE curve is jagged where its elbow
+    is searched.
     """
     fitted: list[Partition] = []
     sample = vectors[sample_rows(vectors.shape[0], FIT_ROWS, seed)]
@@ -65,7 +65,7 @@ def nearest(vectors: Vectors, centres: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def _starts(vectors: Vectors, highest: int, seed: int) -> Iterator[np.ndarray | None]:
-    """Centres to start from for k = 1, 2, ...; None where the tree's rows don't hold k different ones."""
+    """Initial centres for k = 1, 2, ...; None if the tree's rows have fewer than k distinct vectors."""
     from scipy.cluster.hierarchy import cut_tree, ward
 
     tree_rows = sample_rows(vectors.shape[0], TREE_ROWS, seed)
@@ -92,7 +92,7 @@ def _fit(
     if random_starts or start is None:
         models.append(KMeans(k, n_init=max(random_starts, 1), random_state=seed))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer different rows than k: the caller looks
+        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct rows than k: the caller checks
         model = min((each.fit(sample) for each in models), key=lambda fitted: fitted.inertia_)
     centres = model.cluster_centers_
     if sample.shape[0] == vectors.shape[0]:

@@ -1,4 +1,4 @@
-"""A dataset's components as the section `components` of a recipe asks for them: for runs, page and terminal."""
+"""A dataset's components by the section `components` of a recipe, for runs, the app and the command line."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -23,7 +23,7 @@ EMBEDDING_STEPS = 900  # of them, where a model reads the texts first
 
 
 def component_texts(examples: Sequence[Example], settings: ComponentSettings) -> list[str]:
-    """What is compared of each row."""
+    """The text of each row that is clustered."""
     return [example.question if settings.text == "question" else example.everything for example in examples]
 
 
@@ -33,7 +33,7 @@ def read_by_model(
     model: str,
     on_progress: OnProgress = ignore_progress,
 ) -> Encoder | None:
-    """What a model makes of these rows, whatever their components are to be; None where words alone are compared.
+    """A model's vectors of these rows, whatever the clustering; None if the features are TF-IDF.
 
     Raises:
         HydraError: the model can't be loaded.
@@ -60,11 +60,11 @@ def find_components(
 
     Args:
         model: the base model whose states are the features, where settings.features is "model".
-        k: how many, in place of settings.k; by DBSCAN their number follows from the rows.
-        read: what `read_by_model` gave for these rows, which else is done first.
+        k: number of components, in place of settings.k; DBSCAN finds the number itself.
+        read: the result of `read_by_model` for these rows; None calls it first.
 
     Raises:
-        HydraError: the rows can't be clustered so, or a model that reads them can't be loaded.
+        HydraError: the rows can't be clustered this way, or the model of the features can't be loaded.
     """
     texts = component_texts(examples, settings)
     features: Features | Encoder
@@ -91,7 +91,7 @@ def number_trials(
     count: int,
     on_progress: OnProgress = ignore_progress,
 ) -> list[tuple[TrialMethod, list[int]]]:
-    """The number of components that each method finds again and again, by the features of `found` (`trials`)."""
+    """The number of components that each method finds in repeated trials (`trials`), by the features of `found`."""
     return trials(
         component_texts(examples, settings),
         count,
@@ -105,7 +105,7 @@ def number_trials(
 def read_files_by_model(
     files: Sequence[Path], mapping: Mapping | None, settings: ComponentSettings, model: str, on_progress: OnProgress
 ) -> Encoder | None:
-    """`read_by_model` on a dataset's files, for a process of its own: what is handed over can be copied."""
+    """`read_by_model` on a dataset's files, for a separate process: all arguments can be pickled."""
     return read_by_model(read_dataset(files, mapping).examples, settings, model, on_progress)
 
 
@@ -117,7 +117,7 @@ def find_components_of_files(
     read: Encoder | None,
     on_progress: OnProgress,
 ) -> Clusters:
-    """`find_components` on a dataset's files, for a process of its own; what a page shows of them is computed too."""
+    """`find_components` on a dataset's files, for a separate process; descriptions and silhouettes are computed too."""
     clusters = find_components(read_dataset(files, mapping).examples, settings, model, on_progress, read=read)
     clusters.measure()
     return clusters
@@ -131,7 +131,7 @@ def number_trials_of_files(
     count: int,
     on_progress: OnProgress,
 ) -> list[tuple[TrialMethod, list[int]]]:
-    """`number_trials` on a dataset's files, for a process of its own."""
+    """`number_trials` on a dataset's files, for a separate process."""
     return number_trials(read_dataset(files, mapping).examples, settings, found, count, on_progress)
 
 
@@ -142,5 +142,5 @@ def _states(model: str, texts: Sequence[str], on_progress: OnProgress = ignore_p
 
 
 def _part(on_progress: OnProgress, first: int, last: int) -> OnProgress:
-    """Progress of one part of the work, told as progress of all of it."""
+    """Progress of one part of the work as progress of the whole."""
     return lambda done, total: on_progress(first + round((last - first) * done / max(total, 1)), STEPS)

@@ -1,4 +1,4 @@
-"""A recipe's rows: read, clustered, held out."""
+"""A recipe's rows: reading, clustering and holding out."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -27,10 +27,10 @@ def read_split(recipe: Recipe) -> Split:
 
 
 def read_used(recipe: Recipe) -> Split:
-    """The rows that a run learns from, and its held-out ones: `read_split`, of one component where the recipe says so.
+    """A run's training and held-out rows: `read_split`, or its rows of one component if the recipe sets one.
 
     Raises:
-        HydraError: as `read_split`; or that component has too few rows.
+        HydraError: as `read_split`; or the component has too few rows.
     """
     if not recipe.components.only:
         return read_split(recipe)
@@ -55,9 +55,9 @@ def split_with_components(
 
 
 def components_of(recipe: Recipe, examples: Sequence[Example]) -> Clusters:
-    """The components of a training file's rows; where heads start from them and their number is given, as many.
+    """The components of a training file's rows, as many as heads if these start from them and have a given number.
 
-    Rows that can't be clustered are one component, unless something follows from the components.
+    Rows that can't be clustered are one component, unless a setting depends on the components.
 
     Raises:
         HydraError: they can't be clustered; or DBSCAN finds more or fewer components than there are heads.
@@ -81,7 +81,7 @@ def components_of(recipe: Recipe, examples: Sequence[Example]) -> Clusters:
 
 
 def read_rows(recipe: Recipe, file: str | None = None) -> Dataset:
-    """The training file, or another one that is read in the same way.
+    """The rows of the training file, or of another file with the same mapping.
 
     Raises:
         DatasetError: it can't be used.
@@ -92,7 +92,7 @@ def read_rows(recipe: Recipe, file: str | None = None) -> Dataset:
 
 
 def _split(recipe: Recipe, dataset: Dataset, clusters: Clusters | None) -> Split:
-    """Training and held-out rows of a dataset that was read; its clusters are needed to stratify by component."""
+    """Training and held-out rows of a dataset; its clusters are needed to stratify by component."""
     data, seed = recipe.data, recipe.training.seed
     if data.eval:
         return split_by_file(dataset, read_rows(recipe, data.eval))
@@ -115,9 +115,9 @@ def _nearest(recipe: Recipe, clusters: Clusters, rows: Sequence[Example]) -> lis
 def _one_component(
     number: int, k: int, *parts: tuple[list[Example], dict[int, int]]
 ) -> tuple[list[Example], list[Example]]:
-    """Of the training and of the held-out rows, with the component of each by row number, those of one component."""
+    """One component's training and held-out rows, from all of them and the component of each by row number."""
     if number > k:
-        raise ConfigError(f"components.only is {number}, but there are {k} components. Choose one of them.")
+        raise ConfigError(f"components.only is {number}, but there are {k} components. Choose a number from 1 to {k}.")
     train, heldout = ([row for row in rows if component[row.row] == number - 1] for rows, component in parts)
     if not train or not heldout:
         raise DatasetError(
@@ -131,7 +131,7 @@ def one_of_each(recipe: Recipe, on_progress: OnProgress = ignore_progress) -> li
     """A held-out row of each of a recipe's components that has one, with the component's name.
 
     Raises:
-        HydraError: the rows are gone, or can't be clustered.
+        HydraError: the rows are missing, or can't be clustered.
     """
     heldout = read_used(recipe).heldout
     labels, names, why = label_rows(recipe, heldout)
@@ -141,7 +141,7 @@ def one_of_each(recipe: Recipe, on_progress: OnProgress = ignore_progress) -> li
 
 
 def label_rows(recipe: Recipe, examples: Sequence[Example]) -> tuple[list[int] | None, list[str], str | None]:
-    """The component of each row, and their names; or None, and why: the rows that a run was trained on may be gone."""
+    """The component of each row and the components' names; or None and the reason: the training rows may be missing."""
     try:
         clusters = components_of(recipe, read_rows(recipe).examples)
         names = [component.name for component in renamed(clusters.components, recipe.components.names)]

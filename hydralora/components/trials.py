@@ -1,4 +1,4 @@
-"""The number of components that each method finds, again and again (the figure of the paper's appendix)."""
+"""The number of components that each method finds in repeated trials (the figure of the paper's appendix)."""
 
 from collections.abc import Callable, Sequence
 from typing import Literal, get_args
@@ -29,7 +29,8 @@ def trials(
     """[(method, [number of components in each trial])]; each draws four fifths of the rows, 2,000 at most, by seed + i.
 
     "kmeans" is this package's rule, "kneedle" the knee of the same SSE curve by Kneedle, "silhouette" the k of its
-    highest silhouette, "dbscan" its components, 0 where all rows are noise. What on_progress raises stops the work.
+    highest silhouette, "dbscan" its components, 0 where all rows are noise. An exception in on_progress stops
+    the trials.
 
     Raises:
         ConfigError, DatasetError: as `cluster`; also an unknown method, or a count below 1.
@@ -60,7 +61,7 @@ def _numbers(
     max_k: int,
     language: str | None,
 ) -> dict[TrialMethod, int]:
-    """One trial: the number of each method."""
+    """One trial: the number of components by each method."""
     out: dict[TrialMethod, int] = {}
     if set(methods) - {"dbscan"}:
         clusters = cluster(texts, None, features, seed, max_k, language=language)

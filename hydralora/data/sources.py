@@ -1,4 +1,4 @@
-"""Rows as they stand in files: of every type in `FORMATS`, each also with gzip."""
+"""Reading rows from files of every type in `FORMATS`, each also gzipped."""
 
 import codecs
 import csv
@@ -105,7 +105,7 @@ def records(source: Source, on_bytes: OnBytes = lambda done: None) -> Iterator[A
 def encoding_of(head: bytes) -> str:
     """The encoding of a text from its first bytes: by its BOM, else UTF-16 by its zeros, else UTF-8 or Windows-1252.
 
-    Windows-1252, a superset of Latin-1's letters, is chosen if no character beyond ASCII is valid UTF-8.
+    Windows-1252, a superset of Latin-1's letters, is chosen if no character beyond ASCII is UTF-8.
     """
     for mark, encoding in BOMS:
         if head.startswith(mark):
@@ -166,7 +166,7 @@ def _json(name: str, text: IO[str]) -> Iterator[Any]:
     content = text.read(MAX_WHOLE + 1)
     if len(content) > MAX_WHOLE:
         raise DatasetError(
-            f"{name}: as one JSON array it can be read up to {MAX_WHOLE >> 20} MiB. Save it as .jsonl, one row per line."
+            f"{name}: as one JSON array it can be read up to {MAX_WHOLE >> 20} MiB. Save it as .jsonl, a row per line."
         )
     try:
         value = json.loads(content)
@@ -259,10 +259,10 @@ def kind_of(value: Any) -> str:
 
 @dataclass(frozen=True)
 class Format:
-    """A type of data file: what people call it, and its reader: (file's name, its text or bytes) -> rows.
+    """A type of data file: its display name and its reader: (file's name, its text or bytes) -> rows.
 
     Attributes:
-        newline: of `io.TextIOWrapper`; "" hands line ends on as they are.
+        newline: of `io.TextIOWrapper`; "" keeps line ends unchanged.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""The main job on the demo dataset: components, fine-tune, measurements, report."""
+"""The main workflow on the demo dataset: components, fine-tuning, evaluation, report."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def demo_recipe(model: str = DEFAULT_MODEL) -> Recipe:
 
 
 class DemoReport(Record):
-    """What the demo measured: the results of its run, and where its adapter lies."""
+    """The demo's report: the results of its run, and the path of its adapter."""
 
     version: int = 1
     rows: RowCounts
@@ -44,7 +44,7 @@ class DemoReport(Record):
 
 
 def run_demo(output: Path, on_event: OnEvent) -> DemoReport:
-    """Run the demo in a worker of its own in `output`, and write report.json there.
+    """Run the demo in its own worker process in `output`, and write report.json there.
 
     Raises:
         RunError: the run failed or was stopped.
@@ -79,5 +79,5 @@ def demo_table(report: DemoReport) -> str:
     ]
     for component, gates in zip(report.components, report.component_by_head, strict=True):
         lines.append(f"{component.name[:28]:30}" + "".join(f"{gate:6.2f}" for gate in gates))
-    lines += ["", f"{sum(report.seconds.values()):.0f} s in all; report, run and adapter: {report.adapter}"]
+    lines += ["", f"{sum(report.seconds.values()):.0f} s in total; report, run and adapter: {report.adapter}"]
     return "\n".join(lines)

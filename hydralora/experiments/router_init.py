@@ -1,7 +1,7 @@
-"""How a router is best started: mutual information of component and strongest head, head cosine, loss.
+"""Ways to initialise the router, compared by mutual information of component and head, head cosine, and loss.
 
-First what the start alone does, for many ways to make it; then whole runs of the ways that matter, beside the
-published start and a plain LoRA of equal size.
+First the effect of many initialisations before training; then whole runs with the important ones, the published one
+and a plain LoRA of equal size.
 """
 
 import json
@@ -26,12 +26,12 @@ from hydralora.training.preparation import Prepared, prepare
 from hydralora.training.run import train
 from hydralora.tuner.router_init import ROWS_PER_COMPONENT, SHRINKAGE, init_router
 
-HELDOUT = 120  # rows at most, so that measuring takes less time than training
+HELDOUT = 120  # rows at most, so that evaluating takes less time than training
 MEASURED = ("mutual_information", "head_cosine", "loss", "exact_match")
 
 
 class Cell(Record):
-    """What one start, or one run, measured; a start has its mutual information alone."""
+    """The measurements of one start or one run; a start has only its mutual information."""
 
     mutual_information: float | None = None
     head_cosine: float | None = None
@@ -45,7 +45,7 @@ class Cell(Record):
 
 @dataclass(frozen=True)
 class Start:
-    """One way to start the router from components; its effect is measured before any training."""
+    """One way to initialise the router; its effect is measured before training."""
 
     name: str
     tokens: str = "all"  # of a row: all, prompt, answer
@@ -90,16 +90,16 @@ def run_router_init(
     on_event: OnEvent = lambda event: None,
     training: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Measure every start and every run for each seed; `output`/report.json grows with each, and is gone on with.
+    """Measure every start and run for each seed; `output`/report.json is updated after each, and resumed from.
 
     Args:
-        data: the rows; the last `HELDOUT` rows of a seeded shuffle, or a tenth, are held out.
-        seeds: how many seeds; each splits, clusters, starts and orders the rows anew.
+        data: the rows; `HELDOUT` rows drawn by seed, or a tenth, are held out.
+        seeds: number of seeds; each has its own split, clustering, initialisation and row order.
         only: names of runs to do; all by default.
         training: further settings of the recipe's training section.
 
     Raises:
-        HydraError: the data or the model can't be used, or `only` names no run.
+        HydraError: the data or the model can't be used, or `only` names an unknown run.
     """
     unknown = sorted(set(only or ()) - set(RUNS))
     if unknown:
@@ -141,7 +141,9 @@ def _saved_cells(path: Path, settings: dict[str, object]) -> dict[str, Cell]:
         return {}
     report = json.loads(path.read_text(encoding="utf-8"))
     if report["settings"] != settings:
-        raise ConfigError(f"{path}: it was made with other settings ({report['settings']}). Choose another --out.")
+        raise ConfigError(
+            f"{path}: it was made with other settings ({report['settings']}). Choose another output folder."
+        )
     return {key: Cell.model_validate(cell) for key, cell in report["cells"].items()}
 
 
@@ -167,7 +169,7 @@ def _with(recipe: Recipe, **changes: dict[str, Any] | str) -> Recipe:
 
 
 class _Starts:
-    """Measures starts; those with the same adapter share one model, since a start overwrites the one before it."""
+    """Measures starts; those with the same adapter share a model, since each start overwrites the previous one."""
 
     def __init__(self) -> None:
         self._recipe: Recipe | None = None
@@ -202,7 +204,7 @@ def _measure_run(
 ) -> Cell:
     recipe = _equal_lora(recipe, cells, seed) if name.startswith("LoRA") else _with(recipe, tuner=RUNS[name])
     results = train(recipe, folder, Monitor(on_event))
-    assert results.tuned  # nobody stops it
+    assert results.tuned  # it is never stopped
     assert results.parameters
     return Cell(
         mutual_information=results.mutual_information,
@@ -220,7 +222,7 @@ def _equal_lora(recipe: Recipe, cells: dict[str, Cell], seed: int) -> Recipe:
     """A plain LoRA of the smallest rank that has at least as many parameters as the HydraLoRA of this seed."""
     key = f"run | components | seed {seed}"
     if key not in cells:
-        raise ConfigError("router-init: LoRA's rank follows from the run 'components'. Ask for that run as well.")
+        raise ConfigError("router-init: LoRA's rank follows from the run 'components'. Include that run.")
     target, r = cells[key].parameters or 0, recipe.tuner.r
     prepared = prepare(_with(recipe, method="lora"), lambda stage: None)
     per_rank = sum(parameter.numel() for parameter in prepared.model.parameters() if parameter.requires_grad) / r
@@ -229,7 +231,7 @@ def _equal_lora(recipe: Recipe, cells: dict[str, Cell], seed: int) -> Recipe:
 
 
 def _table(cells: dict[str, Cell]) -> list[dict[str, Any]]:
-    """One line for each start and run: the mean and standard deviation over the seeds of what was measured."""
+    """One line for each start and run: mean and standard deviation of its measurements over the seeds."""
     groups: dict[tuple[str, str], list[Cell]] = {}
     for key, cell in cells.items():
         kind, name, _ = key.split(" | ")

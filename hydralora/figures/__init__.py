@@ -1,4 +1,4 @@
-"""Tables into Plotly figures, one function a figure, as JSON: for the page's plot panel, or a file of their own."""
+"""Plotly figures as JSON, one function per figure, for the app's plot panel or an HTML file."""
 
 from hydralora.figures.captions import how_drawn, how_to_read
 from hydralora.figures.curves import group_losses, head_load, loss, losses, training_curves

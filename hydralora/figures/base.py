@@ -1,4 +1,4 @@
-"""What all figures share. Colours of text, paper and grid are left to the page, which follows its theme."""
+"""Common code of all figures. The page sets the colours of text, paper and grid, by its theme."""
 
 from collections.abc import Sequence
 from typing import TypeVar
@@ -16,12 +16,12 @@ LABEL = 32  # characters
 
 
 def short(text: str) -> str:
-    """A label that leaves room for the picture, and in which Plotly finds no HTML."""
+    """A short label, escaped so that Plotly finds no HTML."""
     return escaped(text if len(text) <= LABEL else text[: LABEL - 1] + "…")
 
 
 def short_end(text: str) -> str:
-    """The same of a name whose end tells it from others."""
+    """The same for names that differ at their ends."""
     return escaped(text if len(text) <= LABEL else "…" + text[1 - LABEL :])
 
 
@@ -31,9 +31,9 @@ def escaped(text: str) -> str:
 
 
 def thinned(*traces: Sequence[T]) -> list[Sequence[T]]:
-    """The points of a figure's traces, CURVE_POINTS in all at most: a long run stays as quick to draw as a short one.
+    """Thin a figure's traces to CURVE_POINTS points in total, so that a long run is drawn as fast as a short one.
 
-    A short trace keeps all of its points; the long ones share what it leaves, each evenly, its last point always.
+    Short traces keep all points; long ones share the rest, sampled evenly and including their last points.
     """
     shares = [0] * len(traces)
     remaining = CURVE_POINTS
@@ -53,7 +53,7 @@ def _evenly(points: Sequence[T], most: int) -> Sequence[T]:
 
 
 def figure_json(traces: Sequence[BaseTraceType], frames: Sequence[go.Frame] = (), **layout: object) -> str:
-    """A figure as JSON; `frames` are for one that plays, a `subtitle` is a second, smaller line under the title."""
+    """A figure as JSON; `frames` animate it, a `subtitle` is a smaller line under the title."""
     defaults: dict[str, object] = {
         "margin": MARGIN,
         "height": 320,

@@ -1,4 +1,4 @@
-"""How matrices, or rows, were projected to points: what a picture is called, and how it is read."""
+"""Captions of projections of matrices or rows: the method, and how to read the plot."""
 
 from collections.abc import Sequence
 
@@ -7,13 +7,13 @@ from hydralora.projection import METHODS, MIN_POINTS
 
 COSINES_READING = (
     f"Of fewer than {MIN_POINTS} matrices, which have no neighbourhoods, the cosines are shown: 1, they point the same "
-    "way; 0, they have nothing in common; -1, they cancel each other. How large they are it does not show."
+    "way; 0, they have nothing in common; -1, they cancel each other. Cosines don't show how large they are."
 )
-UNLIKE_SHAPES = "Matrices of unlike shape can't be compared, so each shape has a picture of its own."
+UNLIKE_SHAPES = "Matrices of different shapes can't be compared, so each shape has its own plot."
 
 
 def how_drawn(group: PointGroup) -> str:
-    """How a group was projected, with all that it depends on: its method, neighbours, seed."""
+    """How a group was projected: its method, neighbours and seed."""
     method = METHODS[group.method]
     parts = [method.name]
     if group.explained is not None:
@@ -25,11 +25,11 @@ def how_drawn(group: PointGroup) -> str:
 
 
 def how_to_read(groups: Sequence[PointGroup]) -> str:
-    """How the pictures of these groups are read, and what they can't show; each kind of picture once."""
+    """How to read the plots of these groups, and what they can't show; each kind of plot once."""
     methods = dict.fromkeys(group.method for group in groups if group.cosines is None)
     sentences = [METHODS[method].reading for method in methods]
     if sentences:
-        sentences.insert(0, "Each point is one matrix, by all its numbers.")
+        sentences.insert(0, "Each point is one matrix, projected from all its elements.")
     if any(group.cosines is not None for group in groups):
         sentences.append(COSINES_READING)
     return " ".join([*sentences, UNLIKE_SHAPES])

@@ -1,4 +1,4 @@
-"""A run over its steps: losses, speed, the load of its heads."""
+"""Figures of a run over its steps: losses, speed, the load of its heads."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,7 +9,7 @@ from hydralora.figures.base import figure_json, short, thinned
 from hydralora.figures.palette import A_COLOUR, NEUTRAL, head_colour, head_mark, head_name
 from hydralora.runs.events import EvalEvent, Event, GatesEvent, TrainEvent
 
-HEALTHY_ENTROPY = (0.6, 0.95)  # above: gates as good as uniform; below: one head takes most
+HEALTHY_ENTROPY = (0.6, 0.95)  # above: gates are almost uniform; below: one head dominates
 
 
 def loss(events: Sequence[Event]) -> str:
@@ -41,7 +41,7 @@ def loss(events: Sequence[Event]) -> str:
         ],
         title="Loss on the answers",
         xaxis={"title": {"text": "step"}},
-        yaxis={"title": {"text": "nats a token"}, "rangemode": "tozero"},
+        yaxis={"title": {"text": "nats per token"}, "rangemode": "tozero"},
     )
 
 
@@ -76,11 +76,11 @@ def training_curves(events: Sequence[Event]) -> str:
             )
         )
     xaxis = {"title": {"text": "step"}, "anchor": f"y{len(rows)}"}
-    return figure_json(traces, title="How it trains", height=460, showlegend=False, xaxis=xaxis, **layout)
+    return figure_json(traces, title="Training", height=460, showlegend=False, xaxis=xaxis, **layout)
 
 
 def group_losses(events: Sequence[Event]) -> str:
-    """Held-out loss of each component over steps: of a sample while it trains, of all rows before and after."""
+    """Held-out loss of each component over steps: on a sample during training, on all rows before and after."""
     evaluations = [event for event in events if isinstance(event, EvalEvent) and event.per_component]
     groups = sorted({group for event in evaluations for group in event.per_component}, key=int)
     curves = thinned(*([event for event in evaluations if group in event.per_component] for group in groups))
@@ -98,12 +98,12 @@ def group_losses(events: Sequence[Event]) -> str:
         ],
         title="Held-out loss of each component",
         xaxis={"title": {"text": "step"}},
-        yaxis={"title": {"text": "nats a token"}, "rangemode": "tozero"},
+        yaxis={"title": {"text": "nats per token"}, "rangemode": "tozero"},
     )
 
 
 def losses(runs: Sequence[tuple[str, Sequence[Event]]]) -> str:
-    """Training loss of several runs over steps, with what all held-out rows gave before and after."""
+    """Training loss of several runs over steps, with the loss on all held-out rows before and after."""
     looks = (("lines", "solid"), ("lines", "dot"), ("markers", "solid"))  # of each of `_losses`
     curves = iter(thinned(*(measured for _, events in runs for measured in _losses(events))))
     traces: list[go.Scatter] = []
@@ -127,12 +127,12 @@ def losses(runs: Sequence[tuple[str, Sequence[Event]]]) -> str:
         traces,
         title="Loss on the answers",
         xaxis={"title": {"text": "step"}},
-        yaxis={"title": {"text": "nats a token"}, "rangemode": "tozero"},
+        yaxis={"title": {"text": "nats per token"}, "rangemode": "tozero"},
     )
 
 
 def _losses(events: Sequence[Event]) -> list[list[TrainEvent | EvalEvent]]:
-    """The events with a loss: of a batch, of a sample of the held-out rows, of all of them."""
+    """The events with a loss: on a batch, on a sample of the held-out rows, on all of them."""
     evaluations = [event for event in events if isinstance(event, EvalEvent)]
     return [
         [event for event in events if isinstance(event, TrainEvent)],
@@ -145,7 +145,7 @@ def head_load(events: Sequence[Event]) -> str:
     """Mean gate of each head over steps, and the gates' entropy as a share of its maximum."""
     gates: Sequence[GatesEvent] = [event for event in events if isinstance(event, GatesEvent)]
     count = len(gates[0].mean_gate) if gates else 0
-    gates, *_ = thinned(*[gates] * (count + 1))  # the entropy is one more
+    gates, *_ = thinned(*[gates] * (count + 1))  # plus the entropy
     steps = [event.step for event in gates]
     traces: list[go.Scatter] = [
         go.Scatter(

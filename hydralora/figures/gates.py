@@ -1,4 +1,4 @@
-"""Gates of a token, and of the rows of components."""
+"""Figures of gates: of a token, and of the rows of components."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from hydralora.tuner.model import block_index
 
 
 def gate_bars(gates: Sequence[float], whose: str) -> str:
-    """One bar a head: its mean gate over the adapted layers, for one token of whoever answered."""
+    """A bar per head: its mean gate over the adapted layers, for one token of an answer."""
     heads = range(len(gates))
     return figure_json(
         [
@@ -74,7 +74,7 @@ def component_by_head(names: Sequence[str], gates: Sequence[Sequence[float]], of
             go.Heatmap(
                 z=[row for _, row in groups],
                 x=[head_name(head) for head in range(len(groups[0][1]))] if groups else [],
-                y=list(range(len(groups))),  # names may be numbers, or alike at their beginnings
+                y=list(range(len(groups))),  # names may be numbers, or share their beginnings
                 customdata=[[short(name)] * len(row) for name, row in groups],
                 hovertemplate="%{customdata}<br>%{x}: %{z:.3f}<extra></extra>",
                 zmin=0,

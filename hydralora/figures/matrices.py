@@ -1,4 +1,4 @@
-"""A's, heads and their products: as points, by their cosines and singular values, layer by layer."""
+"""Figures of A, heads and their products: as points, by cosines and singular values, by layer."""
 
 from collections.abc import Sequence
 from typing import Literal, get_args
@@ -21,11 +21,20 @@ MEASURES: dict[Measure, str] = {
     "effective_rank": "effective rank",
     "moved": "distance from the start",
 }
-SYMBOLS_3D = ("circle", "square", "diamond", "cross", "circle-open", "square-open", "diamond-open", "x")  # all it has
+SYMBOLS_3D = (
+    "circle",
+    "square",
+    "diamond",
+    "cross",
+    "circle-open",
+    "square-open",
+    "diamond-open",
+    "x",
+)  # all that there are
 
 
 def matrices(group: PointGroup, colour_by: MatrixColour, first_id: int = 0) -> str:
-    """The matrices of one shape as points, in two or three dimensions; customdata counts the points from first_id."""
+    """The matrices of one shape as points, in two or three dimensions; customdata numbers the points from first_id."""
     points = group.points
     solid = bool(points) and points[0].z is not None
     places = {id(point): first_id + i for i, point in enumerate(points)}
@@ -83,7 +92,7 @@ def group_figure(group: PointGroup, colour_by: MatrixColour, first_id: int = 0) 
 
 
 def describe_matrix(point: MatrixPoint, run: str = "") -> str:
-    """In words: its module, and which one of it; its step where it is from a snapshot; its run where one is named."""
+    """A matrix in words: its module and kind; its step if it is from a snapshot; its run if given."""
     which = {"A": "A", "product": "B·A"}.get(point.kind, "B")
     head = "" if point.head is None else f" of {head_name(point.head)}"
     step = "" if point.step is None else f", step {point.step}"
@@ -91,7 +100,7 @@ def describe_matrix(point: MatrixPoint, run: str = "") -> str:
 
 
 def cosine_matrix(names: Sequence[str], values: Sequence[Sequence[float | None]], title: str) -> str:
-    """Cosines of a few matrices with each other; empty where one is all zero."""
+    """Pairwise cosines of a few matrices; empty for a zero matrix."""
     labels = _labels(names)
     return figure_json(
         [
@@ -116,7 +125,7 @@ def cosine_matrix(names: Sequence[str], values: Sequence[Sequence[float | None]]
 
 
 def _labels(names: Sequence[str]) -> list[str]:
-    """Short, and each once: of two with one label Plotly draws a single row."""
+    """Short and unique labels: Plotly draws equal labels as a single row."""
     cut = [short_end(name) for name in names]
     return [f"{i}: {label}" if cut.count(label) > 1 else label for i, label in enumerate(cut, 1)]
 
@@ -169,7 +178,7 @@ def _mark(point: MatrixPoint) -> str:
 
 
 def _solid_mark(mark: str) -> str:
-    """The mark's nearest in three dimensions, which has eight."""
+    """The most similar mark in three dimensions, where there are eight."""
     others = {"triangle-up": "circle-open", "star": "diamond-open", "hexagon": "square-open", "bowtie": "x"}
     return mark if mark in SYMBOLS_3D else others[mark]
 

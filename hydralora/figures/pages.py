@@ -1,4 +1,4 @@
-"""Figures in one HTML file that needs nothing else, not even a network."""
+"""Figures in a self-contained HTML file, which needs no network."""
 
 import html
 import json
@@ -47,11 +47,11 @@ def write_page(path: Path, title: str, figures: Sequence[tuple[str, str]]) -> No
 
 
 def write_replay(path: Path, trace_json: str, whose: str) -> None:
-    """Write a page that replays an answer with its gates; it needs nothing else, not even a network.
+    """Write a self-contained page that replays an answer with its gates; it needs no network.
 
     Args:
-        trace_json: a trace as JSON (`hydralora.traces.Trace`). It is data to the page, never markup or script.
-        whose: who answered, in words.
+        trace_json: a trace as JSON (`hydralora.inference.traces.Trace`), embedded as data, never as markup or script.
+        whose: the source of the answer, in words.
 
     Raises:
         ConfigError: the file can't be written.

@@ -1,4 +1,4 @@
-"""A dataset: its components, their number, its rows as points, their lengths."""
+"""Figures of a dataset: its components, their number, its rows as points, their lengths."""
 
 import secrets
 from collections import Counter
@@ -13,14 +13,14 @@ from hydralora.projection import METHODS, Method
 
 TRIAL_NAMES = {"kmeans": "this page", "kneedle": "Kneedle", "silhouette": "best silhouette", "dbscan": "DBSCAN"}
 ColourBy = Literal["component", "task", "length"]
-MOST_TASKS = 20  # that have a colour and mark of their own in the map
+MOST_TASKS = 20  # with their own colour and mark in the map
 OTHER = "other tasks"
 
 
 def component_number(
     sse: Sequence[tuple[int, float]], silhouette: Sequence[tuple[int, float]], k: int, of: str = ""
 ) -> str:
-    """SSE and silhouette over k, with the chosen k marked; the zoom is of a dataset, `of`."""
+    """SSE and silhouette over k, with the chosen k marked; `of` names the dataset, for which the zoom is kept."""
     ks, values = zip(*sse, strict=True)
     traces: list[Any] = [
         go.Scatter(x=ks, y=values, mode="lines+markers", name="SSE", line={"color": "#0072B2"}),
@@ -66,8 +66,8 @@ def component_number(
 
 
 def neighbour_distances(distances: Sequence[float], eps: float, min_samples: int, of: str = "") -> str:
-    """DBSCAN's k-distance curve, and the eps at its knee; the zoom is of a dataset, `of`."""
-    places = list(thinned(range(len(distances)), range(2))[0])  # eps is a line of two
+    """DBSCAN's k-distance curve, and the eps at its knee; `of` names the dataset, for which the zoom is kept."""
+    places = list(thinned(range(len(distances)), range(2))[0])  # the line of eps has two points
     return figure_json(
         [
             go.Scatter(
@@ -83,7 +83,7 @@ def neighbour_distances(distances: Sequence[float], eps: float, min_samples: int
                 name="eps, at the knee",
             ),
         ],
-        title="How dense the rows lie",
+        title="Density of the rows",
         meta={"axes": f"density {of}"},
         xaxis={"title": {"text": "rows, sorted"}},
         yaxis={"title": {"text": f"distance to neighbour {min_samples}"}, "rangemode": "tozero"},
@@ -184,9 +184,9 @@ def row_map(
     Args:
         values: of each row: its component, its task, or its length.
         names: of the components.
-        axes: what the points' places depend on; the zoom outlives a new figure with the same.
-        of: what the ids count in; the selection outlives a new figure of the same.
-        selected: ids to select, anew at every call; None leaves the reader's selection.
+        axes: what the points' positions depend on; a new figure with the same value keeps the zoom.
+        of: what the ids refer to; a new figure with the same value keeps the selection.
+        selected: ids to select, at every call; None keeps the user's selection.
     """
     traces = []
     for name, rows, style in _row_traces(values, colour_by, names):
@@ -241,7 +241,7 @@ def _row_traces(
 
 
 def number_trials(found: Sequence[tuple[str, Sequence[int]]]) -> str:
-    """How often each method found each number of components."""
+    """How often each method finds each number of components."""
     counts = [
         (TRIAL_NAMES[method], number, times)
         for method, numbers in found

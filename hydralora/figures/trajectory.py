@@ -1,4 +1,4 @@
-"""How A and the heads move while they are trained: a figure that plays."""
+"""How A and the heads move during training: an animated figure."""
 
 from collections.abc import Sequence
 from itertools import groupby
@@ -11,7 +11,7 @@ from hydralora.figures.captions import how_drawn
 from hydralora.figures.palette import A_COLOUR, A_MARK, head_colour, head_mark, head_name
 
 FRAME_MILLISECONDS = 600
-PICTURE = (0.36, 1.0)  # shares of the height
+PICTURE = (0.36, 1.0)  # as shares of the height
 LOSS = (0.06, 0.24)
 
 
@@ -22,7 +22,7 @@ def trajectory(group: PointGroup, losses: Sequence[tuple[int, float]]) -> str:
         group: of `project_matrices`, in two dimensions, of matrices that carry their step.
         losses: (step, training loss).
     """
-    paths: dict[str, list[list[MatrixPoint]]] = {}  # by A or head: of each module, its points in their order
+    paths: dict[str, list[list[MatrixPoint]]] = {}  # by A or head: each module's points in order
     by_matrix = sorted(group.points, key=lambda point: (_name(point), point.module, point.step or 0))
     for (name, _), points in groupby(by_matrix, key=lambda point: (_name(point), point.module)):
         paths.setdefault(name, []).append(list(points))
@@ -64,7 +64,7 @@ def trajectory(group: PointGroup, losses: Sequence[tuple[int, float]]) -> str:
 
 
 def _moving(paths: dict[str, list[list[MatrixPoint]]], until: int) -> list[go.Scatter]:
-    """Of each A or head two traces: where its matrices have been, and where they are at a step."""
+    """Two traces for each A or head: the path of its matrices, and their positions at a step."""
     traces: list[go.Scatter] = []
     for name, modules in paths.items():
         first = modules[0][0]
@@ -105,7 +105,7 @@ def _moving(paths: dict[str, list[list[MatrixPoint]]], until: int) -> list[go.Sc
 
 
 def _marker(losses: Sequence[tuple[int, float]], step: int) -> go.Scatter:
-    """Where the step is on the curve of the loss."""
+    """The step's position on the loss curve."""
     near = min(losses, key=lambda point: abs(point[0] - step), default=None)
     return go.Scatter(
         x=[step] if near else [],
@@ -126,7 +126,7 @@ def _name(point: MatrixPoint) -> str:
 
 
 def _range(points: Sequence[MatrixPoint], axis: str) -> list[float]:
-    """Fixed, so that the picture stands still while it plays."""
+    """A fixed range, so that the axes don't move during the animation."""
     low, high = min(getattr(point, axis) for point in points), max(getattr(point, axis) for point in points)
     room = 0.06 * (high - low) or 1.0
     return [low - room, high + room]

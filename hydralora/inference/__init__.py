@@ -1,1 +1,1 @@
-"""Models at work: loss, evaluation, answers with their gates."""
+"""Using models: loss, evaluation, generation with gates."""

@@ -23,11 +23,11 @@ def evaluate(
     on_progress: OnProgress = ignore_progress,
     components: Sequence[int] | None = None,
 ) -> Scores:
-    """Mean answer loss (nats a token), exact match (0-1), and both per task, and per component, where rows have one.
+    """Mean answer loss (nats per token) and exact match (0-1): overall, per task and per component if rows have one.
 
-    A row matches exactly where greedy decoding reproduces its answer token for token, up to the end-of-turn mark.
-    Greedy decoding does that exactly where each answer token is the most likely one after the true tokens before it,
-    so one forward pass tells, without generating.
+    A row matches exactly if greedy decoding reproduces its answer token for token, up to the end-of-turn mark. That is
+    so if each answer token is the most likely one after the true tokens before it, so one forward pass decides it
+    without generating.
     """
     measured: list[_RowScore] = []
     for indices, batch in batches(model, rows, pad_token_id):
@@ -56,7 +56,7 @@ def predicting(labels: torch.Tensor) -> torch.Tensor:
 def batches(
     model: Any, rows: Sequence[Encoded], pad_token_id: int
 ) -> Iterator[tuple[list[int], dict[str, torch.Tensor]]]:
-    """Rows of like length together, on the model's device, with their indices."""
+    """Batches of rows of similar length, on the model's device, with the rows' indices."""
     device = next(model.parameters()).device
     for indices in batch_order([len(row.input_ids) for row in rows], BATCH, seed=0, epoch=0):
         batch = collate([rows[i] for i in indices], pad_token_id)

@@ -1,4 +1,4 @@
-"""Streaming generation with a KV cache: every token comes with the gates that produced it."""
+"""Streaming generation with a KV cache; every token has the gates that produced it."""
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +20,7 @@ from hydralora.tuner.steering import Steering, steered
 
 @dataclass(frozen=True)
 class Alternative:
-    """A token that could have come, with its probability before temperature and top_p."""
+    """An alternative to a token, with its probability before temperature and top_p."""
 
     id: int
     text: str
@@ -31,12 +31,12 @@ class Alternative:
 class Token:
     """A generated token, or one of the prompt.
 
-    A token that is only a part of a character has an empty text; the character comes with its last part.
+    A token that is only a part of a character has an empty text; the character is the text of its last part.
 
     Attributes:
-        gates: (modules, N), float, each row summing to 1; empty without an adapter. Those that produced a generated
-            token; with those of the prompt, that it was read with.
-        alternatives: the likeliest tokens at its place, the likeliest first; none of a prompt's token.
+        gates: (modules, N), float, each row summing to 1; empty without an adapter. Those that produced a
+            generated token, or those with which a token of the prompt was read.
+        alternatives: the likeliest tokens at its place, the likeliest first; none for a token of the prompt.
     """
 
     id: int
@@ -56,7 +56,7 @@ class Sampling:
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
-            raise ConfigError(f"max_new_tokens is {self.max_new_tokens}. Ask for at least 1 token.")
+            raise ConfigError(f"max_new_tokens is {self.max_new_tokens}. Set it to at least 1.")
         if self.temperature < 0 or not 0 < self.top_p <= 1:
             raise ConfigError(
                 f"temperature {self.temperature} and top_p {self.top_p}: set temperature to at least 0 and top_p "
@@ -80,15 +80,15 @@ def generate(
     Args:
         model: a causal language model, with or without a PEFT adapter.
         messages: the conversation, as {role, content}, ending with the user's turn.
-        adapter: False answers as the base model, the adapter switched off.
+        adapter: False switches the adapter off, so that the base model answers.
         lock: held during each forward pass, so that several generations, adapted or not, can share one model.
-        steering: how the adapter's gates shall be, in place of the router's; of no effect where it is switched off.
-        alternatives: how many of the likeliest tokens come with each token.
+        steering: settings that replace the router's gates; without effect if the adapter is switched off.
+        alternatives: number of likeliest tokens to return with each token.
         on_prompt: called with the prompt's tokens, special ones too, before the first token is yielded.
 
     Raises:
-        ConfigError: the prompt leaves no room in the model's context, or the adapter can't be steered so, or has no
-            gates at all.
+        ConfigError: the prompt leaves no room in the model's context, the steering doesn't fit the adapter, or there
+            are no gates to steer.
     """
     sampling = sampling or Sampling()
     prompt = encode_prompt(tokenizer, list(messages))
@@ -102,7 +102,7 @@ def generate(
     record = record_gates(model, max_tokens=1) if adapter and recorded_layers(model) else None
     adapter_state = record or (nullcontext() if adapter else _AdapterOff(model))
     if steering and adapter and not record:
-        raise ConfigError("There are no gates to steer: the model has no HydraLoRA adapter. Ask it without steering.")
+        raise ConfigError("There are no gates to steer: the model has no HydraLoRA adapter. Generate without steering.")
     steered_gates = steered(model, steering) if steering and record else nullcontext()
     for _ in range(min(sampling.max_new_tokens, room)):
         with lock or nullcontext(), torch.inference_mode(), steered_gates, adapter_state:
@@ -121,7 +121,7 @@ def generate(
 
 
 def _read(tokenizer: Any, prompt: Sequence[int], gates: Sequence[list[list[float]]]) -> list[Token]:
-    """The prompt's tokens with the gates (tokens, modules, N) that they were read with; none without an adapter."""
+    """The prompt's tokens with the gates (tokens, modules, N) with which they were read; none without an adapter."""
     text = _TextPieces(tokenizer, special=True)
     return [Token(token_id, text.add(token_id), gates[i] if gates else []) for i, token_id in enumerate(prompt)]
 
@@ -137,7 +137,7 @@ def _likeliest(tokenizer: Any, logits: torch.Tensor, count: int) -> tuple[Altern
 
 
 def token_text(tokenizer: Any, token_id: int) -> str:
-    """A token alone as text; of one that is a part of a character, as the vocabulary writes it."""
+    """The text of a single token; for a part of a character, its form in the vocabulary."""
     text = tokenizer.decode([token_id], skip_special_tokens=False, clean_up_tokenization_spaces=False)
     return str(tokenizer.convert_ids_to_tokens(token_id)) if "\ufffd" in text else text
 
@@ -149,7 +149,7 @@ def gated_modules(model: Any) -> list[str]:
 
 @torch.inference_mode()
 def answer_batch(model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[str]:
-    """Greedy answers to several prompts at once, given as token ids; padded at their left, so that all end together."""
+    """Greedy answers to several prompts at once, given as token ids and padded on the left."""
     width = max(map(len, prompts))
     pad = tokenizer.pad_token_id
     padded = torch.tensor([[pad] * (width - len(ids)) + list(ids) for ids in prompts])
@@ -173,7 +173,7 @@ def end_tokens(model: Any, tokenizer: Any) -> set[int]:
 
 
 def room_for(config: Any, prompt_tokens: int) -> int:
-    """How many tokens fit behind a prompt in the context of a model of this configuration.
+    """The number of tokens that fit after a prompt in the context of a model with this configuration.
 
     Raises:
         ConfigError: none.
@@ -187,10 +187,10 @@ def room_for(config: Any, prompt_tokens: int) -> int:
 
 
 class _AdapterOff:
-    """A context manager, to be entered again and again, that switches the adapter off.
+    """A reusable context manager that switches the adapter off.
 
-    As PEFT's `disable_adapter`, but without its check of the whole model: that takes as long as a token, and here it
-    would come with every one.
+    Like PEFT's `disable_adapter`, but without its check of the whole model, which takes as long as a token and would
+    run for every token.
     """
 
     def __init__(self, model: Any) -> None:
@@ -225,13 +225,13 @@ def _choose(logits: torch.Tensor, sampling: Sampling, generator: torch.Generator
 class _TextPieces:
     """Decodes ids one by one; bytes of an unfinished character are held back.
 
-    A piece is decoded with the piece before it, since tokens may be written otherwise at the start of a text.
+    A piece is decoded together with the previous one, since tokens may decode differently at the start of a text.
     """
 
     def __init__(self, tokenizer: Any, special: bool = False) -> None:
         self.tokenizer = tokenizer
-        self.special = special  # whether special tokens are written too
-        self.before: list[int] = []  # ids of the piece before, which is written
+        self.special = special  # whether special tokens are included
+        self.before: list[int] = []  # ids of the previous piece, which is returned already
         self.ids: list[int] = []
 
     def add(self, token_id: int) -> str:

@@ -1,4 +1,4 @@
-"""The loss on the answers' tokens, with logits computed nowhere else."""
+"""The loss on the answers' tokens; logits are computed only there."""
 
 from collections.abc import Callable
 from functools import cache
@@ -10,12 +10,12 @@ from torch import nn
 
 from hydralora.data.templates import IGNORED
 
-# From a head's weight (vocabulary, hidden), its inputs (tokens, hidden), their targets and its bias to the summed loss.
+# (head's weight (vocabulary, hidden), its inputs (tokens, hidden), their targets, its bias) -> summed loss.
 Kernel = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
 ROWS = 256  # tokens whose distributions over the vocabulary are compared at once
-FUSED_TOLERANCE = 0.02  # nats a token, in bfloat16; a head with a cap or a scale is further off
+FUSED_TOLERANCE = 0.02  # nats per token, in bfloat16; a head with a cap or a scale differs more
 
-_UNUSUAL: WeakSet[nn.Module] = WeakSet()  # heads that a model uses in a way that allows no choice of tokens
+_UNUSUAL: WeakSet[nn.Module] = WeakSet()  # heads that a model uses in a way that prevents selecting tokens
 _FUSES: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()  # whether a head's loss may be fused, as measured
 
 
@@ -26,7 +26,7 @@ def summed_answer_loss(
 
     Where liger-kernel is installed (`pip install .[cuda]`) and the model is on CUDA, the output embedding is fused
     into the loss, so that no logits are kept. The first batch is also computed without it: a model that does more
-    to its logits than that layer is never fused. `kernel` stands for the library's.
+    to its logits than that layer is never fused. `kernel` replaces the library's.
     """
     head = model.get_output_embeddings()
     kernel = kernel or (fused_kernel() if batch["input_ids"].is_cuda else None)
@@ -60,7 +60,7 @@ def _fused(model: Any, head: nn.Linear, batch: dict[str, torch.Tensor], kernel: 
 
     def take(module: nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor]:
         inputs.append(args[0][:, :-1][answer_mask])  # (answer tokens, hidden)
-        return (args[0][:1, :0],)  # the layer itself has nothing left to do
+        return (args[0][:1, :0],)  # the layer itself needs no more input
 
     handle = head.register_forward_pre_hook(take)
     try:
@@ -74,8 +74,8 @@ def answer_logits(model: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Ten
     """Logits (answer tokens, vocabulary) that predict the labelled tokens, and those tokens' ids.
 
     A pre-hook on the output embedding keeps the positions before a label, so that caps and scales stay the model's
-    own; most tokens are prompt, and the vocabulary is wide. Where a model has no such layer, or doesn't make its
-    logits by one call of it on (batch, tokens, hidden), they are computed everywhere and chosen afterwards.
+    own; most tokens are prompt, and the vocabulary is wide. If a model has no such layer, or doesn't compute its
+    logits by one call of it on (batch, tokens, hidden), they are computed everywhere and selected afterwards.
     """
     targets = batch["labels"][:, 1:]
     answer_mask = targets != IGNORED  # (batch, tokens - 1)
@@ -112,7 +112,7 @@ def _forward(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
 def _chosen(
     model: Any, head: nn.Module, batch: dict[str, torch.Tensor], answer_mask: torch.Tensor
 ) -> torch.Tensor | None:
-    """Logits (answer tokens, vocabulary), computed where wanted; None where the model's use of `head` forbids it."""
+    """Logits (answer tokens, vocabulary), computed only there; None if the model's use of `head` prevents it."""
     choice = _Choice(answer_mask, batch["input_ids"].shape)
     handle = head.register_forward_pre_hook(choice)
     try:
@@ -120,7 +120,7 @@ def _chosen(
     except RuntimeError as error:
         if not choice.calls or isinstance(error, torch.OutOfMemoryError):
             raise
-        return None  # the model's next layer may need every token; if that is not it, the error comes again
+        return None  # the model's next layer may need every token; any other error is raised again later
     finally:
         handle.remove()
     if choice.calls == 1 and logits.shape[:-1] == (1, choice.count):
@@ -129,7 +129,7 @@ def _chosen(
 
 
 class _Choice:
-    """A forward pre-hook that keeps the wanted positions of (batch, tokens, hidden), and counts its calls."""
+    """A forward pre-hook that selects the answers' positions of (batch, tokens, hidden), and counts its calls."""
 
     def __init__(self, answer_mask: torch.Tensor, shape: torch.Size) -> None:
         self.calls = 0

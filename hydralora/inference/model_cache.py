@@ -1,4 +1,4 @@
-"""Models loaded for use: a base model, and runs' adapters on it."""
+"""A cache of loaded models: a base model, and runs' adapters on it."""
 
 import copy
 import gc
@@ -22,9 +22,9 @@ KEPT_ADAPTERS = 4
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model ready to answer; `run` and `adapter_hash` are None where it is the base model alone.
+    """A model ready to answer; `run` and `adapter_hash` are None for the base model alone.
 
-    `lock` is to be held in each forward pass: what records or steers its gates sees every pass through the model.
+    Hold `lock` in each forward pass, since recording or steering of gates affects every pass through the model.
     """
 
     files: BaseModelFiles
@@ -35,7 +35,7 @@ class LoadedModel:
     lock: AbstractContextManager[object] = field(default_factory=threading.RLock)
 
     def source(self, steering: Steering | None = None) -> AnswerSource:
-        """Who answers with it, its gates steered or not."""
+        """The source of its answers, with or without steering."""
         base = self.files.describe()
         return AnswerSource(base.id, base.hash, self.run.id if self.run else None, self.adapter_hash, steering)
 
@@ -53,7 +53,7 @@ def load_run(run: Run) -> LoadedModel:
 
 
 def load_base_model(name: str) -> LoadedModel:
-    """A base model, never adapted.
+    """A base model without an adapter.
 
     Raises:
         ModelError: it can't be found or loaded.
@@ -65,8 +65,8 @@ def load_base_model(name: str) -> LoadedModel:
 class ModelCache:
     """One base model at a time, and the last few adapters on it.
 
-    Each adapter is on a copy of the base model's modules that shares its weights: it takes the memory of its own
-    numbers alone, the base model stays as it was loaded, and several of them answer side by side.
+    Each adapter is on a copy of the base model's modules that shares its weights. It takes only the memory of its own
+    weights, the base model stays unchanged, and several adapters can answer side by side.
     """
 
     def __init__(self) -> None:
@@ -75,7 +75,7 @@ class ModelCache:
         self._loading = threading.Lock()
 
     def base(self, name: str, quantization: Quantization = "none") -> LoadedModel:
-        """A base model, never adapted.
+        """A base model without an adapter.
 
         Raises:
             ModelError: it can't be found or loaded.
@@ -103,7 +103,7 @@ class ModelCache:
             return loaded
 
     def release(self, run_id: str | None = None) -> None:
-        """Forget a run's adapters, or everything; the memory returns when nobody answers with it any more."""
+        """Release a run's adapters, or everything; the memory is freed once no caller uses them."""
         import torch
 
         with self._loading:
@@ -113,12 +113,12 @@ class ModelCache:
                 self._base = None
         gc.collect()
         if torch.cuda.is_available():
-            torch.cuda.empty_cache()  # what PyTorch keeps for itself, a run on the same card can't have
+            torch.cuda.empty_cache()  # else a run on the same GPU can't use memory that PyTorch caches
 
     def _load_base(self, name: str, quantization: Quantization) -> LoadedModel:
         if self._base is None or self._base[0] != (name, quantization):
             self._adapted.clear()
-            self._base = None  # its memory first
+            self._base = None  # so that its memory is freed first
             files = find_model(name)
             loaded = LoadedModel(files, load_base(files, quantization=quantization), load_tokenizer(files))
             self._base = (name, quantization), loaded

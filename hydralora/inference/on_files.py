@@ -1,4 +1,4 @@
-"""A run's model on the rows of a file: measured on their answers, or asked for answers of its own."""
+"""A run's model on the rows of a file: evaluating it on their answers, or answering their questions."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,9 +26,9 @@ class FileScores(Scores):
     """Scores of a run's model on the rows of files.
 
     Attributes:
-        base: those of its base model.
-        read: rows of the files; `problems`, by kind, of those left out or cut.
-        components_unknown: why rows could not be put to components; None where they could.
+        base: the scores of its base model.
+        read: number of rows in the files; `problems`: number of rows left out or cut, by kind.
+        components_unknown: why rows could not be assigned to components; None if they could.
     """
 
     base: Scores
@@ -38,7 +38,7 @@ class FileScores(Scores):
 
 
 class FileAnswers(Record):
-    """What was answered: rows, and the share (0-1) equal to the file's answers; None where it has none."""
+    """Number of answered rows, and the share (0-1) equal to the file's answers; None if it has none."""
 
     rows: int
     exact_match: float | None
@@ -47,11 +47,11 @@ class FileAnswers(Record):
 def evaluate_run(
     run: Run, files: Files, mapping: Mapping | None = None, on_progress: OnProgress = ignore_progress
 ) -> FileScores:
-    """How well a run's model answers the rows of files, beside its base model.
+    """Evaluate a run's model and its base model on the rows of files.
 
     Args:
-        mapping: which column holds what; None takes the recipe's, if it names one, else tells it by the columns.
-        on_progress: called with the rows measured and all there are to measure, twice each.
+        mapping: which column holds what; None: the recipe's, if it has one, else detected from the columns.
+        on_progress: called with the rows evaluated and all rows to evaluate; each row counts twice.
 
     Raises:
         HydraError: the run has no adapter, its base model is not found, or no row can be used.
@@ -83,11 +83,11 @@ def answer_file(
     """Answer the rows of files greedily, and write row, task, prompt, the file's answer and ours as JSONL to `out`.
 
     Args:
-        column: the column with the questions, where rows have no answers of their own.
-        on_progress: called with the rows answered and all there are.
+        column: the column with the questions, if the rows have no answers.
+        on_progress: called with the rows answered and all rows.
 
     Raises:
-        HydraError: as `evaluate_run`; or a prompt is longer than the model reads.
+        HydraError: as `evaluate_run`; or a prompt is longer than the model's context.
     """
     recipe, loaded = run.recipe(), load_run(run)
     data = _read(recipe, files, Mapping(text=column) if column else mapping)
@@ -124,5 +124,5 @@ def _read(recipe: Recipe, files: Files, mapping: Mapping | None) -> Dataset:
 
 
 def _prompt(example: Example) -> list[Message]:
-    """What is asked; plain text is a question, since here nothing is learnt from it."""
+    """The prompt; plain text is a question here, since nothing is learnt from it."""
     return example.prompt or [{"role": "user", "content": example.answer}]

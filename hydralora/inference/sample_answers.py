@@ -1,4 +1,4 @@
-"""Held-out prompts that a run answers before it learns, now and then, and after: what a loss can't show."""
+"""Sample answers to held-out prompts before, during and after training, which show more than a loss."""
 
 import random
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ def choose_samples(rows: Sequence[Encoded], components: Sequence[int], count: in
 
 
 def answer_samples(model: Any, tokenizer: Any, rows: Sequence[Encoded]) -> list[SampleAnswer]:
-    """Greedy answers, cut at `LONGEST` tokens; of a prompt its last turn is told."""
+    """Greedy answers, cut at `LONGEST` tokens; of each prompt, the last turn is returned."""
     if not rows:
         return []
     prompts = [row.input_ids[: next(i for i, label in enumerate(row.labels) if label != IGNORED)] for row in rows]

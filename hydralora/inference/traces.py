@@ -1,4 +1,4 @@
-"""An answer with its gates as a file: written by a chat, read again without a model."""
+"""Traces: files with an answer and its gates, saved by a chat and read without a model."""
 
 import math
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from hydralora.recipe.reading import validation_message
 from hydralora.tuner.steering import Steering, described_steering
 
 MOST_BYTES = 200 * 2**20
-MOST_QUOTED = 500  # characters of what is wrong
+MOST_QUOTED = 500  # characters of a quoted reason
 DIGITS = 6  # of a gate, in the file
 SUM_TOLERANCE = 1e-3
 
@@ -61,12 +61,12 @@ class Trace(Strict):
 
     Attributes:
         base: the base model's id, or its folder's name; `base_hash` the sha256 of its weights.
-        run: id, or None for the base model alone; `adapter_hash` that of its adapter's weights.
+        run: its id, or None for the base model alone; `adapter_hash` the sha256 of its adapter's weights.
         steering: how the gates were set (`Steering.describe`); None where the router set them.
         modules: names of the adapted modules, the order of a token's gates.
         messages: the conversation, the question last.
-        prompt: its tokens, special ones too, with the gates that they were read with.
-        tokens: the answer's.
+        prompt: its tokens, including special ones, with the gates with which they were read.
+        tokens: those of the answer.
     """
 
     kind: Literal["hydralora-trace"] = "hydralora-trace"
@@ -105,12 +105,12 @@ class Trace(Strict):
 
     @property
     def whose(self) -> str:
-        """Who answered, in words: the run, its adapter's hash, and how its gates were set."""
+        """The source of the answer in words: the run, its adapter's hash, and how its gates were set."""
         return answered_by(self.run, self.adapter_hash, bool(self.modules), self.source.steering)
 
     @property
     def source(self) -> "AnswerSource":
-        """Who answered."""
+        """The source of the answer."""
         steering = described_steering(self.steering) if self.steering else None
         return AnswerSource(self.base, self.base_hash, self.run, self.adapter_hash, steering)
 
@@ -121,7 +121,7 @@ class Trace(Strict):
 
 
 def answered_by(run: str | None, adapter_hash: str | None, gated: bool, steering: Steering | None) -> str:
-    """Who answers, in words; `gated` says whether there are gates at all."""
+    """The source of an answer in words; `gated` is whether there are gates."""
     if not run:
         return "no adapter"
     gates = f"gates {steering.in_words() if steering else 'by the router'}" if gated else "no gates"
@@ -130,7 +130,7 @@ def answered_by(run: str | None, adapter_hash: str | None, gated: bool, steering
 
 @dataclass(frozen=True)
 class AnswerSource:
-    """Who answered: base model, run and adapter as `Trace` has them, and how the gates were steered."""
+    """The source of an answer: base model, run and adapter as in `Trace`, and the steering of the gates."""
 
     base: str
     base_hash: str | None = None
@@ -147,7 +147,7 @@ def make_trace(
     sampling: Sampling,
     source: AnswerSource,
 ) -> Trace:
-    """A trace of what was generated."""
+    """The trace of a generated answer."""
     base = source.base
     return Trace(
         base=Path(base).name if Path(base).is_absolute() else base,  # no path of this machine goes into a file
@@ -179,7 +179,7 @@ def load_trace(path: Path) -> Trace:
     """A trace that `save_trace` wrote, checked field by field.
 
     Raises:
-        ConfigError: it isn't one.
+        ConfigError: the file is not a trace.
     """
     try:
         if path.stat().st_size > MOST_BYTES:
@@ -187,7 +187,7 @@ def load_trace(path: Path) -> Trace:
         return Trace.model_validate_json(path.read_bytes())
     except OSError as error:
         raise ConfigError(
-            f"{path}: can't be read ({error.strerror or error}). Give a file that a chat saved."
+            f"{path}: can't be read ({error.strerror or error}). Give a trace that a chat saved."
         ) from error
     except ValidationError as error:
         reason = validation_message(error)[:MOST_QUOTED]

@@ -8,23 +8,23 @@ from pathlib import Path
 
 PREFIX = "checkpoint-"  # as transformers' Trainer names them
 NAME = re.compile(rf"{PREFIX}([0-9]+)")
-LOSS = "heldout_loss"  # a file of ours in it
+LOSS = "heldout_loss"  # our file in it
 
 
 def saved_checkpoints(folder: Path) -> dict[int, Path]:
-    """The complete checkpoints in a folder by step, the oldest first; none where there is no such folder."""
+    """The complete checkpoints in a folder by step, the oldest first; empty if there is no such folder."""
     names = {path: NAME.fullmatch(path.name) for path in folder.glob(f"{PREFIX}*") if path.is_dir()}
     checkpoints = {int(name[1]): path for path, name in names.items() if name}
     return dict(sorted(checkpoints.items()))
 
 
 def building_place(folder: Path, step: int) -> Path:
-    """Where the checkpoint of a step is written before it takes its place."""
+    """Where the checkpoint of a step is written before it is moved to its place."""
     return folder / f".building-{step}"
 
 
 def put_in_place(folder: Path, step: int, keep: int, loss: float | None = None) -> None:
-    """Move a finished checkpoint to its place; the newest `keep` stay, and the best of all.
+    """Move a finished checkpoint to its place; keep the newest `keep`, and the best one.
 
     Args:
         loss: on held-out rows, of the newest measurement before it.
@@ -33,7 +33,7 @@ def put_in_place(folder: Path, step: int, keep: int, loss: float | None = None) 
     shutil.rmtree(target, ignore_errors=True)
     if loss is not None and math.isfinite(loss):
         (building / target.name / LOSS).write_text(repr(loss), encoding="utf-8")
-    for path in (building / target.name).rglob("*"):  # a power cut after the rename must find them whole
+    for path in (building / target.name).rglob("*"):  # so that they are complete even after a power cut
         if path.is_file():
             with path.open("rb+") as file:
                 os.fsync(file.fileno())
@@ -46,7 +46,7 @@ def put_in_place(folder: Path, step: int, keep: int, loss: float | None = None) 
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Remove what processes began to write and did not finish."""
+    """Remove checkpoints whose writing was interrupted."""
     for unfinished in folder.glob(".building-*"):
         shutil.rmtree(unfinished, ignore_errors=True)
 

@@ -1,4 +1,4 @@
-"""Runs side by side: what was set differently, and what came of it."""
+"""Comparison of runs: settings that differ, and results."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,13 +14,13 @@ from hydralora.runs.state import RunState, StateName
 
 
 class RunSummary(Record):
-    """A run in one row; what is not known is None.
+    """A run in one row; unknown values are None.
 
     Attributes:
-        heads: per adapted layer; None for an adapter without.
-        loss, exact_match: of all held-out rows, nats a token and 0 to 1; with `base_`, before training.
-        seconds: of training alone.
-        energy_kwh: of all that the run did; `energy_parts_kwh` the same by part (cpu, gpu, ram).
+        heads: per adapted layer; None for an adapter without heads.
+        loss, exact_match: on all held-out rows, nats per token and 0 to 1; `base_...` those before training.
+        seconds: of the training steps only.
+        energy_kwh: of the whole run; `energy_parts_kwh` the same by part (cpu, gpu, ram).
     """
 
     run: str
@@ -50,10 +50,10 @@ class GroupScores(Record):
 
 
 class RunMeasurements(RunSummary, GroupScores):
-    """A run's summary with its scores by group, and its base model's, which are there as soon as it was measured.
+    """A run's summary with scores by group, its own and its base model's.
 
     Attributes:
-        rows: held-out rows; None where the base model was not measured yet.
+        rows: held-out rows; None if the base model was not evaluated yet.
     """
 
     rows: int | None
@@ -76,7 +76,7 @@ class Comparison(Record):
     """Runs side by side.
 
     Attributes:
-        differences: {setting: {run id: value}}, of the settings that are not alike in all of them.
+        differences: {setting: {run id: value}}, of the settings that differ.
     """
 
     differences: dict[str, dict[str, object]]
@@ -122,7 +122,7 @@ def summary(run: Run, state: RunState) -> RunSummary:
 
 
 def dataset_name(recipe: Recipe) -> str:
-    """What a run was trained on, without its folders."""
+    """The names of a run's training files, without folders."""
     files = recipe.data.train if isinstance(recipe.data.train, list) else [recipe.data.train]
     return ", ".join(file if file.startswith(PREFIX) else Path(file).name for file in files)
 

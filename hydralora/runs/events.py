@@ -1,4 +1,4 @@
-"""What a run tells of itself: its events, read and written here alone."""
+"""A run's events, and the only code that reads and writes them."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,9 +18,9 @@ from hydralora.runs.state import KnownStage
 
 
 class BaseEvent(Record):
-    """When something was told: after which optimiser step, and at what time (seconds since 1970)."""
+    """Base of all events: the optimiser step and the time (seconds since 1970)."""
 
-    stored: ClassVar[bool] = True  # whether it is kept in the run's folder
+    stored: ClassVar[bool] = True  # whether it is stored in the run's folder
     step: int
     time: float
 
@@ -30,12 +30,12 @@ class BaseEvent(Record):
         return {"step": self.step, "time": self.time, "kind": kind} | super().values()
 
     def line(self) -> str:
-        """For a person; "" where there is nothing to tell one."""
+        """A line for display; "" if there is nothing to display."""
         return ""
 
 
 class Usage(Record):
-    """What a run's process takes (100 percent for a whole core), and what its machine, and its GPU, have left."""
+    """Resources that a run's process uses (100 percent is one core), and free ones of its machine and GPU."""
 
     cpu_percent: float
     memory_bytes: int
@@ -46,7 +46,7 @@ class Usage(Record):
 
 
 class TrainEvent(BaseEvent):
-    """The steps since the last such event: loss on the answers, the gradient's norm before it is clipped, speed."""
+    """The steps since the last train event: loss on the answers, gradient norm before clipping, speed."""
 
     kind: Literal["train"] = "train"
     loss: float | None
@@ -57,7 +57,7 @@ class TrainEvent(BaseEvent):
     usage: Usage | None = None
 
     def figures(self) -> tuple[str, str]:
-        """Loss and speed, for a person."""
+        """Loss and speed, for display."""
         return f"loss {_number(self.loss)}", f"{self.tokens_per_second or 0:.0f} tokens/s"
 
     def line(self) -> str:
@@ -65,7 +65,7 @@ class TrainEvent(BaseEvent):
 
 
 class EvalEvent(BaseEvent):
-    """Scores on held-out rows: all of them "before" and "after", a sample of them "live"; a few prompts' answers."""
+    """Scores on held-out rows: all of them "before" and "after", a sample "live"; answers to a few prompts."""
 
     kind: Literal["eval"] = "eval"
     split: Name
@@ -98,7 +98,7 @@ class GatesEvent(BaseEvent):
 
 
 class NoteEvent(BaseEvent):
-    """A stage that begins, or what has become known: steps in all, rows, components, base model, data."""
+    """The start of a stage, or new information: total steps, rows, components, base model, data."""
 
     kind: Literal["note"] = "note"
     message: Name | None = None
@@ -122,7 +122,7 @@ class StepEvent(BaseEvent):
 
 
 class ProgressEvent(BaseEvent):
-    """How many rows of a stage are done, and how many there are."""
+    """Rows of a stage that are done, and all of its rows."""
 
     stored: ClassVar[bool] = False
     kind: Literal["progress"] = "progress"
@@ -140,10 +140,10 @@ def parse_event(line: str | bytes, where: str, from_elsewhere: bool = False) -> 
     """An event from a line of JSON; None for a kind that only a newer program knows.
 
     Args:
-        from_elsewhere: whether somebody else may have written it.
+        from_elsewhere: whether it may come from another machine.
 
     Raises:
-        RunError: it is none; `where` opens the sentence.
+        RunError: it is not an event; `where` starts the message.
     """
     try:
         return _EVENT.validate_json(line, context=FROM_ELSEWHERE if from_elsewhere else None)
@@ -160,7 +160,7 @@ def read_events(path: Path, from_elsewhere: bool = False) -> Iterator[Event]:
     """The events of a file so far, none where there is no file; a last line that is still being written is left out.
 
     Args:
-        from_elsewhere: whether somebody else may have written it.
+        from_elsewhere: whether it may come from another machine.
 
     Raises:
         RunError: a line holds no event.
@@ -174,7 +174,7 @@ def read_events(path: Path, from_elsewhere: bool = False) -> Iterator[Event]:
 
 
 def write_events(path: Path, events: Iterable[Event]) -> None:
-    """All events anew."""
+    """Write all events again."""
     write_text(path, "".join(to_json(event.values()) + "\n" for event in events))
 
 
@@ -184,7 +184,7 @@ def append_event(path: Path, event: Event) -> None:
 
 
 class EventTail:
-    """A run's events; each look reads only what is new, and all of it where the file was written anew."""
+    """A reader of a run's events; each look reads only new events, or all of them if the file was rewritten."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -192,7 +192,7 @@ class EventTail:
         self._events: list[Event] = []
 
     def look(self) -> list[Event]:
-        """All events so far; the list stays the caller's to read, not to change.
+        """All events so far; the caller must not change the list.
 
         Raises:
             RunError: a line holds no event.
@@ -203,7 +203,7 @@ class EventTail:
                 if status.st_ino != self._inode or status.st_size < self._read:
                     self._inode, self._read, self._events = status.st_ino, 0, []
                 file.seek(self._read)
-                whole, newline, _ = file.read().rpartition(b"\n")  # a last line may still be being written
+                whole, newline, _ = file.read().rpartition(b"\n")  # the last line may be incomplete
         except FileNotFoundError:
             return []
         self._read += len(whole) + len(newline)

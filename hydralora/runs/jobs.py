@@ -1,4 +1,4 @@
-"""Jobs: runs started, stopped, resumed and followed, as many at once as there are slots."""
+"""Starting, stopping, resuming and following runs, as many at once as there are slots."""
 
 import time
 from contextlib import suppress
@@ -19,16 +19,16 @@ KILLING = 10.0  # seconds
 
 
 class JobManager:
-    """Starts and stops the runs of a store: as many at once as it has slots, the others wait in a queue."""
+    """Starts and stops the runs of a store: as many at once as it has slots; the others wait in a queue."""
 
     def __init__(self, store: RunStore) -> None:
         self.store = store
 
     def start(self, recipe: Recipe) -> Run:
-        """Create a run; its worker starts now, or when it is its turn, and goes on when this process ends.
+        """Create a run; its worker starts at once or when a slot is free, and outlives this process.
 
         Raises:
-            RunError: it starts from a run that can't be gone on from.
+            RunError: it starts from a run that can't be continued.
         """
         self.store.resolved(recipe)
         run = self.store.create(recipe)
@@ -38,12 +38,12 @@ class JobManager:
         return run
 
     def resume(self, run: Run) -> int:
-        """Go on with a run that was stopped, interrupted or failed; returns the step of the checkpoint it goes on from.
+        """Resume a run that was stopped, interrupted or failed; returns the step of the checkpoint it resumes from.
 
-        What it did after that step is forgotten; without a checkpoint it starts anew.
+        Later steps are discarded; without a checkpoint the run starts again.
 
         Raises:
-            RunError: it is active or finished, or a process still works on it.
+            RunError: it is active or finished, or a process is still working on it.
         """
         with self._lock():
             state = self.refresh(run).state
@@ -51,20 +51,20 @@ class JobManager:
                 raise RunError(f"Run {run.id} is {state}, so there is nothing to resume.")
             recipe = run.recipe()
             try:
-                with run.worker_lock():  # a worker that was taken for dead must not find its events gone
+                with run.worker_lock():  # a worker wrongly taken for dead must not lose its events
                     step = run.rewind()
             except Timeout:
-                raise RunError(f"Run {run.id} is still at work in another process. Stop it, or wait.") from None
+                raise RunError(f"Run {run.id} is still running in another process. Stop it, or wait.") from None
             run.update(state="queued", pid=None, step=step, message=f"resuming from step {step}", progress=None)
             self._enqueue(run, recipe)
         self.advance()
         return step
 
     def stop(self, run: Run, measure: bool = False) -> None:
-        """Ask a run to stop after its step and keep what it learnt; one that waits leaves the queue.
+        """Request a run to stop after its step and save its adapter; a waiting run leaves the queue.
 
         Args:
-            measure: what it learnt on the held-out rows, before it ends.
+            measure: whether to evaluate the adapter on the held-out rows before the run ends.
 
         Raises:
             RunError: it is not running.
@@ -79,7 +79,7 @@ class JobManager:
                 run.request_stop(measure)  # only the worker writes its run's state while it lives
 
     def kill(self, run: Run) -> None:
-        """End a run's processes at once; what it did since its newest checkpoint is lost.
+        """Kill a run's processes; steps after its newest checkpoint are lost.
 
         Raises:
             RunError: they are on another machine.
@@ -89,7 +89,7 @@ class JobManager:
             return
         if elsewhere(state):
             where = f"in job {state.job}" if state.job else f"on {state.host}"
-            raise RunError(f"Run {run.id} is at work {where}, so it can't be ended from here. It was asked to stop.")
+            raise RunError(f"Run {run.id} is running {where}, so it can't be killed from here. It was asked to stop.")
         launcher = psutil.Process(state.pid)
         for process in [*launcher.children(recursive=True), launcher]:
             with suppress(psutil.NoSuchProcess):
@@ -98,34 +98,34 @@ class JobManager:
         self.refresh(run)
 
     def delete(self, run: Run) -> None:
-        """Take a run out of the list, and of the queue; `RunStore.restore` brings it back.
+        """Remove a run from the list and the queue; `RunStore.restore` restores it.
 
         Raises:
-            RunError: it is at work.
+            RunError: it is running.
         """
         with self._lock():
             if self.is_waiting(run):
                 self._leave(run)
             elif self.refresh(run).state in ACTIVE:
-                raise RunError(f"Run {run.id} is at work. Stop it first, then delete it.")
+                raise RunError(f"Run {run.id} is running. Stop it first, then delete it.")
             self.store.delete(run)
 
     def move(self, run: Run, place: int) -> None:
-        """Give a waiting run another place in the queue, 0 for the next.
+        """Move a waiting run to another place in the queue, 0 for the next.
 
         Raises:
             RunError: it doesn't wait.
         """
         with self._lock():
             if not self.is_waiting(run):
-                raise RunError(f"Run {run.id} doesn't wait any more, so it has no place in the queue.")
+                raise RunError(f"Run {run.id} is not waiting any more, so it has no place in the queue.")
             queue = self.store.queue()
             waiting = [other for other in queue.waiting if other != run.id]
             waiting.insert(max(0, place), run.id)
             self.store.write_queue(replace(queue, waiting=waiting))
 
     def set_slots(self, slots: int) -> None:
-        """How many runs may be at work at once."""
+        """Set how many runs may be active at once."""
         with self._lock():
             self.store.write_queue(replace(self.store.queue(), slots=max(1, slots)))
         self.advance()
@@ -134,7 +134,7 @@ class JobManager:
         return run.id in self.store.queue().waiting
 
     def swap(self, run: Run, by: int) -> None:
-        """Let a waiting run change places: -1 for one place sooner, 1 for one later.
+        """Move a waiting run in the queue: -1 for one place sooner, 1 for one later.
 
         Raises:
             RunError: it doesn't wait.
@@ -143,23 +143,23 @@ class JobManager:
         self.move(run, waiting.index(run.id) + by if run.id in waiting else 0)
 
     def waiting(self) -> list[Run]:
-        """The runs that wait, the next one first."""
+        """The waiting runs, the next one first."""
         known = {run.id: run for run in self.store.all()}
         return [known[run_id] for run_id in self.store.queue().waiting if run_id in known]
 
     def ahead(self, run: Run) -> int:
-        """How many runs are at work, or wait, before this one."""
+        """Number of runs that are active or wait before this one."""
         waiting = self.store.queue().waiting
         return len(self.active()) + waiting.index(run.id) if run.id in waiting else 0
 
     def active(self) -> list[Run]:
-        """The runs that are at work on this machine now."""
+        """The active runs on this machine."""
         waiting = set(self.store.queue().waiting)
         states = {run: self.refresh(run) for run in self.store.all() if run.id not in waiting}
         return [run for run, state in states.items() if state.state in ACTIVE and not elsewhere(state)]
 
     def advance(self) -> None:
-        """Start the workers whose turn it is; whoever looks at the queue, or ends a run, calls this."""
+        """Start waiting runs for which there are slots; called whenever the queue is read or a run ends."""
         if not self.store.queue().waiting:
             return
         with self._lock():
@@ -173,7 +173,7 @@ class JobManager:
         """Take a run from the queue and start its worker; False for one that can't be read."""
         try:
             recipe = run.recipe()
-            run.update(message="starting")  # its sign of life may be hours old
+            run.update(message="starting")  # its heartbeat may be hours old
         except HydraError as error:
             self.store.write_queue(rest)
             if (run.folder / "state.json").exists():
@@ -189,10 +189,10 @@ class JobManager:
         run.update(state="stopped", message="before it started")
 
     def _enqueue(self, run: Run, recipe: Recipe) -> None:
-        """Let a run wait for its turn here, or hand it to a cluster, which has a queue of its own."""
+        """Add a run to the queue, or submit it to a cluster, which has its own queue."""
         if recipe.launch.executor == "slurm":
             try:
-                run.update(job=submit(run, recipe), message="handed to SLURM")
+                run.update(job=submit(run, recipe), message="submitted to SLURM")
             except ConfigError as error:
                 run.update(state="failed", message=str(error))
                 raise
@@ -201,7 +201,7 @@ class JobManager:
         self.store.write_queue(replace(queue, waiting=[*queue.waiting, run.id]))
 
     def _lock(self) -> FileLock:
-        """While it is held no other process starts, moves or stops a run."""
+        """A lock: while it is held, no other process starts, moves or stops a run."""
         self.store.folder.mkdir(parents=True, exist_ok=True)
         return FileLock(self.store.folder / ".start.lock")
 
@@ -219,14 +219,14 @@ class JobManager:
                 message = f"its process ended at step {state.step}{total}; {checkpoint}"
                 try:
                     return run.update(state="interrupted", message=message)
-                except OSError:  # a full disk keeps nobody from seeing it
+                except OSError:  # a full disk must not hide the state
                     return state.changed(state="interrupted", message=message)
         if state.state in ACTIVE and run.stop_requested:
             return state.changed(state="stopping", message="stopping after this step")
         return state
 
     def follow(self, run: Run, on_event: OnEvent = lambda event: None, poll: float = 0.5, seen: int = 0) -> RunState:
-        """Block until the run ends, passing its events on, but for the first `seen`; returns its last state."""
+        """Block until the run ends, passing on its events after the first `seen`; returns its last state."""
         tail = run.follow_events()
         while True:
             state = self.refresh(run)

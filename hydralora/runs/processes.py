@@ -1,4 +1,4 @@
-"""A run's process: started here or on a cluster, and told apart from one that died."""
+"""A run's process: starting it here or on a cluster, and checking whether it is alive."""
 
 import os
 import socket
@@ -17,15 +17,15 @@ from hydralora.runs.state import RunState
 HOST = socket.gethostname()
 TORCHRUN = ("TORCHELASTIC_", "LOCAL_", "GROUP_", "ROLE_", "RANK", "WORLD_SIZE", "MASTER_", "OMP_NUM_THREADS")
 CLUSTER = "slurm"  # as submitit calls it
-SILENCE = 300.0  # seconds after which a run of another machine, whose process can't be looked at from here, is dead
+SILENCE = 300.0  # seconds without a heartbeat after which a run on another machine counts as dead
 START_GRACE = 60.0  # seconds in which a queued run may have no process yet
 
 
 def submit(run: Run, recipe: Recipe) -> str:
-    """Make a run a job of a cluster; returns the job's id.
+    """Submit a run as a job of a cluster; returns the job's id.
 
     Raises:
-        ConfigError: submitit is not installed, the cluster is not there, or it doesn't know a parameter.
+        ConfigError: submitit is not installed, the cluster can't be reached, or it doesn't know a parameter.
     """
     try:
         import submitit
@@ -37,8 +37,8 @@ def submit(run: Run, recipe: Recipe) -> str:
         executor.update_parameters(name=run.id, **(recipe.launch.slurm or {}))
         return str(executor.submit(command).job_id)
     except (RuntimeError, NameError, TypeError, ValueError, OSError) as error:
-        hint = "Look at launch.slurm, and whether sbatch is here."
-        raise ConfigError(f"SLURM did not take the run: {error}. {hint}") from error
+        hint = "Check launch.slurm, and that sbatch is installed."
+        raise ConfigError(f"SLURM rejected the run: {error}. {hint}") from error
 
 
 def spawn(run: Run, recipe: Recipe) -> None:
@@ -56,7 +56,7 @@ def spawn(run: Run, recipe: Recipe) -> None:
 
 
 def _environment() -> dict[str, str]:
-    """This process's environment, without what torchrun told it of a place among several: the new one has its own."""
+    """This process's environment without torchrun's variables, since the new process gets its own."""
     if not any(name.startswith("TORCHELASTIC_") for name in os.environ):
         return dict(os.environ)
     return {name: value for name, value in os.environ.items() if not name.startswith(TORCHRUN)}
@@ -73,16 +73,16 @@ def worker_command(run: Run, processes: int) -> list[str]:
 
 def _detached() -> dict[str, Any]:
     """Popen's options for a process that outlives this one and its terminal."""
-    if sys.platform == "win32":  # without a window of its own
+    if sys.platform == "win32":  # without its own window
         return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW}
     return {"start_new_session": True}
 
 
-children: list[subprocess.Popen[bytes]] = []  # kept so that an ended worker doesn't stay a zombie that looks alive
+children: list[subprocess.Popen[bytes]] = []  # kept so that ended workers are reaped and don't look alive as zombies
 
 
 def elsewhere(state: RunState) -> bool:
-    """Whether a run's process is, or will be, on another machine: in a job, or of an app on the same storage."""
+    """Whether a run's process is, or will be, on another machine: in a job, or of an app that shares the storage."""
     return bool(state.job) or state.host not in (None, HOST)
 
 
@@ -97,5 +97,5 @@ def is_alive(state: RunState) -> bool:
         return process.status() != psutil.STATUS_ZOMBIE and process.create_time() < state.heartbeat + 1
     except psutil.NoSuchProcess:
         return False
-    except psutil.AccessDenied:  # it is there, only not ours to look at
+    except psutil.AccessDenied:  # it exists, but belongs to another user
         return True

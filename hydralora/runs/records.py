@@ -1,11 +1,11 @@
-"""What the records of a run have in common: frozen, and checked wherever they are read."""
+"""Base of a run's records: frozen, and validated wherever they are read."""
 
 from typing import Annotated, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationInfo
 
-LONGEST = "longest"  # in a validation's context: how many characters a name may have
-FROM_ELSEWHERE = {LONGEST: 500}  # the context of a file that somebody else may have made; our own names are bounded by
+LONGEST = "longest"  # in a validation's context: the largest number of characters of a name
+FROM_ELSEWHERE = {LONGEST: 500}  # the context of a file from another machine; names in our own files are bounded by
 # nothing but the rows that they come from
 
 
@@ -21,16 +21,16 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Record(BaseModel):
-    """A record that is kept in a file of the run, or told to whoever watches it."""
+    """A record that is stored in a file of the run, or reported to its observers."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     def values(self) -> dict[str, JsonValue]:
-        """As plain values: what was set, nothing else."""
+        """As plain values, without fields that were not set."""
         return self.model_dump(mode="json", exclude_unset=True)
 
     def without(self, *names: str) -> Self:
-        """A copy in which these were never set."""
+        """A copy in which these fields are not set."""
         return type(self).model_validate(self.model_dump(exclude_unset=True, exclude=set(names)))
 
     def changed(self, **changes: object) -> Self:

@@ -1,4 +1,4 @@
-"""What came of a run."""
+"""A run's results."""
 
 from pydantic import Field
 
@@ -9,14 +9,14 @@ from hydralora.tuner.model import ParameterCounts
 
 
 class DataSource(Record):
-    """A file that a run was trained on, by its name and its content's sha256."""
+    """A file that a run was trained on: its name, and the sha256 of its content."""
 
     file: Name
     sha256: Name
 
 
 class RowCounts(Record):
-    """Rows that could be read, by part, and those left out, or cut, by the kind of problem."""
+    """Number of usable rows by part, and of those left out or cut by the kind of problem."""
 
     train: int
     heldout: int
@@ -54,7 +54,7 @@ class RunResults(HeadUseSummary):
         base, tuned: scores on the held-out rows before and after training; None where they were not measured.
         seconds: by stage; total_seconds of all the run's processes, peak_memory_bytes of the last one.
         energy_kwh: by part, and in total; None where nothing could be measured.
-        adapter_hash: sha256 of the adapter's weights; None where nothing was learnt.
+        adapter_hash: sha256 of the adapter's weights; None if nothing was learnt.
     """
 
     rows: RowCounts | None = None
@@ -78,9 +78,9 @@ class RunResults(HeadUseSummary):
     energy_kwh: dict[Name, float] | None = None
 
     def portable(self) -> "RunResults":
-        """The same for others: nothing of the machine that it was made on."""
+        """A copy for other machines, without the values that describe this one."""
         return self.without("base_model", "peak_memory_bytes", "total_seconds", "energy_kwh")
 
     def component_names(self) -> list[str]:
-        """What people call the components: counted from 1, with their terms or given names."""
+        """The components' names for display: counted from 1, with their terms or given names."""
         return [f"{component.id + 1}: {component.name}" for component in self.components]

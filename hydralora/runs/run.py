@@ -18,8 +18,8 @@ from hydralora.runs.events import EvalEvent, Event, EventTail, append_event, rea
 from hydralora.runs.scores import Scores
 from hydralora.runs.state import VERSION, RunState, parse_state
 
-LEAVING = 5.0  # seconds in which a worker that has ended may still hold its lock
-MEASURE = "measure"  # what the file `stop` holds where it is asked for
+LEAVING = 5.0  # seconds for which an ended worker may still hold its lock
+MEASURE = "measure"  # the content of the file `stop` if an evaluation is requested
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Run:
         return self.folder / "train.log"
 
     def log_lines(self, most: int) -> list[str]:
-        """The lines of the last `most` bytes of the log; none before it begins."""
+        """The lines in the last `most` bytes of the log; none if there is no log yet."""
         try:
             with self.log.open("rb") as file:
                 size = file.seek(0, os.SEEK_END)
@@ -70,7 +70,7 @@ class Run:
         return load_recipe(self.folder / "recipe.yaml")
 
     def state(self) -> RunState:
-        """The run's state, as its state.json holds it.
+        """The run's state from its state.json.
 
         Raises:
             RunError: the file is missing or damaged.
@@ -83,10 +83,10 @@ class Run:
         return parse_state(values, f"Run {self.id}: {path}")
 
     def update(self, **changes: object) -> RunState:
-        """Write changes of `RunState`'s fields, whole or not at all, with a new heartbeat."""
+        """Write changes of `RunState`'s fields atomically, with a new heartbeat."""
         if unknown := sorted(set(changes) - set(RunState.model_fields)):
             raise TypeError(f"A run's state has no {unknown[0]}.")
-        with FileLock(self.folder / ".state.lock"):  # two processes that change it at once lose neither's change
+        with FileLock(self.folder / ".state.lock"):  # concurrent changes by two processes are both kept
             state = self.state().changed(**changes, heartbeat=time.time())
             write_json(self.folder / "state.json", state.values())
         return state
@@ -110,7 +110,7 @@ class Run:
         write_json(self.folder / "state.json", first.changed(**state).values())
 
     def write_events(self, events: Iterable[Event]) -> None:
-        """All events anew."""
+        """Write all events again."""
         write_events(self._events_file, events)
 
     def add_event(self, event: Event) -> None:
@@ -125,7 +125,7 @@ class Run:
         return list(read_events(self._events_file))
 
     def follow_events(self) -> EventTail:
-        """The events as they come, for who asks again and again."""
+        """A reader of the events for repeated polling."""
         return EventTail(self._events_file)
 
     @property
@@ -133,12 +133,12 @@ class Run:
         return self.folder / "events.jsonl"
 
     def before(self) -> Scores | None:
-        """The base model's scores on the held-out rows; None where they were not measured yet."""
+        """The base model's scores on the held-out rows; None if they were not measured yet."""
         evaluations = (event for event in read_events(self._events_file) if isinstance(event, EvalEvent))
         return next((event.scores for event in evaluations if event.split == "before"), None)
 
     def rewind(self) -> int:
-        """Forget what happened after the newest checkpoint, which training continues from; its step, 0 without one."""
+        """Discard events after the newest checkpoint, from which training resumes; returns its step, 0 without one."""
         newest = self.newest_checkpoint()
         step = newest[0] if newest else 0
         events = [
@@ -151,7 +151,7 @@ class Run:
         return step
 
     def label(self) -> "Label":
-        """What a person wrote on the run; nothing where nobody did."""
+        """The user's label of the run; an empty one if there is none."""
         try:
             return Label(**json.loads((self.folder / "label.json").read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
@@ -161,7 +161,7 @@ class Run:
         write_json(self.folder / "label.json", asdict(label))
 
     def request_stop(self, measure: bool = False) -> None:
-        """Ask the worker to stop after its step; with `measure` to measure what was learnt, too."""
+        """Request the worker to stop after its step; with `measure` also to evaluate the adapter."""
         (self.folder / "stop").write_text(MEASURE if measure else "", encoding="utf-8")
 
     @property
@@ -170,20 +170,20 @@ class Run:
 
     @property
     def measure_requested(self) -> bool:
-        """Whether a stop was asked for with a measurement."""
+        """Whether a stop with an evaluation was requested."""
         try:
             return (self.folder / "stop").read_text(encoding="utf-8") == MEASURE
         except FileNotFoundError:
             return False
 
     def worker_lock(self) -> FileLock:
-        """Held by the run's worker; a second one can't have it."""
+        """The lock that the run's worker holds, so that there is only one."""
         return FileLock(self.folder / ".worker.lock", timeout=LEAVING)
 
 
 @dataclass(frozen=True)
 class Label:
-    """What a person calls a run, says of it, and finds it again by."""
+    """The user's name, note and tags of a run."""
 
     name: str = ""
     note: str = ""

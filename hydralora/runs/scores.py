@@ -1,10 +1,10 @@
-"""What rows measured."""
+"""Scores on rows."""
 
 from hydralora.runs.records import Name, Record, Share
 
 
 class Score(Record):
-    """A measurement on some rows: mean loss on the answers (nats a token; None for no number), exact match, rows."""
+    """A measurement on some rows: mean loss on the answers (nats per token; None for NaN), exact match, rows."""
 
     loss: float | None
     exact_match: Share
@@ -28,7 +28,7 @@ class Scores(Score):
 
 
 class SampleAnswer(Record):
-    """What the model answered to a held-out prompt."""
+    """The model's answer to a held-out prompt."""
 
     prompt: str
     expected: str

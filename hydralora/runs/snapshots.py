@@ -1,4 +1,4 @@
-"""An adapter's weights at a few steps of its training, in half precision: what its trajectory is drawn from."""
+"""Snapshots of an adapter's weights during training, in half precision, from which its trajectory is drawn."""
 
 import os
 import secrets
@@ -20,7 +20,7 @@ def snapshot_steps(max_steps: int, count: int) -> set[int]:
 
 
 def save_snapshot(model: Any, folder: Path, step: int) -> None:
-    """Keep the active adapter of a PEFT model as it is now, whole or not at all; an older one of the step goes."""
+    """Save the active adapter of a PEFT model atomically, replacing an older snapshot of the same step."""
     folder.mkdir(parents=True, exist_ok=True)
     config = folder / ADAPTER_CONFIG
     if not config.exists():
@@ -35,7 +35,7 @@ def save_snapshot(model: Any, folder: Path, step: int) -> None:
 
 
 def saved_snapshots(folder: Path) -> dict[int, str]:
-    """Names of the files by step, the first step first; none where there is no such folder."""
+    """File names by step, the first step first; empty if there is no such folder."""
     files = {
         int(path.name.removeprefix(PREFIX).removesuffix(SUFFIX)): path.name
         for path in folder.glob(f"{PREFIX}*{SUFFIX}")

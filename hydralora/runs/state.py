@@ -1,4 +1,4 @@
-"""How a run is: the record in its state.json."""
+"""A run's state: the record in its state.json."""
 
 from collections.abc import Callable
 from enum import Enum
@@ -24,7 +24,7 @@ RESUMABLE: tuple[StateName, ...] = ("stopped", "interrupted", "failed")
 
 
 class Stage(str, Enum):
-    """What a run is doing, in words."""
+    """The stages of a run, with their display texts."""
 
     READING = "reading the data"
     CLUSTERING = "clustering"
@@ -37,21 +37,23 @@ class Stage(str, Enum):
 
     @property
     def state(self) -> StateName:
-        """The state that a run is in meanwhile."""
+        """The state of a run in this stage."""
         if self in (Stage.EVALUATING_BASE, Stage.EVALUATING_TUNED):
             return "evaluating"
         return "training" if self is Stage.TRAINING else "preparing"
 
 
 def _of_this_version(stage: object) -> object:
-    return stage if stage in list(Stage) else None  # a list: what a damaged file holds may have no hash
+    return stage if stage in list(Stage) else None  # a list: values in a damaged file may be unhashable
 
 
-KnownStage = Annotated[Stage | None, BeforeValidator(_of_this_version)]  # None where a newer program knows more of them
+KnownStage = Annotated[
+    Stage | None, BeforeValidator(_of_this_version)
+]  # None for a stage that only a newer version has
 
 
 class Spent(Record):
-    """What a run's processes took, one that was killed not counted: seconds by stage and in all, kWh by part."""
+    """Time and energy of a run's processes, except killed ones: seconds by stage and in total, kWh by part."""
 
     seconds: dict[Name, float] = Field(default_factory=dict)
     total_seconds: float = 0.0
@@ -59,7 +61,7 @@ class Spent(Record):
 
 
 class TrialEstimate(Record):
-    """What a run will take, by a trial of a few of its steps."""
+    """The estimated cost of a run, from a trial of a few of its steps."""
 
     seconds: float
     memory_bytes: int
@@ -69,14 +71,14 @@ class TrialEstimate(Record):
 
 
 class RunState(Record):
-    """A run's state; what a newer program of the same version added is kept.
+    """A run's state; fields that a newer program of the same version added are kept.
 
     Attributes:
-        message: for people; `stage` what it is doing, for programs.
+        message: text for display; `stage` the same for programs.
         pid, host: of its process, or of the launcher of its processes; `job` the id of a cluster's job.
         started, heartbeat, ended: seconds since 1970.
-        progress: rows done and all rows, of an evaluation.
-        base, data, k: what it is trained on, as soon as that is known.
+        progress: rows done, and all rows of an evaluation.
+        base, data, k: the base model, the data and the number of components, as soon as they are known.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -105,7 +107,7 @@ class RunState(Record):
 
     @property
     def is_active(self) -> bool:
-        """Whether it is at work, or waits to be."""
+        """Whether it is running or waiting."""
         return self.state in ACTIVE
 
     def line(self) -> str:

@@ -1,4 +1,4 @@
-"""All runs of a workspace, their queue, and the bin."""
+"""The runs of a workspace, their queue, and the bin of deleted runs."""
 
 import json
 import os
@@ -31,7 +31,7 @@ def default_workspace() -> Path:
 
 @dataclass(frozen=True)
 class Queue:
-    """The ids of the runs that wait, the next one first, and how many may be at work at once."""
+    """The ids of the waiting runs, the next one first, and how many runs may be active at once."""
 
     waiting: list[str] = field(default_factory=list)
     slots: int = 1
@@ -53,9 +53,9 @@ class RunStore:
 
     @contextmanager
     def place(self) -> Iterator[Run]:
-        """A new run to fill; after the block it is among the others, under the same id, in another folder.
+        """Yield a new run to fill; after the block it is moved among the others under the same id.
 
-        An error leaves nothing of it.
+        An error removes it.
         """
         run_id = f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
         building = self.folder / ".building" / run_id
@@ -67,10 +67,10 @@ class RunStore:
             shutil.rmtree(building, ignore_errors=True)
 
     def resolved(self, recipe: Recipe) -> Recipe:
-        """The recipe with the adapter's folder where it starts from a run of this workspace.
+        """The recipe, with the adapter's folder in place of a run's id in `start_from`.
 
         Raises:
-            RunError: there is no such run, it has no adapter, or is of another base model.
+            RunError: there is no such run, it has no adapter, or has another base model.
         """
         if not recipe.start_from or not RUN_ID.fullmatch(recipe.start_from):
             return recipe
@@ -78,7 +78,7 @@ class RunStore:
         if not run.has_adapter:
             raise RunError(f"start_from: run {run.id} has no adapter yet. Wait until it ends, or choose another one.")
         if run.recipe().model != recipe.model:
-            raise RunError(f"start_from: run {run.id} is of another base model, {run.recipe().model}. Set it as model.")
+            raise RunError(f"start_from: run {run.id} has the base model {run.recipe().model}. Set it as model.")
         return recipe.model_copy(update={"start_from": str(run.adapter)})
 
     def get(self, run: str) -> Run:
@@ -93,7 +93,7 @@ class RunStore:
         except (OSError, RuntimeError, ValueError):  # not a possible path: too long, a null byte, an unknown home
             exists = False
         if not exists:
-            raise RunError(f"There is no run {run!r} in {self.folder}. `hydralora runs` lists those that exist.")
+            raise RunError(f"There is no run {run!r} in {self.folder}. Choose one that exists.")
         return Run(folder)
 
     def all(self) -> list[Run]:
@@ -112,7 +112,7 @@ class RunStore:
         return reasons
 
     def queue(self) -> "Queue":
-        """The runs that wait; none where nobody ever had to."""
+        """The queue; empty if it was never written."""
         try:
             return Queue(**json.loads(patiently(lambda: self._queue_file.read_text(encoding="utf-8"))))
         except (OSError, ValueError, TypeError):
@@ -128,22 +128,22 @@ class RunStore:
     def _folders(self) -> list[Run]:
         if not self.folder.is_dir():
             return []
-        whole = (path.parent for path in self.folder.glob("*/state.json"))  # else a deletion was cut off
+        whole = (path.parent for path in self.folder.glob("*/state.json"))  # else a deletion was interrupted
         runs = [Run(folder) for folder in whole if RUN_ID.fullmatch(folder.name)]
         return sorted(runs, key=lambda run: run.id, reverse=True)
 
     def delete(self, run: Run) -> None:
-        """Take a run out of the list; `restore` brings it back for a day (`empty_bin`)."""
+        """Move a run to the bin; `restore` restores it for a day (`empty_bin`)."""
         self._bin.mkdir(parents=True, exist_ok=True)
         os.replace(run.folder, self._bin / run.id)
 
     def deleted(self) -> list[str]:
-        """The ids of the runs that can be restored, the one deleted last first."""
+        """The ids of the runs that can be restored, the last deleted first."""
         folders = [folder for folder in self._bin.glob("*") if RUN_ID.fullmatch(folder.name)]
         return [folder.name for folder in sorted(folders, key=lambda folder: folder.stat().st_ctime, reverse=True)]
 
     def restore(self, run_id: str) -> Run:
-        """Bring a deleted run back.
+        """Restore a deleted run.
 
         Raises:
             RunError: it is not among the deleted ones.
@@ -154,7 +154,7 @@ class RunStore:
         return self.get(run_id)
 
     def empty_bin(self) -> None:
-        """Delete for good what was deleted more than a day ago."""
+        """Delete permanently the runs that were deleted more than a day ago."""
         for run_id in self.deleted():
             folder = self._bin / run_id
             if time.time() - folder.stat().st_ctime > BIN_SECONDS:

@@ -37,7 +37,7 @@ Recipe:
 
 
 def save_adapter(model: Any, recipe: Recipe, prepared: Prepared, folder: Path) -> str:
-    """Save the adapter as safetensors with its config and card, whole or not at all; returns the weights' sha256."""
+    """Save the adapter as safetensors with its config and card, atomically; returns the weights' sha256."""
     with folder_written_whole(folder.resolve()) as building:
         model.save_pretrained(building, safe_serialization=True)
         (building / "README.md").write_text(_card(recipe, prepared), encoding="utf-8")
@@ -45,7 +45,7 @@ def save_adapter(model: Any, recipe: Recipe, prepared: Prepared, folder: Path) -
 
 
 def take_adapter(checkpoint: Path, recipe: Recipe, prepared: Prepared, folder: Path) -> None:
-    """Make a checkpoint's adapter that of the run, with a card, whole or not at all."""
+    """Make a checkpoint's adapter that of the run, with a card, atomically."""
     with folder_written_whole(folder.resolve()) as building:
         for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
             shutil.copyfile(checkpoint / name, building / name)
@@ -67,7 +67,7 @@ def _card(recipe: Recipe, prepared: Prepared) -> str:
 
 
 def results_table(results: RunResults | None) -> str:
-    """A run's measurements on its held-out rows, as a part of a model card; empty where there are none."""
+    """A run's scores on its held-out rows for a model card; empty if there are none."""
     if not results or not results.base or not results.tuned:
         return ""
     tuned = results.tuned.per_task if results.base.per_task else results.tuned.per_component

@@ -1,4 +1,4 @@
-"""Energy that a process takes, as codecarbon tells it, without network."""
+"""Energy use of a process, by codecarbon, without network."""
 
 import logging
 from typing import Any
@@ -7,8 +7,8 @@ PARTS = {"cpu": "cpu_energy", "gpu": "gpu_energy", "ram": "ram_energy", "total":
 
 
 class EnergyMeter:
-    """Kilowatt-hours of this process from here on, by part: measured where the machine lets it (Intel's RAPL, NVIDIA's
-    NVML), else estimated from its processor's rated power and its load (https://mlco2.github.io/codecarbon)."""
+    """Energy of this process in kWh from now on, by part: measured if the machine supports it (Intel's RAPL, NVIDIA's
+    NVML), else estimated from the processor's rated power and load (https://mlco2.github.io/codecarbon)."""
 
     def __init__(self) -> None:
         from codecarbon import OfflineEmissionsTracker
@@ -24,7 +24,7 @@ class EnergyMeter:
         self._tracker.start()
 
     def stop(self) -> dict[str, float] | None:
-        """kWh by part (`PARTS`); None where nothing could be measured. A meter must never cost a run."""
+        """kWh by part (`PARTS`); None if nothing could be measured. An error of the meter must not fail a run."""
         try:
             self._tracker.stop()
             emissions: Any = self._tracker.final_emissions_data

@@ -1,4 +1,4 @@
-"""How long a run will take, before it starts: the machine's measured speed and the run's arithmetic."""
+"""An estimate of a run's duration from the machine's measured speed and the run's number of operations."""
 
 import math
 import time
@@ -19,13 +19,13 @@ from hydralora.tuner.router_init import ROWS_PER_COMPONENT
 
 FORWARD = 2.0  # flop per parameter and token
 FORWARD_BACKWARD = 4.3  # forward 2, gradient to the inputs 2, adapter about 0.3
-EFFICIENCY = 0.5  # share of a plain matrix product's speed that a model reaches on a CPU
+EFFICIENCY = 0.5  # a model's speed on a CPU as a share of a plain matrix product's
 SAMPLE = 40  # rows whose tokens are counted
 LOADING = 15.0  # seconds to start the process, import and load
 
 
 def run_seconds(recipe: Recipe) -> float | None:
-    """Seconds that a run takes on this machine's CPU; None while its base model is not on this machine.
+    """Seconds that a run takes on this machine's CPU; None if its base model is not on this machine.
 
     Raises:
         HydraError: the data can't be used.
@@ -51,7 +51,7 @@ def run_seconds(recipe: Recipe) -> float | None:
 
 
 def describe_duration(seconds: float) -> str:
-    """Rounded as a person would say it: "40 s", "6 min", "2.5 h"."""
+    """A rounded duration: "40 s", "6 min", "2.5 h"."""
     if seconds < 90:
         return f"{max(1, round(seconds))} s"
     return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

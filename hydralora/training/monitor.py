@@ -1,4 +1,4 @@
-"""Who watches a training: its events, evaluations, snapshots, and the request to stop."""
+"""Observers of training: events, evaluations, snapshots, and requests to stop."""
 
 import math
 import random
@@ -30,19 +30,19 @@ from hydralora.training.preparation import Prepared
 from hydralora.training.resources import UsageMeter
 from hydralora.training.trainer import AnswerTrainer
 
-LIVE_ROWS = 32  # held-out rows in the evaluations while training; the full set is measured before and after
-STEP_SECONDS = 1.0  # between events of the step alone
-TRAINING_STARTS = "training starts"  # the note of a process that begins, or continues, with its steps
+LIVE_ROWS = 32  # held-out rows in evaluations during training; before and after, all rows are evaluated
+STEP_SECONDS = 1.0  # between step events
+TRAINING_STARTS = "training starts"  # the note at the start of training or resuming, with the number of steps
 
 
 @dataclass(frozen=True)
 class Monitor:
-    """Who watches a run, and may stop it.
+    """Callbacks that observe a run and may stop it.
 
     Attributes:
         on_event: called with each event (`hydralora.runs.events`).
-        should_stop: asked at every stage, step and evaluated batch; when true, what was learnt so far is saved.
-        measure_stopped: whether a run that stops is measured before it ends.
+        should_stop: called at every stage, step and evaluated batch; if it returns True, the run stops and is saved.
+        measure_stopped: whether a stopped run is evaluated before it ends.
     """
 
     on_event: OnEvent = lambda event: None
@@ -51,11 +51,11 @@ class Monitor:
 
 
 class StopRequestedError(Exception):
-    """The monitor asked to stop between two pieces of work outside the training steps."""
+    """The monitor requested a stop outside the training steps."""
 
 
 class Reporter:
-    """Events with step and time, and the seconds that each stage took; stops between two of them on request."""
+    """Reports events with step and time, measures each stage's seconds, and stops between stages on request."""
 
     def __init__(self, monitor: Monitor | None = None) -> None:
         monitor = monitor or Monitor()
@@ -83,7 +83,7 @@ class Reporter:
         self.on_event(StepEvent(**self._now()))
 
     def stage(self, stage: Stage) -> None:
-        """A stage begins.
+        """Begin a stage.
 
         Raises:
             StopRequestedError: the monitor asks to stop.
@@ -117,26 +117,26 @@ class Reporter:
 
 
 def sample_answers(prepared: Prepared, settings: TrainingSettings) -> list[SampleAnswer]:
-    """What the model answers now to the same few held-out prompts."""
+    """The model's current answers to a fixed few held-out prompts."""
     chosen = choose_samples(prepared.heldout, prepared.heldout_labels, settings.sample_prompts, settings.seed)
     return answer_samples(prepared.model, prepared.tokenizer, chosen)
 
 
 def diverged(step: int, loss: float | None = None) -> RunError:
-    """The error of a run whose loss is no number (None), or is too large."""
+    """The error of a run whose loss is NaN (None) or too large."""
     description = (
-        "no longer a number" if loss is None else f"{loss:.1f}, over twice that of a guess and of the base model"
+        "no longer a number" if loss is None else f"{loss:.1f}, more than twice that of a guess and of the base model"
     )
     return RunError(f"At step {step} the loss is {description}. Lower training.learning_rate, and run again.")
 
 
 @dataclass
 class Watch:
-    """What the callbacks of one training share.
+    """State shared by the callbacks of one training.
 
     Attributes:
-        most_loss: a larger one is no learning any more.
-        paused: seconds of evaluations since the last log, which are no training.
+        most_loss: a larger loss counts as divergence.
+        paused: seconds of evaluations since the last log, which don't count as training.
     """
 
     reporter: Reporter
@@ -149,7 +149,7 @@ class Watch:
 
 
 class Reports(TrainerCallback):
-    """The steps, their loss and their gates as events; a loss that diverges ends the training."""
+    """Reports steps, loss and gates as events; ends the training if the loss diverges."""
 
     def __init__(self, watch: Watch, folder: Path) -> None:
         self.watch = watch
@@ -210,7 +210,7 @@ class Reports(TrainerCallback):
 
 
 class Snapshots(TrainerCallback):
-    """Keeps A and the heads at a few steps, before the first one too."""
+    """Saves A and the heads at a few steps, including before the first."""
 
     def __init__(self, watch: Watch, folder: Path) -> None:
         self.watch = watch
@@ -235,7 +235,7 @@ class Snapshots(TrainerCallback):
 
 
 class StopOnRequest(TrainerCallback):
-    """Ends the training after a step, in all processes alike, with a checkpoint where there is a place for it."""
+    """Ends the training after a step, in all processes, with a checkpoint if there is a folder for it."""
 
     def __init__(self, watch: Watch, saves: bool) -> None:
         self.watch = watch
@@ -250,7 +250,7 @@ class StopOnRequest(TrainerCallback):
 
 
 class LiveEvaluations(TrainerCallback):
-    """Measures a sample of the held-out rows while the training pauses; comes after `StopOnRequest`."""
+    """Evaluates a sample of the held-out rows while the training pauses; must come after `StopOnRequest`."""
 
     def __init__(self, watch: Watch) -> None:
         self.watch = watch

@@ -1,4 +1,4 @@
-"""The processes that train one adapter together: which of them this one is, and what they tell each other."""
+"""The processes that train one adapter together: this process's rank, and communication between them."""
 
 import os
 from dataclasses import dataclass
@@ -9,12 +9,14 @@ from torch import distributed
 
 from hydralora.errors import ConfigError
 
-PATIENCE = timedelta(days=365)  # others wait while the first process evaluates; a death shows in the connection at once
+PATIENCE = timedelta(
+    days=365
+)  # others wait while the first process evaluates; a dead process closes its connection at once
 
 
 @dataclass(frozen=True)
 class Processes:
-    """This process's place among those of its run, as the launcher set it; one that is alone is the first of one."""
+    """This process's rank among those of its run, as set by the launcher; a single process has rank 0 of 1."""
 
     rank: int = 0
     count: int = 1
@@ -25,31 +27,31 @@ class Processes:
         return self.rank == 0
 
     def connect(self, wanted: int, device: str) -> None:
-        """Join the others; on a GPU, take the one with this process's number.
+        """Join the others; with GPUs, use the one with this process's rank.
 
         Raises:
-            ConfigError: there are not as many processes as `wanted`, or not a device for each.
+            ConfigError: the number of processes isn't `wanted`, or there are fewer devices.
         """
         if self.count != wanted:
             raise ConfigError(
                 f"launch.processes is {wanted}, and this run has {self.count} process(es). "
-                "Start it with `hydralora train` or in the app, or set launch.processes=1."
+                "Start it with JobManager or in the app, or set launch.processes=1."
             )
         if self.count == 1:
             return
         if device == "mps" or (device == "cuda" and torch.cuda.device_count() < self.count):
             available = torch.cuda.device_count() if device == "cuda" else 1
             raise ConfigError(
-                f"launch.processes is {wanted}, and this machine has {available} GPU(s). Lower it to that."
+                f"launch.processes is {wanted}, and this machine has {available} GPU(s). Set it to that number or less."
             )
         if device == "cuda":
             torch.cuda.set_device(self.rank)
         distributed.init_process_group("cuda:nccl,cpu:gloo" if device == "cuda" else "gloo", timeout=PATIENCE)
 
     def leave(self) -> None:
-        """Part from the others, who do so at the same time.
+        """Leave the group, at the same time as the others.
 
-        A process that fails doesn't leave: the others learn of it when its connection breaks, after it has said why.
+        A failing process doesn't leave: the others notice when its connection closes, after it has reported its error.
         """
         if self.count > 1:
             distributed.destroy_process_group()
@@ -72,7 +74,7 @@ class Processes:
 
 
 def this_process() -> Processes:
-    """From what torchrun says in the environment."""
+    """This process's rank and count from torchrun's environment variables."""
     if not distributed.is_torchelastic_launched():
         return Processes()
     return Processes(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))

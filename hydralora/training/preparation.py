@@ -1,4 +1,4 @@
-"""From a recipe to everything a run needs: encoded rows, components, and the adapted model."""
+"""Preparation of a run from its recipe: encoded rows, components, and the adapted model."""
 
 import os
 from collections import Counter
@@ -29,7 +29,7 @@ from hydralora.tuner.targets import default_targets
 
 @dataclass(frozen=True)
 class Prepared:
-    """A run just before its first measurement."""
+    """A run before its first evaluation."""
 
     files: BaseModelFiles
     device: str
@@ -41,9 +41,9 @@ class Prepared:
     sources: list[DataSource]  # file and sha256 of what was trained on
     tasks: list[str] | None  # of each row that was clustered
     train_labels: list[int]  # component of each row of `train`, -1 for noise
-    clusters: Clusters  # of all rows of the training file, those held out of it too
+    clusters: Clusters  # of all rows of the training file, including held-out ones
     components: list[Component]
-    heldout_labels: list[int]  # component of each row of `heldout`; noise counts to the nearest
+    heldout_labels: list[int]  # component of each row of `heldout`; noise gets the nearest
     router_entropy: float | None  # normalised gate entropy at the start, where the components set it
 
     @property
@@ -118,13 +118,13 @@ def _adapt(base: Any, recipe: Recipe, k: int) -> Any:
 
 
 def _known_to(config: type[PeftConfig], settings: dict[str, Any]) -> dict[str, Any]:
-    """Those of the settings that a config has."""
+    """The settings that a config has."""
     names = {option.name for option in fields(config)}
     return {name: value for name, value in settings.items() if name in names}
 
 
 def _adapt_again(files: BaseModelFiles, base: Any, recipe: Recipe) -> Any:
-    """The base model with an adapter that was trained before, to be trained on; its shape is the recipe's."""
+    """The base model with a trained adapter, for further training; its shape must be the recipe's."""
     folder = Path(recipe.start_from or "")
     config = read_adapter_config(folder)
     tuner, has_heads = recipe.tuner, isinstance(config, HydraLoraConfig)
@@ -142,7 +142,7 @@ def _adapt_again(files: BaseModelFiles, base: Any, recipe: Recipe) -> Any:
 
 
 def _has(config: HydraLoraConfig, changes: dict[str, Any]) -> bool:
-    """Whether a config is the default method's with these changes."""
+    """Whether a config equals the default method's with these changes."""
     expected = {"shared_A": True, "router": "softmax"} | changes
     return all(getattr(config, name) == value for name, value in expected.items())
 
@@ -162,6 +162,6 @@ def _start_router(
 
 
 def _set_threads(threads: int, processes: int) -> None:
-    """Leave a core to whoever is looking on, where there are more than two; a run's processes share the others."""
+    """Leave one of more than two cores to the app; a run's processes share the others."""
     cores = os.cpu_count() or 1
     torch.set_num_threads(threads or max(1, (cores - 1 if cores > 2 else cores) // processes))

@@ -1,4 +1,4 @@
-"""What a process takes of its machine, and what is left there."""
+"""Resources that a process uses, and those that are free."""
 
 import sys
 from pathlib import Path
@@ -24,7 +24,7 @@ def peak_memory(device: str = "cpu") -> int:
         return torch.cuda.max_memory_allocated()
     if sys.platform == "win32":
         return psutil.Process().memory_info().peak_wset
-    if sys.platform == "linux":  # getrusage would tell that of the process which started this one, where it was more
+    if sys.platform == "linux":  # getrusage may report the larger peak of the parent process
         status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
         return int(status.partition("VmHWM:")[2].split()[0]) * 1024
     import resource
@@ -33,15 +33,15 @@ def peak_memory(device: str = "cpu") -> int:
 
 
 class UsageMeter:
-    """What this process takes, and what its machine has left, now and since the last look."""
+    """Measures this process's resources, and the free ones of its machine."""
 
     def __init__(self, device: str, folder: Path) -> None:
         self._device, self._folder = device, folder
         self._process = psutil.Process()
-        self._process.cpu_percent()  # the next call tells what was used since this one
+        self._process.cpu_percent()  # the next call returns the use since this one
 
     def look(self) -> Usage:
-        """Now; its share of the processor since the last look."""
+        """The current use; of the processor, since the last look."""
         gpu: dict[str, int] = {}
         if self._device.startswith("cuda"):
             import torch

@@ -1,4 +1,4 @@
-"""A run's measurements."""
+"""Computing a run's results."""
 
 from hydralora.analysis import head_similarity, model_weights
 from hydralora.analysis.head_use import head_use
@@ -10,7 +10,7 @@ from hydralora.tuner.model import count_parameters, hydra_layers
 
 
 def measure_heads(prepared: Prepared) -> HeadUseSummary:
-    """How the held-out rows use the heads, and how alike these are; nothing is known of an adapter without heads."""
+    """How the held-out rows use the heads, and how similar the heads are; empty for an adapter without heads."""
     model = prepared.model
     if not hydra_layers(model):
         return HeadUseSummary()
@@ -31,7 +31,7 @@ def run_results(
     heads: HeadUseSummary,
     seconds: dict[str, float],
 ) -> RunResults:
-    """A run's measurements, put together."""
+    """A run's results from its measurements."""
     clusters, tasks = prepared.clusters, prepared.tasks
     return RunResults(
         rows=prepared.counts,

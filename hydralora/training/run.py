@@ -43,8 +43,8 @@ class OutputFolders:
 
     Attributes:
         adapter: safetensors, config and model card.
-        checkpoints: as often as the recipe says; None: none are saved.
-        snapshots: the weights at a few steps, as many as the recipe says; None: none are kept.
+        checkpoints: saved as often as the recipe says; None: none are saved.
+        snapshots: as many as the recipe says; None: none are saved.
     """
 
     adapter: Path
@@ -54,12 +54,12 @@ class OutputFolders:
 
 @dataclass(frozen=True)
 class Resume:
-    """Where an earlier process left a run.
+    """The state in which an earlier process left a run.
 
     Attributes:
         step, checkpoint: of its newest checkpoint.
-        before: the base model's scores, where they were measured.
-        base, data: what it was trained on; None where that is not known.
+        before: the base model's scores, if they were measured.
+        base, data: its base model and data; None if not known.
     """
 
     step: int
@@ -72,14 +72,14 @@ class Resume:
 def train(
     recipe: Recipe, output: str | Path | OutputFolders, monitor: Monitor | None = None, resume: Resume | None = None
 ) -> RunResults:
-    """Run a recipe: read, cluster, adapt, measure, train, save, measure again.
+    """Run a recipe: read, cluster, adapt, evaluate, train, save, evaluate again.
 
     Args:
-        recipe: what to do.
+        recipe: the run's settings.
         output: a folder for the adapter alone; or where adapter, checkpoints and snapshots are written.
-        monitor: gets the run's events, and may stop it. A run that stops saves what it learnt, and is measured only
-            where the monitor says so.
-        resume: where an earlier process left this run.
+        monitor: gets the run's events and may stop it. A stopped run saves its adapter, and is evaluated only if
+            the monitor requests it.
+        resume: the state in which an earlier process left this run.
 
     Returns:
         The results; `tuned` is None when stopped. When stopped before this process's first step, no adapter is saved:
@@ -87,11 +87,11 @@ def train(
         of the others are empty.
 
     Raises:
-        HydraError: the data, the model or a setting can't be used, or the loss stopped being a number.
+        HydraError: the data, the model or a setting can't be used, or the loss diverged.
     """
     folders = output if isinstance(output, OutputFolders) else OutputFolders(Path(output))
     monitor = monitor or Monitor()
-    check_reporting(recipe.training.report_to)  # before minutes of measuring
+    check_reporting(recipe.training.report_to)  # before an evaluation that takes minutes
     processes = this_process()
     processes.connect(recipe.launch.processes, pick_device())
     reporter = Reporter(monitor if processes.is_first else None)
@@ -115,7 +115,7 @@ def train(
 def _begin(
     recipe: Recipe, reporter: Reporter, processes: Processes, resume: Resume | None
 ) -> tuple[Prepared, Scores | None] | None:
-    """What training starts from and, in the first process, the base model's scores; None when stopped before."""
+    """The prepared run and, in the first process, the base model's scores; None when stopped before training."""
     base = resume.before if resume else None
     try:
         prepared = prepare(recipe, reporter.stage)
@@ -130,7 +130,7 @@ def _begin(
             data=prepared.sources,
         )
         if processes.is_first and base is None:
-            with prepared.model.disable_adapter():  # heads that start at random behind a started router have an effect
+            with prepared.model.disable_adapter():  # heads with a random start and an initialised router have an effect
                 base = _measure(prepared, recipe, reporter, Stage.EVALUATING_BASE, "before")
         reporter.stage(Stage.TRAINING)
     except StopRequestedError:
@@ -150,8 +150,8 @@ def _check_unchanged(resume: Resume, prepared: Prepared) -> None:
     }
     if changed := [name for name, equal in same.items() if not equal]:
         raise RunError(
-            f"The {' and the '.join(changed)} changed since step {resume.step}, so training can't continue. Put back "
-            "what was there, or start a new run."
+            f"The {' and the '.join(changed)} changed since step {resume.step}, so training can't continue. Restore "
+            "them, or start a new run."
         )
 
 
@@ -163,7 +163,7 @@ def _train(
     reporter: Reporter,
     resume: Resume | None,
 ) -> None:
-    """All steps that are left; of a run that diverges the best checkpoint's adapter is kept."""
+    """Train the remaining steps; if the loss diverges, keep the best checkpoint's adapter."""
     try:
         if resume and resume.checkpoint:
             trainer.continue_from(resume.checkpoint)
@@ -181,7 +181,7 @@ def _train(
 def _end(
     prepared: Prepared, base: Scores | None, recipe: Recipe, adapter: Path, reporter: Reporter, max_steps: int
 ) -> RunResults:
-    """Save, measure again, and put the results together."""
+    """Save the adapter, evaluate it, and collect the results."""
     prepared.model.eval()
     if not all_finite(prepared.model):
         raise diverged(reporter.step)
@@ -233,7 +233,7 @@ def _trainer(
     base_loss: float,
 ) -> AnswerTrainer:
     settings, checkpoints = recipe.training, folders.checkpoints
-    folder = checkpoints or Path(tempfile.gettempdir())  # nothing is written there, but Trainer wants one
+    folder = checkpoints or Path(tempfile.gettempdir())  # nothing is written there, but Trainer requires a folder
     save_every = settings.save_every if checkpoints else 0
     most_loss = 2 * max(base_loss, math.log(len(prepared.tokenizer)))  # the base model's, and a guess's
     watch = Watch(reporter, prepared, settings, processes, most_loss)

@@ -1,4 +1,4 @@
-"""transformers' Trainer with our batches, and the loss on the answers' tokens alone."""
+"""transformers' Trainer with our batches and the loss on the answers' tokens."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -24,7 +24,7 @@ from hydralora.tuner.router import normalised_entropy
 
 
 class AnswerTrainer(Trainer):
-    """transformers' Trainer with our batches, and our loss on the answers' tokens alone."""
+    """transformers' Trainer with our batches and our loss on the answers' tokens."""
 
     def __init__(
         self,
@@ -66,14 +66,16 @@ class AnswerTrainer(Trainer):
                 bare_model if model is bare_model else _Wrapped(model, bare_model), inputs
             )
         loss = summed / (count if num_items_in_batch is None else num_items_in_batch)
-        tokens = inputs["attention_mask"].bool() & bool(count)  # without a label it stands for no row at all
+        tokens = inputs["attention_mask"].bool() & bool(count)  # a batch without labels stands for no row
         self.tokens_seen += int(tokens.sum())
         if needs_gates:
             loss = loss + self._gate_loss(passes[0], tokens)
-        return loss * self.processes.count  # whose mean gradient is taken; num_items_in_batch is the tokens of all
+        return (
+            loss * self.processes.count
+        )  # DDP averages gradients; num_items_in_batch counts the tokens of all processes
 
     def _gate_loss(self, gates: torch.Tensor, mask: torch.Tensor) -> torch.Tensor | float:
-        """Remember the gates (modules, batch, tokens, N) for the next event; returns their part of the loss."""
+        """Record the gates (modules, batch, tokens, N) for the next event; returns the load-balance loss."""
         detached = gates.detach()
         self.gate_means = mean_gates(detached, mask).mean((0, 1)).cpu()
         self.gate_entropy = float(normalised_entropy(detached)[:, mask].mean())
@@ -85,19 +87,19 @@ class AnswerTrainer(Trainer):
         return loss
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Write a checkpoint elsewhere first: a process may be killed, or the disk be full, at any moment."""
+        """Write a checkpoint to a temporary folder first: the process may be killed or the disk full at any time."""
         folder, step = Path(str(self.args.output_dir)), self.state.global_step
         super()._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()  # each process writes the state of its random numbers
         if self.args.should_save:
-            sound = all_finite(self.model)  # the loss is looked at later
+            sound = all_finite(self.model)  # the loss is checked later
             put_in_place(folder, step, self.keep_checkpoints, self.heldout_loss if sound else None)
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(building_place(Path(str(self.args.output_dir)), self.state.global_step))
 
     def continue_from(self, checkpoint: Path) -> None:
-        """Take up a checkpoint, and train on if any step is left."""
+        """Load a checkpoint, and train the remaining steps, if any."""
         state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
         if state.global_step < state.max_steps:
             self.train(resume_from_checkpoint=str(checkpoint))
@@ -114,14 +116,14 @@ class AnswerTrainer(Trainer):
 
 
 class _Loader(DataLoader[Any]):
-    """Leaves it to the sampler which rows are this process's; Accelerate's loader would share them out once more."""
+    """A loader whose sampler selects this process's rows; Accelerate's loader would split them once more."""
 
     def set_epoch(self, epoch: int) -> None:
         cast(LengthGroupedBatches, self.batch_sampler).set_epoch(epoch)
 
 
 class _Wrapped:
-    """A model whose forward pass goes through the wrapper that adds up gradients; its parts are the model's own."""
+    """A model whose forward pass goes through the wrapper that averages gradients; its attributes are the model's."""
 
     def __init__(self, wrapper: Any, model: Any) -> None:
         self._wrapper = wrapper
@@ -167,7 +169,7 @@ def answer_trainer(
 
 
 def all_finite(model: Any) -> bool:
-    """Whether all that is trained of a model are numbers."""
+    """Whether all trainable parameters of a model are finite."""
     return all(bool(parameter.isfinite().all()) for parameter in model.parameters() if parameter.requires_grad)
 
 
@@ -182,17 +184,18 @@ def check_reporting(wanted: Sequence[str] | None) -> None:
     if unknown := [name for name in wanted or () if name not in (*available, "none", "all")]:
         raise ConfigError(
             f"training.report_to: {', '.join(unknown)} is not installed, or transformers doesn't know it. Install it, "
-            f"or leave it out; here are: {', '.join(available) or 'none'}."
+            f"or leave it out. Available: {', '.join(available) or 'none'}."
         )
 
 
 def training_arguments(
     settings: TrainingSettings, output: Path, device: str, launch: LaunchSettings | None = None, save_every: int = 0
 ) -> TrainingArguments:
-    """A recipe's settings as transformers' own; FSDP's and DeepSpeed's go through untouched.
+    """A recipe's settings as transformers' own; FSDP's and DeepSpeed's are passed unchanged.
 
     Args:
-        output: folder of the checkpoints, of which one is saved after so many steps; 0: none.
+        output: folder of the checkpoints.
+        save_every: steps between checkpoints; 0: none.
     """
     sharding = launch.model_dump(include={"fsdp", "fsdp_config", "deepspeed"}, exclude_none=True) if launch else {}
     arguments = TrainingArguments(

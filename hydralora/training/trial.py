@@ -1,4 +1,4 @@
-"""A trial of a run: its rows, its model, a few of its steps, measured; nothing is saved."""
+"""A trial of a run, which measures a few of its steps and saves nothing."""
 
 import math
 import time
@@ -25,14 +25,14 @@ from hydralora.training.preparation import Prepared, prepare
 from hydralora.training.resources import peak_memory
 from hydralora.training.trainer import AnswerTrainer, answer_trainer, training_arguments
 
-PLACES = (0.125, 0.375, 0.625, 0.875)  # of the batches by size: those that are timed
+PLACES = (0.125, 0.375, 0.625, 0.875)  # quantiles of the batches by size that are timed
 STARTING = 8.0  # seconds to start a process and import what it needs
-WHOLE_MEASUREMENTS = 2  # of all held-out rows, before and after; one more for the gates, where there are heads
+WHOLE_MEASUREMENTS = 2  # of all held-out rows, before and after; one more for the gates if there are heads
 ADAM = 3  # weights and two moments, of every trained number, in a checkpoint
 
 
 def run_trial(recipe: Recipe, on_progress: OnProgress = ignore_progress) -> TrialEstimate:
-    """What a run will take, by a trial of it in this process, which must be a fresh one: the memory is its peak.
+    """Estimate a run's cost by a trial in this process, which must be fresh since its peak memory is measured.
 
     Raises:
         HydraError: as the run itself would.
@@ -47,7 +47,7 @@ def run_trial(recipe: Recipe, on_progress: OnProgress = ignore_progress) -> Tria
     chosen = [by_size[-1], *(by_size[int(place * len(by_size))] for place in PLACES)]
     pad = prepared.tokenizer.pad_token_id
     longest = sorted(prepared.heldout, key=lambda row: len(row.input_ids))[-LIVE_ROWS:]
-    evaluate(prepared.model, longest, pad)  # for its memory; and the first pass is slower than those that follow
+    evaluate(prepared.model, longest, pad)  # for its peak memory, and because the first pass is slower
     sample = prepared.heldout[:: max(1, len(prepared.heldout) // LIVE_ROWS)][:LIVE_ROWS]
     began = time.perf_counter()
     evaluate(prepared.model, sample, pad)
@@ -66,7 +66,7 @@ def run_trial(recipe: Recipe, on_progress: OnProgress = ignore_progress) -> Tria
     measured = live + full_measurements / _evaluated(sample)  # in measurements of the sample
     trained = sum(p.numel() * p.element_size() for p in prepared.model.parameters() if p.requires_grad)
     saved = math.ceil(steps / settings.save_every) if settings.save_every else 0
-    checkpoints = min(saved, settings.keep_checkpoints + 2)  # the best, and one while it is written
+    checkpoints = min(saved, settings.keep_checkpoints + 2)  # plus the best, and one being written
     return TrialEstimate(
         seconds=STARTING + preparing + steps * step + measured * measuring + (live + 2) * answering,
         memory_bytes=peak_memory(prepared.device),
@@ -102,7 +102,7 @@ class _Clock(TrainerCallback):
 
 
 class _Chosen:
-    """Batches as a trainer takes them, each as often as gradients are added up."""
+    """Batches for a trainer, each repeated by the gradient accumulation."""
 
     def __init__(self, batches: Sequence[list[int]], times: int) -> None:
         self._batches = [batch for batch in batches for _ in range(times)]
@@ -134,7 +134,7 @@ def _try_steps(prepared: Prepared, recipe: Recipe, chosen: Sequence[list[int]], 
 
 
 def _evaluated(rows: Sequence[Encoded]) -> int:
-    """Tokens of a measurement's batches, padding included: what it costs."""
+    """Number of tokens in an evaluation's batches, including padding, which determines its cost."""
     return sum(_padded(rows, batch) for batch in batch_order([len(row.input_ids) for row in rows], BATCH, 0, 0))
 
 

@@ -1,4 +1,4 @@
-"""`python -m hydralora.training.worker RUN_DIR`: the process that a job is."""
+"""`python -m hydralora.training.worker RUN_DIR`: the process of a run."""
 
 import errno
 import os
@@ -30,8 +30,8 @@ from hydralora.training.run import OutputFolders, Resume, train
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NOT_WRITTEN = ("No space left", "File too large", "failed writing file", "unexpected pos")  # torch's, safetensors'
 NICENESS = 5  # below the app and whatever else the user does
-PULSE = 30.0  # seconds between signs of life where nothing else is told
-GRACE = 5.0  # seconds in which the launcher ends this process, where another one of the run has died
+PULSE = 30.0  # seconds between heartbeats without other events
+GRACE = 5.0  # seconds within which the launcher ends this process if another one of the run has died
 
 
 def main() -> int:
@@ -41,7 +41,7 @@ def main() -> int:
         pid = os.getppid()  # the launcher's, which lives as long as all of them
         threading.Thread(target=_end_with, args=(pid,), daemon=True).start()
     if hasattr(os, "nice"):
-        os.nice(max(0, NICENESS - os.nice(0)))  # a worker that another one started has it already
+        os.nice(max(0, NICENESS - os.nice(0)))  # a worker started by another one has it already
     if not processes.is_first:
         return _work(run, processes)
     try:
@@ -50,7 +50,7 @@ def main() -> int:
     except Timeout:
         print(f"Another process works on run {run.id}.", file=sys.stderr)
         return 1
-    finally:  # whether it ended well or not, the next one's turn has come, on the machine that keeps the queue
+    finally:  # in any case the next run can start, on the machine that has the queue
         if not _is_job(run):
             JobManager(RunStore(run.folder.parent.parent)).advance()
 
@@ -58,7 +58,7 @@ def main() -> int:
 def _is_job(run: Run) -> bool:
     try:
         return bool(run.state().job)
-    except RunError:  # damaged, or taken away: that must not hold up the others
+    except RunError:  # damaged or removed, which must not block the others
         return False
 
 
@@ -83,11 +83,11 @@ def _work(run: Run, processes: Processes) -> int:
             Monitor(lambda event: _record(run, event), lambda: run.stop_requested, lambda: run.measure_requested),
             Resume(step, checkpoint, run.before(), state.base, state.data),
         )
-    except Exception as error:  # the run's state must tell what happened, whatever it was
+    except Exception as error:  # any error must be reported in the run's state
         traceback.print_exc()
         _fail(run, error, processes)
         if meter:
-            with suppress(OSError):  # the sentence is more important
+            with suppress(OSError):  # the error's message matters more
                 _record_spent(run, meter, {})
         return 1
     if meter:
@@ -96,7 +96,7 @@ def _work(run: Run, processes: Processes) -> int:
 
 
 def _record_spent(run: Run, meter: EnergyMeter, seconds: dict[str, float]) -> Spent:
-    """What this process and those before it took."""
+    """Record the time and energy of this and earlier processes of the run."""
     before = run.state().spent or Spent()
     energy = _sum(before.energy_kwh or {}, meter.stop() or {}) or None
     total = round(before.total_seconds + time.time() - psutil.Process().create_time(), 2)
@@ -123,16 +123,16 @@ def _finish(run: Run, results: RunResults, spent: Spent) -> None:
 
 
 def _fail(run: Run, error: Exception, processes: Processes) -> None:
-    """Say why, unless another process of this run has: what fails here then is the connection to it."""
+    """Report an error, unless another process of the run did: then only the connection to it failed here."""
     if processes.count > 1 and not isinstance(error, HydraError):
         time.sleep(GRACE)
     if run.state().state in ACTIVE:
-        remove_unfinished(run.checkpoints)  # where the disk is full, that makes room to say so
+        remove_unfinished(run.checkpoints)  # if the disk is full, this frees space for the state
         run.update(state="failed", message=_sentence(error, run))
 
 
 def _sentence(error: Exception, run: Run) -> str:
-    """What went wrong and what to do next."""
+    """The error, and how to fix it."""
     description = f"{type(error).__name__}: {error}"
     if isinstance(error, HydraError):
         return str(error) or type(error).__name__
@@ -154,7 +154,7 @@ def _doing(run: Run) -> str:
 
 
 def _memory_use() -> str:
-    """What the run had taken, and what its machine or GPU has."""
+    """The memory that the run used, and that of its machine or GPU."""
     import torch
 
     on_gpu = torch.cuda.is_available()
@@ -162,7 +162,7 @@ def _memory_use() -> str:
     if on_gpu:
         total = torch.cuda.mem_get_info()[1]
     where = "the GPU" if on_gpu else "this machine"
-    return f"; it had taken {taken / 2**30:.1f} GB of the {total / 2**30:.1f} GB of {where}"
+    return f"; it had used {taken / 2**30:.1f} GB of the {total / 2**30:.1f} GB of {where}"
 
 
 def _less_memory(run: Run) -> str:
@@ -173,7 +173,7 @@ def _less_memory(run: Run) -> str:
     if training.batch_size > 1 and stage is Stage.TRAINING:
         half, rows = training.batch_size // 2, training.batch_size * training.gradient_accumulation
         return (
-            f"training.batch_size={half} with training.gradient_accumulation={-(-rows // half)}, which learns the same"
+            f"training.batch_size={half} with training.gradient_accumulation={-(-rows // half)}, which trains the same"
         )
     if not training.gradient_checkpointing and stage is Stage.TRAINING:
         return "training.gradient_checkpointing=true"
@@ -181,22 +181,22 @@ def _less_memory(run: Run) -> str:
 
 
 def _end_with(launcher: int) -> None:
-    """End this process when its launcher has died, which then can't do it."""
+    """End this process if its launcher dies, which then can't do it."""
     while os.getppid() == launcher and psutil.pid_exists(launcher):
         time.sleep(0.5)
     os._exit(1)
 
 
 def _live(run: Run) -> None:
-    """Give signs of life, for those who can't look at this process."""
+    """Update the heartbeat, for observers on other machines."""
     while True:
         time.sleep(PULSE)
-        with suppress(OSError, RunError):  # a full disk may pass; a run that was taken away needs none
+        with suppress(OSError, RunError):  # a full disk may be temporary; a removed run needs no heartbeat
             run.update()
 
 
 def _record(run: Run, event: Event) -> None:
-    """Keep an event, and what it says of the run's state."""
+    """Store an event, and update the run's state from it."""
     changes: dict[str, object] = {"step": event.step}
     if isinstance(event, ProgressEvent):
         changes["progress"] = (event.done, event.total)

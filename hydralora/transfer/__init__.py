@@ -1,4 +1,4 @@
-"""Runs leave a workspace, and come into another one."""
+"""Export and import of runs between workspaces."""
 
 from hydralora.transfer.exporting import FORMATS, Format, export_run
 from hydralora.transfer.importing import import_run

@@ -1,4 +1,4 @@
-"""What an exported run says of itself beside its recipe: checked field by field, and nothing else is kept."""
+"""The record of an exported run, besides its recipe; validated field by field."""
 
 from typing import Annotated, Literal
 
@@ -22,7 +22,7 @@ def _short(base: BaseModelInfo) -> BaseModelInfo:
 
 
 class About(Record):
-    """What is known of an exported run, beside its recipe and its events."""
+    """An exported run's state and results, besides its recipe and events."""
 
     version: Literal[1]
     step: int
@@ -34,7 +34,7 @@ class About(Record):
 
 
 def portable(event: Event) -> Event:
-    """The same for others: nothing of this machine, of its model's folder, or of the rows themselves."""
+    """A copy for other machines, without data on this machine, its model's folder, or the rows."""
     if isinstance(event, TrainEvent):
         return event.without("usage")
     if isinstance(event, EvalEvent):

@@ -1,4 +1,4 @@
-"""One fixed mixture of the heads in place of the router: a plain LoRA, which every reader of LoRA adapters takes."""
+"""Baking: one fixed mixture of the heads replaces the router, which gives a plain LoRA that any LoRA loader reads."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -30,7 +30,7 @@ CARD = """---
 library_name: peft
 tags: [lora, hydralora]
 ---
-# LoRA made of a HydraLoRA adapter
+# LoRA made from a HydraLoRA adapter
 
 {description}
 
@@ -46,16 +46,16 @@ model = PeftModel.from_pretrained(base, "path/to/this/folder")
 
 @dataclass(frozen=True)
 class Baked:
-    """A plain LoRA that stands in for a HydraLoRA adapter.
+    """A plain LoRA that approximates a HydraLoRA adapter.
 
     Attributes:
         config: PEFT's own config of it.
         state: its weights, named as PEFT saves them, on the CPU.
         weights: the share of every head in the mixture, by module: N floats each.
-        kl: mean KL divergence in nats a token from the routed model to the baked one, over the tokens that the
-            batches predict; None where none were given.
-        tokens: how many tokens that were.
-        mixture: where the weights come from, in words.
+        kl: mean KL divergence in nats per token from the routed model to the baked one, over the tokens that the
+            batches predict; None if none were given.
+        tokens: number of those tokens.
+        mixture: the source of the weights, in words.
     """
 
     config: LoraConfig
@@ -66,7 +66,7 @@ class Baked:
     mixture: str
 
     def save(self, folder: str | Path) -> None:
-        """Write adapter_config.json, adapter_model.safetensors and a card, whole or not at all.
+        """Write adapter_config.json, adapter_model.safetensors and a card, atomically.
 
         `PeftModel.from_pretrained` reads them without this package.
 
@@ -81,21 +81,21 @@ class Baked:
             save_file(self.state, building / ADAPTER_WEIGHTS, metadata={"format": "pt"})
 
     def describe(self) -> str:
-        """What it is and how far it is from the routed model, in a few sentences."""
+        """A few sentences on what it is and how far it is from the routed model."""
         total = sum(next(iter(self.weights.values())))
         sentences = [
             f"A plain LoRA of rank {self.config.r} on {len(self.weights)} layers: one fixed mixture of the heads, "
-            f"{self.mixture}, where HydraLoRA mixes them anew for every token. It is an approximation.",
-            "How far it is from the routed model was not measured."
+            f"{self.mixture}, while HydraLoRA mixes them for every token. It is an approximation.",
+            "Its divergence from the routed model was not measured."
             if self.kl is None
-            else f"From the routed model it is {self.kl:.4g} nats a token away (mean KL divergence over "
-            f"{self.tokens:,} tokens).",
+            else f"Its mean KL divergence from the routed model is {self.kl:.4g} nats per token, over "
+            f"{self.tokens:,} tokens.",
         ]
         if not math.isclose(total, 1, abs_tol=1e-3):
             sentences.append(f"Its weights sum to {total:.4g}, where the router's gates sum to 1.")
         if self.config.modules_to_save:
             sentences.append(
-                f"It carries {', '.join(self.config.modules_to_save)} in full, which PEFT loads; vLLM and llama.cpp "
+                f"It contains {', '.join(self.config.modules_to_save)} in full, which PEFT loads; vLLM and llama.cpp "
                 "refuse such adapters."
             )
         return " ".join(sentences)
@@ -107,17 +107,17 @@ def bake(
     weights: str | int | Sequence[float] = "mean",
     batches: Iterable[Mapping[str, Any]] | None = None,
 ) -> Baked:
-    """Make a plain LoRA of the active adapter: sum_i w_i B_i is one matrix, behind the shared A.
+    """Make a plain LoRA from the active adapter: sum_i w_i B_i is one matrix after the shared A.
 
     Gates change from token to token and the w_i don't, so this is an approximation; `kl` measures it. The rank stays
-    r; where A is not shared, it is r times the number of heads that have a weight. The model is left as it was.
+    r; if A is not shared, it is r times the number of heads with a weight. The model is not changed.
 
     Args:
         model: a model with one active HydraLoRA adapter, on the device to measure on.
-        weights: "mean", every module's own mean gates on `batches`; or a head's index, that head alone; or N numbers.
-        batches: what to measure on: mappings with `input_ids` (batch, tokens) and, where there are, `attention_mask`
-            and `labels` (-100 is ignored). Gates and divergence are taken where a label is predicted; without labels,
-            where a token is. All batches are held in memory.
+        weights: "mean", every module's own mean gates on `batches`; a head's index, for that head alone; or N numbers.
+        batches: the data to measure on: mappings with `input_ids` (batch, tokens) and, optionally, `attention_mask`
+            and `labels` (-100 is ignored). Gates and divergence are taken at positions that predict a label; without
+            labels, a token. All batches are held in memory.
 
     Raises:
         ConfigError: no such head, another number of weights, "mean" without batches, batches that predict no token,
@@ -128,7 +128,9 @@ def bake(
     by_data = isinstance(weights, str) and weights == "mean"
     fixed = [] if by_data else _checked(weights, config.num_heads)
     if by_data and batches is None:
-        raise ConfigError("bake: 'mean' is each module's mean gates, on data. Give batches, a head's index or weights.")
+        raise ConfigError(
+            "bake: 'mean' is each module's mean gates on batches. Give batches, a head's index or weights."
+        )
     read = None if batches is None else _read(batches, next(model.parameters()).device)
     tokens = sum(int(predicting(batch["labels"]).sum()) for batch in read or ())
     with _evaluating(model):
@@ -153,7 +155,7 @@ def _refuse_other_gates(layers: dict[str, HydraLoraLayer]) -> None:
 
 
 def _checked(weights: str | int | Sequence[float], num_heads: int) -> list[float]:
-    """The share of every head, as asked: N floats."""
+    """The share of every head by `weights`: N floats."""
     expected = "Give 'mean', a head's index from 0, or one number for each head"
     if isinstance(weights, (str, bool)):
         raise ConfigError(f"bake: weights is {weights!r}. {expected}.")
@@ -179,7 +181,7 @@ def _in_words(weights: str | int | Sequence[float], shares: list[float], tokens:
 
 
 def _read(batches: Iterable[Mapping[str, Any]], device: torch.device) -> list[Batch]:
-    """The batches with everything that they may leave out, those that predict no token dropped."""
+    """The batches with defaults for missing tensors, without batches that predict no token."""
     read: list[Batch] = []
     for values in batches:
         if not isinstance(values, Mapping) or "input_ids" not in values:
@@ -191,7 +193,7 @@ def _read(batches: Iterable[Mapping[str, Any]], device: torch.device) -> list[Ba
         mask = batch.setdefault("attention_mask", torch.ones_like(batch["input_ids"]))
         if "labels" not in batch:
             labels = batch["input_ids"].masked_fill(mask == 0, IGNORED)
-            labels[:, 1:][mask[:, :-1] == 0] = IGNORED  # a row's first token, which padding would predict
+            labels[:, 1:][mask[:, :-1] == 0] = IGNORED  # a row's first token, which only padding would predict
             batch["labels"] = labels
         if predicting(batch["labels"]).any():
             read.append({key: value.to(device) for key, value in batch.items()})
@@ -202,7 +204,7 @@ def _read(batches: Iterable[Mapping[str, Any]], device: torch.device) -> list[Ba
 
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Dropout off, and afterwards every module in the mode that it was in."""
+    """Eval mode inside the block; afterwards every module's mode is restored."""
     training = {module: module.training for module in model.modules()}
     model.eval()
     try:
@@ -215,7 +217,7 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 def _mean_gates(
     model: nn.Module, layers: dict[str, HydraLoraLayer], batches: list[Batch], tokens: int
 ) -> dict[str, list[float]]:
-    """Every module's mean gates where a label is predicted: N floats each."""
+    """Every module's mean gates over the positions that predict a label: N floats each."""
     sums: dict[str, torch.Tensor] = {}
     for batch in batches:
         with record_gates(model) as record:
@@ -234,7 +236,7 @@ def _divergence(
 ) -> float:
     """Sum over the predicted tokens of KL(routed || baked), in nats.
 
-    Constant gates compute what the baked LoRA computes, so no second model is needed.
+    Constant gates give the baked LoRA's output, so no second model is needed.
     """
     total = 0.0
     for batch in batches:
@@ -261,9 +263,9 @@ def _constant(gates: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
 
 
 def _lora_config(config: HydraLoraConfig, layers: dict[str, HydraLoraLayer], stacked: int) -> LoraConfig:
-    """PEFT's config for the same layers; `stacked` heads one below the other leave the scale alpha / r as it is."""
+    """PEFT's config for the same layers; stacking `stacked` heads keeps the scale alpha / r."""
     alpha = float(config.lora_alpha * stacked)
-    by_list = not isinstance(config.target_modules, str)  # with a regex PEFT looks at no layer's index
+    by_list = not isinstance(config.target_modules, str)  # with a regex PEFT ignores layers' indices
     by_index = by_list and config.layers_to_transform is not None
     lora = LoraConfig(
         r=config.r * stacked,
@@ -280,7 +282,7 @@ def _lora_config(config: HydraLoraConfig, layers: dict[str, HydraLoraLayer], sta
         revision=config.revision,
         inference_mode=True,
     )
-    for name in ("target_modules", "exclude_modules"):  # PEFT makes sets of them, which have no order in a file
+    for name in ("target_modules", "exclude_modules"):  # PEFT makes sets of them, whose order in a file is undefined
         if isinstance(getattr(lora, name), set):
             setattr(lora, name, sorted(getattr(lora, name)))
     return lora
@@ -293,7 +295,7 @@ def _lora_state(
     shares: dict[str, list[float]],
     used_heads: list[int],
 ) -> dict[str, torch.Tensor]:
-    """lora_A (rank, in) and lora_B (out, rank) of every layer, and what modules_to_save names."""
+    """lora_A (rank, in) and lora_B (out, rank) of every layer, and the modules in modules_to_save."""
     state: dict[str, torch.Tensor] = {}
     for name, layer in layers.items():
         a, heads = head_matrices(layer)  # (1, r, in) or (N, r, in), (N, out, r)

@@ -1,4 +1,4 @@
-"""A run leaves a workspace: as an adapter, a plain LoRA, a merged model, or in the published format."""
+"""Export of a run as an adapter, a plain LoRA, a merged model, or in the published format."""
 
 import json
 import os
@@ -29,13 +29,13 @@ from hydralora.tuner.published import save_official
 
 Format = Literal["adapter", "lora", "merged", "official"]
 FORMATS: tuple[Format, ...] = get_args(Format)
-MEASURED_ROWS = 64  # held-out rows on which a plain LoRA's mixture is taken and its divergence measured
+MEASURED_ROWS = 64  # held-out rows for a plain LoRA's mean gates and divergence
 BATCH = 8
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written: its path, its bytes, and a plain LoRA's divergence from the routed model, nats a token."""
+    """An export: its path, its bytes, and a plain LoRA's divergence from the routed model, in nats per token."""
 
     path: str
     bytes: int
@@ -43,16 +43,16 @@ class Exported:
 
 
 def export_run(run: Run, form: str, out: Path, on_progress: OnProgress = ignore_progress) -> Exported:
-    """Write a run's adapter to `out`: a zip file where its name ends so, else a folder.
+    """Write a run's adapter to `out`: a zip file if its name ends with .zip, else a folder.
 
     Args:
         form: "adapter", as PEFT loads it with this package, and all that `import_run` needs; "lora", a plain LoRA of
             the heads' mean gates on held-out rows, an approximation; "merged", the base model with that LoRA in its
             weights; "official", as the published code reads it.
-        on_progress: called with (0, 1) at the start: what takes its time can't be counted.
+        on_progress: called with (0, 1) at the start, since the work has no countable steps.
 
     Raises:
-        HydraError: the run has no adapter, or can't be had in this form, or `out` can't be written.
+        HydraError: the run has no adapter, can't be exported in this form, or `out` can't be written.
     """
     if form not in FORMATS:
         raise ConfigError(f"The format is {form!r}. Choose one of {', '.join(FORMATS)}.")
@@ -76,11 +76,11 @@ def export_run(run: Run, form: str, out: Path, on_progress: OnProgress = ignore_
 
 @contextmanager
 def _place(out: Path) -> Iterator[Path]:
-    """A folder to write into; at the end it stands at `out`, zipped where that name ends so."""
+    """Yield a folder to write into; at the end it is moved to `out`, zipped if that name ends with .zip."""
     out.parent.mkdir(parents=True, exist_ok=True)
     if out.suffix != ".zip":
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise RunError(f"{out}: something is there already. Choose another place.")
+            raise RunError(f"{out} exists already. Choose another place.")
         with folder_written_whole(out) as folder:
             yield folder
         return
@@ -132,7 +132,7 @@ def _write_plain(run: Run, folder: Path, merged: bool) -> float | None:
         shutil.copytree(run.adapter, folder, dirs_exist_ok=True)
     if merged:
         if recipe.quantization != "none":
-            raise ConfigError("merged: the base model is in 4 bits, and no LoRA can be added to those. Export lora.")
+            raise ConfigError("merged: the base model is in 4 bits, into which no LoRA can be merged. Export lora.")
         model = load_adapted(files, lora, "cpu").merge_and_unload()
         model.save_pretrained(folder, safe_serialization=True)
         loaded.tokenizer.save_pretrained(folder)

@@ -1,4 +1,4 @@
-"""A run comes into a workspace, from a zip file that somebody else may have made."""
+"""Import of a run from a zip file, which may come from an untrusted source."""
 
 import json
 import os
@@ -23,7 +23,7 @@ from hydralora.runs.run import Run
 from hydralora.runs.store import RunStore
 from hydralora.transfer.about import ABOUT, ADAPTER, MEMBERS, About, portable
 
-LARGEST = 4 * 2**30  # bytes of the weights; a member of text takes at most LARGEST_TEXT
+LARGEST = 4 * 2**30  # bytes of the weights; text members have at most LARGEST_TEXT
 LARGEST_TEXT = 64 * 2**20
 CHUNK = 2**20
 
@@ -32,11 +32,11 @@ def import_run(store: RunStore, file: Path, model: str | None = None) -> Run:
     """Make a run of a zip file that `export_run` wrote. Nothing in it is executed, or written outside the run's folder.
 
     Args:
-        model: the base model, where it was a folder of the machine that the file comes from.
+        model: the base model, if it was a folder on the exporting machine.
 
     Raises:
-        RunError: the file is no such zip, holds anything else, or is too large.
-        ModelError: its adapter is damaged, or of a kind that is not loaded.
+        RunError: the file is not such a zip, has other members, or is too large.
+        ModelError: its adapter is damaged, or of an unsupported type.
         ConfigError: its recipe can't be read.
         MissingModelError: `model` must be given.
     """
@@ -50,7 +50,9 @@ def import_run(store: RunStore, file: Path, model: str | None = None) -> Run:
     except (zipfile.BadZipFile, NotImplementedError, EOFError, zlib.error) as error:
         raise RunError(f"{file.name}: it is no whole zip file ({error}). Export the run again.") from error
     except OSError as error:
-        raise RunError(f"{file.name}: can't be read, or its run not written ({error.strerror or error}).") from error
+        raise RunError(
+            f"{file.name}: can't be read, or its run can't be written ({error.strerror or error})."
+        ) from error
     return store.get(run.id)
 
 
@@ -71,19 +73,19 @@ def _refuse_other_members(file: Path, archive: zipfile.ZipFile) -> None:
 
 
 def _extract(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path) -> None:
-    """Write a member, and stop where it is larger than it may be, whatever its header says."""
+    """Extract a member; stop once it exceeds its limit, whatever its header says."""
     most = LARGEST if member.filename.endswith(".safetensors") else LARGEST_TEXT
     written = 0
     with archive.open(member) as packed, target.open("xb") as out:
         while chunk := packed.read(CHUNK):
             written += len(chunk)
             if written > most:
-                raise RunError(f"{member.filename} in it is larger than {most // 2**20} MB. It is not taken.")
+                raise RunError(f"{member.filename} in it is larger than {most // 2**20} MB. It is not imported.")
             out.write(chunk)
 
 
 def _fill(run: Run, file: Path, unpacked: Path, model: str | None) -> None:
-    """Make a run of what was unpacked, once all of it is found to be right."""
+    """Make a run of the extracted files after checking all of them."""
     try:
         about = About.model_validate_json((unpacked / ABOUT).read_bytes(), context=FROM_ELSEWHERE)
     except ValidationError as error:
@@ -122,13 +124,14 @@ def _recipe(file: Path, path: Path, about: About, model: str | None) -> Recipe:
         raise ConfigError(f"{file.name}: recipe.yaml can't be read as YAML. Export the run again.") from error
     if model is None and about.base.source == "folder":
         raise MissingModelError(
-            f"{file.name}: its base model was the folder {recipe.model!r} of another machine. Name the same model here."
+            f"{file.name}: its base model was the folder {recipe.model!r} on another machine. "
+            "Give the same model on this machine."
         )
     return recipe.model_copy(update={"model": model or recipe.model})
 
 
 def _message(about: About, recipe: Recipe) -> str:
-    """That it was imported, and whether its base model is known not to be the one it was trained on."""
+    """A message that it was imported, and whether its base model here is missing or differs."""
     message = f"imported, after {about.step} steps elsewhere"
     try:
         here = find_model(recipe.model, download=False).hash
@@ -155,7 +158,7 @@ def _check_adapter(file: Path, adapter: Path, adapter_hash: str | None) -> None:
         raise ModelError(f"{file.name}: its adapter is of type {kind!r}, with {count} weights. Export a trained run.")
     if code_keys := [key for key in ("auto_mapping", "megatron_config") if config.get(key)]:
         raise ModelError(
-            f"{file.name}: adapter_config.json sets {code_keys[0]}, which names code to load. It is refused."
+            f"{file.name}: adapter_config.json sets {code_keys[0]}, which names code to load. It is not imported."
         )
     if hash_adapter(adapter) != adapter_hash:
         raise ModelError(f"{file.name}: the weights are not those that were exported (sha256). Export the run again.")

@@ -12,7 +12,7 @@ from hydralora.errors import ConfigError, HydraError
 from hydralora.runs.run import Run
 from hydralora.transfer.exporting import export_run
 
-TOKEN = "HF_TOKEN"  # the environment variable that holds it; it is read from nowhere else
+TOKEN = "HF_TOKEN"  # the only place that the token is read from: an environment variable
 
 HINTS = {401: "The token is not valid.", 403: "The token may not write there."}
 
@@ -26,18 +26,20 @@ def push_run(run: Run, repository: str, private: bool = True) -> str:
     """Upload a run's adapter, with its card, recipe and results, as one commit; returns the commit's address.
 
     Args:
-        repository: OWNER/NAME; it is made where there is none.
-        private: of a repository that is made.
+        repository: OWNER/NAME; it is created if it doesn't exist.
+        private: whether a created repository is private.
 
     Raises:
-        HydraError: there is no token, the run has no adapter, or the Hub refused, or didn't answer.
+        HydraError: there is no token, the run has no adapter, or the Hub refused or didn't answer.
     """
     if not can_push():
-        raise ConfigError(f"No token of the Hugging Face Hub. Set {TOKEN} in the environment, and start again.")
+        raise ConfigError(
+            f"No token of the Hugging Face Hub. Set {TOKEN} in the environment, and start the program again."
+        )
     try:
         validate_repo_id(repository)
     except HFValidationError as error:
-        raise ConfigError(f"{repository!r} is no repository's name. Write it as OWNER/NAME.") from error
+        raise ConfigError(f"{repository!r} is not a repository's name. Write it as OWNER/NAME.") from error
     api = HfApi(token=os.environ[TOKEN])
     with tempfile.TemporaryDirectory() as folder:
         export_run(run, "adapter", Path(folder) / run.id)

@@ -22,7 +22,7 @@ def described(help: str, **limits: float) -> dict[str, Any]:
 
 
 class HydraPeftType(str, Enum):
-    """PEFT's own enum is closed; transformers' `load_adapter` asks for a member that has a `.value`."""
+    """PEFT's own enum can't be extended; transformers' `load_adapter` needs a member with a `.value`."""
 
     HYDRALORA = "HYDRALORA"
 

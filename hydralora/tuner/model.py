@@ -21,7 +21,7 @@ class HydraLoraModel(BaseTuner):
 
     prefix: str = "hydra_"
     tuner_layer_cls = HydraLoraLayer
-    target_module_mapping: dict[str, list[str]] = {}  # noqa: RUF012  # default_targets looks at the model instead
+    target_module_mapping: dict[str, list[str]] = {}  # noqa: RUF012  # default_targets inspects the model instead
 
     def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
         config = cast(HydraLoraConfig, self.peft_config[adapter_name])

@@ -28,7 +28,7 @@ def load_official(model: nn.Module, folder: str | Path) -> PeftModel:
     with weights_only, so nothing in it can run).
 
     Raises:
-        ModelError: a file or a weight is missing, of another shape, or the folder isn't in that format, or asks for
+        ModelError: a file or a weight is missing, of another shape, or the folder isn't in that format, or sets
             modules_to_save.
     """
     folder = Path(folder)
@@ -170,7 +170,7 @@ def _published_targets(
 ) -> list[str] | str | None:
     """target_modules that select these layers by the published rule: names that end so, or one regex.
 
-    That rule asks for no dot before an ending, and knows neither exclude_modules nor layers_to_transform.
+    That rule needs no dot before an ending, and has neither exclude_modules nor layers_to_transform.
     """
     everywhere = [name.removeprefix(PREFIX) for name, _ in model.named_modules()]
     inside = tuple(f"{name}." for name in layers)

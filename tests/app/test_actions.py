@@ -388,7 +388,7 @@ def test_a_second_run_waits_and_says_so(services: Services, model_folder: Path) 
         assert all(view.buttons.active for view in views)
         train.stop(services, runs[1].id)
         assert train.view(services, runs[1].id).words.status.startswith("Stopped: before it started.")
-        with pytest.raises(DatasetError, match="is at work on this dataset, or waits to"):
+        with pytest.raises(DatasetError, match="is training on this dataset, or waiting to"):
             data.remove(services, DEMO)
     finally:
         for run in reversed(runs):

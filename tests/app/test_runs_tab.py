@@ -188,7 +188,7 @@ def test_a_run_is_trained_on_with_its_own_shape(services: Services, finished: Fi
     keys = ["start_from", "tuner.num_heads", "tuner.r", "training.max_steps"]
     assert runs.continuing(services, finished.run.id, keys).values == [finished.run.id, 3, 4, 10]
     run = services.store.create(finished.run.recipe())
-    with pytest.raises(RunError, match="no adapter to train on from"):
+    with pytest.raises(RunError, match="no adapter to continue from"):
         runs.continuing(services, run.id, keys)
     run.update(state="stopped")
     runs.delete(services, run.id)

@@ -10,8 +10,8 @@ from hydralora.data.store import DatasetStore
 from hydralora.inference.generation import Sampling, generate
 from hydralora.inference.model_cache import load_base_model
 from hydralora.runs.store import RunStore
-from tests.browser.conftest import SCREENSHOTS, Seen
-from tests.browser.steps import UPLOAD, choose, lasso, open_tab, traces
+from tests.browser.conftest import Seen
+from tests.browser.steps import SCREENSHOTS, UPLOAD, choose, lasso, open_tab, settle, traces
 from tests.serving import App
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -213,7 +213,7 @@ def _screenshots(page: Page, app: App) -> None:
         page.evaluate("dark => document.body.classList.toggle('dark', dark)", theme == "dark")
         for name in ("1 Data", "2 Clusters", "3 Train", "4 Runs", "5 Parameters", "6 Chat"):
             open_tab(page, name)
-            page.wait_for_timeout(700)
+            settle(page)
             if name == "6 Chat":
                 assert page.locator("#bars .plot").evaluate("plot => plot.offsetHeight") > 200  # a resize keeps it
             page.screenshot(path=SCREENSHOTS / f"{name[2:].lower()}-{width}-{theme}.png", full_page=True)

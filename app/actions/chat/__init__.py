@@ -1,1 +1,1 @@
-"""What the Chat tab computes."""
+"""The computations of the Chat tab."""

@@ -1,4 +1,4 @@
-"""Answers as the page shows them: columns, tokens with their gates, files, and what a reload opens again."""
+"""Answers as the page shows them: in columns, as tokens with their gates."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -38,7 +38,7 @@ class ColumnView:
 
 @dataclass(frozen=True)
 class ChatView:
-    """What the page shows; gates None leaves the figures that are there."""
+    """What the page shows; gates None leaves the current figures."""
 
     columns: dict[str, ColumnView]
     gates: "GateFigures | None"
@@ -47,7 +47,7 @@ class ChatView:
 
 @dataclass(frozen=True)
 class GateFigures:
-    """A token's gates as bars, and by layer; the answer's mean so far, by layer. "" where there are none."""
+    """A token's gates as bars, and by layer; the answer's mean so far, by layer. "" for a figure without gates."""
 
     bars: str = ""
     heatmap: str = ""
@@ -56,7 +56,7 @@ class GateFigures:
 
 @dataclass(frozen=True)
 class TokenView:
-    """A token that is looked at: its gates, a sentence, and what else the model weighed, with probabilities."""
+    """The selected token: its gates, a sentence, and the alternatives with their probabilities."""
 
     gates: GateFigures
     sentence: str
@@ -64,10 +64,10 @@ class TokenView:
 
 
 def pick(services: Services, answer_id: str, place: int, beside: Mapping[str, str] | None = None) -> TokenView:
-    """Freeze bars and heatmap on a token of an answer, the prompt's first (-1: let them follow the newest).
+    """Freeze bars and heatmap on a token, counted from the start of the prompt (-1: follow the newest).
 
     Args:
-        beside: the answers that stand beside it, by column; they let go of theirs.
+        beside: the answers of the other columns, whose selected tokens are released.
     """
     answer = services.answers.get(answer_id)
     for _, other in kept_answers(services, beside or {}).values():
@@ -76,7 +76,7 @@ def pick(services: Services, answer_id: str, place: int, beside: Mapping[str, st
     answer.frozen = place if 0 <= place < len(tokens) else None
     gates = _gate_figures(answer)
     if answer.frozen is None:
-        return TokenView(gates, "The newest token is shown. Select a token to look at its gates.")
+        return TokenView(gates, "The newest token is shown. Select a token to see its gates.")
     token, read = tokens[answer.frozen], answer.frozen < len(answer.prompt)
     number = answer.frozen + 1 if read else answer.frozen + 1 - len(answer.prompt)
     of = f"{len(answer.prompt)} of the question" if read else str(len(answer.tokens))
@@ -87,7 +87,7 @@ def pick(services: Services, answer_id: str, place: int, beside: Mapping[str, st
 
 
 def watched(services: Services, answer_ids: Mapping[str, str]) -> str | None:
-    """Of these answers the one whose token is looked at, else the first."""
+    """The answer whose token is selected, else the first."""
     return _watched(kept_answers(services, answer_ids))[0] or None
 
 
@@ -97,7 +97,7 @@ def mean_over_layers(token: Token) -> list[float]:
 
 
 def kept_answers(services: Services, answer_ids: Mapping[str, str]) -> dict[str, tuple[str, Answer]]:
-    """Of these answers, by column, those that are still kept, with their ids."""
+    """The answers that are still kept, with their ids, by column."""
     answers = {}
     for key in COLUMNS:
         if answer_id := answer_ids.get(key):
@@ -107,7 +107,7 @@ def kept_answers(services: Services, answer_ids: Mapping[str, str]) -> dict[str,
 
 
 def view(answers: Mapping[str, tuple[str, Answer]], status: str, draw: bool = True) -> ChatView:
-    """Answers with their ids, by column; their figures only where `draw` is set."""
+    """Answers with their ids, by column; with figures only if `draw` is set."""
     _, plain = answers.get("run", ("", None))
     columns = {key: _column(*pair, plain if key == "steered" else None) for key, pair in answers.items()}
     if not draw:
@@ -117,7 +117,7 @@ def view(answers: Mapping[str, tuple[str, Answer]], status: str, draw: bool = Tr
 
 
 def _watched(answers: Mapping[str, tuple[str, Answer]]) -> tuple[str, Answer | None]:
-    """The answer whose gates are drawn: of the token that is looked at, else the first that has gates."""
+    """The answer whose gates are drawn: the one whose token is selected, else the first that has gates."""
     pairs = list(answers.values())
     selected = [pair for pair in pairs if pair[1].frozen is not None]
     gated = [pair for pair in pairs if pair[1].modules]
@@ -160,7 +160,7 @@ def _gate_figures(answer: Answer) -> GateFigures:
         return GateFigures()
     token = tokens[answer.frozen if answer.frozen is not None else -1]
     sums, count = answer.load
-    new = answer.tokens[count:]  # a click reads it while the answer goes on, so it is replaced at once
+    new = answer.tokens[count:]  # a click may read it while the answer grows, so it is replaced at once
     for new_token in new:
         sums = sums + np.array(new_token.gates)
     answer.load = sums, count = sums, count + len(new)

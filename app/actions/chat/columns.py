@@ -17,7 +17,7 @@ from .answers import COLUMNS, kept_answers
 
 @dataclass(frozen=True)
 class Column:
-    """Who answers: a run, its gates steered or not, or, without a run, the base model."""
+    """The model that answers: a run's, steered or not, or without a run the base model."""
 
     key: str
     loaded: LoadedModel
@@ -25,7 +25,7 @@ class Column:
 
     @property
     def title(self) -> str:
-        """What stands over it: whose answer it is, with its adapter's hash and the setting of its gates."""
+        """The heading: who answers, with the adapter's hash and the steering."""
         run = self.loaded.run
         gated = bool(gated_modules(self.loaded.model))
         whose = answered_by(run.id if run else None, self.loaded.adapter_hash, gated, self.steering)
@@ -49,10 +49,10 @@ def columns(
     other: str | None = None,
     steering: Steering | None = None,
 ) -> list[Column]:
-    """Who answers, of the columns that were chosen, in their order; the base model alone where there is no adapter.
+    """The chosen columns in the page's order; without an adapter, only the base model's and another run's.
 
     Raises:
-        HydraError: nobody is left, steering was not set, or a model can't be loaded.
+        HydraError: no column is left, steering was not set, or a model can't be loaded.
     """
     run = services.run(run_id) if run_id else None
     tuned = run if run and run.has_adapter else None
@@ -64,31 +64,31 @@ def columns(
             answering.append(Column(key, services.loaded_base(run_id, resolve_model(services, model))))
         elif key == "other":
             if not other:
-                raise HydraError("No other run is chosen. Choose one beside the columns, or leave its column out.")
+                raise HydraError("No other run is chosen. Choose one beside the columns, or deselect its column.")
             answering.append(Column(key, services.loaded(other)))
         elif tuned and key == "steered":
             answering.append(_steered(services, tuned.id, steering))
         elif tuned:
             answering.append(Column(key, services.loaded(tuned.id)))
     if not answering:
-        raise HydraError("Nobody is there to answer. Choose a column; without a trained run, the base model's.")
+        raise HydraError("No column can answer. Choose a column; without a trained run, the base model's.")
     return answering
 
 
 def _steered(services: Services, run_id: str, steering: Steering | None) -> Column:
     if not heads_of(services, run_id):
-        raise HydraError(f"Run {run_id} has no heads, so there is nothing to steer. Leave the steered column out.")
+        raise HydraError(f"Run {run_id} has no heads, so there is nothing to steer. Deselect the steered column.")
     if steering is None:
-        raise HydraError("Nothing is steered yet. Pin or mute a head, or leave the steered column out.")
+        raise HydraError("Nothing is steered yet. Pin or mute a head, or deselect the steered column.")
     return Column("steered", services.loaded(run_id), steering)
 
 
 def titles(services: Services, run_id: str | None, model: str, answer_ids: Mapping[str, str]) -> dict[str, str]:
-    """What stands over each column: of its answer who gave it, else who would."""
+    """The heading of each column: who gave its answer, else who will answer."""
     run = services.run(run_id) if run_id else None
     tuned = "Tuned model: none yet. Train one, or choose a run above."
     if run and run.has_adapter:
         tuned = f"Tuned model: run {run.id}, adapter {(run.state().adapter_hash or '')[:8]}"
     base = f"Base model: {model_name(run.recipe().model if run else resolve_model(services, model))}, no adapter"
-    would = {"run": tuned, "steered": f"{tuned}, steered", "base": base, "other": "Another run"}
-    return would | {key: answer.title for key, (_, answer) in kept_answers(services, answer_ids).items()}
+    headings = {"run": tuned, "steered": f"{tuned}, steered", "base": base, "other": "Another run"}
+    return headings | {key: answer.title for key, (_, answer) in kept_answers(services, answer_ids).items()}

@@ -53,11 +53,11 @@ def stream(
     sampling: Sampling,
     system: str = "",
 ) -> Iterator[ChatView]:
-    """Answer `prompt` in every column, each with its own history; one that missed a turn takes up that of the first
-    that didn't.
+    """Answer `prompt` in every column, each with its own history; a column that missed a turn continues from the
+    longest history.
 
     Raises:
-        HydraError: the prompt is empty or too long, or the gates can't be steered so.
+        HydraError: the prompt is empty or too long, or the steering does not fit the model.
     """
     check_prompt(prompt)
     talks = [_Talk(services, column, _history(histories, column.key), prompt, sampling, system) for column in columns]
@@ -77,7 +77,7 @@ def stream(
 
 
 def free_memory(services: Services) -> str:
-    """Let the loaded models go; returns a sentence."""
+    """Unload the models; returns a sentence."""
     services.release()
     return "The models are unloaded. The next question loads them again."
 
@@ -85,9 +85,9 @@ def free_memory(services: Services) -> str:
 def length_line(
     services: Services, run_id: str | None, model: str, prompt: str, system: str, histories: Mapping[str, list[Message]]
 ) -> str:
-    """How long the longest column's conversation is with this prompt, in tokens.
+    """The length of the longest column's conversation with this prompt, in tokens.
 
-    A prompt that is too long is said here, before it is sent.
+    A prompt that is too long is reported here, before it is sent.
     """
     if not prompt.strip():
         return ""
@@ -103,7 +103,7 @@ def length_line(
 
 
 class _Talk:
-    """A column while it answers."""
+    """A column that is answering."""
 
     def __init__(
         self, services: Services, column: Column, history: list[Message], prompt: str, sampling: Sampling, system: str
@@ -131,7 +131,7 @@ class _Talk:
         )
 
     def step(self) -> bool:
-        """One more token; False at the end."""
+        """Generate one more token; False at the end."""
         token = next(self._tokens, None)
         if token is not None:
             self.answer.tokens.append(token)
@@ -139,7 +139,7 @@ class _Talk:
 
 
 def _in_turns(talks: Sequence[_Talk]) -> Iterator[None]:
-    """A token of each column in turn, until all are at their end."""
+    """Generate a token of each column in turn, until all have ended."""
     unfinished = list(talks)
     while unfinished:
         for talk in list(unfinished):
@@ -156,7 +156,7 @@ def _history(histories: Mapping[str, list[Message]], key: str) -> list[Message]:
 
 
 def _answered(messages: list[Message]) -> list[Message]:
-    """A conversation without a last question that got no answer, as after an error."""
+    """A conversation without an unanswered last question, which an error leaves behind."""
     return messages[:-1] if messages and messages[-1]["role"] == "user" else list(messages)
 
 

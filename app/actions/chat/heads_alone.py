@@ -22,9 +22,9 @@ QUESTIONS = ResultKind[list[tuple[str, Example]]]("one question of each componen
 MOST = 12  # questions at once
 TOKENS = 48
 HOW_TO_READ = (
-    f"Answers are cut at {TOKENS} tokens. KL says how far a head alone is from the routed model where that chose its "
-    "answer's tokens; 0: it would have said the same. Where all heads are near, none of them is needed for this answer "
-    "more than another."
+    f"Answers are cut at {TOKENS} tokens. KL measures how far a head alone is from the routed model on the tokens of "
+    "the routed answer; 0: no difference. If all heads are near, none of them matters more than another for this "
+    "answer."
 )
 
 
@@ -44,7 +44,7 @@ class AloneView:
 
 
 def ask(services: Services, run_id: str | None, questions: str, system: str = "") -> Iterator[AloneView]:
-    """Put each line of `questions` to the router and to every head alone.
+    """Ask each line of `questions` with the router and with every head alone.
 
     Raises:
         HydraError: no question, too many, the run has no heads, or a question is too long.
@@ -52,7 +52,7 @@ def ask(services: Services, run_id: str | None, questions: str, system: str = ""
     lines = [line.strip() for line in questions.splitlines() if line.strip()]
     if not lines or len(lines) > MOST:
         count = f"There are {len(lines)} questions" if lines else "There is no question"
-        raise HydraError(f"{count}. Write 1 to {MOST}, one in each line.")
+        raise HydraError(f"{count}. Write 1 to {MOST}, one per line.")
     if why := why_no_adapter(services, run_id):
         raise HydraError(why)
     assert run_id
@@ -72,7 +72,7 @@ def ask(services: Services, run_id: str | None, questions: str, system: str = ""
 
 
 def examples(services: Services, run_id: str | None) -> Iterator[str | list[str]]:
-    """A held-out question of each component, of `MOST` at the most; before that, sentences on how far it is.
+    """A held-out question of each component, at most `MOST`; before that, sentences on the progress.
 
     Raises:
         HydraError: the run's rows are gone, or can't be clustered.

@@ -1,4 +1,4 @@
-"""Answers as files, and opened again."""
+"""Answers saved to files, and opened from them."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -38,10 +38,10 @@ def save_page(services: Services, answer_id: str) -> str:
 
 
 def replay(services: Services, file: Path) -> ChatView:
-    """A trace that was saved, as the page shows an answer; no model is needed.
+    """A saved trace, as the page shows an answer; no model is needed.
 
     Raises:
-        ConfigError: the file is no trace.
+        ConfigError: the file is not a trace.
     """
     trace = load_trace(file)
     answer = Answer(
@@ -55,13 +55,13 @@ def replay(services: Services, file: Path) -> ChatView:
         tokens=[_as_token(token) for token in trace.tokens],
     )
     answers = {"run": (services.answers.keep(answer), answer)}
-    return view(answers, "Replayed from a file; no model has answered.")
+    return view(answers, "Replayed from a file, without a model.")
 
 
 def reopen(services: Services, answer_ids: Mapping[str, str]) -> ChatView | None:
-    """The answers of a page that was reloaded, by column; None where none of them is kept any more."""
+    """The answers of a reloaded page, by column; None if none of them is kept any more."""
     answers = kept_answers(services, answer_ids)
-    return view(answers, "These answers were given before the page was loaded.") if answers else None
+    return view(answers, "These answers are from before the page was reloaded.") if answers else None
 
 
 def _trace(answer: Answer) -> Trace:

@@ -1,1 +1,1 @@
-"""What the Clusters tab computes."""
+"""The computations of the Clusters tab."""

@@ -1,4 +1,4 @@
-"""One component looked into: its name, the rows in its middle and at its edge, their lengths."""
+"""One component in detail: its name, typical rows, outliers and row lengths."""
 
 from dataclasses import dataclass
 
@@ -31,7 +31,7 @@ class ComponentView:
 def component(
     services: Services, dataset_id: str, request: ComponentRequest, number: int, model: str, max_length: int
 ) -> ComponentView:
-    """One component: its middle, its edge, and how long its rows are to a base model.
+    """One component: typical rows, outliers, and row lengths in a base model's tokens.
 
     Raises:
         HydraError: the base model's name is wrong.
@@ -57,7 +57,7 @@ def component_of(clusters: Clusters, number: int) -> Component:
     """A component by its number, from 1.
 
     Raises:
-        DatasetError: there are not so many.
+        DatasetError: there are fewer components.
     """
     if not 1 <= number <= clusters.k:
         raise DatasetError(f"There is no component {number} any more: there are {clusters.k}. Choose one of them.")
@@ -67,7 +67,7 @@ def component_of(clusters: Clusters, number: int) -> Component:
 def _lengths(
     services: Services, dataset_id: str, request: ComponentRequest, number: int, model: str, max_length: int
 ) -> tuple[str, str]:
-    """A sentence on the tokens of a component's rows, and their histogram; "" while the base model is elsewhere."""
+    """A sentence on the tokens of a component's rows, and their histogram; "" if the model is elsewhere."""
     tokenizer, name = tokenizer_of(services, model)
     if tokenizer is None:
         return "Their lengths in tokens are shown once the base model is on this machine.", ""

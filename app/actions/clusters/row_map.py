@@ -1,4 +1,4 @@
-"""The map of the rows, in the Clusters tab: where they lie, their colours, and those that a person picks."""
+"""The map of the rows, in the Clusters tab: their positions, their colours, and the selected rows."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,13 +19,13 @@ from ..reading import Cell, row_cells
 
 HOVER = 90  # characters
 LISTED = 200  # rows
-TELL_EVERY = 5  # looks between two sentences on how long it has taken
+MESSAGE_EVERY = 5  # progress steps between two messages
 PLACES = ResultKind[np.ndarray]("map", keep=12)
 
 
 @dataclass(frozen=True)
 class MapView:
-    """What the page shows; no figure leaves the one that is there."""
+    """What the page shows; figure None leaves the current one."""
 
     figure: str | None
     caption: str
@@ -39,19 +39,19 @@ def draw(
     colour_by: figures.ColourBy,
     selected: Sequence[int] | None = None,
 ) -> Iterator[MapView]:
-    """The map; where it takes longer, PCA's first, then how long it has been computed.
+    """The map; if it takes longer, PCA's first, then the time taken so far.
 
     Args:
         selected: rows to select; None leaves the reader's selection.
     """
-    if not services.components.are_found(dataset_id, request):  # a choice made while they are found is drawn with them
+    if not services.components.are_found(dataset_id, request):  # the end of the clustering draws the map
         yield MapView(None, "The map is drawn once the components are found.")
         return
     if not METHODS[method].is_quick and not services.cache.has(PLACES, dataset_id, request.features_key, method):
         first = _view(services, dataset_id, request, "pca", colour_by, selected)
         name, figure = METHODS[method].name, first.figure
         for ticks, step in enumerate(in_background(lambda on_progress: _points(services, dataset_id, request, method))):
-            if not isinstance(step, Done) and ticks % TELL_EVERY == 0:
+            if not isinstance(step, Done) and ticks % MESSAGE_EVERY == 0:
                 sentence = f"{name} is being computed ({ticks * EVERY:.0f} s); meanwhile this is PCA. {first.caption}"
                 yield MapView(figure, sentence)
                 figure = None
@@ -59,7 +59,7 @@ def draw(
 
 
 def search(services: Services, dataset_id: str, text: str) -> tuple[list[int], str]:
-    """The rows whose question or answer holds a text, whatever its case, and a sentence on them."""
+    """The rows whose question or answer contains a text, in any case, and a sentence on them."""
     needle = " ".join(text.split()).casefold()
     if not needle:
         return [], ""

@@ -1,4 +1,4 @@
-"""The Clusters tab: components, their number and how sure it is, and each of them looked at."""
+"""The Clusters tab: the components, their number, their names, and the rows as a file."""
 
 import os
 import secrets
@@ -20,13 +20,13 @@ from .one_component import component_of
 
 COLUMNS = ["#", "rows", "name and terms", "a typical row", "an outlier"]
 NEVER_ASSIGNED = (
-    " The components set how many heads there are and may start the router; no row is ever assigned to a head."
+    " The components set the number of heads and may initialize the router; no row is ever assigned to a head."
 )
 HELP = {
     "kmeans": "The curve falls steeply while each new component explains something, then bends: that is the elbow."
     + NEVER_ASSIGNED,
-    "dbscan": "Rows in dense parts have near neighbours; where the curve bends upwards, they begin to lie apart. A row "
-    "with too few others within eps, and not beside one with enough, is noise." + NEVER_ASSIGNED,
+    "dbscan": "Rows in dense regions have near neighbours; where the curve bends upwards, rows begin to lie apart. A "
+    "row with too few neighbours within eps is noise, unless a neighbour has enough." + NEVER_ASSIGNED,
 }
 
 
@@ -34,7 +34,7 @@ HELP = {
 class ClusterView:
     """What the page shows of a dataset's components; `tasks` is the table of tasks by components, if rows have any.
 
-    `components` are (label, number from 1) of each, to choose one.
+    `components` are the choices: (label, number from 1) of each.
     """
 
     sentence: str
@@ -49,7 +49,7 @@ class ClusterView:
 
 
 def find(services: Services, dataset_id: str, request: ComponentRequest) -> Iterator[str | Done[ClusterView]]:
-    """Cluster a dataset: yields how far it is, where that has changed, then what to show."""
+    """Cluster a dataset: yields its progress whenever that changes, then what to show."""
 
     def work(on_progress: OnProgress) -> ClusterView:
         services.components.find(dataset_id, request, on_progress)
@@ -62,7 +62,7 @@ def find(services: Services, dataset_id: str, request: ComponentRequest) -> Iter
             yield step
         else:
             message = f"{what}: {step.done / step.total:.0%}" if step.total > 1 else f"{what} …"
-            if message != previous:  # a page that is told the same again and again answers clicks late
+            if message != previous:  # a page that gets the same update again and again responds late
                 yield message
             previous = message
 
@@ -96,7 +96,7 @@ def view(services: Services, dataset_id: str, request: ComponentRequest) -> Clus
 
 
 def rename(services: Services, dataset_id: str, request: ComponentRequest, number: int, name: str) -> ClusterView:
-    """Give a component a name, kept with the dataset; an empty one gives it back its terms."""
+    """Name a component; the name is saved with the dataset, and an empty one restores the terms."""
     clusters = services.components.found(dataset_id, request)
     services.datasets.rename(dataset_id, request.key, clusters.k, component_of(clusters, number).id + 1, name)
     return view(services, dataset_id, request)
@@ -129,12 +129,13 @@ def _named(name: str, terms: list[str]) -> str:
 
 
 def _sentence(clusters: Clusters) -> str:
-    heads = f" {clusters.k} heads would give each component one to start with."
+    heads = f" With {clusters.k} heads, each component can start with one of its own."
     if clusters.choice:
         return clusters.choice.sentence + heads
     if clusters.noise:
-        return f"{clusters.k} components; {clusters.noise} of {len(clusters.labels)} rows are noise, in no dense part.{heads}"
-    return f"{clusters.k} components, {'by density' if clusters.method == 'dbscan' else 'as you request'}.{heads}"
+        noise = f"{clusters.noise} of {len(clusters.labels)} rows are noise, outside dense regions"
+        return f"{clusters.k} components; {noise}.{heads}"
+    return f"{clusters.k} components, {'by density' if clusters.method == 'dbscan' else 'as you asked'}.{heads}"
 
 
 def _agreement(
@@ -147,6 +148,6 @@ def _agreement(
     names = ["noise" if i == NOISE else f"{i + 1}: {components[i].name}" for i in agreed.components]
     return (
         f"Against the task labels: adjusted Rand index {agreed.ari:.2f} (1: the same groups, 0: chance), normalised "
-        f"mutual information {agreed.nmi:.2f}. The clustering never saw the labels.",
+        f"mutual information {agreed.nmi:.2f}. The clustering does not use the labels.",
         figures.tasks_by_component(agreed.tasks, names, agreed.table.tolist()),
     )

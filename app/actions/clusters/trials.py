@@ -1,4 +1,4 @@
-"""How sure the number of components is, by other methods, again and again."""
+"""How stable the number of components is, by several methods in repeated trials."""
 
 from collections.abc import Iterator
 
@@ -17,7 +17,7 @@ FIGURE = ResultKind[str]("trials")
 
 
 def trials(services: Services, dataset_id: str, request: ComponentRequest) -> Iterator[str | Done[str]]:
-    """How sure a number is, seen in trials: yields how far they are, then the figure."""
+    """Run the trials: yields their progress, then the figure."""
     dataset, clusters = services.datasets.get(dataset_id), services.components.found(dataset_id, request)
     arguments = dataset.files, dataset.mapping, request.settings, clusters, TRIALS
 

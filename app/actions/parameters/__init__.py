@@ -1,1 +1,1 @@
-"""What the Parameters tab computes, a file a view."""
+"""The computations of the Parameters tab, one file per view."""

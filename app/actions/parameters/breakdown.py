@@ -1,4 +1,4 @@
-"""The Breakdown view of Parameters: a LoRA for each component, and what sets their A's and B's apart."""
+"""The Breakdown view of Parameters: a LoRA for each component, and how far apart their A's and B's lie."""
 
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -33,12 +33,12 @@ from .shapes import draw_shapes
 COLUMNS = ["what", "shape", "apart by", "silhouette", "95 % by chance", "apart", "mean cosine"]
 APART = {True: "yes", False: "no", None: "can't tell"}
 CLAIM = (
-    "The paper's figure 3: train a LoRA on each component alone; their A's are said to learn the same, their B's to "
-    "part. Here that is tried on your rows, and measured."
+    "The paper's figure 3 trains a LoRA on each component alone and claims that their A's become alike while their B's "
+    "differ. This view repeats that on your rows and measures it."
 )
 TESTED = (
-    "Silhouettes compare all numbers of two matrices, over all modules of a shape; in the table each shape is tested "
-    "on its own, so that of many one may lie apart by chance."
+    "Silhouettes compare all values of two matrices, over all modules of a shape. The table tests each shape on its "
+    "own, so among many shapes one may lie apart by chance."
 )
 PLACES = ResultKind[list[PointGroup]]("breakdown points", keep=8)
 COMPARED = ResultKind[Breakdown]("breakdown", keep=2)
@@ -51,8 +51,8 @@ class BreakdownView:
     Attributes:
         signature: equal for equal views.
         ready: whether it can be started.
-        working: whether its runs are at work, so that it is worth looking again.
-        caption: how the figures are read.
+        working: whether its runs are active, so that the view will change.
+        caption: how to read the figures.
         shapes: the names of all shapes; `drawn` of those that are drawn.
     """
 
@@ -71,13 +71,13 @@ def start(services: Services, run_id: str, steps: int = STEPS) -> None:
     """Queue the LoRAs that are missing.
 
     Raises:
-        HydraError: the run's components are not known, or there is one alone.
+        HydraError: the run's components are not known, or there is only one.
     """
     start_breakdown(services.jobs, services.run(run_id), steps)
 
 
 def view(services: Services, run_id: str | None, method: Method, shapes: Sequence[str] = ()) -> Iterator[BreakdownView]:
-    """How far the LoRAs of the run's newest breakdown are; when all have ended, the comparison.
+    """The progress of the run's newest breakdown; once all its LoRAs are trained, the comparison.
 
     Raises:
         HydraError: an adapter can't be read.
@@ -89,7 +89,7 @@ def view(services: Services, run_id: str | None, method: Method, shapes: Sequenc
     try:
         steps = breakdown_steps(services.store, run)
         loras = breakdown_runs(services.store, run, steps)
-    except ConfigError as error:  # the run is one that has no breakdown: nothing to warn of
+    except ConfigError as error:  # this kind of run has no breakdown: no reason to warn
         yield BreakdownView((run_id,), str(error))
         return
     started = [lora for lora in loras if lora is not None]
@@ -98,28 +98,30 @@ def view(services: Services, run_id: str | None, method: Method, shapes: Sequenc
     if len(finished) < len(loras):
         progress = tuple((state.id, state.state, state.step) for state in states)
         working = any(state.is_active for state in states)
-        sentence = _how_far(len(loras), len(finished), states, run)
+        sentence = _progress(len(loras), len(finished), states, run)
         yield BreakdownView((run_id, progress, steps), sentence, not working, working)
         return
     trained = _Trained(run_id, tuple(lora.id for lora in finished), steps, method)
     if not services.cache.has(PLACES, trained):
         key = (trained, *shapes)
-        yield BreakdownView((*key, "computing"), "All are trained; their matrices are being compared.", working=True)
+        yield BreakdownView(
+            (*key, "computing"), "All LoRAs are trained. Their matrices are being compared.", working=True
+        )
         for _ in in_background(lambda on_progress: _drawn(services, trained, shapes)):
             pass
     yield _drawn(services, trained, shapes)
 
 
-def _how_far(count: int, done: int, states: Sequence[RunState], run: Run) -> str:
+def _progress(count: int, done: int, states: Sequence[RunState], run: Run) -> str:
     if not states:
         return f"{CLAIM} It takes {count} LoRAs of rank {run.recipe().tuner.r}."
     wrong = [state for state in states if not state.is_active and state.state != "finished"]
     if wrong:
         first = wrong[0]
         why = f"Run {first.id} is {first.state}: {first.message.rstrip('.')}."
-        return f"{why} Start again to train what is missing."
+        return f"{why} Start again to train the missing LoRAs."
     now = [f"step {state.step} of {state.max_steps}" for state in states if state.state == "training"]
-    return f"{done} of {count} LoRAs are trained{', one is at ' + now[0] if now else ''}. They are in Runs too."
+    return f"{done} of {count} LoRAs are trained{', one is at ' + now[0] if now else ''}. They are also listed in Runs."
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The view of components and heads: whose rows each head takes, and which tokens."""
+"""The Components and heads view of Parameters: which rows and tokens use each head."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -20,11 +20,11 @@ from ..reading import Cell
 Groups = Literal["component", "task"]
 ALL = "mean over all"
 TOKENS = 12
-TOKEN_COLUMNS = ["before", "token", "behind", "gate", "row"]
+TOKEN_COLUMNS = ["before", "token", "after", "gate", "row"]
 ROWS = 6
 ROW_COLUMNS = ["row", "question", "answer", "task", "mean gate"]
 PROBED = ResultKind[Probed]("probed", keep=4, of_adapter=True)
-CHANCE = 95  # percent of shuffled groups that lie below what counts as known
+CHANCE = 95  # percentile of shuffled groups that a head must exceed
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class UseView:
 
 
 def measure(services: Services, run_id: str | None, of: Groups, module: str) -> Iterator[UseView]:
-    """How far it is; then the mean gate of each head on each component's or task's rows.
+    """Its progress, then the mean gate of each head on each component's or task's rows.
 
     Raises:
         HydraError: the run has no heads, or its rows or its base model are gone.
@@ -50,18 +50,18 @@ def measure(services: Services, run_id: str | None, of: Groups, module: str) -> 
     if not services.cache.has(PROBED, run_id, adapter_hash(services, run_id)):
         for step in in_background(lambda on_progress: _probed(services, run_id, on_progress)):
             if not isinstance(step, Done):
-                sentence = f"Held-out and training rows are read by the model: {step.done} of {step.total}."
+                sentence = f"The model reads held-out and training rows: {step.done} of {step.total}."
                 yield UseView(sentence if step.total > 1 else "Loading the model …")
     yield _view(_probed(services, run_id), of, module)
 
 
 def is_measured(services: Services, run_id: str) -> bool:
-    """Whether a run's held-out rows were read already."""
+    """Whether a run's held-out rows have been read."""
     return services.cache.has(PROBED, run_id, adapter_hash(services, run_id))
 
 
 def tokens(services: Services, run_id: str, head: int, module: str) -> list[list[Cell]]:
-    """The tokens that a head takes most, in one module or by the mean over all, as `TOKEN_COLUMNS`; none of a module
+    """The tokens that use a head most, in one module or by the mean over all, as `TOKEN_COLUMNS`; empty for a module
     whose gates are not recorded.
 
     Raises:
@@ -81,7 +81,7 @@ def tokens(services: Services, run_id: str, head: int, module: str) -> list[list
 
 
 def training_rows(services: Services, run_id: str, head: int, module: str) -> list[list[Cell]]:
-    """Of the training rows that were read, those that use a head most: number, question, answer, task, mean gate.
+    """The training rows, among those read, that use a head most: number, question, answer, task, mean gate.
 
     Raises:
         HydraError: as `tokens`.
@@ -102,7 +102,7 @@ def _view(probed: Probed, of: Groups, module: str) -> UseView:
     heads = probed.use.mean.shape[-1]
     if groups is None or not any(group is not None for group in groups):
         reasons = {
-            "component": "The rows that this run was trained on are gone, so their components are not known.",
+            "component": "This run's training rows are gone, so their components are not known.",
             "task": "These rows have no tasks. Choose components.",
         }
         return UseView(reasons[of], "", modules, heads)
@@ -113,15 +113,15 @@ def _view(probed: Probed, of: Groups, module: str) -> UseView:
     information, chance = probed.use.mutual_information(groups), probed.use.shuffled_information(groups)
     high = float(np.percentile(chance, CHANCE))
     verdict = (
-        f"The strongest head tells the {of}: more than by chance."
+        f"The strongest head depends on the {of}, more than by chance."
         if information > high
-        else f"The strongest head does not tell the {of} better than chance would."
+        else f"The strongest head does not depend on the {of} more than by chance."
     )
     return UseView(
-        f"{verdict} Mutual information of a token's {of} and its strongest head: {information:.2f} of 1, mean over the "
-        f"modules; with {of}s dealt out anew {SHUFFLES} times, {chance.mean():.2f}, and below {high:.2f} in {CHANCE} % "
-        f"of them. From {len(probed.tasks)} held-out rows, where their answers are predicted. It does not show what a "
-        "head adds.",
+        f"{verdict} Mutual information of a token's {of} and its strongest head, averaged over the modules: "
+        f"{information:.2f} of 1. With the {of}s shuffled {SHUFFLES} times: {chance.mean():.2f} on average, and below "
+        f"{high:.2f} in {CHANCE} % of the shuffles. Measured on {len(probed.tasks)} held-out rows, where their answers "
+        "are predicted. It does not show what a head contributes.",
         figures.component_by_head(names, gates, of),
         modules,
         heads,

@@ -12,12 +12,12 @@ from ..adapters import adapter_hash, adapter_weights, why_no_adapter
 from ..reading import Cell
 
 READING: dict[figures.Measure, str] = {
-    "similarity": "1: the heads point the same way, so that the gates choose between nearly equal heads; 0: they have "
-    "nothing in common; -1: they cancel each other. It compares directions of weights, not what they do to text.",
-    "norm": "How large a head's numbers are; a head that is hardly used stays small. It says nothing of what it does.",
-    "effective_rank": "Over how many directions a head spreads, from 1 to r. A low one: r could be smaller here.",
-    "moved": "How far a head is from where it began, in the unit of its norm. Where heads begin at zero both are the "
-    "same.",
+    "similarity": "1: the heads point the same way, so the gates choose between nearly equal heads; 0: they have "
+    "nothing in common; -1: they cancel each other. It compares directions of weights, not their effect on text.",
+    "norm": "The size of a head's weights. A head that is hardly used stays small. It does not show what a head does.",
+    "effective_rank": "The number of directions that a head uses, from 1 to r. If it is low, a smaller r may do.",
+    "moved": "How far a head has moved from its start, in the unit of its norm. For heads that start at zero both are "
+    "equal.",
 }
 MEASURED = ResultKind[list[HeadMeasures]]("heads")
 COLUMNS = ["module", "layer", "head", *figures.MEASURES.values()]
@@ -43,8 +43,9 @@ def view(services: Services, run_id: str | None, measure: figures.Measure) -> He
     known = [value for row in measured if (value := getattr(row, measure)) is not None]
     if not known:
         none = {
-            "moved": "Its start was not kept, so how far the heads have moved is not known. Set training.snapshots.",
-            "similarity": "There is one head in each module, or they are all zero: nothing to compare.",
+            "moved": "This run saved no snapshot of its start, so its heads' distance from it is not known. Set "
+            "training.snapshots before training.",
+            "similarity": "Each module has one head, or all heads are zero: there is nothing to compare.",
         }
         return HeadsView(none.get(measure, "There is nothing to measure."), "", _table(measured))
     spread = f"Mean {sum(known) / len(known):.3g}, from {min(known):.3g} to {max(known):.3g}."

@@ -1,4 +1,4 @@
-"""The Points view of Parameters: A's and heads of a run, or of several, as points; one of them looked into."""
+"""The Points view of Parameters: A's and heads of one or several runs as points, and the matrix behind a point."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -29,9 +29,9 @@ from ..reading import Cell
 from .shapes import chosen_groups, draw_shapes
 
 COLUMNS = ["run", "matrix", "layer", "kind", "head", "x", "y", "z"]
-TELL_EVERY = 5  # looks between two sentences on how long it has taken
+MESSAGE_EVERY = 5  # progress steps between two messages
 STEPS_SHOWN = 5
-SIBLINGS = 12  # heads whose cosines are written into their squares
+SIBLINGS = 12  # heads whose cosines fit into the figure's squares
 POINTS = ResultKind[list[PointGroup]]("points")
 SNAPSHOT = ResultKind[Weights]("snapshot", keep=8, of_adapter=True)
 
@@ -41,9 +41,9 @@ class PointsRequest:
     """What is drawn.
 
     Attributes:
-        runs: whose matrices; `products` those of A and heads, not each alone.
-        steps: also as they were while they learnt.
-        shapes: those that are drawn, by name, where there are more than `PANELS`.
+        runs: those whose matrices are drawn; `products` draws products of A and heads instead of each alone.
+        steps: also draw snapshots from training.
+        shapes: the names of the shapes to draw if there are more than `PANELS`.
     """
 
     runs: tuple[str, ...]
@@ -58,10 +58,10 @@ class PointsRequest:
 
 @dataclass(frozen=True)
 class PointsView:
-    """What the page shows; figures None leaves those that are there.
+    """What the page shows; figures None leaves the current ones.
 
     Attributes:
-        shapes: the names of all shapes; `drawn` of those that are drawn.
+        shapes: the names of all shapes; `drawn`: those of the drawn ones.
     """
 
     sentence: str
@@ -72,10 +72,10 @@ class PointsView:
 
 @dataclass(frozen=True)
 class MatrixView:
-    """One matrix: a sentence, its singular values, its cosines with the module's other heads ("" where it has none).
+    """One matrix: a sentence, its singular values, its cosines with the module's other heads ("" if it has none).
 
     Attributes:
-        head: the run, module and head that it is of; None for an A, and where there is one head alone.
+        head: its run, module and head; None for an A, and for a module with one head only.
     """
 
     sentence: str
@@ -85,7 +85,7 @@ class MatrixView:
 
 
 def view(services: Services, request: PointsRequest, colour_by: figures.MatrixColour) -> Iterator[PointsView]:
-    """The points; where they take longer, PCA's first, then how long they have been computed.
+    """The points; if they take longer, PCA's first, then the time taken so far.
 
     Raises:
         HydraError: an adapter can't be read, or a setting is out of its range.
@@ -100,7 +100,7 @@ def view(services: Services, request: PointsRequest, colour_by: figures.MatrixCo
         first = _view(services, quick, colour_by)
         drawn = first.figures
         for ticks, step in enumerate(in_background(lambda on_progress: _groups(services, request))):
-            if not isinstance(step, Done) and ticks % TELL_EVERY == 0:
+            if not isinstance(step, Done) and ticks % MESSAGE_EVERY == 0:
                 sentence = f"{method.name} is being computed ({ticks * EVERY:.0f} s); meanwhile this is PCA."
                 yield PointsView(sentence, drawn, first.shapes, first.drawn)
                 drawn = None
@@ -155,8 +155,7 @@ def _row(point: MatrixPoint) -> list[Cell]:
 
 
 def _steps(services: Services, run_id: str) -> list[int | None]:
-    """A few of the steps at which a run kept its matrices, and None for the adapter itself; that one alone without
-    any."""
+    """A few of the steps at which a run saved snapshots, and None for the adapter itself."""
     run = services.run(run_id)
     state, steps = run.state(), list(saved_snapshots(run.snapshots))
     if steps and state.state == "finished" and steps[-1] == state.step:  # else the adapter is of another step
@@ -186,13 +185,13 @@ def _view(services: Services, request: PointsRequest, colour_by: figures.MatrixC
 
 
 def _drawable(services: Services, request: PointsRequest) -> PointsRequest:
-    """Those of the runs that have an adapter."""
+    """The request, limited to runs that have an adapter."""
     runs = tuple(run_id for run_id in dict.fromkeys(request.runs) if services.run(run_id).has_adapter)
     return replace(request, runs=runs)
 
 
 def _points(services: Services, request: PointsRequest) -> list[MatrixPoint]:
-    """Of the shapes that are drawn, in the order of the figures' ids."""
+    """The points of the drawn shapes, in the order of the figures' ids."""
     groups = chosen_groups(_groups(services, request), request.shapes)
     return [point for group in groups for point in group.points]
 

@@ -1,4 +1,4 @@
-"""The view over training: how A and the heads move from snapshot to snapshot."""
+"""The Over training view of Parameters: how A and the heads move from snapshot to snapshot."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,27 +14,27 @@ from ...services.background import Done, in_background
 from ...services.cache import ResultKind
 from ...services.processes import EVERY
 
-ALL = "all: "  # before a kind of module, of which every layer is drawn
+ALL = "all: "  # prefix of a kind of module whose layers are all drawn
 PANELS = 2
-TELL_EVERY = 5  # looks between two sentences on how long it has taken
+MESSAGE_EVERY = 5  # progress steps between two messages
 MODULES = ResultKind[list[str]]("modules")
 PLACES = ResultKind[list[PointGroup]]("trajectory")
 HOW_TO_READ = (
-    "Every snapshot of this run is in one projection, so that places can be compared from step to step: press Play, or "
+    "All snapshots of this run share one projection, so positions can be compared from step to step. Press Play, or "
     "move the slider. Heads that start together and stay together have learnt the same, as far as this picture shows."
 )
 
 
 @dataclass(frozen=True)
 class TrajectoryView:
-    """What the page shows; figures None leaves those that are there."""
+    """What the page shows; figures None leaves the current ones."""
 
     sentence: str
     figures: list[str] | None
 
 
 def modules(services: Services, run_id: str | None) -> list[str]:
-    """What can be drawn of a run: each kind of module over all layers, then every module; none without snapshots."""
+    """What can be drawn of a run: every module, then each kind of module over all layers; none without snapshots."""
     if not run_id:
         return []
     run = services.run(run_id)
@@ -55,19 +55,19 @@ def view(services: Services, run_id: str | None, module: str | None, method: Met
         HydraError: a snapshot can't be read.
     """
     if not run_id:
-        yield TrajectoryView("No run is chosen. Train one first; how its heads part is then drawn here.", [])
+        yield TrajectoryView("No run is chosen. Train one first to see how its heads diverge.", [])
         return
     run = services.run(run_id)
     steps = tuple(saved_snapshots(run.snapshots))
     if len(steps) < 2 or not module:
         yield TrajectoryView(
-            "This run has kept no snapshots yet. They are kept while it trains, as many as training.snapshots says.", []
+            "This run has no snapshots yet. They are saved during training; training.snapshots sets their number.", []
         )
         return
     request = _Request(run_id, steps, module, method)
     if not services.cache.has(PLACES, request):
         for ticks, step in enumerate(in_background(lambda on_progress: _groups(services, request))):
-            if not isinstance(step, Done) and ticks % TELL_EVERY == 0:
+            if not isinstance(step, Done) and ticks % MESSAGE_EVERY == 0:
                 yield TrajectoryView(f"{len(steps)} snapshots are being projected ({ticks * EVERY:.0f} s).", None)
     losses = training_losses(services.events(run))
     groups = _groups(services, request)[:PANELS]
@@ -76,7 +76,7 @@ def view(services: Services, run_id: str | None, module: str | None, method: Met
 
 
 def _methods(groups: Sequence[PointGroup]) -> str:
-    """How the projections of these groups are read; of few points another than was asked for."""
+    """How to read the projections of these groups; few points may have fallen back to another method."""
     return " ".join(METHODS[method].reading for method in dict.fromkeys(group.method for group in groups))
 
 

@@ -1,1 +1,1 @@
-"""What the Runs tab computes."""
+"""The computations of the Runs tab."""

@@ -1,4 +1,4 @@
-"""Runs side by side: what came of each beside its base model, and where their settings differ."""
+"""Runs side by side: their results beside their base models', and the settings that differ."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -28,7 +28,7 @@ class ComparisonView:
 
 
 def choices(services: Services, runs: Sequence[Choice]) -> list[Choice]:
-    """The same runs by the names that a person gave them."""
+    """The same runs, labelled with the names that people gave them."""
     return [(Run(services.store.folder / run_id).label().name or label, run_id) for label, run_id in runs]
 
 
@@ -40,9 +40,9 @@ def comparison(services: Services, run_ids: Sequence[str]) -> ComparisonView:
     compared = compare([(run, services.jobs.refresh(run)) for run in runs])
     names = [run.label().name or run.id for run in runs]
     return ComparisonView(
-        "Solid: training loss; dotted: a sample of the held-out rows; marks: all of them, before and after. Runs on "
-        "other rows, or with other held-out rows, can't be compared by their loss. A cell is blank where nothing was "
-        "measured; components are numbered by each run for itself.",
+        "Solid: training loss; dotted: a sample of the held-out rows; marks: all held-out rows, before and after. "
+        "Losses are comparable only between runs with the same training rows and the same held-out rows. A cell is "
+        "blank where nothing was measured. Each run numbers its components itself.",
         figures.losses([(name, services.events(run)) for name, run in zip(names, runs, strict=True)]),
         names,
         _result_rows(compared.results),
@@ -51,14 +51,14 @@ def comparison(services: Services, run_ids: Sequence[str]) -> ComparisonView:
 
 
 def _result_rows(results: Sequence[RunMeasurements]) -> list[list[str]]:
-    """What came of each run, two cells for it: its base model's, and its own."""
+    """Results with two cells for each run: its base model's and its own."""
     whole = (
         (cell(result.base_loss, result.base_exact_match), cell(result.loss, result.exact_match)) for result in results
     )
     rows = [[ALL, *(text for pair in whole for text in pair)]]
-    pairs = [result.pairs() for result in results]
-    for group in dict.fromkeys(name for own in pairs for name in own):
-        rows.append([group_name(group), *_score_cells(own.get(group, (None, None)) for own in pairs)])
+    groups = [result.pairs() for result in results]  # of each run
+    for group in dict.fromkeys(name for pairs in groups for name in pairs):
+        rows.append([group_name(group), *_score_cells(pairs.get(group, (None, None)) for pairs in groups)])
     taken = {
         "parameters": ["" if result.parameters is None else f"{result.parameters:,}" for result in results],
         "training": ["" if result.seconds is None else f"{result.seconds:,.0f} s" for result in results],
@@ -67,7 +67,7 @@ def _result_rows(results: Sequence[RunMeasurements]) -> list[list[str]]:
     taken |= {
         name: [_kwh((result.energy_parts_kwh or {}).get(part)) for result in results] for name, part in ENERGY.items()
     }
-    return rows + [[name, *(text for own in cells for text in ("", own))] for name, cells in taken.items()]
+    return rows + [[name, *(text for value in cells for text in ("", value))] for name, cells in taken.items()]
 
 
 def _score_cells(pairs: Iterable[tuple[Score | None, Score | None]]) -> Iterator[str]:
@@ -79,19 +79,19 @@ def _kwh(energy: float | None) -> str:
 
 
 def energy(summary: RunSummary) -> str:
-    """What a run took."""
+    """A run's energy use."""
     parts = ", ".join(f"{part.upper()} {kwh:.6f}" for part, kwh in (summary.energy_parts_kwh or {}).items())
     return _kwh(summary.energy_kwh) + (f" ({parts})" if parts else "")
 
 
 def group_name(group: str) -> str:
-    """What people call "task NAME" or "component NUMBER"; components count from 1, as everywhere on the page."""
+    """The name shown for "task NAME" or "component NUMBER"; components count from 1, as everywhere on the page."""
     kind, _, name = group.partition(" ")
     return f"{kind} {int(name) + 1}" if kind == "component" else group
 
 
 def cell(loss: float | None, exact_match: float | None) -> str:
-    """A measurement; empty where there is none."""
+    """A measurement; empty if there is none."""
     if exact_match is None:
         return ""
     return f"loss {'not a number' if loss is None else f'{loss:.3f}'}, exact match {exact_match:.1%}"

@@ -1,4 +1,4 @@
-"""What leaves a run as a file, the files that it is measured on or answers, and runs that come in."""
+"""The files of a run: export, import, evaluation on a file and answers to a file."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,9 +18,9 @@ from .comparing import ALL, group_name
 
 FORMATS = {
     "The adapter, with recipe and results": "adapter",
-    "A plain LoRA of the heads' mean gates, an approximation": "lora",
+    "A plain LoRA that weights the heads by their mean gates, an approximation": "lora",
     "The base model with that LoRA merged into it": "merged",
-    "The adapter as the published code reads it": "official",
+    "The adapter in the format of the published code": "official",
 }
 SCORE_COLUMNS = ["rows of", "rows", "loss, base", "loss, run", "exact match, base", "exact match, run"]
 
@@ -31,22 +31,22 @@ def push(services: Services, run_id: str, repository: str) -> str:
 
 
 def export(services: Services, run_id: str, form: str) -> Iterator[str | Done[tuple[str, Path]]]:
-    """Write a run into a zip file to download; sentences, then the last one with the file."""
+    """Write a run into a zip file to download: yields sentences, then the last one with the file."""
     run = services.run(run_id)
     target = services.download(f"{run_id}-{form}.zip", of=str(run.state().adapter_hash))
-    yield "Writing the file ..."
+    yield "Writing the file …"
     for step in in_background(lambda on_progress: in_process(export_run, run, form, target, on_progress=on_progress)):
         if isinstance(step, Done):
             kl = step.value.kl
-            apart = "" if kl is None else f" From the routed model it is {kl:.4g} nats a token away."
+            apart = "" if kl is None else f" Its KL divergence from the routed model is {kl:.4g} nats a token."
             yield Done((f"{target.name}, {step.value.bytes / 1e6:.1f} MB, is ready.{apart}", target))
 
 
 def import_file(services: Services, file: str, model: str) -> str:
-    """Make a run of an uploaded file; returns its id.
+    """Import a run from an uploaded file; returns its id.
 
     Args:
-        model: the base model that the form names, for an adapter whose own was a folder of another machine.
+        model: the base model in the form, for an adapter whose base model was a folder of another machine.
 
     Raises:
         HydraError: the file is not an exported run.
@@ -60,7 +60,7 @@ def import_file(services: Services, file: str, model: str) -> str:
 
 
 def evaluate(services: Services, run_id: str, file: str) -> Iterator[str | Done[tuple[str, list[list[Cell]]]]]:
-    """Measure a run on an uploaded file; sentences, then the last one with a table."""
+    """Evaluate a run on an uploaded file: yields sentences, then the last one with a table."""
     run, name = services.run(run_id), Path(file).name
     for step in in_background(lambda on_progress: in_process(evaluate_run, run, file, None, on_progress=on_progress)):
         if isinstance(step, Done):
@@ -69,7 +69,7 @@ def evaluate(services: Services, run_id: str, file: str) -> Iterator[str | Done[
             note = f", {left_out} left out" if left_out else ""
             yield Done((f"{name}: {scores.rows} rows measured{note}.", _score_rows(scores)))
         else:
-            yield f"Evaluating on {name}: {step.done} of {step.total} rows, those of the base model first."
+            yield f"Evaluating on {name}: {step.done} of {step.total} rows, the base model's first."
 
 
 def _score_rows(scores: FileScores) -> list[list[Cell]]:
@@ -86,14 +86,14 @@ def _score_rows(scores: FileScores) -> list[list[Cell]]:
 
 
 def answers(services: Services, run_id: str, file: str) -> Iterator[str | Done[tuple[str, Path]]]:
-    """Answer the rows of an uploaded file; sentences, then the last one with the file of answers."""
+    """Answer the rows of an uploaded file: yields sentences, then the last one with the file of answers."""
     run = services.run(run_id)
     out = services.download("answers.jsonl", of=f"{file} {run_id}")
     arguments = (run, file, out, None, None, 256)
     for step in in_background(lambda on_progress: in_process(answer_file, *arguments, on_progress=on_progress)):
         if isinstance(step, Done):
             right = step.value.exact_match
-            equal = "" if right is None else f" {right:.1%} are as the file has them."
+            equal = "" if right is None else f" {right:.1%} match the answers in the file."
             yield Done((f"{step.value.rows} answers to {Path(file).name}.{equal}", out))
         else:
             yield f"Answering {Path(file).name}: {step.done} of {step.total} rows."

@@ -1,4 +1,4 @@
-"""The Runs tab: all runs in a table; one of them named, measured, given away or deleted; several compared."""
+"""The Runs tab: all runs in a table; one run's label, settings, deletion and restoring."""
 
 import json
 import os
@@ -21,7 +21,7 @@ DAMAGED = "damaged"
 
 @dataclass(frozen=True)
 class Listing:
-    """All runs, newest first: the table's rows, and of each that is damaged, by its id, what can be done."""
+    """All runs, newest first: the table's rows, and the fix for each damaged run, by its id."""
 
     rows: list[list[Cell]]
     damaged: dict[str, str]
@@ -29,7 +29,7 @@ class Listing:
 
 @dataclass(frozen=True)
 class RunView:
-    """What the page shows of one run; all empty where there is none."""
+    """What the page shows of one run; empty if no run is chosen."""
 
     sentence: str = ""
     name: str = ""
@@ -42,7 +42,7 @@ class RunView:
 
 @dataclass(frozen=True)
 class _Row:
-    """A run for the table; one that is damaged has its label alone."""
+    """A run for the table; a damaged one has only its label."""
 
     run: Run
     label: Label
@@ -60,7 +60,7 @@ class Column:
 
 
 def _known(cell: Callable[[RunSummary], Cell], unknown: Cell = None) -> Callable[[_Row], Cell]:
-    """A cell of what a run's summary holds, which one that is damaged hasn't."""
+    """A cell from a run's summary, which a damaged run lacks."""
     return lambda row: cell(row.summary) if row.summary else unknown
 
 
@@ -83,7 +83,7 @@ COLUMNS = (
 
 
 def listing(services: Services) -> Listing:
-    """All runs, also those that can't be read: a person must see them to mend them."""
+    """All runs, including unreadable ones: people must see them to repair them."""
     rows, damaged = {}, {}
     for run in [*services.store.all(), *services.store.damaged()]:
         try:
@@ -99,12 +99,12 @@ def _damage(services: Services, run: Run, error: HydraError) -> str:
     """Why a run can't be read, and what can be done, without folders of this machine."""
     message = str(error)
     if not isinstance(error, RunError):  # its recipe
-        message = f"Run {run.id}: {message} Mend that file, or delete the folder {run.folder}."
+        message = f"Run {run.id}: {message} Repair that file, or delete the folder {run.folder}."
     return message.replace(f"{services.store.workspace}{os.sep}", "")
 
 
 def readable(services: Services, run_id: str) -> str:
-    """The id of a run that a person asks for.
+    """The id of a run that a person chose, once it is known to be readable.
 
     Raises:
         RunError: it is gone, or damaged.
@@ -119,7 +119,7 @@ def readable(services: Services, run_id: str) -> str:
 
 
 def view(services: Services, run_id: str | None) -> RunView:
-    """One run: what it is called, its recipe, and how it is used in code."""
+    """One run: its label, its recipe and its use in code."""
     if not run_id:
         return RunView("No run is chosen. Click one in the table, or choose it above.")
     run = services.run(run_id)
@@ -143,7 +143,7 @@ def view(services: Services, run_id: str | None) -> RunView:
 
 
 def label(services: Services, run_id: str, name: str, note: str, tags: str) -> None:
-    """Keep what a person writes on a run; tags with commas between."""
+    """Save a run's name, note and tags, which are separated by commas."""
     unique = dict.fromkeys(" ".join(tag.split()) for tag in tags.split(","))
     services.run(run_id).write_label(Label(" ".join(name.split()), note.strip(), tuple(tag for tag in unique if tag)))
 
@@ -154,10 +154,10 @@ def settings(services: Services, run_id: str, keys: Sequence[str]) -> FormValues
 
 
 def continuing(services: Services, run_id: str, keys: Sequence[str]) -> FormValues:
-    """The settings of a run that trains on from this one, as `settings`."""
+    """The settings of a run that continues the training of this one, as `settings`."""
     run = services.run(run_id)
     if not run.has_adapter:
-        raise RunError(f"Run {run_id} has no adapter to train on from. Wait until it has ended, or resume it.")
+        raise RunError(f"Run {run_id} has no adapter to continue from. Wait until it has ended, or resume it.")
     recipe = run.recipe()
     recipe.start_from = run_id
     recipe.tuner.num_heads = summary(run, run.state()).heads
@@ -165,23 +165,24 @@ def continuing(services: Services, run_id: str, keys: Sequence[str]) -> FormValu
 
 
 def delete(services: Services, run_id: str) -> str:
-    """Take a run out of the list; returns a sentence."""
+    """Delete a run; returns a sentence."""
     services.jobs.delete(services.run(run_id))
     services.release(run_id)
-    return f"{run_id} is deleted. For a day that can be undone."
+    return f"{run_id} is deleted. This can be undone for a day."
 
 
 def restorable(services: Services, deleted: Sequence[str]) -> list[str]:
-    """Of the runs that were deleted in this browser, in that order, those that can be restored."""
+    """The runs deleted in this browser that can still be restored, in the same order."""
     in_bin = services.store.deleted()
     return [run_id for run_id in deleted if run_id in in_bin]
 
 
 def restore(services: Services, deleted: Sequence[str]) -> str:
-    """Bring back the run that was deleted last of `deleted`, those of this browser; returns its id.
+    """Restore the run deleted last in this browser, whose deletions are `deleted`; returns its id.
 
     Raises:
-        RunError: none of them can be.
+        RunError: none of them can be restored.
+
     """
     run_ids = restorable(services, deleted)
     if not run_ids:

@@ -1,1 +1,1 @@
-"""What the Train tab computes."""
+"""The computations of the Train tab."""

@@ -1,4 +1,4 @@
-"""The form of a run: what it would train, how long that takes, and the run that it starts."""
+"""The form of a run: what it would train, how long that takes, and starting it."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -28,7 +28,7 @@ def device_line(services: Services, dataset_id: str, model: str, values: FormSet
     if device.kind != "cpu":
         return f"{device.name}, {free}."
     seconds = run_seconds(recipe_from_form(services, dataset_id, model, values))
-    about = f"about {describe_duration(seconds)}" if seconds else "its time is known once the base model is fetched"
+    about = f"about {describe_duration(seconds)}" if seconds else "the time is known once the base model is downloaded"
     return f"{device.name}, {free}: {about}."
 
 
@@ -58,12 +58,12 @@ def recipe_text(services: Services, dataset_id: str, model: str, values: FormSet
 
 
 def preset(name: str, keys: Sequence[str]) -> FormSettings:
-    """The values that a preset gives to all of `keys`: its own, else the defaults."""
+    """A preset's values for all of `keys`: its own, else the defaults."""
     return {key: PRESETS[name].get(key, default_value(key)) for key in keys}
 
 
 def opened_recipe(services: Services, file: str, keys: Sequence[str]) -> FormValues:
-    """What a recipe file puts into the form, which holds `keys`. The files that it names are not read.
+    """The form values in a recipe file, for the settings `keys`. The files that it names are not read.
 
     Raises:
         ConfigError: it can't be read, or a setting is wrong.
@@ -72,7 +72,7 @@ def opened_recipe(services: Services, file: str, keys: Sequence[str]) -> FormVal
 
 
 def _name(services: Services, dataset_id: str, recipe: Recipe) -> str:
-    """What the one component is called, where it is known."""
+    """The name of the one component, if it is known."""
     request, only = ComponentRequest(recipe.components, recipe.model), recipe.components.only
     if not only or not services.components.are_found(dataset_id, request):
         return ""
@@ -81,7 +81,7 @@ def _name(services: Services, dataset_id: str, recipe: Recipe) -> str:
 
 
 def estimate(services: Services, dataset_id: str, model: str, values: FormSettings) -> Iterator[str]:
-    """Try a few steps of the run in a process of its own; sentences, the last with what the whole will take."""
+    """Try a few steps of the run in a separate process: yields sentences, the last one with the estimate."""
     recipe = recipe_from_form(services, dataset_id, model, values)
     key, resolved = recipe.to_yaml(), services.store.resolved(recipe)
     for step in in_background(
@@ -97,7 +97,7 @@ def estimate(services: Services, dataset_id: str, model: str, values: FormSettin
 
 
 def start(services: Services, dataset_id: str, model: str, values: FormSettings) -> str:
-    """Start a run; returns its id. What was estimated for these very settings is kept with it."""
+    """Start a run; returns its id. An estimate for the same settings is saved with it."""
     recipe = recipe_from_form(services, dataset_id, model, values)
     run = services.jobs.start(recipe)
     if estimated := services.cache.get(ESTIMATE, recipe.to_yaml()):

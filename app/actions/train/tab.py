@@ -1,4 +1,4 @@
-"""The Train tab: a run at work, from its events to what is shown of it."""
+"""The Train tab: what the page shows of a run, from the run's events."""
 
 import hashlib
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from hydralora.training.estimate import describe_duration
 from ...services import Services
 from ...services.cache import ResultKind
 
-LOG_BYTES = 2**20  # of the log's end are looked at
+LOG_BYTES = 2**20  # read from the end of the log
 LOG_LINES = 500
 IDLE_EVENTS = 3  # in a row, before a head is called idle
 IDLE_SHARE = 0.1  # of 1 / N
@@ -25,7 +25,7 @@ COLUMNS = ["rows of", "loss before", "loss after", "exact match before", "exact 
 
 @dataclass(frozen=True)
 class Words:
-    """What is said of a run."""
+    """The sentences on a run."""
 
     status: str
     usage: str = ""
@@ -33,7 +33,7 @@ class Words:
 
 @dataclass(frozen=True)
 class Buttons:
-    """What can be asked of a run; `phase` is equal as long as that is the same."""
+    """The actions that a run allows; `phase` changes with them."""
 
     phase: str
     active: bool = False
@@ -71,7 +71,7 @@ class TrainView:
 
     @cached_property
     def marks(self) -> dict[str, str]:
-        """A mark for each part, equal for what is equal: only what changed is sent."""
+        """A hash of each part: only parts that changed are sent."""
         parts = (part.name for part in fields(self))
         return {part: hashlib.sha256(repr(getattr(self, part)).encode()).hexdigest() for part in parts}
 
@@ -85,12 +85,12 @@ def stop(services: Services, run_id: str, measure: bool = False) -> None:
 
 
 def swap(services: Services, run_id: str, by: int) -> None:
-    """Let a waiting run change places, -1 for sooner."""
+    """Move a waiting run by places in the queue, -1 for sooner."""
     services.jobs.swap(services.run(run_id), by)
 
 
 def resume(services: Services, run_id: str) -> None:
-    """Go on with a run from its newest checkpoint."""
+    """Resume a run from its newest checkpoint."""
     services.jobs.resume(services.run(run_id))
 
 
@@ -101,7 +101,7 @@ def view(services: Services, run_id: str | None) -> TrainView:
     run = services.run(run_id)
     state = services.jobs.refresh(run)
     ahead = services.jobs.ahead(run) if services.jobs.is_waiting(run) else None
-    # However many pages look at the run, its figures are drawn once.
+    # However many pages show the run, its figures are drawn once.
     key = run_id, state.state, state.step, state.heartbeat, ahead
     return services.cache.remember(VIEW, *key, compute=lambda: _draw(services, run, state, ahead))
 
@@ -125,7 +125,7 @@ def _draw(services: Services, run: Run, state: RunState, ahead: int | None) -> T
 
 
 def _drawn(events: Sequence[Event]) -> tuple[Curves, Measured]:
-    """What is drawn of the events; a step alone changes none of it."""
+    """The figures and tables of the events; a new step alone does not change them."""
     trained = any(isinstance(event, TrainEvent) for event in events)
     evaluated = any(isinstance(event, EvalEvent) for event in events)
     routed = any(isinstance(event, GatesEvent) for event in events)
@@ -154,7 +154,7 @@ def _status(state: RunState, events: Sequence[Event], ahead: int | None) -> str:
 
 
 def log(services: Services, run_id: str | None, search: str | None) -> str:
-    """The last lines of a run's log, of those that hold `search`."""
+    """The last lines of a run's log that contain `search`."""
     if not run_id:
         return ""
     lines = services.run(run_id).log_lines(LOG_BYTES)
@@ -163,7 +163,7 @@ def log(services: Services, run_id: str | None, search: str | None) -> str:
 
 
 def _idle_heads(events: Sequence[Event]) -> str:
-    """Says which heads get next to nothing, by the last events with gates."""
+    """A sentence on the heads that get hardly any gate weight, by the last events with gates."""
     gates = [event.mean_gate for event in events if isinstance(event, GatesEvent)][-IDLE_EVENTS:]
     if len(gates) < IDLE_EVENTS:
         return ""
@@ -176,7 +176,7 @@ def _idle_heads(events: Sequence[Event]) -> str:
 
 
 def _as_estimated(state: RunState) -> str:
-    """What a finished run took, beside what was estimated, if it was."""
+    """The time, memory and energy of a finished run, beside its estimate, if there is one."""
     results, estimated = state.results, state.estimate
     if not results or not results.total_seconds or not results.peak_memory_bytes or state.state != "finished":
         return ""
@@ -196,7 +196,7 @@ def _gigabytes(size: float) -> str:
 
 
 def _remaining(events: Sequence[Event], step: int, total: int) -> str:
-    """How long the steps that are left take, at the speed since this process began to train."""
+    """The time of the remaining steps, at the speed since this process began to train."""
     starts = [i for i, event in enumerate(events) if isinstance(event, NoteEvent) and event.max_steps is not None]
     begun = starts[-1] if starts else 0
     times = [(event.step, event.time) for event in events[begun:] if isinstance(event, TrainEvent)]
@@ -232,7 +232,7 @@ def score_table(events: Sequence[Event]) -> list[list[str]]:
 
 
 def sample_table(events: Sequence[Event]) -> list[list[str]]:
-    """What the model said to a few held-out prompts before it learnt, and at its newest evaluation."""
+    """Answers to a few held-out prompts, before training and at the newest evaluation."""
     answered = [event.answers for event in events if isinstance(event, EvalEvent) and event.answers]
     if not answered:
         return []
@@ -243,13 +243,13 @@ def sample_table(events: Sequence[Event]) -> list[list[str]]:
 
 
 def _usage(events: Sequence[Event]) -> str:
-    """What the run's process takes, and what its machine has left, by the newest event that says so."""
+    """What the run's process uses, and what its machine has free, by the newest event that reports it."""
     usages = (event.usage for event in reversed(events) if isinstance(event, TrainEvent))
-    usage = next((candidate for candidate in usages if candidate), None)
+    usage = next(filter(None, usages), None)
     if not usage:
         return ""
-    taken = f"It takes {usage.cpu_percent / 100:.1f} CPU cores and {_gigabytes(usage.memory_bytes)} of memory; "
+    taken = f"It uses {usage.cpu_percent / 100:.1f} CPU cores and {_gigabytes(usage.memory_bytes)} of memory; "
     if usage.gpu_memory_bytes is not None and usage.gpu_free_bytes is not None:
-        taken += f"{_gigabytes(usage.gpu_memory_bytes)} of the GPU's, with {_gigabytes(usage.gpu_free_bytes)} free; "
+        taken += f"{_gigabytes(usage.gpu_memory_bytes)} of GPU memory, with {_gigabytes(usage.gpu_free_bytes)} free; "
     free, disk = _gigabytes(usage.memory_free_bytes), _gigabytes(usage.disk_free_bytes)
-    return f"{taken}the machine has {free} of memory and {disk} of disk left."
+    return f"{taken}the machine has {free} of memory and {disk} of disk free."

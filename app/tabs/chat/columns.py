@@ -1,4 +1,4 @@
-"""Who answers, side by side: the columns of a conversation, each with its tokens."""
+"""The columns of a conversation, side by side, each with its tokens."""
 
 import html
 from typing import Any
@@ -20,7 +20,7 @@ CHOSEN_FIRST = ["run", "base"]
 
 
 class Column:
-    """One answer: who gave it, the conversation, the tokens."""
+    """One column: its heading, the conversation, the tokens."""
 
     def __init__(self, key: str) -> None:
         with gr.Column(min_width=300, visible=key in CHOSEN_FIRST) as self.place:
@@ -33,14 +33,14 @@ class Column:
         return [self.title, self.chatbot, self.strip]
 
     def updates(self, view: ColumnView | None) -> Updates:
-        """Emptied where there is no answer."""
+        """Empty if there is no answer."""
         if view is None:
             return {self.title: "", self.chatbot: [], self.strip: EMPTY}
         return {self.title: say(view.title), self.chatbot: displayed(view.messages), self.strip: view.strip}
 
 
 class Choices:
-    """Which columns there are, which other run answers, and how the gates of the steered column are set."""
+    """The choice of columns and of the other run, and the steering of the steered column."""
 
     def __init__(self) -> None:
         with gr.Row():
@@ -55,7 +55,7 @@ class Choices:
         self.steering = SteeringForm()
 
     def wire(self, context: Context, tab: gr.Tab, columns: dict[str, Column], answers: gr.State) -> None:
-        """Who can answer, and what can be steered, follow the run."""
+        """Let headings, other runs and heads follow the chosen run."""
         services, run = context.services, context.run
 
         @handler
@@ -85,7 +85,7 @@ class Choices:
 
 
 def _chatbot(key: str) -> gr.Chatbot:
-    """Models' and users' text is shown as it is: neither Markdown nor HTML."""
+    """Models' and users' text is shown literally: neither Markdown nor HTML."""
     return gr.Chatbot(
         show_label=False,
         height=220,

@@ -1,4 +1,4 @@
-"""A conversation in several columns: what it holds, and how it is shown."""
+"""A conversation in several columns: its state and its display."""
 
 import gradio as gr
 
@@ -12,11 +12,11 @@ from .gates import HOW_TO_READ, Gates
 
 
 class Conversation:
-    """What was said, and the places where it is shown.
+    """The messages of a conversation, and the widgets that show them.
 
     Attributes:
         answers: ids of the newest answers, by column.
-        histories: by column, as they were written; the chatbots only show them.
+        histories: the messages by column, unescaped; the chatbots only display them.
     """
 
     def __init__(self, choices: Choices) -> None:
@@ -35,7 +35,7 @@ class Conversation:
         return [self.answers, self.histories, *columns, *self.gates.figures, self.status]
 
     def updates(self, view: ChatView) -> Updates:
-        """A view of all columns; those that are not in it are emptied."""
+        """Show a view; columns that are not in it are emptied."""
         updates: Updates = {
             self.answers: {key: column.answer_id for key, column in view.columns.items()},
             self.histories: {key: column.messages for key, column in view.columns.items()},

@@ -1,4 +1,4 @@
-"""The gates of a token, and what else could have come."""
+"""The gates of a token, and its alternatives."""
 
 import gradio as gr
 
@@ -10,16 +10,16 @@ from ...widgets.plot import plot_panel
 from .columns import Column
 
 HOW_TO_READ = (
-    "Each token has the colour and number of its strongest head, the stronger the further that head leads. The base "
-    "model's tokens have none. Pale tokens are the question's, with the gates that they were read with; a token of the "
-    "answer has those that it was chosen with. Wavy tokens differ from the answer that is not steered. Bars and "
-    "heatmap follow the newest token of the first column with gates. Select a token of any column, by mouse or arrow "
-    "keys, to hold them on it. A gate is the weight that a head gets, not how much that head changed the answer."
+    "Each token has the colour and number of its strongest head; the further that head leads, the stronger the colour. "
+    "The base model's tokens have none. Pale tokens are the question's, with the gates used to read them; a token of "
+    "the answer has the gates used to choose it. Wavy tokens differ from the unsteered answer. Bars and heatmap follow "
+    "the newest token of the first column with gates. Select a token of any column, by mouse or arrow keys, to keep "
+    "them on it. A gate is the weight that a head gets, not how much that head changed the answer."
 )
 
 
 class Gates:
-    """The newest token's gates, or those of the token that is selected."""
+    """The gates of the newest token, or of the selected one."""
 
     def __init__(self) -> None:
         self.reading = sentence("", elem_id="gate-reading")
@@ -34,11 +34,11 @@ class Gates:
                 empty="The mean of the answer is drawn here.",
             )
         self.alternatives = gr.Dataframe(
-            headers=["token that could have come", "probability"],
+            headers=["possible token", "probability"],
             interactive=False,
             visible=False,
             elem_id="weighed",
-            label="What the model weighed here, before temperature",
+            label="Most likely tokens here, before temperature",
         )
 
     @property
@@ -51,21 +51,21 @@ class Gates:
 
     @property
     def selection(self) -> list[Component]:
-        """What there is of a selected token beside its figures."""
+        """The outputs of a selected token, besides its figures."""
         return [self.reading, self.alternatives]
 
     def drawn(self, gates: actions.GateFigures | None) -> Updates:
-        """None leaves the figures that are there."""
+        """None leaves the current figures."""
         if gates is None:
             return {}
         return {self.bars: gates.bars, self.heatmap: gates.heatmap, self.load: gates.load}
 
     def unselected(self) -> Updates:
-        """No token is selected."""
+        """Clear what is shown of a selected token."""
         return {self.reading: "", self.alternatives: gr.Dataframe(visible=False)}
 
     def wire(self, services: Services, answers: gr.State, columns: dict[str, Column]) -> list[gr.events.Dependency]:
-        """A selected token of any column; returns the events after which another answer may be looked at."""
+        """Show a selected token of any column; returns the events that may select another answer."""
         events = []
         for key, column in columns.items():
 

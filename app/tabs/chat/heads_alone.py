@@ -1,4 +1,4 @@
-"""Which head does this? A part of Chat."""
+"""The part "Which head does this?" of Chat."""
 
 from collections.abc import Iterator
 
@@ -20,15 +20,15 @@ class HeadsAlone:
     def __init__(self) -> None:
         with gr.Accordion("Which head does this?", open=False, elem_id="alone"):
             self.questions = gr.Textbox(
-                "", label="Questions, one in each line", lines=3, max_lines=actions.MOST, elem_id="alone-questions"
+                "", label="Questions, one per line", lines=3, max_lines=actions.MOST, elem_id="alone-questions"
             )
             with gr.Row():
                 self.start = action_button("Ask each head alone", "alone-start", 230, variant="primary", size="lg")
                 self.stop = action_button("Stop", "alone-stop", 90, size="lg")
-                self.fill = action_button("One of each component", "alone-examples", 240, size="lg")
+                self.fill = action_button("One question per component", "alone-examples", 240, size="lg")
             self.status = sentence(
                 "The router mixes the heads for every token. Here each head of the chosen run answers alone, with the "
-                "whole weight, so that what it has learnt can be read.",
+                "whole weight, to show what it has learnt.",
                 elem_id="alone-sentence",
             )
             self.summary = gr.Dataframe(
@@ -44,7 +44,7 @@ class HeadsAlone:
                 visible=False,
                 wrap=True,
                 elem_id="alone-answers",
-                label="What each answers",
+                label="Answers",
             )
 
     def wire(self, context: Context, system: gr.Textbox) -> None:
@@ -67,7 +67,7 @@ class HeadsAlone:
                     yield {self.status: say(step)}
                 else:
                     lines = [" ".join(question.splitlines()) for question in step]
-                    text = f"{len(step)} held-out questions, each of another component."
+                    text = f"{len(step)} held-out questions, each from a different component."
                     yield {self.status: say(text), self.questions: "\n".join(lines)}
 
         def forget(request: gr.Request, run_id: str | None) -> Updates:

@@ -1,4 +1,4 @@
-"""What is asked: the prompt, held-out rows to try, sampling; asking, stopping, asking again."""
+"""The question: prompt, held-out rows to try and sampling; sending, stopping and repeating it."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -21,10 +21,10 @@ CHATTERS = 8  # answers at once; those of one model share it, a token at a time
 
 
 class HeldOutRows:
-    """Rows to try: a click asks one."""
+    """Rows to try; a click sends one."""
 
     def __init__(self) -> None:
-        with gr.Accordion("Held-out rows: click one to ask it", open=True, elem_id="heldout-rows"):
+        with gr.Accordion("Held-out rows: click one to send it", open=True, elem_id="heldout-rows"):
             self.rows = gr.Dataframe(
                 headers=["prompt", "expected answer"],
                 column_widths=["62%", "38%"],
@@ -45,12 +45,12 @@ class HeldOutRows:
 
 
 class Question:
-    """The prompt's box, and the buttons around it."""
+    """The prompt and the buttons around it."""
 
     def __init__(self) -> None:
         with gr.Row():
             self.prompt = gr.Textbox(
-                placeholder="Ask them something", show_label=False, lines=1, max_lines=6, scale=6, elem_id="prompt"
+                placeholder="Ask a question", show_label=False, lines=1, max_lines=6, scale=6, elem_id="prompt"
             )
             self.send = gr.Button("Send", variant="primary", scale=1, min_width=90, elem_id="send")
             self.stop = gr.Button("Stop", scale=1, min_width=90, elem_id="chat-stop")
@@ -65,7 +65,7 @@ class Question:
     def wire(
         self, context: Context, conversation: Conversation, options: "Options", saving: Saving, rows: HeldOutRows
     ) -> None:
-        """Ask, stop, ask again, change the question, clear."""
+        """Send, stop, repeat or edit the question; clear the conversation."""
         asking = self._asking(context, conversation, options, saving)
         histories, prompt = conversation.histories, self.prompt
 
@@ -98,7 +98,7 @@ class Question:
         self._measure(context, conversation, options)
 
     def _measure(self, context: Context, conversation: Conversation, options: "Options") -> None:
-        """How long the conversation is with this prompt."""
+        """Show the conversation's length with this prompt."""
 
         @handler
         def measure(
@@ -112,7 +112,7 @@ class Question:
     def _asking(
         self, context: Context, conversation: Conversation, options: "Options", saving: Saving
     ) -> dict[str, Any]:
-        """The listener that answers."""
+        """The arguments of the listener that answers."""
         answer = _answering(context.services, self, conversation, options, saving)
         choices = conversation.choices
         who = [context.run, context.model, choices.chosen, choices.other, conversation.histories]
@@ -151,14 +151,14 @@ def _answering(
         except Exception:
             yield {status: ""}  # nothing is loading any more
             raise
-        emptied: Updates = {question.prompt: ""}  # once the question stands in the conversation
+        emptied: Updates = {question.prompt: ""}  # once the question is in the conversation
         for view in actions.stream(services, columns, histories, prompt, sampling, system):
             yield conversation.updates(view) | emptied
             emptied = {}
 
     @handler
     def answer(request: gr.Request, prompt: str, *inputs: Component) -> Iterator[Updates]:
-        actions.check_prompt(prompt)  # an empty one ends no other answer
+        actions.check_prompt(prompt)  # an empty prompt must not end another answer
         yield from stream(request, prompt, *inputs)
 
     return answer

@@ -1,4 +1,4 @@
-"""Answers saved, opened again, and found again after a reload."""
+"""Saving answers, opening them, and restoring them after a reload."""
 
 from pathlib import Path
 
@@ -13,15 +13,13 @@ from .conversation import Conversation
 
 
 class Saving:
-    """Buttons that hand out an answer as a file, and open one."""
+    """Buttons that save an answer as a file, and open one."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
         with gr.Row():
             self.trace = download_button("Save the answer", "save-trace", 140, interactive=False, size="sm")
-            self.page = download_button(
-                "Save as a page that replays it", "save-page", 220, interactive=False, size="sm"
-            )
+            self.page = download_button("Save as a page with replay", "save-page", 220, interactive=False, size="sm")
             self.saved = upload_button("Open a saved answer", "open-trace", [".json"], 180)
 
     @property
@@ -32,8 +30,7 @@ class Saving:
         return dict.fromkeys(self.outputs, gr.DownloadButton(interactive=False))
 
     def offer_after(self, event: gr.events.Dependency, answers: gr.State) -> None:
-        """After an event the answer that is looked at can be saved; not while it grows, which would write it each
-        time."""
+        """After an event, offer the selected answer for saving; not while it grows, or each token would write it."""
 
         @handler
         def write(answer_ids: dict[str, str]) -> Updates:
@@ -49,7 +46,7 @@ class Saving:
         event.then(write, answers, self.outputs, **QUIET)
 
     def wire(self, conversation: Conversation, tab: gr.Tab, store: gr.BrowserState) -> None:
-        """The browser keeps which answers it had, the server what they were."""
+        """The browser keeps the ids of its answers, the server their contents."""
         answers, chosen = conversation.answers, conversation.choices.chosen
 
         @handler

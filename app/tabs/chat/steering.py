@@ -1,4 +1,4 @@
-"""Settings of the gates: pin a head, mute some, all alike, sharper or softer, in some layers."""
+"""Steering of the gates: pin a head, mute heads, equal gates, temperature; in all layers or some."""
 
 import gradio as gr
 
@@ -8,7 +8,7 @@ from ...page.handlers import Component, Updates
 
 
 class SteeringForm:
-    """How the gates of the steered column are set."""
+    """The steering of the steered column."""
 
     def __init__(self) -> None:
         with gr.Accordion("Steer the gates", open=True, visible=False, elem_id="steering") as self.panel:
@@ -19,14 +19,18 @@ class SteeringForm:
                 self.mute = gr.CheckboxGroup(
                     [], value=[], label="Mute heads", info="The others share.", elem_id="steer-mute"
                 )
-                self.uniform = gr.Checkbox(False, label="All heads alike", elem_id="steer-uniform")
+                self.uniform = gr.Checkbox(False, label="All heads equal", elem_id="steer-uniform")
             with gr.Row():
-                self.top = gr.Checkbox(False, label="Strongest head alone (top 1)", elem_id="steer-top")
+                self.top = gr.Checkbox(False, label="Strongest head only (top 1)", elem_id="steer-top")
                 self.temperature = gr.Slider(
                     0.1, 5, value=1, step=0.1, label="Temperature of the router (1: unchanged)", elem_id="steer-heat"
                 )
                 self.layers = gr.Textbox(
-                    "", label="Layers to steer", placeholder="all; or 0-11", max_lines=1, elem_id="steer-layers"
+                    "",
+                    label="Layers to steer",
+                    placeholder="all, or a range such as 0-11",
+                    max_lines=1,
+                    elem_id="steer-layers",
                 )
 
     @property
@@ -35,7 +39,7 @@ class SteeringForm:
         return [self.pin, self.mute, self.uniform, self.top, self.temperature, self.layers]
 
     def heads(self, count: int, pin: int | None, mute: list[int]) -> Updates:
-        """The heads of an adapter that has so many; what is set stays where it has it."""
+        """The choices for an adapter with `count` heads; settings that it lacks are dropped."""
         heads = [(f"head {head + 1}", head) for head in range(count)]
         pinned = pin if pin is not None and pin < count else -1
         muted = [head for head in mute if head < count]
@@ -48,7 +52,7 @@ class SteeringForm:
     def read(
         pin: int | None, mute: list[int], uniform: bool, top: bool, temperature: float, layers: str
     ) -> Steering | None:
-        """What the settings ask; None where they ask nothing.
+        """The steering; None if nothing is set.
 
         Raises:
             ConfigError: they exclude each other, or the layers are no layers.

@@ -11,7 +11,7 @@ from .saving import Saving
 
 
 def build(context: Context, tab: gr.Tab, store: gr.BrowserState) -> None:
-    """The tab, a part below the other; `kept` is where the browser keeps which answers it had."""
+    """The tab, part by part; `store` is where the browser keeps the ids of its answers."""
     rows = HeldOutRows()
     choices = Choices()
     question = Question()

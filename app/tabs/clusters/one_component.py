@@ -1,4 +1,4 @@
-"""One component looked into, in the Clusters tab."""
+"""One component in detail, in the Clusters tab."""
 
 from typing import Any
 
@@ -18,11 +18,11 @@ LONGEST_ROW = TrainingSettings.model_fields["max_length"].default
 
 
 class OneComponent:
-    """Its name, the rows in its middle and at its edge, their lengths.
+    """Its name, typical rows, outliers and row lengths.
 
     Attributes:
-        number: which one is looked at, from 1; `name` the box of its name.
-        alone: the button that asks for a run on it alone.
+        number: the number of the component, from 1; `name`: the textbox of its name.
+        alone: the button that plans a run on it alone.
         look: the listener that fills the rest.
     """
 
@@ -36,7 +36,7 @@ class OneComponent:
             with gr.Row():
                 self.number = gr.Dropdown([1], value=1, label="Component", elem_id="component", min_width=260)
                 self.name = gr.Textbox(
-                    label="Its name",
+                    label="Name",
                     info="Enter saves it, for this page and for runs.",
                     max_lines=1,
                     max_length=60,
@@ -53,14 +53,14 @@ class OneComponent:
                 interactive=False,
                 max_height=320,
                 elem_id="component-rows",
-                label="Rows in its middle and at its edge",
+                label="Typical rows and outliers",
             )
             self.lengths = plot_panel(
                 "component-lengths",
                 "Rows of the component by their length in tokens",
                 empty="Lengths are drawn once the base model is on this machine.",
             )
-            self.named = gr.State("")  # the component whose name the box holds
+            self.named = gr.State("")  # the component whose name the textbox holds
 
     def _listener(self, context: Context, form: ComponentForm) -> dict[str, Any]:
         @latest(context.services, "component")
@@ -72,7 +72,7 @@ class OneComponent:
             view = actions.component(context.services, dataset_id, request, number or 1, model, longest)
             updates = {self.about: say(view.sentence), self.rows: view.rows, self.lengths: view.lengths}
             component = f"{dataset_id} {request.key} {number}"
-            if component == named:  # what is typed, and not saved yet, stays
+            if component == named:  # a name that is typed, but not saved yet, stays
                 return updates
             return updates | {self.named: component, self.name: gr.Textbox(value=view.given, placeholder=view.terms)}
 
@@ -83,6 +83,6 @@ class OneComponent:
         }
 
     def choices(self, components: list[tuple[str, int]], number: int | None) -> gr.Dropdown:
-        """The components to choose from; the one that is chosen stays, even if it was while they were found."""
+        """The components to choose from; a choice stays, even one made during the clustering."""
         gone: dict[str, Any] = {} if number and number <= len(components) else {"value": 1}
         return gr.Dropdown(choices=components, **gone)

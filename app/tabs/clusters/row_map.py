@@ -22,7 +22,7 @@ KIND = "map"
 
 
 class RowMap:
-    """The map, and the table of selected rows; `draw` is the listener that draws it anew."""
+    """The map, and the table of selected rows; `draw` is the listener that draws the map again."""
 
     def __init__(self, context: Context, form: ComponentForm) -> None:
         self._context, self._form = context, form
@@ -45,9 +45,9 @@ class RowMap:
         self._selecting()
 
     def _choices(self) -> None:
-        """How the map is drawn, by what it is coloured, and what is searched for."""
+        """The choices of projection, colour and search text."""
         with gr.Row():
-            self.method = method_choice("map-method", "Map drawn by", tuple(reversed(METHODS)), 260)
+            self.method = method_choice("map-method", "Projection", tuple(reversed(METHODS)), 260)
             self.colour_by = gr.Radio(
                 ["component", "task", "length"],
                 value="component",
@@ -57,7 +57,7 @@ class RowMap:
             )
             self.text = gr.Textbox(
                 label="Search the rows",
-                placeholder="a word or more of a question or an answer",
+                placeholder="words of a question or an answer",
                 submit_btn="Search",
                 max_lines=1,
                 elem_id="map-search",
@@ -86,8 +86,8 @@ class RowMap:
             dataset_id: str, text: str, method: Method, colour_by: ColourBy, *values: Component
         ) -> Iterator[Updates]:
             indices, sentence_on_them = actions.search(services, dataset_id, text)
-            # The same each time, and so sent once. Skipped, it could be lost: Gradio's page applies what changes in an
-            # update to what came before it, also where that is not shown yet.
+            # Repeated in each update, which sends it once. Left out of one it could be lost: Gradio's page applies the
+            # changes of an update to the one before, even if that is not displayed yet.
             listed = {self.hits: say(sentence_on_them), self.rows: self._table(dataset_id, indices)}
             for view in actions.draw(services, dataset_id, form.request(*values), method, colour_by, indices):
                 yield self._updates(view) | listed

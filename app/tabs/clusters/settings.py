@@ -1,4 +1,4 @@
-"""How components are asked for: the form at the top of Clusters."""
+"""The settings of components: the form at the top of Clusters."""
 
 from importlib.util import find_spec
 
@@ -13,7 +13,7 @@ from ...services.components import ComponentRequest
 
 FEATURES = {
     "tfidf-svd": "words (TF-IDF, reduced)",
-    "tfidf": "words (plain TF-IDF, the paper's)",
+    "tfidf": "words (plain TF-IDF, as in the paper)",
     "model": "the base model's states",
     "sentence": "a sentence model",
 }
@@ -21,7 +21,7 @@ SENTENCE_MODEL = "components.sentence_model"
 
 
 class ComponentForm:
-    """The settings of a run's components, by setting."""
+    """The settings of a run's components; `fields` are their widgets by setting."""
 
     def __init__(self, context: Context, store: KeptChoices) -> None:
         self._context = context
@@ -42,11 +42,11 @@ class ComponentForm:
 
     @property
     def changes(self) -> list[Component]:
-        """The events at which a field holds what it shall; a name is complete when it is sent, or left."""
+        """The events after which a field is complete: a text is complete when submitted or left."""
         return [event for field in self.fields.values() for event in _settled(field)]
 
     def request(self, model: str, *inputs: Component) -> ComponentRequest:
-        """What the form asks for.
+        """The request that the form describes.
 
         Raises:
             ConfigError: a value is out of its range, or a model's name is wrong.
@@ -62,21 +62,21 @@ def _fields() -> dict[str, Widget]:
     offered = {key: name for key, name in FEATURES.items() if key != "sentence" or find_spec("sentence_transformers")}
     with gr.Row():
         fields = {
-            "components.k": widget("components.k", "Components", info="0 finds their number."),
+            "components.k": widget("components.k", "Components", info="0 finds the number."),
             "components.method": widget(
                 "components.method",
                 "Method",
                 names={"kmeans": "k-means", "dbscan": "DBSCAN"},
-                info="DBSCAN leaves rows in no dense part as noise.",
+                info="DBSCAN treats rows outside dense regions as noise.",
             ),
             "components.features": widget(
-                "components.features", "Rows are alike in", names=offered, info="A model reads every row first."
+                "components.features", "Features", names=offered, info="A model reads every row first."
             ),
             "components.text": widget(
                 "components.text",
                 "Text compared",
                 names={"question": "the question", "everything": "question and answer"},
-                info="A run's held-out rows are compared by it, too.",
+                info="Also used for a run's held-out rows.",
             ),
         }
     return fields | {SENTENCE_MODEL: widget(SENTENCE_MODEL, "Sentence model", visible=False)}

@@ -1,4 +1,4 @@
-"""Clusters: the components of the dataset, how sure their number is, and the number of heads that they suggest."""
+"""Clusters: the dataset's components, how stable their number is, and the number of heads that they suggest."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,12 +27,12 @@ FILES: dict[Literal["csv", "parquet"], str] = {"csv": "CSV", "parquet": "Parquet
 
 @dataclass(frozen=True)
 class ClustersTab:
-    """What other tabs need of this one.
+    """The parts that other tabs need.
 
     Attributes:
         fields: the settings of a run's components.
-        use, alone: buttons that ask for a run with these heads, or on one component alone.
-        k: how many components were found; `number` the one looked at.
+        use, alone: buttons that plan a run with these heads, or on one component alone.
+        k: how many components were found; `number`: the selected one.
     """
 
     fields: dict[str, Widget]
@@ -56,7 +56,7 @@ def build(context: Context, tab: gr.Tab, store: KeptChoices) -> ClustersTab:
 
 
 class _Overview:
-    """All components together: their number, how it was found, a line for each."""
+    """All components: their number, how it was found, and a row for each."""
 
     def __init__(self, k: gr.State) -> None:
         self.k = k
@@ -80,12 +80,12 @@ class _Overview:
             wrap=True,
             interactive=False,
             elem_id="components",
-            label="Components; click a row to look into one",
+            label="Components; click a row for details",
         )
 
     def draw_tasks(self) -> None:
         self.agreement = sentence("", elem_id="agreement")
-        empty = "The rows name no task to compare with."
+        empty = "The rows have no task labels to compare with."
         self.tasks = plot_panel("tasks", "Rows of each task in each component", empty=empty)
 
     def wire(
@@ -133,7 +133,7 @@ class _Overview:
         inputs = [dataset, component.number, *form.inputs]
         changes = [tab.select, dataset.change, context.model.change, *form.changes]
         changed = gr.on(changes, show, inputs, outputs, **LATEST)
-        stopped = say("Stopped. Change a setting, or open this tab again, to start anew.")
+        stopped = say("Stopped. Change a setting, or open this tab again, to restart.")
         self.stop.click(
             lambda: self._cleared(component) | {self.answer: stopped}, None, outputs, cancels=[changed], **QUIET
         )
@@ -168,7 +168,7 @@ class _Overview:
         }
 
     def _cleared(self, component: OneComponent) -> Updates:
-        """No component of another dataset, or of other settings, is offered."""
+        """Remove the components of another dataset, or of other settings."""
         return {
             self.k: None,
             self.use: gr.Button("Use these heads", interactive=False),

@@ -1,4 +1,4 @@
-"""The numbers that other methods find, on request, in the Clusters tab."""
+"""Trials of the number of components by other methods, in the Clusters tab."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -20,7 +20,7 @@ KIND = "trials"
 
 
 class Trials:
-    """How often each method finds which number; `forget` is the listener that clears what is of something else."""
+    """How often each method finds each number; `forget` is the listener that clears outdated trials."""
 
     def __init__(self, context: Context, form: ComponentForm) -> None:
         self._draw()
@@ -42,7 +42,7 @@ class Trials:
             now = f"{dataset_id} {form.request(*values).key}"
             if now == subject:
                 return gr.skip()
-            services.sessions.newest(request.session_hash or "", KIND)  # those that run are of something else
+            services.sessions.newest(request.session_hash or "", KIND)  # supersedes running trials, which are outdated
             return self._ended() | {self.subject: now, self.figure: ""}
 
         outputs = [self.status, self.stop, self.figure]
@@ -61,12 +61,12 @@ class Trials:
     def _draw(self) -> None:
         with gr.Accordion("How many, by other methods", open=False, elem_id="trials"):
             sentence(
-                f"Each of {actions.TRIALS} trials draws four fifths of the rows, 2,000 at most, and asks every method "
-                "for the number of components. A reliable method finds one number again and again."
+                f"Each of {actions.TRIALS} trials draws four fifths of the rows, 2,000 at most, and finds the number "
+                "of components by every method. A reliable method finds the same number in most trials."
             )
             with gr.Row():
                 self.start = action_button(f"Run {actions.TRIALS} trials", "run-trials", 200, size="lg")
                 self.stop = action_button("Stop the trials", "stop-trials", 160, visible=False, size="lg")
             self.status = sentence("", elem_id="trials-sentence")
             self.figure = plot_panel("trials-figure", "Number of components by method", empty="No trials yet.")
-            self.subject = gr.State("")  # what the figure is of
+            self.subject = gr.State("")  # the dataset and request of the figure

@@ -1,1 +1,1 @@
-"""The Parameters tab, a file a view."""
+"""The Parameters tab, one file per view."""

@@ -24,7 +24,7 @@ def build(context: Context, view_tab: gr.Tab) -> None:
     with gr.Row():
         start = action_button("Train a LoRA for each component", "breakdown-start", 310, variant="primary", size="lg")
         steps = gr.Number(
-            STEPS, label="Steps of each", precision=0, minimum=1, elem_id="breakdown-steps", min_width=120
+            STEPS, label="Steps per LoRA", precision=0, minimum=1, elem_id="breakdown-steps", min_width=120
         )
         method = method_choice("breakdown-method")
         pictures.choice.render()
@@ -69,7 +69,7 @@ def build(context: Context, view_tab: gr.Tab) -> None:
 
 
 def _views(views: Iterator[actions.BreakdownView]) -> Iterator[actions.BreakdownView]:
-    """An error as a view: a message every few seconds would be a storm."""
+    """Errors as views: a message every few seconds would be too many."""
     try:
         yield from views
     except HydraError as error:

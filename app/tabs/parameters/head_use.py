@@ -1,4 +1,4 @@
-"""Components and heads: whose rows each head takes, and which tokens."""
+"""Components and heads: which rows and tokens use each head."""
 
 from collections.abc import Iterator
 
@@ -21,12 +21,12 @@ def build(context: Context) -> None:
 
 
 class HeadTables:
-    """The tokens that a head takes most, and the training rows that use it most; hidden at first."""
+    """The tokens and the training rows that use a head most; hidden at first."""
 
     def __init__(self, elem_id: str) -> None:
         self.tokens = _table(
             f"{elem_id}-tokens",
-            "Held-out tokens that this head takes most, with what stands around them",
+            "Held-out tokens that use this head most, in context",
             actions.TOKEN_COLUMNS,
             ["25%", "19%", "24%", "16%", "16%"],
         )
@@ -45,7 +45,7 @@ class HeadTables:
         return dict.fromkeys(self.outputs, gr.Dataframe(visible=False))
 
     def of(self, services: Services, run_id: str | None, head: int | None, module: str) -> Updates:
-        """Hidden where no head is chosen, or the run's rows were not read yet."""
+        """Hidden if no head is chosen, or the run's rows have not been read yet."""
         if not run_id or head is None or not actions.is_measured(services, run_id):
             return self.hidden()
         tokens = actions.tokens(services, run_id, head, module)
@@ -78,12 +78,12 @@ class _HeadUse:
                 [actions.ALL], value=actions.ALL, label="Gates of", elem_id="use-module", min_width=260
             )
         self.reading = sentence(
-            "Did the router find the components? The run's model reads some of its held-out rows, which takes seconds "
-            "to a minute. Then the gates are averaged by the rows' components or tasks.",
+            "Did the router find the components? The run's model reads some of its held-out rows, which takes up to "
+            "a minute. Then the gates are averaged by component or by task.",
             elem_id="use-sentence",
         )
         self.figure = plot_panel("use-figure", "Mean gate of each head on each component", caption="use-sentence")
-        self.head = gr.Radio([], value=None, label="Tokens that one head takes most", visible=False, elem_id="use-head")
+        self.head = gr.Radio([], value=None, label="Tokens that use one head most", visible=False, elem_id="use-head")
         self.tables = HeadTables("use")
 
     def wire(self, services: Services, run: gr.Dropdown) -> None:
@@ -95,7 +95,7 @@ class _HeadUse:
 
         @handler
         def again(request: gr.Request, run_id: str | None, groups: actions.Groups, module: str) -> Iterator[Updates]:
-            """Another look at what was measured; nothing is measured that nobody asked for."""
+            """Show measurements that exist; measure nothing without a request."""
             if run_id and actions.is_measured(services, run_id):
                 yield from measure(request, run_id, groups, module)
 
@@ -110,7 +110,7 @@ class _HeadUse:
 
         inputs, outputs = [run, self.groups, self.module], [self.reading, self.figure, self.module, self.head]
         measured = self.start.click(measure, inputs, outputs, trigger_mode="multiple", **QUIET)
-        measured.then(again, inputs, outputs, **QUIET)  # what is asked may have changed meanwhile
+        measured.then(again, inputs, outputs, **QUIET)  # the choices may have changed meanwhile
         gr.on([self.groups.change, self.module.change], again, inputs, outputs, **LATEST)
         behind = [run, self.head, self.module]
         gr.on([self.head.change, self.module.change], look_behind, behind, self.tables.outputs, **LATEST)

@@ -1,4 +1,4 @@
-"""A's and heads as points; one of them looked into."""
+"""A's and heads as points, and the matrix behind a point."""
 
 from collections.abc import Iterator
 
@@ -20,7 +20,7 @@ from .head_use import HeadTables
 from .shapes import ShapePanels
 
 NOTHING = "Lasso points, or click one, to list their matrices here"
-CLICK = "Click a point to look into its matrix."
+CLICK = "Click a point to see its matrix."
 
 
 def build(context: Context, tab: gr.Tab, view_tab: gr.Tab) -> None:
@@ -67,9 +67,9 @@ class _Form:
             )
             kinds = [("A and heads", "parts"), ("products B·A", "products")]
             self.kind = gr.Radio(kinds, value="parts", label="Matrices", elem_id="ab-what", min_width=240)
-        with gr.Accordion("Other runs beside it, seed, neighbours", open=False, elem_id="ab-more"), gr.Row():
+        with gr.Accordion("Other runs, seed, neighbours", open=False, elem_id="ab-more"), gr.Row():
             self.others = gr.Dropdown(
-                [], value=[], multiselect=True, label="Other runs in the same picture", elem_id="ab-runs", scale=2
+                [], value=[], multiselect=True, label="Other runs in the same figure", elem_id="ab-runs", scale=2
             )
             with_neighbours = [method for method in METHODS.values() if method.neighbours]
             names = ", ".join(f"{method.name}'s {method.neighbours_name}" for method in with_neighbours)
@@ -82,14 +82,14 @@ class _Form:
                 elem_id="ab-neighbours",
             )
             seeded = ", ".join(f"{method.name}'s" for method in METHODS.values() if method.is_seeded)
-            info = f"{seeded}. The others draw nothing at random."
+            info = f"{seeded}. The others use no random numbers."
             self.seed = gr.Number(0, label="Seed", info=info, precision=0, minimum=0, elem_id="ab-seed")
         pictures.choice.render()
         self.shapes = pictures.choice
 
     @property
     def fields(self) -> list[Component]:
-        """What `request` and `colour_by` read, behind the run."""
+        """What `request` and `colour_by` read, after the run."""
         return [
             self.others,
             self.kind,
@@ -130,7 +130,7 @@ class _Form:
 
 
 class _Matrix:
-    """The matrix behind a point, and the table of selected ones; `select` and `pick` are the panels' listeners."""
+    """The matrix behind a point, and the table of selected points; `select` and `pick` are the panels' listeners."""
 
     def __init__(self) -> None:
         self.about = sentence(CLICK, elem_id="ab-about")
@@ -160,7 +160,7 @@ class _Matrix:
         self.select, self.pick = select, pick
 
     def empty(self) -> Updates:
-        """Of another picture no point is picked yet."""
+        """Clear the selection: a new figure has none."""
         closed = gr.HTML(value="", visible=False)
         nothing = {self.about: say(CLICK), self.spectrum: closed, self.siblings: closed}
         return nothing | self.tables.hidden() | {self.table: gr.Dataframe(value=[], label=NOTHING)}
@@ -168,7 +168,7 @@ class _Matrix:
     def _updates(self, services: Services, view: actions.MatrixView) -> Updates:
         run_id, module, head = view.head or (None, "", None)
         unread = run_id is not None and not is_measured(services, run_id)
-        more = " Read held-out rows, in Components and heads, to see the tokens and rows behind it." if unread else ""
+        more = " To see the tokens and rows that use it, read held-out rows in Components and heads." if unread else ""
         return {
             self.about: say(view.sentence + more),
             self.spectrum: gr.HTML(value=view.spectrum, visible=bool(view.spectrum)),

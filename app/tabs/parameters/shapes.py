@@ -1,4 +1,4 @@
-"""Which shapes of matrices are drawn, where there are more than places for their pictures."""
+"""Panels for shapes of matrices, and the choice of shapes if there are more than panels."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from ...widgets.plot import plot_panel
 
 
 class ShapePanels:
-    """A place for each picture, and the choice of shapes, hidden until there are more than places."""
+    """A panel for each figure, and the choice of shapes, hidden until there are more shapes than panels."""
 
     def __init__(self, elem_id: str, label: str, caption: str, count: int = PANELS) -> None:
         self.choice = gr.Dropdown(
@@ -26,13 +26,13 @@ class ShapePanels:
         self._of = elem_id, label, caption, count
 
     def draw(self) -> None:
-        """The pictures, in a row."""
+        """Draw the panels in a row."""
         elem_id, label, caption, count = self._of
         with gr.Row():
             self.panels = [plot_panel(f"{elem_id}-{i}", label, caption=caption) for i in range(count)]
 
     def figures(self, figures: Sequence[str]) -> Updates:
-        """Shows these, and hides the places that are left."""
+        """Show these figures, and hide the remaining panels."""
         padded = [*figures, *[""] * (len(self.panels) - len(figures))]
         return {
             panel: gr.HTML(value=figure, visible=bool(figure))
@@ -40,6 +40,6 @@ class ShapePanels:
         }
 
     def shapes(self, shapes: Sequence[str], drawn: Sequence[str]) -> Updates:
-        """The choice for a view of these shapes, of which some are drawn."""
+        """The choice among these shapes, of which some are drawn."""
         more = len(shapes) > len(self.panels)
         return {self.choice: gr.Dropdown(choices=list(shapes), value=list(drawn) if more else [], visible=more)}

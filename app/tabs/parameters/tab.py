@@ -1,4 +1,4 @@
-"""Parameters: the chosen run's A and heads, seen in several ways."""
+"""Parameters: several views of the chosen run's A and heads."""
 
 import gradio as gr
 

@@ -1,4 +1,4 @@
-"""How A and the heads move while they are trained."""
+"""How A and the heads move during training."""
 
 from collections.abc import Iterator
 

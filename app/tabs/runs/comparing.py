@@ -1,4 +1,4 @@
-"""Runs side by side: curves, results beside each one's base model, settings that differ."""
+"""Runs side by side: curves, results beside the base models', settings that differ."""
 
 import gradio as gr
 
@@ -11,7 +11,7 @@ from ...widgets.plot import plot_panel
 
 
 class Comparing:
-    """The choice of runs, and what comes of it."""
+    """The choice of runs, and their comparison."""
 
     def __init__(self) -> None:
         with gr.Accordion("Compare runs", open=True, elem_id="comparing"):
@@ -39,7 +39,7 @@ class Comparing:
         gr.on([tab.select, self.chosen.change], compare, self.chosen, outputs, **LATEST)
 
     def choices(self, services: Services, runs: list[Choice], chosen: list[str]) -> gr.Dropdown:
-        """The runs to compare; those that are gone are chosen no more."""
+        """The runs to compare; runs that are gone are deselected."""
         offered = actions.choices(services, runs)
         known = [run_id for run_id in chosen if run_id in {value for _, value in offered}]
         return gr.Dropdown(choices=offered) if known == chosen else gr.Dropdown(choices=offered, value=known)

@@ -1,4 +1,4 @@
-"""What leaves the chosen run as a file, and the files that it is measured on, or answers."""
+"""The chosen run's export, evaluation on a file, and answers to a file."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class RunFiles:
-    """Buttons that write the run into a file, measure it on one, or let it answer one."""
+    """Buttons that export the run, evaluate it on a file, and answer a file's rows."""
 
     def __init__(self) -> None:
         with gr.Row():
@@ -32,7 +32,7 @@ class RunFiles:
             self.repository = gr.Textbox(
                 label="Repository of the Hugging Face Hub", placeholder="owner/name", max_lines=1, elem_id="repository"
             )
-            self.push = action_button("Upload it, private", "push", 180)
+            self.push = action_button("Upload as private", "push", 180)
         with gr.Row():
             self.measure = upload_button("Evaluate on a file", "evaluate-file", SUFFIXES, 200, size="md")
             self.ask = upload_button("Answer a file's rows", "answer-file", SUFFIXES, 200, size="md")
@@ -45,7 +45,7 @@ class RunFiles:
             interactive=False,
             visible=False,
             elem_id="scores",
-            label="On that file",
+            label="Scores on the file",
         )
 
     @property
@@ -54,13 +54,13 @@ class RunFiles:
         return [self.write, self.measure, self.ask, self.push, self.download, self.answers, self.status, self.scores]
 
     def updates(self, has_adapter: bool, another: bool) -> Updates:
-        """What becomes of the buttons, and where `another` run is looked at, of what was made of the one before."""
+        """The buttons' states; with `another` run selected, the results of the previous one are removed."""
         buttons = (self.write, self.measure, self.ask, self.push)
         able = {button: type(button)(interactive=has_adapter) for button in buttons}
         if not another:
             return able
-        results = {results: type(results)(visible=False) for results in (self.download, self.answers, self.scores)}
-        return able | results | {self.status: ""}
+        hidden = {result: type(result)(visible=False) for result in (self.download, self.answers, self.scores)}
+        return able | hidden | {self.status: ""}
 
     def wire(self, services: Services, run: gr.Dropdown) -> None:
         @handler

@@ -1,4 +1,4 @@
-"""Runs: all of them in a table; one named, measured, given away or deleted; several compared."""
+"""Runs: a table of all runs; one run labelled, exported, evaluated or deleted; several compared."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,12 +15,12 @@ from ...page.text import say, sentence
 from .comparing import Comparing
 from .files import RunFiles
 
-Deleted = dict[str, list[str]]  # what the browser keeps of the runs that were deleted in it
+Deleted = dict[str, list[str]]  # the browser's record of the runs deleted in it
 
 
 @dataclass(frozen=True)
 class RunsTab:
-    """Buttons that lead to other tabs: copy the settings, continue the training, look inside."""
+    """Buttons that lead to other tabs: copy the settings, continue the training, look inside the run."""
 
     copy: gr.Button
     continue_training: gr.Button
@@ -28,7 +28,7 @@ class RunsTab:
 
 
 def build(context: Context, tab: gr.Tab, deleted: gr.BrowserState) -> RunsTab:
-    """`deleted` holds {"runs": ids} of those that were deleted in this browser, the last one last."""
+    """`deleted` holds {"runs": ids} of the runs deleted in this browser, the last one last."""
     runs = _AllRuns(context, deleted)
     chosen_run = _ChosenRun()
     comparing = Comparing()
@@ -40,11 +40,11 @@ def build(context: Context, tab: gr.Tab, deleted: gr.BrowserState) -> RunsTab:
 
 
 class _AllRuns:
-    """The table of all runs; a run that comes in, or comes back."""
+    """The table of all runs; importing a run, and restoring one."""
 
     def __init__(self, context: Context, deleted: gr.BrowserState) -> None:
         self._context, self._deleted = context, deleted
-        sentence("Click a run to look at it, here and in the other tabs. Columns can be sorted and filtered.")
+        sentence("Click a run to choose it, here and in the other tabs. Columns can be sorted and filtered.")
         self.table = gr.Dataframe(
             headers=[column.name for column in actions.COLUMNS],
             datatype=[column.kind for column in actions.COLUMNS],
@@ -61,10 +61,10 @@ class _AllRuns:
             self.upload = upload_button("Import a run", "import-run", (".zip",), 180)
             self.undo = action_button("Undo delete", "undo-delete", 220, visible=False, size="sm")
             self.status = sentence("", elem_id="runs-told")
-        self.offered = gr.State(None)  # the runs to choose from, as they were told to the page last
+        self.offered = gr.State(None)  # the runs to choose from, as last sent to the page
 
     def wire(self, tab: gr.Tab, comparing: Comparing) -> dict[str, Any]:
-        """Returns the listener that lists the runs anew."""
+        """Returns the listener that lists the runs again."""
         services, run = self._context.services, self._context.run
 
         def list_runs(
@@ -98,8 +98,8 @@ class _AllRuns:
         return listing
 
     def _offer(self, runs: list[Choice], run_id: str | None, before: list[Choice] | None) -> Updates:
-        """The runs to choose from, which may come and go elsewhere: sent only where they are others than before. The
-        choice stays, unless its run is gone: a choice of what is not offered would be refused in every tab."""
+        """The runs to choose from, which other pages may change; sent only if they changed. The choice stays, unless
+        its run is gone: a choice that is not offered would be refused in every tab."""
         run = self._context.run
         if run_id and run_id not in {value for _, value in runs}:
             return {run: gr.Dropdown(choices=runs, value=None), self.offered: runs}
@@ -108,16 +108,16 @@ class _AllRuns:
 
 
 class _ChosenRun:
-    """The chosen run: its words, its files, its recipe."""
+    """The chosen run: its label, its files, its recipe."""
 
     def __init__(self) -> None:
         with gr.Accordion("This run", open=True, elem_id="one-run"):
             self.about = sentence("", elem_id="run-sentence")
             with gr.Row():
-                self.name = gr.Textbox(label="Its name", max_lines=1, max_length=60, elem_id="run-name", min_width=200)
+                self.name = gr.Textbox(label="Name", max_lines=1, max_length=60, elem_id="run-name", min_width=200)
                 self.tags = gr.Textbox(
                     label="Tags",
-                    info="With commas between.",
+                    info="Separated by commas.",
                     max_lines=1,
                     max_length=200,
                     elem_id="run-tags",
@@ -133,7 +133,7 @@ class _ChosenRun:
                 self.following = action_button("Look inside A and B", "to-parameters-2", 200)
                 self.delete = action_button("Delete", "delete-run", 120, variant="stop")
             self.files = RunFiles()
-            with gr.Accordion("Its recipe, and its use in code", open=False):
+            with gr.Accordion("Recipe and use in code", open=False):
                 self.recipe = gr.Code(
                     language="yaml", label="Recipe: hydralora train RECIPE.yaml", elem_id="run-recipe"
                 )
@@ -150,7 +150,7 @@ class _ChosenRun:
         @handler
         def look(run_id: str | None, before: str | None) -> Updates:
             view = actions.view(services, run_id)
-            # What is typed, and not saved yet, would be lost.
+            # Text that is typed, but not saved yet, would be lost.
             words = {} if run_id == before else {self.name: view.name, self.note: view.note, self.tags: view.tags}
             known, able = gr.Button(interactive=bool(run_id)), gr.Button(interactive=view.has_adapter)
             buttons = {self.save: known, self.copy: known, self.delete: known}
@@ -168,7 +168,8 @@ class _ChosenRun:
 def _change(
     context: Context, runs: _AllRuns, chosen_run: _ChosenRun, deleted: gr.BrowserState, listing: dict[str, Any]
 ) -> None:
-    """Save a run's words, delete it, undo that, import another; then all are listed anew."""
+    """Save a run's label, delete it, restore it, import another; then all are listed again."""
+
     services, run = context.services, context.run
 
     @handler

@@ -1,4 +1,4 @@
-"""The form of a run: a recipe's settings, presets, what is wrong with any of them, and the recipe as a file."""
+"""The form of a run: a recipe's settings, presets, errors beside the fields, and the recipe as a file."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,14 +24,14 @@ from ...services import Services
 MAIN = ("tuner.num_heads", "training.max_steps", "training.batch_size")
 MODEL = "model"
 LONGEST = "training.max_length"
-ASKED_ELSEWHERE = (*MAIN, LONGEST, "data.eval", "data.mapping", "data.task_column")
+PLACED_ELSEWHERE = (*MAIN, LONGEST, "data.eval", "data.mapping", "data.task_column")
 GROUPS = {
     "Method and adapter": ["method", "start_from", "quantization", *keys_of("tuner")],
     "Rows": ["components.only", *keys_of("data")],
     "Training": keys_of("training"),
     "Processes": keys_of("launch"),
 }
-OLD_UNSET = "as it comes"  # what an older version called UNSET, and a browser may still keep
+OLD_UNSET = "as it comes"  # UNSET in an older version; a browser may still keep it
 LABELS = {
     "tuner.num_heads": "Heads (N)",
     "training.max_steps": "Steps",
@@ -45,7 +45,7 @@ LABELS = {
     "training.sample_prompts": "Prompts answered",
     "start_from": "Continue training",
     "training.save_every": "Checkpoint every",
-    "components.only": "One component alone",
+    "components.only": "Only component",
     "data.eval_fraction": "Held-out share",
     "data.stratify": "Stratify held-out rows by",
     "training.too_long": "Rows that are too long",
@@ -66,18 +66,18 @@ class RecipeForm:
         return [self.dataset, self.model, *self.fields.values()]
 
     def updates(self, recipe: recipes.FormValues) -> Updates:
-        """What a recipe puts into the form; a warning where this workspace lacks its dataset or model, or the form a
-        place for a setting."""
+        """Fill the form from a recipe; warn if this workspace lacks its dataset or model, or the form lacks a
+        setting."""
         updates: Updates = {}
         for place, value, name in ((self.dataset, recipe.dataset, "dataset"), (self.model, recipe.model, "base model")):
             if value:
                 updates[place] = value
             else:
-                gr.Warning(f"Its {name} is not in this workspace, so the {name} in the form stays as it is.")
+                gr.Warning(f"The recipe's {name} is not in this workspace, so the form keeps its own.")
         if recipe.lost:
             gr.Warning(
-                f"The form has no place for {', '.join(recipe.lost)}, so a run that is started here goes without. "
-                "To keep that, train the recipe in a terminal: hydralora train RECIPE.yaml."
+                f"The form has no place for {', '.join(recipe.lost)}, so a run started here lacks these settings. "
+                "To keep them, train the recipe in a terminal: hydralora train RECIPE.yaml."
             )
         pairs = zip(self.fields.items(), recipe.values, strict=True)
         return updates | {field: forms.shown(key, value) for (key, field), value in pairs}
@@ -106,21 +106,21 @@ def _widget(key: str, render: bool = True) -> Widget:
 
 
 def build(context: Context, tab: gr.Tab, store: KeptChoices, components: dict[str, Widget]) -> RecipeForm:
-    """Draw the form. The widgets of `components` stand in another tab, and belong to it; they, the base model's and
-    that of `max_length` are kept where they are made."""
+    """Draw the form. The widgets of `components` belong to another tab; these, the base model's and that of
+    `max_length` are stored in the browser where they are created."""
     with gr.Row():
         context.model.render()
         fields = {key: _widget(key) for key in MAIN}
     with gr.Row():
         presets = [gr.Button(name, size="sm", scale=0, min_width=110) for name in PRESETS]
-        sentence("A preset sets all of these. What the Clusters tab asks for stays.")
+        sentence("A preset sets all fields here. The settings of the Clusters tab stay.")
     with gr.Accordion("More settings", open=False):
         for group, keys in GROUPS.items():
             sentence(group, elem_classes=["group"])
             with gr.Row(elem_classes=["settings"]):
                 if group == "Training":
                     context.max_length.render()
-                fields |= {key: _widget(key) for key in keys if key not in ASKED_ELSEWHERE}
+                fields |= {key: _widget(key) for key in keys if key not in PLACED_ELSEWHERE}
     store.keep_all(fields)
     form = RecipeForm(context.dataset, context.model, fields | {LONGEST: context.max_length} | components)
     _restore(context.page, store, {MODEL: context.model} | form.fields)
@@ -152,9 +152,9 @@ def _presets(buttons: Sequence[gr.Button], fields: dict[str, Widget]) -> None:
 
 
 def _terminal(services: Services, form: RecipeForm) -> gr.Code:
-    """The recipe as a file to copy, and a button that opens one; returns where it is shown."""
+    """The recipe as a file to copy, and a button that opens one; returns the widget of the recipe."""
     sentence(
-        "Save this as recipe.yaml. It names files and folders of this machine, where the command does the same: "
+        "To start the same run from a terminal of this machine, save this as recipe.yaml and enter: "
         f"hydralora train recipe.yaml --follow{recipes.workspace_option(services)}"
     )
     recipe = gr.Code(language="yaml", interactive=False, show_label=False, elem_id="recipe")
@@ -169,9 +169,9 @@ def _terminal(services: Services, form: RecipeForm) -> gr.Code:
 
 
 def _plan(services: Services, form: RecipeForm, recipe: gr.Code, events: Sequence[Component]) -> None:
-    """What would be trained, and beside every field what is wrong with it."""
+    """Show what would be trained, and beside every field its error."""
     fields = form.fields
-    flagged = gr.State([])  # keys of the fields beside which an error stands
+    flagged = gr.State([])  # keys of the fields with an error beside them
     planned = sentence("", elem_id="plan")
 
     def outline(before: list[str], dataset_id: str, model: str, *inputs: Component) -> Updates:

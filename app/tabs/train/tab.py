@@ -1,4 +1,4 @@
-"""Train: the form, Start and Stop, and the run as it goes."""
+"""Train: the form, the buttons of a run, and its progress."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -21,16 +21,16 @@ from .recipe_form import RecipeForm
 POLL_SECONDS = 1.0
 LOG_SECONDS = 3.0
 HOW_TO_READ = (
-    "Left: lower is better; the dotted line is a sample of the held-out rows, the diamonds are all of them, before and "
-    "after. Right: where the router learns, heads get unlike loads on unlike tasks. Entropy above the grey band means "
-    "that the gates stayed as good as uniform, below it that one head takes most. A router that starts from the "
-    "components starts at its lower edge. The load is a mean over all rows, so it can't show which task uses which "
-    "head: the table of components below does, after the run."
+    "Left: lower is better. The dotted line is a sample of the held-out rows; the diamonds are all of them, before and "
+    "after. Right: if the router learns, heads get different loads on different tasks. Entropy above the grey band "
+    "means that the gates stayed nearly uniform; below it, that one head dominates. A router that starts from the "
+    "components starts at the band's lower edge. The load is a mean over all rows, so it can't show which task uses "
+    "which head; after the run, the figure of components and heads below does."
 )
 
 
 def build(context: Context, tab: gr.Tab, form: RecipeForm) -> gr.Button:
-    """What stands below the form; returns the button that leads to the next tab."""
+    """The part below the form; returns the button that leads to the next tab."""
     controls = _Controls()
     picture = _Picture()
     following = gr.Button("Next: look inside A and B", elem_id="to-parameters")
@@ -41,7 +41,7 @@ def build(context: Context, tab: gr.Tab, form: RecipeForm) -> gr.Button:
 
 
 class _Controls:
-    """What can be asked of a run, and what is said of it."""
+    """The buttons of a run, and the sentences on it."""
 
     def __init__(self) -> None:
         with gr.Row():
@@ -75,7 +75,7 @@ class _Controls:
         self.start.click(begin, form.inputs, [context.run, self.start], api_visibility="private")
 
     def _wire_run(self, services: Services, run: gr.Dropdown) -> None:
-        """What can be asked of a run that is there."""
+        """The buttons of an existing run."""
 
         @handler
         def resume(run_id: str) -> gr.Button:
@@ -90,7 +90,7 @@ class _Controls:
             button.click(handler(partial(actions.swap, services, by=places)), run, None, **QUIET)
 
     def _wire_estimate(self, services: Services, form: RecipeForm) -> None:
-        """A trial of the run on the form's settings; another setting ends it, and takes its words away."""
+        """A trial of the form's settings; changing a setting ends it and removes its result."""
 
         @handler
         def estimate(dataset_id: str, model: str, *inputs: Component) -> Iterator[Updates]:
@@ -106,7 +106,7 @@ class _Controls:
         def describe(dataset_id: str, model: str, *inputs: Component) -> str:
             try:
                 return say(form_actions.device_line(services, dataset_id, model, values(form.fields, inputs)))
-            except HydraError:  # what is wrong stands beside its field
+            except HydraError:  # the error is shown beside its field
                 return ""
 
         sized = [form.dataset, form.fields["training.max_steps"], form.fields["training.batch_size"], form.model]
@@ -127,7 +127,7 @@ class _Controls:
 
 
 class _Picture:
-    """A run's curves, and what was measured."""
+    """A run's curves and measurements."""
 
     def __init__(self) -> None:
         with gr.Row():
@@ -167,10 +167,10 @@ def _table(columns: list[str], elem_id: str, label: str) -> gr.Dataframe:
 
 
 def _watch(context: Context, controls: _Controls, picture: _Picture) -> None:
-    """Look at the run every second, and show what changed of it, by part.
+    """Check the run every second, and show its parts that changed.
 
-    The look itself fills nothing but states on the server: Gradio builds each component anew that a listener could
-    fill, also where it is skipped, and many pages look at once.
+    The check itself fills only states on the server: Gradio rebuilds each component among a listener's outputs, even a
+    skipped one, and many pages check at once.
     """
     services, run = context.services, context.run
     parts: dict[str, tuple[Callable[[actions.TrainView], Updates], list[Component]]] = {
@@ -191,7 +191,7 @@ def _watch(context: Context, controls: _Controls, picture: _Picture) -> None:
         try:
             newest = actions.view(services, run_id).marks
             return {marks[part]: newest[part] for part in parts}
-        except HydraError as error:  # in the status line: a message every second would be a storm
+        except HydraError as error:  # in the status line: a message every second would be too many
             return {marks["words"]: str(error)}
 
     def show(part: str, run_id: str | None) -> Updates:
@@ -208,9 +208,9 @@ def _watch(context: Context, controls: _Controls, picture: _Picture) -> None:
 
 
 def _log(services: Services, run: gr.Dropdown) -> None:
-    """The run's log, read again while it is open."""
+    """The run's log, refreshed while it is open."""
     with gr.Accordion("Log", open=False, elem_id="log") as panel:
-        search = gr.Textbox(label="Only lines with", max_lines=1, elem_id="log-search")
+        search = gr.Textbox(label="Only lines that contain", max_lines=1, elem_id="log-search")
         lines = gr.Textbox(show_label=False, lines=12, max_lines=24, interactive=False, elem_id="log-lines")
     again = gr.Timer(LOG_SECONDS, active=False)
 

@@ -129,11 +129,11 @@ def compared(change: Sequence[float], heads: Sequence[float], *silhouettes: floa
     ("change", "heads", "told"),
     [
         ([0.8, 0.7, 0.8, 0.9, 0.8, 0.7], [0.1] * 6, "The claim holds here"),
-        ([0.3, 0.2, 0.3, 0.2, 0.3, 0.2], [0.28, 0.21] * 3, "does not hold here: what A's learn is no more alike"),
-        ([0.1, 0.2, 0.1, 0.1, 0.2, 0.1], [0.5] * 6, "does not hold here: what A's learn is less alike"),
-        ([0.9, -0.5, 0.8, -0.4, 0.9, -0.2], [0.1] * 6, "differ too much among themselves"),
+        ([0.3, 0.2, 0.3, 0.2, 0.3, 0.2], [0.28, 0.21] * 3, "does not hold here: the changes of A are no more alike"),
+        ([0.1, 0.2, 0.1, 0.1, 0.2, 0.1], [0.5] * 6, "does not hold here: the changes of A are less alike"),
+        ([0.9, -0.5, 0.8, -0.4, 0.9, -0.2], [0.1] * 6, "differ too much from each other"),
         ([0.8, 0.7, 0.8, 0.9], [0.1] * 4, "they have 4 modules in common"),
-        ([], [0.5] * 6, "nothing that could be compared"),
+        ([], [0.5] * 6, "can't be compared"),
     ],
     ids=["holds", "no more", "less", "unlike modules", "few modules", "nothing learnt"],
 )
@@ -173,7 +173,7 @@ def test_an_a_that_has_not_moved_is_nothing_learnt(tmp_path: Path) -> None:
                 if "lora_B" in parameter_name:
                     parameter.normal_()
         model.save_pretrained(str(run.adapter))
-    assert "nothing that could be compared" in break_down(runs).reading()
+    assert "can't be compared" in break_down(runs).reading()
 
 
 def test_what_half_precision_cant_show_has_not_moved() -> None:
@@ -221,7 +221,7 @@ def test_one_component_has_no_breakdown(
     finished: FinishedRun, make_recipe: Callable[..., Recipe], tmp_path: Path
 ) -> None:
     run = RunStore(tmp_path).create(make_recipe("lora"))
-    for k, told in ((None, "no components yet"), (1, "one component alone")):
+    for k, told in ((None, "no components yet"), (1, "only one component")):
         run.update(k=k)
         with pytest.raises(ConfigError, match=told):
             breakdown_recipes(run)

@@ -94,7 +94,7 @@ def test_of_many_rows_a_sample_is_clustered(monkeypatch: pytest.MonkeyPatch) -> 
     [
         ({"method": "dbscan", "eps": 0}, r"eps is 0\..*more than 0, at most 2"),
         ({"method": "dbscan", "min_samples": 0}, "min_samples is 0"),
-        ({"method": "dbscan", "k": 3}, "k is 3, but DBSCAN finds its own number"),
+        ({"method": "dbscan", "k": 3}, "k is 3, but DBSCAN finds the number itself"),
         ({"eps": 0.5}, "belong to DBSCAN"),
         ({"method": "guess"}, "The method is 'guess'. Choose one of kmeans, dbscan"),
         ({"max_k": 0}, "max_k is 0"),

@@ -325,7 +325,7 @@ def test_what_unpacks_to_too_much_is_not_read(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(sources, "MAX_WHOLE", 100_000)
     monkeypatch.setattr(sources, "MAX_UNPACKED", 100_000)
     assert path.stat().st_size < 100_000 > packed.stat().st_size
-    with pytest.raises(DatasetError, match=r"rows\.parquet: a part of it unpacks to"):
+    with pytest.raises(DatasetError, match=r"rows\.parquet: a row group of it takes"):
         read_dataset(path)
     with pytest.raises(DatasetError, match=r"rows\.jsonl\.gz: it unpacks to more"):
         read_dataset(packed)

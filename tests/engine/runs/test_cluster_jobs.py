@@ -68,7 +68,7 @@ def test_a_job_that_is_silent_counts_as_dead(jobs: JobManager, recipe: Recipe, m
 
 
 def test_without_a_cluster_the_run_fails_with_a_sentence(jobs: JobManager, recipe: Recipe) -> None:
-    with pytest.raises(ConfigError, match="SLURM did not take the run"):
+    with pytest.raises(ConfigError, match="SLURM rejected the run"):
         jobs.start(recipe)
     (run,) = jobs.store.all()
     assert run.state().state == "failed"

@@ -236,7 +236,7 @@ def test_a_worker_that_was_taken_for_dead_keeps_its_events(
     run = jobs.store.create(make_recipe())
     run.add_event(TrainEvent(step=3, time=0.0, loss=1.0))
     run.update(state="interrupted")
-    with run.worker_lock(), pytest.raises(RunError, match="still at work in another process"):
+    with run.worker_lock(), pytest.raises(RunError, match="still running in another process"):
         jobs.resume(run)
     assert len(run.events()) == 1
 

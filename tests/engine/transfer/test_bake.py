@@ -147,7 +147,7 @@ def test_mean_is_each_layers_mean_gates_and_kl_is_the_loras(
     assert baked.tokens == len(wanted) == 5 + 3 + 3 * 5
     assert baked.kl == pytest.approx(float(wanted.mean()), rel=1e-4)
     assert wanted.mean() > 1e-4
-    assert f"{baked.kl:.4g} nats a token" in baked.describe()
+    assert f"{baked.kl:.4g} nats per token" in baked.describe()
 
 
 @torch.no_grad()

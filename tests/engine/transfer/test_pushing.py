@@ -115,7 +115,7 @@ def test_a_refusal_is_said_in_a_sentence(finished: FinishedRun, hub: Hub, status
 def test_without_network_token_or_name_nothing_is_sent(
     finished: FinishedRun, hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(HydraError, match="no repository's name"):
+    with pytest.raises(HydraError, match="not a repository's name"):
         push_run(finished.run, "../etc")
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(HydraError, match="can't be reached"):
