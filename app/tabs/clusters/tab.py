@@ -105,20 +105,18 @@ class _Overview:
             working = {self.use: off, component.alone: off, self.stop: gr.Button(visible=True)}
             try:
                 for step in actions.find(services, dataset_id, form.request(*values)):
-                    yield (
-                        self._filled(component, step.value, number)
-                        if isinstance(step, Done)
-                        else working | {self.answer: say(step)}
-                    )
+                    if isinstance(step, Done):
+                        yield self._filled(component, step.value, number)
+                    else:
+                        yield working | {self.answer: say(step)}
             except HydraError as error:
                 yield self._cleared(component) | {self.answer: say(str(error))}
                 raise
 
         @handler
         def rename(dataset_id: str, number: int, name: str, *values: Component) -> Updates:
-            return self._filled(
-                component, actions.rename(services, dataset_id, form.request(*values), number, name), number
-            )
+            view = actions.rename(services, dataset_id, form.request(*values), number, name)
+            return self._filled(component, view, number)
 
         @handler
         def write(dataset_id: str, *values: Component) -> Updates:
