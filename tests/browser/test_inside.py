@@ -142,10 +142,18 @@ def test_a_question_is_stopped_changed_and_asked_again(inside: Page, seen: Seen,
     question = f"Tell me a long story {SCRIPT}"  # the base model's likeliest answer to it has no end
     page.locator("#prompt textarea").fill(question)
     page.locator("#send").click()
-    page.wait_for_function("document.querySelector('#chat-status').textContent.includes('Answering')")  # every frame
-    expect(page.locator("#prompt textarea")).to_have_value("")
-    expect(page.locator("#save-trace")).to_be_disabled()
-    page.locator("#chat-stop").click()
+    meanwhile = page.evaluate(  # in the page itself: a tiny model answers before Playwright would click
+        """() => new Promise((done) => {
+          const find = (id) => document.querySelector(id);
+          const look = () => {
+            if (!find('#chat-status').textContent.includes('Answering')) return requestAnimationFrame(look);
+            done([find('#prompt textarea').value, find('#save-trace').disabled]);
+            find('#chat-stop').click();
+          };
+          look();
+        })"""
+    )
+    assert meanwhile == ["", True]
     expect(page.locator("#save-trace")).to_be_enabled()
     tokens = page.locator("#strip-run .token, #strip-base .token")
     count = tokens.count()

@@ -98,7 +98,7 @@ def test_a_run_is_exported_deleted_brought_back_and_imported(
     expect(page.locator("#runs-told")).to_contain_text("is deleted")
     expect(page.locator("#runs-table")).not_to_contain_text(run.id)
     page.locator("#undo-delete").click()
-    expect(page.locator("#runs-told")).to_contain_text("is back")
+    expect(page.locator("#runs-told")).to_contain_text("restored")
     expect(page.locator("#runs-table")).to_contain_text(run.id)
     before = {one.id for one in RunStore(app.workspace).all()}
     open_tab(page, "3 Train")

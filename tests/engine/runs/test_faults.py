@@ -201,7 +201,7 @@ def test_memory_runs_out_for_real(workspace: Path, make_recipe: Callable[..., Re
     )
     subprocess.run([sys.executable, "-c", script, str(run.folder)], capture_output=True, text=True, check=False)
     told = run.state().message
-    assert told.startswith("Not enough memory while training, in batches of 4 rows; it had taken ")
+    assert told.startswith("Not enough memory while training, in batches of 4 rows; it had used ")
     assert "Try training.batch_size=2" in told
 
 

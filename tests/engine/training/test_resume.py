@@ -212,7 +212,7 @@ def test_a_loss_far_above_a_guess_ends_the_run(
     make_recipe: Make, tmp_path: Path, break_loss: Callable[..., None]
 ) -> None:
     break_loss(6, 100.0)
-    with pytest.raises(RunError, match=r"At step 6 the loss is \d+\.\d, over twice that of a guess"):
+    with pytest.raises(RunError, match=r"At step 6 the loss is \d+\.\d, more than twice that of a guess"):
         train(make_recipe(max_steps=8, log_every=1), tmp_path / "adapter")
 
 
