@@ -1,7 +1,7 @@
 """Event handlers: errors become messages, and only the newest request of a kind may fill the page."""
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
@@ -52,6 +52,18 @@ def handler(function: Callable[P, R]) -> Callable[P, R]:
             raise as_message(error) from error
 
     return run
+
+
+def cancel_then(
+    event: Callable[..., Component], going: Sequence[Component], function: Callable[[], object], outputs: Component
+) -> Component:
+    """Cancel listeners at an event, then fill `outputs` by another listener, which is returned.
+
+    One listener with `cancels=` would cancel only after its function has answered. Until then what is going on fills
+    the page, and a busy server takes seconds.
+    """
+    event(None, None, None, cancels=list(going), **QUIET)
+    return event(function, None, outputs, **QUIET)
 
 
 def latest(

@@ -12,7 +12,7 @@ from ..actions import data as actions
 from ..actions.reading import ROW_COLUMNS, ROW_WIDTHS
 from ..page.buttons import action_button, download_button, upload_button
 from ..page.context import Context
-from ..page.handlers import LATEST, QUIET, Updates, handler
+from ..page.handlers import LATEST, QUIET, Updates, cancel_then, handler
 from ..page.text import say, sentence
 from ..services import Services
 from ..services.background import Done
@@ -98,12 +98,11 @@ class _Sources:
         uploading = self.upload.upload(keep, self.upload, outputs, **QUIET)
         fetching = self.hub_name.submit(fetch, self.hub_name, outputs, **QUIET)
         mapping = columns.apply.click(remap, [context.dataset, columns.pending, *fields], outputs, **QUIET)
-        self.stop.click(
+        cancel_then(
+            self.stop.click,
+            [uploading, fetching, mapping],
             lambda: {self.status: say("Stopped. Nothing was kept."), self.stop: gr.Button(visible=False)},
-            None,
             [self.status, self.stop],
-            cancels=[uploading, fetching, mapping],
-            **QUIET,
         )
 
     def _follow(

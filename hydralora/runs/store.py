@@ -78,7 +78,7 @@ class RunStore:
         if not run.has_adapter:
             raise RunError(f"start_from: run {run.id} has no adapter yet. Wait until it ends, or choose another one.")
         if run.recipe().model != recipe.model:
-            raise RunError(f"start_from: run {run.id} has the base model {run.recipe().model}. Set it as model.")
+            raise RunError(f"start_from: run {run.id} has another base model, {run.recipe().model}. Set it as model.")
         return recipe.model_copy(update={"start_from": str(run.adapter)})
 
     def get(self, run: str) -> Run:

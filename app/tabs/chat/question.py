@@ -11,7 +11,7 @@ from hydralora.inference.generation import Sampling
 from ...actions.chat import columns as column_actions
 from ...actions.chat import conversation as actions
 from ...page.context import Context
-from ...page.handlers import LATEST, QUIET, Component, Updates, handler, latest
+from ...page.handlers import LATEST, QUIET, Component, Updates, cancel_then, handler, latest
 from ...page.text import say, sentence
 from ...services import MODEL_QUEUE, Services
 from .conversation import Conversation
@@ -84,15 +84,14 @@ class Question:
         repeated = self.again.click(take_back, histories, taken_back, **QUIET).then(**asking)
         self.edit.click(take_back, histories, taken_back, **QUIET)
         going: list[Any] = [typed, row, repeated]
-        stopped = self.stop.click(lambda: None, None, None, cancels=going, **QUIET)
+        stopped = cancel_then(self.stop.click, going, lambda: None, None)
         for event in (*going, stopped):
             saving.offer_after(event, conversation.answers)
-        self.clear.click(
+        cancel_then(
+            self.clear.click,
+            going,
             lambda: conversation.emptied() | saving.closed() | {self.expected: ""},
-            None,
             [*conversation.outputs, *conversation.gates.selection, self.expected, *saving.outputs],
-            cancels=going,
-            api_visibility="private",
         )
         self.free.click(lambda: say(actions.free_memory(context.services)), None, conversation.status, **QUIET)
         self._measure(context, conversation, options)

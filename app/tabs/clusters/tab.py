@@ -13,7 +13,7 @@ from ...page.browser_state import KeptChoices
 from ...page.buttons import action_button, download_button
 from ...page.context import Context
 from ...page.forms import Widget
-from ...page.handlers import LATEST, QUIET, Component, Updates, handler
+from ...page.handlers import LATEST, QUIET, Component, Updates, cancel_then, handler
 from ...page.text import say, sentence
 from ...services.background import Done
 from ...widgets.plot import plot_panel
@@ -132,9 +132,7 @@ class _Overview:
         changes = [tab.select, dataset.change, context.model.change, *form.changes]
         changed = gr.on(changes, show, inputs, outputs, **LATEST)
         stopped = say("Stopped. Change a setting, or open this tab again, to restart.")
-        self.stop.click(
-            lambda: self._cleared(component) | {self.answer: stopped}, None, outputs, cancels=[changed], **QUIET
-        )
+        cancel_then(self.stop.click, [changed], lambda: self._cleared(component) | {self.answer: stopped}, outputs)
         renamed = component.name.submit(
             rename, [dataset, component.number, component.name, *form.inputs], outputs, **QUIET
         )

@@ -10,7 +10,7 @@ from hydralora.errors import HydraError
 from ...actions.clusters import trials as actions
 from ...page.buttons import action_button
 from ...page.context import Context
-from ...page.handlers import QUIET, Component, Updates, latest
+from ...page.handlers import QUIET, Component, Updates, cancel_then, latest
 from ...page.text import say, sentence
 from ...services.background import Done
 from ...widgets.plot import plot_panel
@@ -47,8 +47,7 @@ class Trials:
 
         outputs = [self.status, self.stop, self.figure]
         going = self.start.click(go, [context.dataset, *form.inputs], outputs, **QUIET)
-        stopped = [self.status, self.stop]
-        self.stop.click(lambda: self._ended("Stopped."), None, stopped, cancels=[going], **QUIET)
+        cancel_then(self.stop.click, [going], lambda: self._ended("Stopped."), [self.status, self.stop])
         self.forget: dict[str, Any] = {
             "fn": forget,
             "inputs": [self.subject, context.dataset, *form.inputs],

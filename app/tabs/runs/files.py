@@ -11,7 +11,7 @@ from hydralora.transfer import can_push
 
 from ...actions.runs import files as actions
 from ...page.buttons import action_button, download_button, upload_button
-from ...page.handlers import QUIET, Component, Updates, handler
+from ...page.handlers import QUIET, Component, Updates, cancel_then, handler
 from ...page.text import say, sentence
 from ...services import Services
 from ...services.background import Done
@@ -88,7 +88,7 @@ class RunFiles:
         ended = [self.status, self.stop]
         for event in going:
             event.failure(lambda: self._ended(""), None, ended, **QUIET)
-        self.stop.click(lambda: self._ended("Stopped."), None, ended, cancels=going, **QUIET)
+        cancel_then(self.stop.click, going, lambda: self._ended("Stopped."), ended)
         self.push.click(push, [run, self.repository], self.status, api_visibility="private")
 
     def _follow(self, steps: Iterator[str | Done[tuple[str, T]]], show: Callable[[T], Updates]) -> Iterator[Updates]:

@@ -12,7 +12,7 @@ from ...actions.train import recipe_form as form_actions
 from ...actions.train import tab as actions
 from ...page.context import Context
 from ...page.forms import values
-from ...page.handlers import LATEST, QUIET, Component, Updates, handler
+from ...page.handlers import LATEST, QUIET, Component, Updates, cancel_then, handler
 from ...page.text import say, sentence
 from ...services import Services
 from ...widgets.plot import plot_panel
@@ -100,7 +100,7 @@ class _Controls:
         trying = self.trial.click(estimate, form.inputs, self.estimated, **QUIET, trigger_mode="once")
         trying.failure(lambda: "", None, self.estimated, **QUIET)
         changes = [item.change for item in form.inputs]
-        gr.on(changes, lambda: "", None, self.estimated, cancels=[trying], **QUIET)
+        cancel_then(partial(gr.on, changes), [trying], lambda: "", self.estimated)
 
     def _wire_device(self, services: Services, tab: gr.Tab, form: RecipeForm) -> None:
         def describe(dataset_id: str, model: str, *inputs: Component) -> str:

@@ -222,7 +222,7 @@ def test_a_run_of_another_machine_is_told_by_its_signs_of_life(jobs: JobManager,
     assert jobs.refresh(run).state == "training"
     assert run.state().state == "training"
     assert jobs.active() == []  # it takes none of the slots here
-    with pytest.raises(RunError, match="at work on another machine, so it can't be ended from here"):
+    with pytest.raises(RunError, match="running on another machine, so it can't be killed from here"):
         jobs.kill(run)
     silent = run.state().values() | {"heartbeat": 0.0}
     (run.folder / "state.json").write_text(json.dumps(silent), encoding="utf-8")

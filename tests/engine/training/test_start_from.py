@@ -87,7 +87,7 @@ def test_a_run_that_cant_be_gone_on_from_is_refused_at_once(
     copy = tmp_path / "other"
     shutil.copytree(recipe.model, copy)
     recipe.model = str(copy)
-    with pytest.raises(RunError, match="has the base model"):
+    with pytest.raises(RunError, match="another base model"):
         jobs.start(recipe)
     assert jobs.store.all() == [waiting]
 
