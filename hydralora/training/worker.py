@@ -173,7 +173,8 @@ def _less_memory(run: Run) -> str:
     if training.batch_size > 1 and stage is Stage.TRAINING:
         half, rows = training.batch_size // 2, training.batch_size * training.gradient_accumulation
         return (
-            f"training.batch_size={half} with training.gradient_accumulation={-(-rows // half)}, which trains the same"
+            f"training.batch_size={half} with training.gradient_accumulation={-(-rows // half)}, "
+            "for the same rows per step"
         )
     if not training.gradient_checkpointing and stage is Stage.TRAINING:
         return "training.gradient_checkpointing=true"

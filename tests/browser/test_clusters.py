@@ -9,7 +9,7 @@ from playwright.sync_api import Page, expect
 
 from hydralora.data.store import DatasetStore
 from tests.browser.conftest import Seen
-from tests.browser.steps import UPLOAD, choose, lasso, open_tab, traces
+from tests.browser.steps import UPLOAD, choose, download_until, lasso, open_tab, settle, traces
 from tests.serving import App
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -39,10 +39,7 @@ def test_a_component_is_named_and_trained_alone(clusters: Page, app: App, seen: 
     page.locator("#component-name button").click()
     expect(page.locator("#components")).to_contain_text("repairs & <b>tools</b>")
     page.wait_for_function("document.querySelector('#map .plot').data.some((t) => t.name.includes('repairs'))")
-    page.wait_for_timeout(1000)  # the files follow the figures
-    with page.expect_download() as download:
-        page.locator("#components-csv").click()
-    assert download.value.path().read_text(encoding="utf-8").count("repairs & <b>tools</b>") == 40
+    download_until(page, "components-csv", lambda text: text.count("repairs & <b>tools</b>") == 40)
     page.reload()
     expect(page.locator("#components")).to_contain_text("repairs & <b>tools</b>")
     choose(page, "component", "repairs")
@@ -88,7 +85,7 @@ def test_search_selects_rows_and_leaves_the_others_grey(clusters: Page, seen: Se
     assert len(_selected(page)) == 40
     assert all(trace["unselected"]["marker"]["opacity"] < 0.5 for trace in _data(page))
     page.evaluate("document.body.classList.toggle('dark')")
-    page.wait_for_timeout(300)
+    settle(page)
     assert len(_selected(page)) == 40
     page.locator("#map-search textarea, #map-search input").fill("no such words")
     page.locator("#map-search").get_by_role("button").click()

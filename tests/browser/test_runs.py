@@ -1,44 +1,26 @@
 """The Runs tab in a real browser: words, settings, deletion, files that go and come, runs side by side."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from hydralora.data.demo import demo_file
-from hydralora.recipe.reading import parse_recipe
 from hydralora.runs.jobs import JobManager
 from hydralora.runs.run import Run
 from hydralora.runs.store import RunStore
-from tests.browser.conftest import Seen, new_page
+from tests.browser.conftest import STEPS, Seen, new_page
 from tests.browser.steps import choose, open_tab, traces
 from tests.serving import App
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 
-@pytest.fixture(scope="module")
-def two_runs(app: App) -> Iterator[list[Run]]:
-    """A HydraLoRA and a LoRA of the tiny model on the demo, both finished."""
-    jobs = JobManager(RunStore(app.workspace))
-    made = []
-    for method, r in (("hydralora", 4), ("lora", 16)):
-        recipe = {
-            "model": str(app.workspace / "models" / "tiny"),
-            "method": method,
-            "data": {"train": [str(demo_file("train"))], "eval": str(demo_file("heldout"))},
-            "tuner": {"r": r},
-            "training": {"max_steps": 6, "log_every": 1, "eval_every": 0, "threads": 1},
-        }
-        run = jobs.start(parse_recipe(recipe))
-        assert jobs.follow(run).state == "finished"
-        made.append(run)
-    yield made
-    for run in made:
-        if run.folder.exists():
-            jobs.store.delete(run)
+@pytest.fixture
+def two_runs(routed: Run, plain: Run) -> list[Run]:
+    """A HydraLoRA and a LoRA, both finished."""
+    return [routed, plain]
 
 
 @pytest.fixture
@@ -63,7 +45,7 @@ def test_a_run_is_named_found_again_and_its_settings_used(runs_page: Page, two_r
     page.locator("#use-recipe").click()
     expect(page.get_by_role("tab", name="3 Train")).to_have_attribute("aria-selected", "true")
     expect(page.locator("#model input")).to_have_value("tiny (workspace)")
-    expect(page.locator("#training-max_steps input")).to_have_value("6")
+    expect(page.locator("#training-max_steps input")).to_have_value(str(STEPS))
     expect(page.locator("#plan")).to_contain_text("a head of rank 4 for each component")
     assert seen.errors == []
 
@@ -77,7 +59,7 @@ def test_two_runs_are_compared(runs_page: Page, two_runs: list[Run], seen: Seen)
     expect(page.locator("#compare-settings")).to_contain_text("tuner.r")
     expect(page.locator("#compare-settings")).not_to_contain_text("learning_rate")
     expect(page.locator("#compare-results")).to_contain_text("arithmetic")
-    drawn = [trace for trace in traces(page, "compare-loss") if len(trace["x"]) == 6]
+    drawn = [trace for trace in traces(page, "compare-loss") if len(trace["x"]) == STEPS]
     assert len(drawn) == 2
     assert seen.errors == []
 
@@ -106,7 +88,7 @@ def test_a_run_is_exported_deleted_brought_back_and_imported(
     open_tab(page, "4 Runs")
     page.locator("input[data-testid='Import a run-upload-button']").set_input_files(file)
     expect(page.locator("#runs-told")).to_contain_text("was imported")
-    expect(page.locator("#run-sentence")).to_contain_text("imported, after 6 steps elsewhere")
+    expect(page.locator("#run-sentence")).to_contain_text(f"imported, after {STEPS} steps elsewhere")
     (new,) = {one.id for one in RunStore(app.workspace).all()} - before
     assert RunStore(app.workspace).get(new).state().adapter_hash == run.state().adapter_hash
     bad = tmp_path / "bad.zip"
@@ -147,7 +129,8 @@ def test_a_run_goes_from_a_preset_through_a_stop_to_its_resumption(
     expect(page.locator("#tuner-r.wrong")).to_have_count(0)
     page.locator("#training-max_steps input").fill("100000")
     page.locator("#training-save_every input").fill("20")
-    page.locator("#training-save_every input").press("Tab")
+    page.locator("#training-threads input").fill("1")
+    page.locator("#training-threads input").press("Tab")
     page.locator("#start").click()
     expect(page.locator("#status")).to_contain_text("Training: step")
     (run_id,) = re.findall(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{4}", page.locator("#run input").input_value())
@@ -161,7 +144,7 @@ def test_a_run_goes_from_a_preset_through_a_stop_to_its_resumption(
     expect(page.locator("#usage")).to_contain_text("CPU cores")
     expect(page.locator("#samples")).to_contain_text("expected")
     run = RunStore(app.workspace).get(run_id)
-    page.wait_for_function("() => /step [3-9][0-9]/.test(document.querySelector('#status').textContent)")
+    page.wait_for_function("() => /step ([3-9][0-9]|[0-9]{3})/.test(document.querySelector('#status').textContent)")
     page.locator("#stop").click()
     expect(page.locator("#status")).to_contain_text("Stopped: after")
     stopped = run.state().step
