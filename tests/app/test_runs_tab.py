@@ -101,7 +101,7 @@ def test_an_export_comes_back_by_the_base_model_that_the_form_names(
 def test_a_lora_export_says_how_far_it_is_from_the_routed_model(services: Services, finished: FinishedRun) -> None:
     *_, done = files.export(services, finished.run.id, "lora")
     assert isinstance(done, Done)
-    assert "nats a token" in done.value[0]
+    assert "nats per token" in done.value[0]
 
 
 @pytest.mark.slow

@@ -42,6 +42,13 @@ def settle(page: Page) -> None:
     )
 
 
+def catch(page: Page, elem_id: str, pattern: str) -> None:
+    """Wait for a text that may soon be gone: `expect` looks once a second, this at every frame."""
+    page.wait_for_function(
+        "([id, pattern]) => new RegExp(pattern).test(document.getElementById(id).textContent)", arg=[elem_id, pattern]
+    )
+
+
 def photograph(page: Page, name: str) -> None:
     """For people to look at, in light and dark, wide and narrow; nothing is wider than the page."""
     SCREENSHOTS.mkdir(exist_ok=True)

@@ -11,7 +11,7 @@ from hydralora.runs.jobs import JobManager
 from hydralora.runs.run import Run
 from hydralora.runs.store import RunStore
 from tests.browser.conftest import STEPS, Seen, new_page
-from tests.browser.steps import choose, open_tab, traces
+from tests.browser.steps import catch, choose, open_tab, traces
 from tests.serving import App
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -144,7 +144,7 @@ def test_a_run_goes_from_a_preset_through_a_stop_to_its_resumption(
     expect(page.locator("#usage")).to_contain_text("CPU cores")
     expect(page.locator("#samples")).to_contain_text("expected")
     run = RunStore(app.workspace).get(run_id)
-    page.wait_for_function("() => /step ([3-9][0-9]|[0-9]{3})/.test(document.querySelector('#status').textContent)")
+    catch(page, "status", r"step ([3-9]\d|\d{3})")
     page.locator("#stop").click()
     expect(page.locator("#status")).to_contain_text("Stopped: after")
     stopped = run.state().step

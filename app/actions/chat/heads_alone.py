@@ -17,7 +17,7 @@ from ...services.processes import in_process
 from ..adapters import why_no_adapter
 from ..reading import Cell
 
-ANSWER_COLUMNS = ["question", "who answers", "mean gate", "KL, nats a token", "answer"]
+ANSWER_COLUMNS = ["question", "who answers", "mean gate", "KL, nats per token", "answer"]
 QUESTIONS = ResultKind[list[tuple[str, Example]]]("one question of each component")
 MOST = 12  # questions at once
 TOKENS = 48
@@ -110,7 +110,7 @@ def _verdict(done: Sequence[HeadsAlone]) -> str:
     agree = sum(result.closest == max(result.heads, key=lambda alone: alone.gate) for result in done)
     if len(done) == 1:
         alone = done[0].closest
-        return f"Nearest to the routed model is head {alone.head + 1}, {alone.kl:.3g} nats a token away."
+        return f"Nearest to the routed model is head {alone.head + 1}, {alone.kl:.3g} nats per token away."
     named = ", ".join(str(head + 1) for head in sorted(nearest))
     several = (
         f"Over {len(done)} questions the nearest are heads {named}"

@@ -38,7 +38,7 @@ def export(services: Services, run_id: str, form: str) -> Iterator[str | Done[tu
     for step in in_background(lambda on_progress: in_process(export_run, run, form, target, on_progress=on_progress)):
         if isinstance(step, Done):
             kl = step.value.kl
-            apart = "" if kl is None else f" Its KL divergence from the routed model is {kl:.4g} nats a token."
+            apart = "" if kl is None else f" Its KL divergence from the routed model is {kl:.4g} nats per token."
             yield Done((f"{target.name}, {step.value.bytes / 1e6:.1f} MB, is ready.{apart}", target))
 
 
