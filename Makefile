@@ -1,4 +1,5 @@
 # make app: the app on http://127.0.0.1:7860. make test: lint, types, every test. make demo: the main job, no browser.
+# Test files run in two processes, in pytest's order: the file that takes longest comes first.
 # make test-gpu: what needs CUDA, and the bench. make test-faults: a run killed 20 times at random.
 PYTHON ?= python3
 VENV := .venv
@@ -20,8 +21,8 @@ test: install $(BROWSER)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest -m "not browser" --numprocesses 2 --dist loadfile
-	HYDRALORA_BROWSER="$$(cat $(BROWSER))" $(BIN)/pytest -m browser --numprocesses 2 --dist loadfile
+	$(BIN)/pytest -m "not browser" --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	HYDRALORA_BROWSER="$$(cat $(BROWSER))" $(BIN)/pytest -m browser --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test-faults: install
 	HYDRALORA_KILLS=20 HYDRALORA_SEED=$$(date +%s) $(BIN)/pytest tests/engine/runs/test_faults.py
@@ -31,7 +32,7 @@ test-gpu: install
 	$(BIN)/hydralora bench
 
 test-quick: install
-	$(BIN)/pytest -m "not slow and not browser" --numprocesses 2 --dist loadfile
+	$(BIN)/pytest -m "not slow and not browser" --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed: make PYTHON=...')"
