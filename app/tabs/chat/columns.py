@@ -10,6 +10,7 @@ from hydralora.data.examples import Message
 from ...actions.chat import columns as actions
 from ...actions.chat.answers import COLUMNS, ColumnView
 from ...actions.run_choices import run_choices
+from ...page.buttons import new_choices
 from ...page.context import Context
 from ...page.handlers import LATEST, Component, Updates, handler
 from ...page.text import say, sentence
@@ -66,7 +67,7 @@ class Choices:
             selected = other if other in {value for _, value in known} else None
             titles = actions.titles(services, run_id, model, answer_ids)
             return {
-                self.other: gr.Dropdown(choices=known, value=selected, visible="other" in chosen),
+                self.other: new_choices(gr.Dropdown, known, other, selected, visible="other" in chosen),
                 self.steering.panel: gr.Accordion(visible="steered" in chosen),
                 **{column.place: gr.Column(visible=key in chosen) for key, column in columns.items()},
                 **{column.title: say(titles[key]) for key, column in columns.items()},

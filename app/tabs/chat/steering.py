@@ -4,6 +4,7 @@ import gradio as gr
 
 from hydralora.tuner.steering import Steering, block_range, steering_or_none
 
+from ...page.buttons import new_choices
 from ...page.handlers import Component, Updates
 
 
@@ -44,8 +45,8 @@ class SteeringForm:
         pinned = pin if pin is not None and pin < count else -1
         muted = [head for head in mute if head < count]
         return {
-            self.pin: gr.Dropdown(choices=[("none", -1), *heads], value=pinned),
-            self.mute: gr.CheckboxGroup(choices=heads, value=muted),
+            self.pin: new_choices(gr.Dropdown, [("none", -1), *heads], pin, pinned),
+            self.mute: new_choices(gr.CheckboxGroup, heads, mute, muted),
         }
 
     @staticmethod

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import gradio as gr
 
 from ...actions.parameters import head_use as actions
-from ...page.buttons import action_button
+from ...page.buttons import action_button, new_choices
 from ...page.context import Context
 from ...page.handlers import LATEST, QUIET, Updates, handler, latest
 from ...page.text import say, sentence
@@ -122,7 +122,7 @@ class _HeadUse:
         return {
             self.reading: say(view.sentence),
             self.figure: gr.HTML(value=view.figure, visible=bool(view.figure)),
-            self.module: gr.Dropdown(choices=known, value=module if module in known else actions.ALL),
+            self.module: new_choices(gr.Dropdown, known, module, module if module in known else actions.ALL),
             self.head: gr.Radio(choices=heads, visible=bool(heads)),
         }
 

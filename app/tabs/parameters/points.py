@@ -10,7 +10,7 @@ from hydralora.projection import METHODS, Method
 from ...actions.parameters import points as actions
 from ...actions.parameters.head_use import is_measured
 from ...actions.run_choices import run_choices
-from ...page.buttons import method_choice
+from ...page.buttons import method_choice, new_choices
 from ...page.context import Context
 from ...page.handlers import LATEST, QUIET, Component, Updates, handler, latest
 from ...page.text import say, sentence
@@ -41,7 +41,8 @@ def build(context: Context, tab: gr.Tab, view_tab: gr.Tab) -> None:
     @handler
     def other_runs(run_id: str | None, chosen: list[str]) -> gr.Dropdown:
         known = [(label, value) for label, value in run_choices(context.services) if value != run_id]
-        return gr.Dropdown(choices=known, value=[value for value in chosen if value in {run_id for _, run_id in known}])
+        kept = [value for value in chosen if value in {run_id for _, run_id in known}]
+        return new_choices(gr.Dropdown, known, chosen, kept)
 
     inputs = [context.run, *form.fields]
     opened = [tab.select, view_tab.select]

@@ -7,7 +7,7 @@ import gradio as gr
 from hydralora.projection import Method
 
 from ...actions.parameters import trajectory as actions
-from ...page.buttons import method_choice
+from ...page.buttons import method_choice, new_choices
 from ...page.context import Context
 from ...page.handlers import LATEST, QUIET, Updates, handler, latest
 from ...page.text import say, sentence
@@ -26,7 +26,7 @@ def build(context: Context, view_tab: gr.Tab) -> None:
     @handler
     def choices(run_id: str | None, chosen: str | None) -> gr.Dropdown:
         known = actions.modules(services, run_id)
-        return gr.Dropdown(choices=known, value=chosen if chosen in known else next(iter(known), None))
+        return new_choices(gr.Dropdown, known, chosen, chosen if chosen in known else next(iter(known), None))
 
     @latest(services, "trajectory")
     def show(run_id: str | None, module: str | None, method: Method) -> Iterator[Updates]:

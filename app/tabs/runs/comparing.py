@@ -4,6 +4,7 @@ import gradio as gr
 
 from ...actions.run_choices import Choice
 from ...actions.runs import comparing as actions
+from ...page.buttons import new_choices
 from ...page.handlers import LATEST, Updates, handler
 from ...page.text import say, sentence
 from ...services import Services
@@ -42,7 +43,7 @@ class Comparing:
         """The runs to compare; runs that are gone are deselected."""
         offered = actions.choices(services, runs)
         known = [run_id for run_id in chosen if run_id in {value for _, value in offered}]
-        return gr.Dropdown(choices=offered) if known == chosen else gr.Dropdown(choices=offered, value=known)
+        return new_choices(gr.Dropdown, offered, chosen, known)
 
 
 def _table(elem_id: str, label: str) -> gr.Dataframe:
