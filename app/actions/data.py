@@ -9,6 +9,7 @@ from typing import TypedDict
 from hydralora import figures
 from hydralora.data.batches import batch_order
 from hydralora.data.dataset import Dataset, read_dataset
+from hydralora.data.encoding import IGNORED, Encoded, encode_all
 from hydralora.data.examples import Example
 from hydralora.data.hub import PREFIX, fetch_dataset
 from hydralora.data.mapping import Mapping, UnknownColumns, parse_mapping, save_mapping
@@ -16,7 +17,6 @@ from hydralora.data.problems import write_problems
 from hydralora.data.split import Split, split_by_file
 from hydralora.data.statistics import TokenStatistics, token_statistics
 from hydralora.data.store import DEMO, StoredDataset
-from hydralora.data.templates import IGNORED, Encoded, encode_all
 from hydralora.errors import DatasetError
 from hydralora.models.types import Tokenizer
 from hydralora.recipe.settings import DataSettings, Recipe, TrainingSettings
@@ -35,6 +35,23 @@ MOST_TOKENS = 8  # of one character
 STATISTICS = ResultKind[TokenStatistics]("token statistics")
 HELD_OUT = ResultKind[Split]("held-out rows")
 NONE = ""  # a mapping's field without a column
+OFF = "(none)"  # a mark's column, where every row is learnt whatever it is marked as
+MARKS = ("label", "weight")
+ENCODINGS = (
+    "utf-8",
+    "cp1252",
+    "cp1250",
+    "cp1251",
+    "koi8-r",
+    "cp1253",
+    "cp1254",
+    "cp1255",
+    "cp1256",
+    "shift_jis",
+    "gb18030",
+    "big5",
+)
+IN_FORM = tuple(name for name in Mapping.model_fields if name != "missing")
 
 
 class BatchRow(TypedDict):
@@ -178,7 +195,7 @@ def view(services: Services, dataset_id: str) -> DataView:
         _problem_table(data),
         [row_cells(example) for example in data.examples[:SHOWN_ROWS]],
         list(data.columns),
-        {name: value or NONE for name, value in data.mapping.model_dump().items()},
+        _chosen(data.mapping),
     )
 
 
@@ -233,7 +250,15 @@ EMPTY_BATCH: Batch = {"rows": []}
 
 
 def _mapping(chosen: dict[str, str]) -> Mapping:
-    return parse_mapping({name: value for name, value in chosen.items() if value != NONE}, "Columns")
+    given = {name: value for name, value in chosen.items() if value != NONE}
+    return parse_mapping(given | {name: "" for name in MARKS if given.get(name) == OFF}, "Columns")
+
+
+def _chosen(mapping: Mapping) -> dict[str, str]:
+    """A mapping's values in the form."""
+    values = mapping.model_dump()
+    off = {name: OFF for name in MARKS if values[name] == ""}
+    return {name: values[name] or NONE for name in IN_FORM} | off
 
 
 def _label(dataset: StoredDataset) -> str:
@@ -261,6 +286,11 @@ def _heldout_text(services: Services, stored: StoredDataset) -> str:
 
 
 def _problem_sentence(data: Dataset) -> str:
+    notes = " ".join(f"{kind.replace('-', ' ').capitalize()}: {note.sentence}" for kind, note in data.notes.items())
+    return " ".join(filter(None, (_left_out(data), notes)))
+
+
+def _left_out(data: Dataset) -> str:
     if not data.by_kind:
         return ""
     kinds = ", ".join(f"{count} {kind.replace('-', ' ')}" for kind, count in data.by_kind.items())

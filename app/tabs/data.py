@@ -25,7 +25,11 @@ LABELS = {
     "answer": "Answer",
     "messages": "Conversation",
     "text": "Plain text",
+    "label": "Good or bad",
+    "encoding": "Encoding of the text",
 }
+MARK_CHOICES = [("By its name and values", actions.NONE), ("None: every row is learnt", actions.OFF)]
+ENCODING_CHOICES = [("By the first bytes", actions.NONE), *((name, name) for name in actions.ENCODINGS)]
 
 
 def build(context: Context) -> gr.Button:
@@ -190,9 +194,11 @@ class _Columns:
                         label=LABELS.get(name, name.capitalize()),
                         info=info.description,
                         min_width=200,
+                        allow_custom_value=name == "encoding",
                         elem_id=f"column-{name}",
                     )
                     for name, info in Mapping.model_fields.items()
+                    if name in actions.IN_FORM
                 }
             with gr.Row():
                 self.apply = action_button("Apply mapping", "apply-columns", 240)
@@ -200,9 +206,12 @@ class _Columns:
 
     def updates(self, columns: Sequence[str], mapping: dict[str, str]) -> Updates:
         """The fields of a mapping, with these columns as choices."""
-        choices = [("(none)", actions.NONE), *((name, name) for name in columns)]
+        named = [(name, name) for name in columns]
+        choices = {"encoding": ENCODING_CHOICES} | {name: [*MARK_CHOICES, *named] for name in actions.MARKS}
         return {
-            field: gr.Dropdown(choices=choices, value=mapping.get(name, actions.NONE))
+            field: gr.Dropdown(
+                choices=choices.get(name, [("(none)", actions.NONE), *named]), value=mapping.get(name, actions.NONE)
+            )
             for name, field in self.fields.items()
         }
 

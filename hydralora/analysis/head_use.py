@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from hydralora.components.rows import label_rows, read_used
+from hydralora.data.encoding import Encoded, encode_rows
 from hydralora.data.examples import Example
 from hydralora.data.progress import OnProgress, ignore_progress
-from hydralora.data.templates import Encoded, encode_all
 from hydralora.errors import ConfigError
 from hydralora.inference.evaluation import batches, predicting
 from hydralora.inference.generation import token_text
@@ -213,13 +213,11 @@ def probe_run(run: Run, on_progress: OnProgress = ignore_progress) -> Probed:
     recipe = run.recipe()
     if not recipe.has_heads:
         raise ConfigError("This run is a plain LoRA: it has no heads to show. Choose a run with method hydralora.")
-    rows, rng, settings = read_used(recipe), random.Random(recipe.training.seed), recipe.training
+    rows, rng = read_used(recipe), random.Random(recipe.training.seed)
     loaded = load_run(run)
     pad = loaded.tokenizer.pad_token_id
     heldout, learnt = (
-        encode_all(
-            loaded.tokenizer, rng.sample(part, min(count, len(part))), settings.max_length, settings.too_long
-        ).rows
+        encode_rows(loaded.tokenizer, rng.sample(part, min(count, len(part))), recipe).rows
         for part, count in ((rows.heldout, PROBED), (rows.train, PROBED_TRAINING))
     )
     total = len(heldout) + len(learnt)

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
+from hydralora.data.encoding import encode_prompt
 from hydralora.data.examples import Message
 from hydralora.data.progress import OnProgress, ignore_progress
-from hydralora.data.templates import encode_prompt
 from hydralora.errors import ConfigError
 from hydralora.inference.generation import Sampling, Token, generate
 from hydralora.inference.loss import summed_divergence

@@ -10,7 +10,7 @@ from transformers import DataCollatorForSeq2Seq, PrinterCallback, Trainer
 
 from hydralora.bench.contestants import Field
 from hydralora.data.dataset import read_dataset
-from hydralora.data.templates import encode_all
+from hydralora.data.encoding import encode_all
 from hydralora.recipe.settings import TrainingSettings
 from hydralora.training.parallel import Processes
 from hydralora.training.trainer import answer_trainer, training_arguments

@@ -28,6 +28,9 @@ def data(
     mapping: Annotated[Path | None, typer.Option(help="A mapping file: which column holds what.")] = None,
     save_mapping: Annotated[Path | None, typer.Option(help="Write the mapping here, for reuse.")] = None,
     task_column: Annotated[str | None, typer.Option(help="The column with a row's task.")] = None,
+    encoding: Annotated[
+        str | None, typer.Option(help="The files' encoding, such as cp1251. Default: detected.")
+    ] = None,
     problems: Annotated[Path | None, typer.Option(help="Write the problems here, as CSV.")] = None,
     model: Annotated[
         str | None, typer.Option(help="Base model whose tokens are counted. Default: the default model.")
@@ -45,7 +48,7 @@ def data(
 
     with progress("reading") as on_progress:
         columns = mappings.load_mapping(mapping) if mapping else None
-        dataset = read_dataset(files, columns, task_column, on_progress)
+        dataset = read_dataset(files, columns, task_column, on_progress, encoding)
     tokenizer = _tokenizer(model)
     tokens = token_statistics(tokenizer, dataset.examples, max_length, batch_size) if tokenizer else None
     listed = list(dataset.problems) + [dataset.problem(row, flaw) for row, flaw in (tokens.problems if tokens else [])]
@@ -58,11 +61,12 @@ def data(
         "rows": dataset.rows,
         "usable": len(dataset.examples),
         "shape": dataset.shape,
-        "mapping": dataset.mapping.model_dump(),
+        "mapping": dataset.mapping.describe(),
         "columns": list(dataset.columns),
         "encodings": dict(zip(dataset.files, dataset.encodings, strict=True)),
         "problems": [asdict(problem) for problem in listed],
         "by_kind": dict(Counter(problem.kind for problem in listed)),
+        "notes": {kind: asdict(note) for kind, note in dataset.notes.items()},
         "tokens": tokens and tokens.describe(),
     }
     return Output(values, _data_text(dataset, listed, tokens))
@@ -99,6 +103,7 @@ def _data_text(data: "Dataset", problems: list["Problem"], tokens: "TokenStatist
         lines += [f"  {problem.sentence}" for problem in problems if problem.kind == kind][:SHOWN_PROBLEMS]
         if count > SHOWN_PROBLEMS:
             lines.append("  ... --problems FILE.csv writes all of them")
+    lines += [f"used, with a note: {kind}: {note.sentence}" for kind, note in data.notes.items()]
     return "\n".join(lines)
 
 

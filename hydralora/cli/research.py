@@ -12,13 +12,14 @@ from hydralora.cli.output import Output, answering, print_event, say
 @command
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the report and the run.")] = Path("demo-report"),
+    steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps. Default: the recipe's, 100.")] = None,
     as_json: Json = False,
     workspace: Workspace = None,
 ) -> Output:
     """Run the main workflow on the demo dataset: components, fine-tuning, scores before and after. Minutes on a CPU."""
     from hydralora.experiments.demo import demo_table, run_demo
 
-    report = run_demo(out.resolve(), print_event)
+    report = run_demo(out.resolve(), print_event, steps)
     return Output(report.model_dump(mode="json"), demo_table(report))
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch.utils.data import Sampler
 
-from hydralora.data.templates import IGNORED, Encoded
+from hydralora.data.encoding import IGNORED, Encoded
 
 GROUP = 16  # batches; rows are sorted by length inside groups of this many, so that order stays random across them
 

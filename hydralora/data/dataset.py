@@ -3,29 +3,30 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import accumulate, chain, islice
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
+from hydralora.data.arrow import PROBLEMS, ROWS, Examples, Writer, read_table, stored_values
 from hydralora.data.examples import Example, to_example
 from hydralora.data.hub import PREFIX, fetch_dataset
 from hydralora.data.mapping import Mapping, Shape, detect, parse_mapping
-from hydralora.data.problems import Problem, RowError, is_whole
+from hydralora.data.problems import Note, Problem, RowError, is_whole
 from hydralora.data.progress import OnProgress, ignore_progress
 from hydralora.data.sources import Source, open_source, records
 from hydralora.errors import DatasetError
 from hydralora.files import cache_root
 
-VERSION = 1  # of how rows are read; caches of other versions are not used
+VERSION = 2  # of how rows are read; caches of other versions are not used
 PEEKED = 100  # rows from which the columns are detected
-BATCH = 2000  # rows written at once
 KEPT = 20  # datasets in the cache; older ones are read again when needed
 
 
@@ -41,6 +42,7 @@ class Dataset:
         file_rows: number of rows in each file, including bad ones.
         columns: of the first rows.
         by_kind: number of problems of each kind.
+        notes: by kind, the rows that are used, but read otherwise than they are written.
         examples: the usable rows, in order.
     """
 
@@ -51,7 +53,8 @@ class Dataset:
     file_rows: tuple[int, ...]
     columns: tuple[str, ...]
     by_kind: dict[str, int]
-    examples: "Examples"
+    notes: dict[str, Note]
+    examples: Examples
     _problems: Any  # a table; like the examples', it stays mapped when its file is evicted from the cache
 
     @property
@@ -90,39 +93,12 @@ class Dataset:
         return labels if any(labels) else None
 
 
-class Examples(Sequence[Example]):
-    """A dataset's usable rows, created on access, so that a gigabyte of them takes no memory."""
-
-    def __init__(self, table: Any) -> None:
-        self._table = table
-
-    def __len__(self) -> int:
-        return self._table.num_rows
-
-    @overload
-    def __getitem__(self, index: int) -> Example: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Example]: ...
-    def __getitem__(self, index: int | slice) -> Example | list[Example]:
-        if isinstance(index, slice):
-            return [_example(values) for values in self._table.take(list(range(len(self))[index])).to_pylist()]
-        position = range(len(self))[index]
-        return _example(self._table.slice(position, 1).to_pylist()[0])
-
-    def __iter__(self) -> Iterator[Example]:
-        for batch in self._table.to_batches():
-            yield from map(_example, batch.to_pylist())
-
-    def tasks(self) -> list[str]:
-        """Every row's task label, empty where it has none."""
-        return [label or "" for label in self._table["task"].to_pylist()]
-
-
 def read_dataset(
     files: Sequence[str | Path] | str | Path,
     mapping: Mapping | None = None,
     task_column: str | None = None,
     on_progress: OnProgress = ignore_progress,
+    encoding: str | None = None,
 ) -> Dataset:
     """Read files of rows; a bad row becomes a problem, the others become examples.
 
@@ -133,6 +109,7 @@ def read_dataset(
         mapping: which column holds what; None detects it from the columns.
         task_column: the column with a row's task, in place of the mapping's.
         on_progress: called with the bytes read and all bytes; an exception in it stops the reading and leaves nothing.
+        encoding: of the files' text, in place of the mapping's; None detects it.
 
     Raises:
         DatasetError: a file can't be read at all, its columns aren't known, or no row can be used.
@@ -140,13 +117,16 @@ def read_dataset(
     paths = [files] if isinstance(files, (str, Path)) else files
     if not paths:
         raise DatasetError("No data file is given. Give at least one.")
-    sources = [open_source(fetch_dataset(str(path)) if str(path).startswith(PREFIX) else path) for path in paths]
+    encoding = encoding or (mapping.encoding if mapping else None)
+    sources = [
+        open_source(fetch_dataset(str(path)) if str(path).startswith(PREFIX) else path, encoding) for path in paths
+    ]
     hashes = tuple(map(_hash, sources))
     folder = cache_root() / "datasets" / _key(sources, hashes, mapping, task_column)
     if (folder / "dataset.json").exists():
         os.utime(folder)
     else:
-        _build(folder, sources, mapping, task_column, on_progress)
+        _build(folder, sources, mapping, task_column, encoding, on_progress)
     return _opened(folder, sources, hashes)
 
 
@@ -157,12 +137,17 @@ def _hash(source: Source) -> str:
 
 def _key(sources: Sequence[Source], hashes: Sequence[str], mapping: Mapping | None, task_column: str | None) -> str:
     content: list[Any] = [VERSION, mapping and mapping.model_dump(), task_column]
-    content += ([source.type, source.packed, digest] for source, digest in zip(sources, hashes, strict=True))
+    content += ([s.type, s.packed, s.encoding, digest] for s, digest in zip(sources, hashes, strict=True))
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
 
 
 def _build(
-    folder: Path, sources: Sequence[Source], mapping: Mapping | None, task_column: str | None, on_progress: OnProgress
+    folder: Path,
+    sources: Sequence[Source],
+    mapping: Mapping | None,
+    task_column: str | None,
+    encoding: str | None,
+    on_progress: OnProgress,
 ) -> None:
     sizes = [source.path.stat().st_size for source in sources]
     starts = [0, *accumulate(sizes)]
@@ -176,10 +161,13 @@ def _build(
     mapping = _checked(mapping, columns, sources[0].name)
     if task_column:
         mapping = mapping.model_copy(update={"task": task_column})
+    if encoding:
+        mapping = mapping.model_copy(update={"encoding": encoding})
+    mapping = mapping.with_marks(list(chain.from_iterable(heads)))
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".", dir=folder.parent, ignore_cleanup_errors=True) as building:
-        file_rows, by_kind = _write(Path(building), map(chain, heads, streams), mapping, sources)
-        about = {"mapping": mapping.model_dump(), "file_rows": file_rows, "columns": columns, "by_kind": by_kind}
+        about = {"mapping": mapping.model_dump(), "columns": columns}
+        about |= _write(Path(building), map(chain, heads, streams), mapping, sources)
         (Path(building) / "dataset.json").write_text(json.dumps(about), encoding="utf-8")
         with suppress(OSError):  # another process has written the same files
             os.replace(building, folder)
@@ -193,7 +181,8 @@ def _shifted(on_progress: OnProgress, start: int, total: int) -> Callable[[int],
 def _checked(mapping: Mapping | None, columns: Sequence[str], file: str) -> Mapping:
     if mapping is None:
         return detect(columns, file)
-    if missing := [name for name in mapping.columns if name not in columns]:
+    named = [*mapping.columns, *(name for name in (mapping.label, mapping.weight) if name)]
+    if missing := [name for name in named if name not in columns]:
         raise DatasetError(
             f"{file}: the mapping names the column {missing[0]!r}; the file has "
             f"{', '.join(map(repr, columns)) or 'none'}. Name one of them."
@@ -201,34 +190,53 @@ def _checked(mapping: Mapping | None, columns: Sequence[str], file: str) -> Mapp
     return mapping
 
 
-def _write(
-    folder: Path, files: Iterable[Iterable[Any]], mapping: Mapping, sources: Sequence[Source]
-) -> tuple[list[int], dict[str, int]]:
-    """Write rows.arrow and problems.arrow; returns each file's number of rows, and of problems by kind."""
+def _write(folder: Path, files: Iterable[Iterable[Any]], mapping: Mapping, sources: Sequence[Source]) -> dict[str, Any]:
+    """Write rows.arrow and problems.arrow; returns each file's number of rows, and problems and notes by kind."""
     first: Problem | None = None
     file_rows = [0] * len(sources)
     by_kind: Counter[str] = Counter()
+    noted: Counter[str] = Counter()
+    first_noted: dict[str, Problem] = {}
     row_by_hash: dict[int, int] = {}  # hash of a row's messages -> the row
     number = 0
-    with _Writer(folder / "rows.arrow", ROWS) as good, _Writer(folder / "problems.arrow", PROBLEMS) as bad:
+    with Writer(folder / "rows.arrow", ROWS) as good, Writer(folder / "problems.arrow", PROBLEMS) as bad:
         for index, rows in enumerate(files):
+            source = sources[index]
             for row in rows:
                 number += 1
                 file_rows[index] += 1
                 try:
-                    example = to_example(row, mapping, number)
-                    messages = json.dumps(example.messages, ensure_ascii=False)
-                    twin = row_by_hash.setdefault(int.from_bytes(_digest(messages)), number)
+                    example, notes = to_example(row, mapping, number)
+                    values = stored_values(example)
+                    twin = row_by_hash.setdefault(int.from_bytes(_digest(values["messages"])), number)
                     if twin != number:
                         raise RowError("duplicate", "", f"is the same as row {twin}", "Drop one of the two.")
-                    good.add({"row": number, "messages": messages, "task": example.task})
+                    good.add(values)
                 except RowError as flaw:
-                    first = first or Problem(number, sources[index].name, file_rows[index], **flaw.values)  # type: ignore[arg-type]
+                    first = first or _problem(flaw, number, source, file_rows[index])
                     by_kind[flaw.kind] += 1
                     bad.add({"row": number} | flaw.values)
+                    continue
+                for note in (*notes, *_guessed(source, example)):
+                    noted[note.kind] += 1
+                    first_noted.setdefault(note.kind, _problem(note, number, source, file_rows[index]))
     if first and not row_by_hash:
         raise DatasetError(f"{first.sentence}{'' if number == 1 else f' None of the {number} rows can be used.'}")
-    return file_rows, dict(by_kind)
+    notes_by_kind = {kind: {"count": noted[kind], "first": asdict(problem)} for kind, problem in first_noted.items()}
+    return {"file_rows": file_rows, "by_kind": dict(by_kind), "notes": notes_by_kind}
+
+
+def _problem(flaw: RowError, row: int, source: Source, file_row: int) -> Problem:
+    return Problem(row, source.name, file_row, **flaw.values)  # type: ignore[arg-type]
+
+
+def _guessed(source: Source, example: Example) -> Iterator[RowError]:
+    """A note on a row whose text is only likely to be right."""
+    if source.guessed and (words := re.findall(r"\w*[^\x00-\x7f]\w*", example.everything)):
+        found = f"is not UTF-8; read as {source.encoding}, it holds {words[0]!r}"
+        yield RowError(
+            "guessed-encoding", "", found, "If that is wrong, set the mapping's encoding, for example to cp1251."
+        )
 
 
 def _digest(text: str) -> bytes:
@@ -253,59 +261,7 @@ def _opened(folder: Path, sources: Sequence[Source], hashes: tuple[str, ...]) ->
         file_rows=tuple(about["file_rows"]),
         columns=tuple(about["columns"]),
         by_kind=about["by_kind"],
-        examples=Examples(_table(folder / "rows.arrow")),
-        _problems=_table(folder / "problems.arrow"),
+        notes={kind: Note(note["count"], Problem(**note["first"])) for kind, note in about["notes"].items()},
+        examples=Examples(read_table(folder / "rows.arrow")),
+        _problems=read_table(folder / "problems.arrow"),
     )
-
-
-ROWS = {"row": "int64", "messages": "string", "task": "string"}
-PROBLEMS = {
-    "row": "int64",
-    "column": "string",
-    "kind": "string",
-    "found": "string",
-    "wanted": "string",
-}
-
-
-class _Writer:
-    """An Arrow file that grows by batches of rows."""
-
-    def __init__(self, path: Path, columns: dict[str, str]) -> None:
-        import pyarrow as pa
-
-        self._schema = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in columns.items()])
-        self._path = path
-        self._rows: list[dict[str, Any]] = []
-
-    def __enter__(self) -> "_Writer":
-        import pyarrow as pa
-
-        self._file = pa.ipc.new_file(self._path, self._schema)
-        return self
-
-    def add(self, row: dict[str, Any]) -> None:
-        self._rows.append(row)
-        if len(self._rows) == BATCH:
-            self._write()
-
-    def _write(self) -> None:
-        import pyarrow as pa
-
-        self._file.write_batch(pa.RecordBatch.from_pylist(self._rows, schema=self._schema))
-        self._rows = []
-
-    def __exit__(self, *error: object) -> None:
-        if self._rows:
-            self._write()
-        self._file.close()
-
-
-def _table(path: Path) -> Any:
-    import pyarrow as pa
-
-    return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-
-
-def _example(values: dict[str, Any]) -> Example:
-    return Example(values["row"], tuple(json.loads(values["messages"])), values["task"])

@@ -1,12 +1,15 @@
 """Which column holds what: detected from a file's columns, or given in a small YAML file."""
 
-from collections.abc import Sequence
+import codecs
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from hydralora.data.values import is_mark, weight_of
 from hydralora.errors import ConfigError, DatasetError
 from hydralora.recipe.reading import validation_message
 from hydralora.recipe.settings import Section
@@ -42,6 +45,10 @@ ANSWERS = (
     "summary",
 )
 TASKS = ("task", "category")
+LABELS = ("label", "kto_tag", "desirable", "is_good", "good", "accepted", "is_correct", "correct")
+WEIGHTS = ("weight", "train", "trainable")
+REASONING_COLUMNS = ("reasoning_content", "reasoning", "thinking")
+PREFERENCES = ("chosen", "rejected")  # the better answer, and the worse one, which is never learnt
 NAMED: dict[tuple[str, str], Shape] = {
     ("instruction", "output"): "alpaca",
     ("instruction", "response"): "dolly",
@@ -73,6 +80,23 @@ class Mapping(Section):
     )
     text: str | None = Field(None, description="Column with plain text, all of which is learnt.")
     task: str | None = Field(None, description="Column with a row's task, used for evaluation only.")
+    reasoning: str | None = Field(None, description="Column with the reasoning before an answer.")
+    label: str | None = Field(
+        None,
+        description="Column that marks a row as good or bad; bad rows are left out. None: found by its name and "
+        "values; '': none.",
+    )
+    weight: str | None = Field(
+        None,
+        description="Column with a row's weight, or whether it is trained on; rows of weight 0 are left out. None: "
+        "found by its name and values; '': none.",
+    )
+    missing: list[str] | None = Field(
+        None, description="Texts that stand for no value. None: as in pandas, such as NaN."
+    )
+    encoding: str | None = Field(
+        None, description="Encoding of the files' text, such as cp1251. None: found from their first bytes."
+    )
 
     @model_validator(mode="after")
     def _one_way(self) -> "Mapping":
@@ -80,6 +104,10 @@ class Mapping(Section):
         ways = [pair, self.messages is not None, self.text is not None]
         if sum(ways) != 1 or (not pair and any((self.question, self.answer, self.context))):
             raise ValueError("name question and answer, or messages, or text, and none of the others")
+        if repeated := [name for name, count in Counter(self.columns).items() if count > 1]:
+            raise ValueError(f"the column {repeated[0]!r} is used twice; name each column once")
+        if self.encoding is not None:
+            _check_encoding(self.encoding)
         return self
 
     @property
@@ -94,7 +122,38 @@ class Mapping(Section):
     @property
     def columns(self) -> list[str]:
         """The columns that hold the conversation or text."""
-        return [name for name in (self.question, self.context, self.answer, self.messages, self.text) if name]
+        columns = (self.question, self.context, self.answer, self.messages, self.text, self.reasoning)
+        return [name for name in columns if name]
+
+    def describe(self) -> dict[str, Any]:
+        """As plain values: every column of a row's content and its task, and what else is set."""
+        always = ("question", "context", "answer", "messages", "text", "task")
+        return {name: value for name, value in self.model_dump().items() if name in always or value is not None}
+
+    def with_marks(self, rows: Sequence[Any]) -> "Mapping":
+        """The mapping with the columns that mark rows as good or bad, found by their names and values in some rows.
+
+        Those that it names already are kept. A label of 0 and 1 beside plain text is a class, and no mark.
+        """
+        objects = [row for row in rows if isinstance(row, dict)]
+
+        def marking(names: tuple[str, ...], fits: Callable[[Any], bool]) -> str | None:
+            columns = dict.fromkeys(str(name) for row in objects for name in row)
+            for name in columns:
+                values = [row[name] for row in objects if row.get(name) not in (None, "")]
+                if (
+                    name.strip().lower() in names
+                    and name not in (*self.columns, self.task)
+                    and values
+                    and all(map(fits, values))
+                ):
+                    return name
+            return None
+
+        is_label = is_mark if self.text is None else lambda value: isinstance(value, bool)
+        label = marking(LABELS, is_label) if self.label is None else self.label
+        weight = marking(WEIGHTS, lambda value: is_mark(value) or weight_of(value) is not None)
+        return self.model_copy(update={"label": label, "weight": weight if self.weight is None else self.weight})
 
 
 def detect(columns: Sequence[str], where: str) -> Mapping:
@@ -109,6 +168,7 @@ def detect(columns: Sequence[str], where: str) -> Mapping:
     """
     named = {name.strip().lower(): name for name in reversed(columns)}
     task = next((named[name] for name in TASKS if name in named), None)
+    reasoning = next((named[name] for name in REASONING_COLUMNS if name in named), None)
     for name in CONVERSATIONS:
         if name in named:
             return Mapping(messages=named[name], task=task)
@@ -116,10 +176,19 @@ def detect(columns: Sequence[str], where: str) -> Mapping:
     question = next((name for name in QUESTIONS if name in named and name != answer), None)
     if question and answer:
         about = next((named[name] for name in CONTEXTS.get(question, ()) if name in named), None)
-        return Mapping(question=named[question], context=about, answer=named[answer], task=task)
+        return Mapping(question=named[question], context=about, answer=named[answer], task=task, reasoning=reasoning)
+    if all(name in named for name in PREFERENCES):  # each holds the whole conversation
+        return Mapping(messages=named["chosen"], task=task)
     if "text" in named:
         return Mapping(text=named["text"], task=task)
     raise UnknownColumns(f"{where}: found {', '.join(map(repr, columns)) or 'no columns'}. {WANTED}", columns)
+
+
+def _check_encoding(name: str) -> None:
+    try:
+        codecs.lookup(name)
+    except LookupError as error:
+        raise ValueError(f"encoding is {name!r}, which is not known; use a name such as utf-8 or cp1251") from error
 
 
 def load_mapping(path: Path) -> Mapping:

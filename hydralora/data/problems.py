@@ -21,6 +21,18 @@ Kind = Literal[
     "refused-by-template",
     "too-long",
     "answer-lost",
+    "marked-bad",
+    "unclosed-quote",
+    # Of rows that are used, but read otherwise than they are written:
+    "value-as-text",
+    "answer-untaught",
+    "weight-ignored",
+    "rejected-left-out",
+    "reasoning-left-out",
+    "repeated-column",
+    "guessed-encoding",
+    "swallowed-rows",
+    "control-token",
 ]
 SHOWN = 200  # characters of a quoted value
 
@@ -30,7 +42,7 @@ class RowError(DatasetError):
 
     def __init__(self, kind: Kind, column: str, found: str, wanted: str) -> None:
         super().__init__(f"{found}. {wanted}")
-        self.kind = kind
+        self.kind: Kind = kind
         self.column = column
         self.found = _printable(found)
         self.wanted = wanted
@@ -62,6 +74,18 @@ class Problem:
         """As "rows.jsonl, row 7: column 'output' is empty. Fill it in, or drop the row."."""
         where = f"column '{self.column}'" if self.column else "it"
         return f"{self.file}, row {self.file_row}: {where} {self.found}. {self.wanted}"
+
+
+@dataclass(frozen=True)
+class Note:
+    """Rows that are used, but read otherwise than they are written: how many, and the first of them."""
+
+    count: int
+    first: Problem
+
+    @property
+    def sentence(self) -> str:
+        return f"{self.count} {'row' if self.count == 1 else 'rows'}; the first is {self.first.sentence}"
 
 
 def write_problems(problems: Iterable[Problem], file: TextIO) -> None:

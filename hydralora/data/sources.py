@@ -9,18 +9,18 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import IO, Any, Literal
 
+from hydralora.data.csv_rows import MAX_ROW, csv_rows
+from hydralora.data.noted_rows import with_names
 from hydralora.data.problems import RowError
+from hydralora.data.values import kind_of
 from hydralora.errors import DatasetError
 
 MAX_WHOLE = 512 * 2**20  # bytes of what can only be read as a whole: a JSON array, a row group of a Parquet file
-MAX_ROW = 32 * 2**20  # characters of one row
 MAX_UNPACKED = 16 * 2**30  # bytes of a gzipped file's content
 PROBE = 2**20  # bytes from which the encoding is detected
-DELIMITERS = ",;\t|"
 BOMS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16's, which is its prefix
@@ -29,24 +29,33 @@ BOMS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 OnBytes = Callable[[int], None]
+OTHER_ALPHABETS = ["cp1251", "koi8-r", "cp1253", "cp1255", "cp1256", "shift_jis", "gb18030", "big5", "euc-kr", "euc-jp"]
 
 
 @dataclass(frozen=True)
 class Source:
-    """A data file, with its type (from its name) and its encoding (from its first bytes)."""
+    """A data file, with its type (from its name) and its encoding.
+
+    Attributes:
+        type: one of FORMATS.
+        packed: with gzip.
+        encoding: of its text; empty where it has none.
+        guessed: whether the encoding is only likely, by the file's first bytes.
+    """
 
     path: Path
-    type: str  # one of FORMATS
-    packed: bool  # with gzip
+    type: str
+    packed: bool
     encoding: str
+    guessed: bool = False
 
     @property
     def name(self) -> str:
         return self.path.name
 
 
-def open_source(path: str | Path) -> Source:
-    """Detect a file's type and encoding without reading its rows.
+def open_source(path: str | Path, encoding: str | None = None) -> Source:
+    """Detect a file's type and, where none is given, its encoding, without reading its rows.
 
     Raises:
         DatasetError: there is no such file, or its type can't be read.
@@ -63,8 +72,14 @@ def open_source(path: str | Path) -> Source:
         raise DatasetError(f"{path}: there is no such file. Check the path.")
     if FORMATS[kind].binary:
         return Source(path, kind, packed, "")
+    if encoding:
+        try:
+            return Source(path, kind, packed, codecs.lookup(encoding).name)
+        except LookupError as error:
+            raise DatasetError(f"The encoding {encoding!r} is not known. Use one such as utf-8 or cp1251.") from error
     with _reporting(path.name, kind), path.open("rb") as raw:
-        return Source(path, kind, packed, encoding_of(_unpacked(raw, packed).read(PROBE)))
+        detected = encoding_of(_unpacked(raw, packed).read(PROBE))
+    return Source(path, kind, packed, detected, guessed=not detected.startswith("utf"))
 
 
 def suffix_of(path: Path) -> str:
@@ -103,9 +118,10 @@ def records(source: Source, on_bytes: OnBytes = lambda done: None) -> Iterator[A
 
 
 def encoding_of(head: bytes) -> str:
-    """The encoding of a text from its first bytes: by its BOM, else UTF-16 by its zeros, else UTF-8 or Windows-1252.
+    """The encoding of a text from its first bytes: by its BOM, else UTF-16 by its zeros, else UTF-8 or a guess.
 
-    Windows-1252, a superset of Latin-1's letters, is chosen if no character beyond ASCII is UTF-8.
+    If no character beyond ASCII is UTF-8, it is Windows-1252, a superset of Latin-1's letters; or, where most of these
+    characters stand side by side, as in no language of western Europe, charset-normalizer's guess.
     """
     for mark, encoding in BOMS:
         if head.startswith(mark):
@@ -116,6 +132,12 @@ def encoding_of(head: bytes) -> str:
     text = head.decode("utf-8", "surrogateescape")
     wrong = len(re.findall("[\udc80-\udcff]", text[:-4]))  # the last character may be cut in two
     if wrong and not re.search("[\u0080-\ud7ff\ue000-\U0010ffff]", text):
+        if 2 * len("".join(re.findall("[\udc80-\udcff]{2,}", text))) > wrong:
+            from charset_normalizer import from_bytes
+
+            best = from_bytes(head[: 64 * 1024], cp_isolation=OTHER_ALPHABETS).best()
+            if best:
+                return codecs.lookup(best.encoding).name
         try:
             head.decode("cp1252")
         except UnicodeDecodeError:
@@ -130,7 +152,7 @@ def _jsonl(name: str, text: IO[str]) -> Iterator[Any]:
             yield line
         elif line.strip():
             try:
-                yield json.loads(line)
+                yield json.loads(line, object_pairs_hook=with_names)
             except (ValueError, RecursionError) as error:
                 yield RowError(
                     "broken-row", "", f"is not JSON ({_reason(error)})", "Write one JSON object on every line."
@@ -169,7 +191,7 @@ def _json(name: str, text: IO[str]) -> Iterator[Any]:
             f"{name}: as one JSON array it can be read up to {MAX_WHOLE >> 20} MiB. Save it as .jsonl, a row per line."
         )
     try:
-        value = json.loads(content)
+        value = json.loads(content, object_pairs_hook=with_names)
     except RecursionError as error:
         raise DatasetError(f"{name}: it is nested too deeply. Write a flat array of objects.") from error
     if isinstance(value, dict):
@@ -185,33 +207,6 @@ def _json(name: str, text: IO[str]) -> Iterator[Any]:
 
 def _objects(rows: list[Any]) -> bool:
     return bool(rows) and all(isinstance(row, dict) for row in rows[:100])
-
-
-def _csv(name: str, text: IO[str]) -> Iterator[Any]:
-    csv.field_size_limit(MAX_ROW)
-    first = text.readline(MAX_ROW)
-    delimiter = "\t" if name.lower().removesuffix(".gz").endswith(".tsv") else max(DELIMITERS, key=first.count)
-    reader = csv.reader(chain([first], text), delimiter=delimiter, strict=True)
-    header = next(reader, [])
-    while True:
-        try:
-            cells = next(reader, None)
-        except csv.Error as error:
-            yield RowError("broken-row", "", f"is not {delimiter!r}-separated values ({error})", "Check its quotes.")
-            continue
-        if cells is None:
-            return
-        if not cells:
-            continue
-        if len(cells) != len(header):
-            yield RowError(
-                "ragged-row",
-                "",
-                f"has {len(cells)} cells where the header has {len(header)}",
-                "Put text with separators or line breaks in double quotes.",
-            )
-            continue
-        yield dict(zip(header, cells, strict=True))
 
 
 def _parquet(name: str, stream: Any) -> Iterator[Any]:
@@ -251,12 +246,6 @@ def _reporting(name: str, kind: str) -> Iterator[None]:
         raise DatasetError(f"{name}: it can't be read as {kind[1:]} ({error}). Export it again.") from error
 
 
-def kind_of(value: Any) -> str:
-    """A value's JSON type, in words."""
-    names = {dict: "an object", list: "a list", str: "text", bool: "true/false", type(None): "null"}
-    return names.get(type(value), "a number" if isinstance(value, (int, float)) else f"a {type(value).__name__}")
-
-
 @dataclass(frozen=True)
 class Format:
     """A type of data file: its display name and its reader: (file's name, its text or bytes) -> rows.
@@ -274,8 +263,8 @@ class Format:
 FORMATS = {
     ".jsonl": Format("JSONL", _jsonl),
     ".json": Format("JSON", _json),
-    ".csv": Format("CSV", _csv, newline=""),
-    ".tsv": Format("TSV", _csv, newline=""),
+    ".csv": Format("CSV", csv_rows, newline=""),
+    ".tsv": Format("TSV", csv_rows, newline=""),
     ".parquet": Format("Parquet", _parquet, binary=True),
     ".txt": Format("plain text", _txt),
 }

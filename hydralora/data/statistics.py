@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from hydralora.data.batches import batch_order
+from hydralora.data.encoding import IGNORED, EncodedRows, encode_all, fit
 from hydralora.data.examples import Example
 from hydralora.data.problems import RowError
-from hydralora.data.templates import IGNORED, EncodedRows, encode_all, fit
 
 SAMPLE = 5000  # rows at most; tokenising a gigabyte takes minutes
 BINS = 40

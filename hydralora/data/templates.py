@@ -1,181 +1,177 @@
-"""Encoding examples as token ids, with the answers' tokens marked: only they are trained on."""
+"""Chat templates: the text that a model reads of a conversation, and the mark that ends an answer.
 
-from collections import Counter
-from collections.abc import Iterable
+Texts from rows and users are never control tokens: `mark_control_tokens` puts private marks around what looks like one,
+and `tokens_of` then encodes it as text, both by transformers' own functions.
+"""
+
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import lru_cache
+from typing import Any
 
 from jinja2 import TemplateError
+from transformers.utils.chat_template_utils import mark_control_tokens
 
-from hydralora.data.examples import Example, Message
-from hydralora.data.problems import RowError
-from hydralora.errors import ConfigError, DatasetError
+from hydralora.data.examples import Message
 
-IGNORED = -100  # the label of a token that is not trained on
-TooLong = Literal["drop", "cut"]
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """One example as token ids; `labels` repeats them at the answers and is IGNORED elsewhere."""
-
-    input_ids: list[int]
-    labels: list[int]
-    example: Example
-
-    @property
-    def answer_start(self) -> int:
-        """Index of the first token of the last answer."""
-        start = len(self.labels)
-        while start and self.labels[start - 1] != IGNORED:
-            start -= 1
-        return start
+END = "\U000f0002"  # put behind a content, to see what the template writes after it; never in the result
+PROBE: list[Message] = [
+    {"role": "user", "content": "Question"},
+    {"role": "assistant", "content": "Answer"},
+    {"role": "user", "content": "Question"},
+]
 
 
 @dataclass(frozen=True)
-class EncodedRows:
-    """Rows that can be trained on, and the problems of rows left out or cut, by row number."""
+class Answer:
+    """An answer as the template writes it behind its prompt.
 
-    rows: list[Encoded]
-    problems: list[tuple[int, RowError]]
+    Attributes:
+        text: the answer as the template writes it.
+        end: the mark that ends it: the template's own, which `text` doesn't contain, else the tokenizer's eos.
+        by_template: whether the template writes the mark.
+    """
 
-    @property
-    def by_kind(self) -> dict[str, int]:
-        return dict(Counter(flaw.kind for _, flaw in self.problems))
+    text: str
+    end: str
+    by_template: bool
 
 
-def render_prompt(tokenizer: Any, messages: list[Message]) -> str:
+def has_template(tokenizer: Any) -> bool:
+    return bool(getattr(tokenizer, "chat_template", None))
+
+
+def render_prompt(tokenizer: Any, messages: Sequence[Message]) -> str:
     """The text up to the assistant's next answer, by the tokenizer's chat template, else by a plain one."""
-    if getattr(tokenizer, "chat_template", None):
-        return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    end = {"assistant": tokenizer.eos_token or ""}
-    lines = [f"{m['role'].capitalize()}: {m['content']}{end.get(m['role'], '')}\n" for m in messages]
-    return "".join(lines) + "Assistant:"
+    if has_template(tokenizer):
+        return tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+    return plain_text(messages, tokenizer.eos_token or "") + "Assistant:"
 
 
-def render_answer(tokenizer: Any, messages: list[Message]) -> str:
-    """The text of the last message as the template writes it after the prompt, with its end-of-turn mark."""
+def plain_text(messages: Sequence[Message], end: str) -> str:
+    """A conversation where there is no template: a line for each turn, each answer with its end."""
+    lines = [
+        f"{message['role'].capitalize()}: {message['content']}{end if message['role'] == 'assistant' else ''}\n"
+        for message in messages
+    ]
+    return "".join(lines)
+
+
+def render_answer(tokenizer: Any, messages: Sequence[Message], prompt: str) -> Answer:
+    """The last message as the template writes it after `prompt`, which is `render_prompt` of the others."""
+    content, eos = messages[-1]["content"], tokenizer.eos_token or ""
+    if not has_template(tokenizer):
+        return Answer(f" {content}", eos, by_template=False)
+    written, behind = _around_end(tokenizer, messages)
+    # A template may ask for an answer in another way than it writes one: then what is asked for is taught.
+    text = written[len(prompt) :] if written.startswith(prompt) else content
+    mark = control_pattern(tokenizer).search(behind)
+    return Answer(text + behind[: mark.start()], mark[0], True) if mark else Answer(text, eos, by_template=False)
+
+
+def _around_end(tokenizer: Any, messages: Sequence[Message]) -> tuple[str, str]:
+    """The conversation as the template writes it: up to the end of the last content, and what comes behind it."""
+
+    def write(content: str) -> str:
+        changed = [*messages[:-1], messages[-1] | {"content": content}]
+        return tokenizer.apply_chat_template(changed, tokenize=False)
+
     content = messages[-1]["content"]
-    if getattr(tokenizer, "chat_template", None):
-        prompt = render_prompt(tokenizer, messages[:-1])
-        whole = tokenizer.apply_chat_template(messages, tokenize=False)
-        if whole.startswith(prompt):
-            return whole[len(prompt) :].rstrip("\n")
-        return content + (tokenizer.eos_token or "")  # a template that rewrites earlier turns
-    return f" {content}{tokenizer.eos_token or ''}"
+    written, found, behind = write(content + END).rpartition(END)
+    if found and content == content.rstrip():
+        return written, behind
+    whole = write(content)  # a template may trim contents
+    if found and whole.endswith(behind):
+        return whole[: len(whole) - len(behind)], behind
+    marks = list(control_pattern(tokenizer).finditer(whole))  # a template that changes contents: its last mark
+    if marks and not whole[marks[-1].end() :].strip():
+        return whole[: marks[-1].start()], whole[marks[-1].start() :]
+    return whole, ""
 
 
-def encode_prompt(tokenizer: Any, messages: list[Message]) -> list[int]:
-    """Token ids of a conversation that ends with the user's turn, the same as in training.
+@lru_cache(maxsize=64)
+def _pattern(texts: tuple[str, ...]) -> re.Pattern[str]:
+    longest_first = sorted(texts, key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
 
-    Raises:
-        ConfigError: the chat template refuses the conversation.
+
+def control_pattern(tokenizer: Any) -> re.Pattern[str]:
+    """Matches the texts that the tokenizer reads as one token each, whatever is around them."""
+    return _pattern(tuple(text for text in tokenizer.get_added_vocab() if text.strip()))
+
+
+def control_tokens(tokenizer: Any) -> re.Pattern[str]:
+    """Matches the texts that must not come from a row or a user.
+
+    They are the special tokens, and those that the template writes around turns. Other added tokens, such as <think>,
+    may be part of an answer.
     """
+    added = tokenizer.added_tokens_decoder.values()
+    special = {token.content for token in added if token.special and token.content.strip()}
+    return _pattern((*sorted(special), *sorted(_turn_marks(tokenizer) - special)))
+
+
+def _turn_marks(tokenizer: Any) -> set[str]:
+    if not has_template(tokenizer):
+        return set()
+    return _marks_of_template(tokenizer, str(tokenizer.chat_template))
+
+
+@lru_cache(maxsize=16)
+def _marks_of_template(tokenizer: Any, template: str) -> set[str]:
+    """The added tokens in a conversation that holds none; `template` is part of the key, since it may be replaced."""
     try:
-        return [token for ids, _ in _pieces(tokenizer, messages) for token in ids]
-    except TemplateError as error:
-        raise ConfigError(
-            f"The model's chat template refuses this conversation ({_one_line(error)}). "
-            "Leave out what it names, or start a new conversation."
-        ) from error
+        text = tokenizer.apply_chat_template(PROBE, tokenize=False)
+    except TemplateError:
+        return set()
+    return set(control_pattern(tokenizer).findall(text))
 
 
-def encode(tokenizer: Any, example: Example) -> Encoded:
-    """Token ids and labels of a whole conversation; every assistant turn is trained on.
+def marked(tokenizer: Any, messages: Sequence[Message]) -> tuple[list[Message], list[str]]:
+    """The messages with marks around what looks like a control token, and those texts."""
+    pattern = control_tokens(tokenizer)
+    texts = [text for message in messages for text in pattern.findall("\n".join(message.values()))]
+    return mark_control_tokens(list(messages), pattern), sorted(set(texts))
 
-    If a template rewrites earlier turns, only the later answers, which it leaves unchanged, are trained on.
 
-    Raises:
-        RowError: the chat template refuses the conversation.
-    """
-    input_ids: list[int] = []
-    labels: list[int] = []
+def tokens_of(tokenizer: Any, text: str) -> list[int]:
+    """Token ids of a part of a conversation, without any that the tokenizer adds; marked texts are encoded as text."""
+    is_marked = "\U000f0000" in text or "\U000f0001" in text  # the private marks of `mark_control_tokens`
+    options = {"sanitize_control_tokens": True} if is_marked else {}
+    return tokenizer(text, add_special_tokens=False, **options)["input_ids"]
+
+
+def first_tokens(tokenizer: Any) -> list[int]:
+    """Token ids that the tokenizer puts in front of a text: its bos, if it adds one."""
+    bare = tokenizer("a", add_special_tokens=False)["input_ids"]
+    whole = tokenizer("a")["input_ids"]
+    return whole[: next((i for i in range(len(whole)) if whole[i : i + len(bare)] == bare), 0)]
+
+
+def started(tokenizer: Any, ids: list[int]) -> list[int]:
+    """The ids of a conversation's start with exactly one bos, if the template or the tokenizer adds one."""
+    first, bos = first_tokens(tokenizer), tokenizer.bos_token_id
+    if first and ids[: len(first)] != first:
+        ids = first + ids
+    while bos is not None and ids[:2] == [bos, bos]:
+        ids = ids[1:]
+    return ids
+
+
+def end_mark(tokenizer: Any) -> str | None:
+    """The mark that ends an answer, by the template, else the tokenizer's eos; None: there is neither."""
+    if not has_template(tokenizer):
+        return tokenizer.eos_token
     try:
-        pieces = _pieces(tokenizer, list(example.messages))
-    except TemplateError as error:
-        raise RowError(
-            "refused-by-template",
-            "",
-            f"is refused by the model's chat template ({_one_line(error)})",
-            "Change the row, or choose another base model.",
-        ) from error
-    for ids, is_answer in pieces:
-        input_ids += ids
-        labels += ids if is_answer else [IGNORED] * len(ids)
-    return Encoded(input_ids, labels, example)
+        prompt = render_prompt(tokenizer, PROBE[:1])
+        return render_answer(tokenizer, PROBE[:2], prompt).end or None
+    except TemplateError:
+        return tokenizer.eos_token
 
 
-def _pieces(tokenizer: Any, messages: list[Message]) -> list[tuple[list[int], bool]]:
-    """A conversation's token ids in pieces, each with whether it is an answer.
-
-    Prompts and answers are tokenised separately, so that training and generation see the same ids at every seam.
-    """
-    if messages[0]["role"] == "assistant":  # plain text: no template, and all of it is learnt
-        start = _ids(tokenizer, "", special=True)
-        return [(start, False), (_ids(tokenizer, messages[0]["content"] + (tokenizer.eos_token or ""), False), True)]
-    pieces: list[tuple[list[int], bool]] = []
-    written = ""
-    answered = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
-    for end in answered if messages[-1]["role"] == "assistant" else [*answered, len(messages)]:
-        prompt = render_prompt(tokenizer, messages[:end])
-        if not prompt.startswith(written):
-            pieces, written = [], ""
-        special = not written and not getattr(tokenizer, "chat_template", None)
-        pieces.append((_ids(tokenizer, prompt[len(written) :], special), False))
-        if end < len(messages):
-            answer = render_answer(tokenizer, messages[: end + 1])
-            pieces.append((_ids(tokenizer, answer, special=False), True))
-            written = prompt + answer
-    return pieces
-
-
-def encode_all(tokenizer: Any, examples: Iterable[Example], max_length: int, too_long: TooLong = "drop") -> EncodedRows:
-    """Encode examples; those longer than max_length tokens are left out, or cut at their end.
-
-    Raises:
-        DatasetError: no row remains.
-    """
-    rows: list[Encoded] = []
-    problems: list[tuple[int, RowError]] = []
-    for example in examples:
-        try:
-            row, flaw = fit(encode(tokenizer, example), max_length, too_long)
-            rows.append(row)
-        except RowError as unusable:
-            flaw = unusable
-        if flaw:
-            problems.append((example.row, flaw))
-    if not rows:
-        if not problems:
-            raise DatasetError("There are no rows.")
-        number, first = problems[0]
-        raise DatasetError(f"None of {len(problems)} rows can be used. The first: row {number} {first}")
-    return EncodedRows(rows, problems)
-
-
-def fit(row: Encoded, max_length: int, too_long: TooLong) -> tuple[Encoded, RowError | None]:
-    """A row of at most max_length tokens, and its problem if it had to be cut.
-
-    Raises:
-        RowError: it is left out.
-    """
-    length = len(row.input_ids)
-    if length <= max_length:
-        return row, None
-    problem = f"has {length} tokens, and max_length is {max_length}"
-    if too_long == "drop":
-        raise RowError("too-long", "", problem, "Raise max_length, shorten the row, or set too_long to cut.")
-    cut = Encoded(row.input_ids[:max_length], row.labels[:max_length], row.example)
-    if all(label == IGNORED for label in cut.labels):
-        raise RowError(
-            "answer-lost", "", f"{problem}: none of its answer remains", "Raise max_length, or shorten the row."
-        )
-    return cut, RowError("too-long", "", problem, "It can be dropped or cut; raise max_length to keep it whole.")
-
-
-def _one_line(error: TemplateError) -> str:
-    return " ".join(str(error).split())
-
-
-def _ids(tokenizer: Any, text: str, special: bool) -> list[int]:
-    return tokenizer(text, add_special_tokens=special)["input_ids"]
+def end_ids(tokenizer: Any) -> set[int]:
+    """Ids of the tokens that end an answer: the mark's, and eos, which ends plain text."""
+    mark = end_mark(tokenizer)
+    ids = {tokenizer.convert_tokens_to_ids(mark) if mark else None, tokenizer.eos_token_id}
+    return {i for i in ids if i is not None}

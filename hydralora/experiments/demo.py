@@ -18,9 +18,10 @@ from hydralora.runs.store import RunStore
 from hydralora.tuner.model import ParameterCounts
 
 
-def demo_recipe(model: str = DEFAULT_MODEL) -> Recipe:
-    """The recipe of the demo: every setting is the default."""
-    return parse_recipe({"model": model, "data": {"train": str(demo_file("train")), "eval": str(demo_file("heldout"))}})
+def demo_recipe(model: str = DEFAULT_MODEL, steps: int | None = None) -> Recipe:
+    """The recipe of the demo: every setting is the default, the number of steps too if none is given."""
+    data = {"train": str(demo_file("train")), "eval": str(demo_file("heldout"))}
+    return parse_recipe({"model": model, "data": data, "training": {"max_steps": steps} if steps else {}})
 
 
 class DemoReport(Record):
@@ -43,7 +44,7 @@ class DemoReport(Record):
     adapter_hash: str
 
 
-def run_demo(output: Path, on_event: OnEvent) -> DemoReport:
+def run_demo(output: Path, on_event: OnEvent, steps: int | None = None) -> DemoReport:
     """Run the demo in its own worker process in `output`, and write report.json there.
 
     Raises:
@@ -51,7 +52,7 @@ def run_demo(output: Path, on_event: OnEvent) -> DemoReport:
     """
     output.mkdir(parents=True, exist_ok=True)
     jobs = JobManager(RunStore(output))
-    run = jobs.start(demo_recipe())
+    run = jobs.start(demo_recipe(steps=steps))
     state = jobs.follow(run, on_event)
     if state.state != "finished" or state.results is None:
         raise RunError(f"The demo's run {state.state}: {state.message}. Its log is {run.log}.")

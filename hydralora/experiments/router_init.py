@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hydralora.analysis.head_use import head_use
-from hydralora.data.templates import IGNORED, Encoded
+from hydralora.data.encoding import IGNORED, Encoded
 from hydralora.errors import ConfigError
 from hydralora.files import write_json
 from hydralora.models.catalogue import DEFAULT_MODEL

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import torch
 
 from hydralora.data.batches import batch_order, collate
+from hydralora.data.encoding import IGNORED, Encoded
 from hydralora.data.progress import OnProgress, ignore_progress
-from hydralora.data.templates import IGNORED, Encoded
 from hydralora.inference.loss import answer_logits, answer_loss
 from hydralora.runs.scores import Score, Scores
 

@@ -11,8 +11,9 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
 from transformers import GenerationConfig, LogitsProcessorList, TemperatureLogitsWarper, TopPLogitsWarper
 
+from hydralora.data.encoding import encode_prompt
 from hydralora.data.examples import Message
-from hydralora.data.templates import encode_prompt
+from hydralora.data.templates import end_ids
 from hydralora.errors import ConfigError
 from hydralora.tuner.gates import record_gates, recorded_layers
 from hydralora.tuner.steering import Steering, steered
@@ -166,10 +167,10 @@ def answer_batch(model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], m
 
 
 def end_tokens(model: Any, tokenizer: Any) -> set[int]:
-    """Ids that end a turn: the tokenizer's, and those of the model's generation config."""
+    """Ids that end a turn: what was taught (`end_ids`), and those of the model's generation config."""
     configured = getattr(model.generation_config, "eos_token_id", None)
     ids = configured if isinstance(configured, list) else [configured]
-    return {i for i in [*ids, tokenizer.eos_token_id] if i is not None}
+    return end_ids(tokenizer) | {i for i in ids if i is not None}
 
 
 def room_for(config: Any, prompt_tokens: int) -> int:

@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary, WeakSet
 import torch
 from torch import nn
 
-from hydralora.data.templates import IGNORED
+from hydralora.data.encoding import IGNORED
 
 # (head's weight (vocabulary, hidden), its inputs (tokens, hidden), their targets, its bias) -> summed loss.
 Kernel = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from hydralora.components.rows import label_rows
 from hydralora.data.dataset import Dataset, read_dataset
+from hydralora.data.encoding import encode_prompt, encode_rows
 from hydralora.data.examples import Example, Message
 from hydralora.data.mapping import Mapping, load_mapping
 from hydralora.data.progress import OnProgress, ignore_progress
-from hydralora.data.templates import encode_all, encode_prompt
 from hydralora.files import to_json, write_text
 from hydralora.inference.evaluation import evaluate
 from hydralora.inference.generation import answer_batch, room_for
@@ -58,7 +58,7 @@ def evaluate_run(
     """
     recipe, loaded = run.recipe(), load_run(run)
     data = _read(recipe, files, mapping)
-    encoded = encode_all(loaded.tokenizer, data.examples, recipe.training.max_length, recipe.training.too_long)
+    encoded = encode_rows(loaded.tokenizer, data.examples, recipe)
     labels, _, why = label_rows(recipe, [row.example for row in encoded.rows])
     pad, total = loaded.tokenizer.pad_token_id, 2 * len(encoded.rows)
     model = loaded.model

@@ -4,7 +4,7 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-from hydralora.data.templates import IGNORED, Encoded
+from hydralora.data.encoding import Encoded
 from hydralora.inference.generation import answer_batch, room_for
 from hydralora.runs.scores import SampleAnswer
 
@@ -13,7 +13,7 @@ LONGEST = 32  # tokens of an answer
 
 def choose_samples(rows: Sequence[Encoded], components: Sequence[int], count: int, seed: int) -> list[Encoded]:
     """Up to `count` rows with a question, at random, of as many components as there are."""
-    order = [i for i, row in enumerate(rows) if row.example.prompt]
+    order = [i for i, row in enumerate(rows) if row.example.prompt and row.is_whole]
     random.Random(seed).shuffle(order)
     turns: dict[int, int] = {}
     turn = {}
@@ -23,10 +23,10 @@ def choose_samples(rows: Sequence[Encoded], components: Sequence[int], count: in
 
 
 def answer_samples(model: Any, tokenizer: Any, rows: Sequence[Encoded]) -> list[SampleAnswer]:
-    """Greedy answers, cut at `LONGEST` tokens; of each prompt, the last turn is returned."""
+    """Greedy answers to the last turn of each conversation, cut at `LONGEST` tokens."""
     if not rows:
         return []
-    prompts = [row.input_ids[: next(i for i, label in enumerate(row.labels) if label != IGNORED)] for row in rows]
+    prompts = [row.input_ids[: row.answer_start] for row in rows]
     room = room_for(model.config, max(map(len, prompts)))
     answers = answer_batch(model, tokenizer, prompts, min(LONGEST, room))
     return [

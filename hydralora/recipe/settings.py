@@ -11,6 +11,8 @@ from hydralora.models.loading import Quantization
 from hydralora.tuner.config import HeadInit, HydraLoraConfig, RouterInit, RouterInput
 
 VERSION = 1
+TooLong = Literal["drop", "cut"]
+ControlTokens = Literal["text", "drop", "parse"]
 RENAMED = {  # settings that had another name in an older version, whose files are still read
     "training.accumulation": "training.gradient_accumulation",
     "training.warmup": "training.warmup_ratio",
@@ -48,6 +50,11 @@ class DataSettings(Section):
     eval_fraction: float = Field(0.1, gt=0, lt=1, description="Share of the rows held out where there is no eval file.")
     stratify: Literal["none", "task", "component"] = Field(
         "none", description="Hold out the same share of every task, or of every component of the file."
+    )
+    control_tokens: ControlTokens = Field(
+        "text",
+        description="Rows that hold a control token of the base model, such as <|im_end|>: it is read as text, the row "
+        "is dropped, or it is read as the control token (parse: only for rows that you trust).",
     )
 
 
@@ -143,7 +150,7 @@ class TrainingSettings(Section):
     learning_rate: float = Field(2e-3, gt=0, le=1, description="Peak learning rate of AdamW.")
     warmup_ratio: float = Field(0.05, ge=0, lt=1, description="Share of the steps in which the learning rate rises.")
     max_length: int = Field(512, ge=8, description="Longest row in tokens.")
-    too_long: Literal["drop", "cut"] = Field(
+    too_long: TooLong = Field(
         "drop", description="Rows longer than max_length are dropped, or cut at their end; both are counted."
     )
     eval_every: int = Field(

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from hydralora.components.rows import read_split
-from hydralora.data.templates import encode
+from hydralora.data.encoding import encode
 from hydralora.errors import ModelError
 from hydralora.models.catalogue import find_model
 from hydralora.models.fetching import BaseModelFiles
@@ -39,7 +39,7 @@ def run_seconds(recipe: Recipe) -> float | None:
     train, heldout = rows.train, rows.heldout
     tokenizer = _tokenizer(files)
     sample = train[:: max(1, len(train) // SAMPLE)][:SAMPLE]
-    tokens = sum(len(encode(tokenizer, example).input_ids) for example in sample) / len(sample)
+    tokens = sum(len(row.input_ids) for example in sample for row in encode(tokenizer, example)) / len(sample)
     settings = recipe.training
     rows_per_step = settings.batch_size * settings.gradient_accumulation * recipe.launch.processes
     steps = settings.max_steps or round((settings.epochs or 1) * len(train) / rows_per_step)

@@ -12,7 +12,7 @@ from peft import LoraConfig, PeftConfig, get_peft_model
 
 from hydralora.components import Clusters, Component, renamed
 from hydralora.components.rows import components_of, read_rows, split_with_components
-from hydralora.data.templates import Encoded, encode_all
+from hydralora.data.encoding import Encoded, encode_rows
 from hydralora.errors import ConfigError, DatasetError
 from hydralora.models.adapters import put_adapter, read_adapter_config
 from hydralora.models.catalogue import find_model
@@ -73,7 +73,7 @@ def prepare(recipe: Recipe, on_stage: Callable[[Stage], None]) -> Prepared:
     on_stage(Stage.LOADING)
     files, device = find_model(recipe.model), pick_device()
     tokenizer, base = load_tokenizer(files), load_base(files, device, recipe.quantization)
-    encoded = [encode_all(tokenizer, part, settings.max_length, settings.too_long) for part in (train, heldout)]
+    encoded = [encode_rows(tokenizer, part, recipe) for part in (train, heldout)]
     train_rows, heldout_rows = (part.rows for part in encoded)
     train_labels = [component[row.example.row] for row in train_rows]
     on_stage(Stage.ADAPTING)

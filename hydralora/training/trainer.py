@@ -12,7 +12,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 
 from hydralora.data.batches import LengthGroupedBatches, collate
-from hydralora.data.templates import Encoded
+from hydralora.data.encoding import Encoded
 from hydralora.errors import ConfigError
 from hydralora.inference.loss import summed_answer_loss
 from hydralora.recipe.settings import LaunchSettings, TrainingSettings

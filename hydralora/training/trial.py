@@ -10,8 +10,8 @@ from typing import Any
 from transformers import TrainerCallback
 
 from hydralora.data.batches import batch_order
+from hydralora.data.encoding import Encoded
 from hydralora.data.progress import OnProgress, ignore_progress
-from hydralora.data.templates import Encoded
 from hydralora.inference.evaluation import BATCH, evaluate
 from hydralora.inference.sample_answers import answer_samples, choose_samples
 from hydralora.models.device import pick_device

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from hydralora.data.templates import IGNORED
+from hydralora.data.encoding import IGNORED
 from hydralora.errors import ConfigError
 from hydralora.files import ADAPTER_WEIGHTS
 from hydralora.inference.evaluation import predicting

@@ -13,8 +13,8 @@ from typing import Literal, get_args
 
 from hydralora.components.rows import read_used
 from hydralora.data.batches import collate
+from hydralora.data.encoding import encode_rows
 from hydralora.data.progress import OnProgress, ignore_progress
-from hydralora.data.templates import encode_all
 from hydralora.errors import ConfigError, RunError
 from hydralora.files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, folder_written_whole, to_json
 from hydralora.inference.model_cache import LoadedModel, load_run
@@ -144,7 +144,7 @@ def _write_plain(run: Run, folder: Path, merged: bool) -> float | None:
 
 def _baked(recipe: Recipe, loaded: LoadedModel) -> Baked:
     heldout = read_used(recipe).heldout[:MEASURED_ROWS]
-    rows = encode_all(loaded.tokenizer, heldout, recipe.training.max_length, "cut").rows
+    rows = encode_rows(loaded.tokenizer, heldout, recipe, "cut").rows
     pad = loaded.tokenizer.pad_token_id
     batches = [collate(rows[start : start + BATCH], pad) for start in range(0, len(rows), BATCH)]
     return bake(loaded.model, "mean", batches)

@@ -17,8 +17,8 @@ from app.actions.chat import answers, saving
 from app.actions.chat import columns as who
 from app.actions.chat import conversation as chat
 from app.services import Services
+from hydralora.data.encoding import encode_prompt
 from hydralora.data.store import DEMO
-from hydralora.data.templates import encode_prompt
 from hydralora.errors import ConfigError, HydraError
 from hydralora.inference.generation import Sampling, generate
 from hydralora.inference.model_cache import load_base_model, load_run

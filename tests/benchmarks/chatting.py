@@ -21,7 +21,7 @@ from app.actions.chat import conversation as chat
 from app.actions.chat.columns import columns
 from app.services import Services
 from hydralora.data.demo import demo_file
-from hydralora.data.templates import encode_prompt
+from hydralora.data.encoding import encode_prompt
 from hydralora.inference.generation import Sampling, Token, generate
 from hydralora.models.catalogue import DEFAULT_MODEL
 from hydralora.recipe.reading import parse_recipe

@@ -4,9 +4,9 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 
 from hydralora.components.rows import read_split
+from hydralora.data.encoding import encode_prompt
 from hydralora.data.examples import Example, Message
 from hydralora.data.split import Split
-from hydralora.data.templates import encode_prompt
 from hydralora.errors import HydraError
 from hydralora.inference.generation import Sampling, gated_modules, generate, room_for
 

@@ -47,6 +47,7 @@ LABELS = {
     "training.save_every": "Checkpoint every",
     "components.only": "Only component",
     "data.eval_fraction": "Held-out share",
+    "data.control_tokens": "Control tokens in rows",
     "data.stratify": "Stratify held-out rows by",
     "training.too_long": "Rows that are too long",
 }

@@ -8,8 +8,8 @@ import torch
 from sklearn.metrics import mutual_info_score
 
 from hydralora.analysis.head_use import HeadUse, TokenGates, head_use, probe
+from hydralora.data.encoding import Encoded, encode
 from hydralora.data.examples import Example
-from hydralora.data.templates import Encoded, encode
 from hydralora.tuner.gates import record_gates
 from tests.tiny_model import adapt, shake, tiny_llama
 
@@ -20,7 +20,7 @@ LABELS = [0, 2, 2, 0, 0, 2]
 @pytest.fixture(scope="module")
 def rows(tokenizer: Any) -> list[Encoded]:
     turns = ((({"role": "user", "content": ask}), {"role": "assistant", "content": answer}) for ask, answer in PAIRS)
-    return [encode(tokenizer, Example(i, messages, None)) for i, messages in enumerate(turns, 1)]
+    return [encode(tokenizer, Example(i, messages, None))[0] for i, messages in enumerate(turns, 1)]
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +112,7 @@ def test_the_tokens_a_head_takes_most_are_those_of_its_largest_gates(
 
 def test_parts_of_a_character_are_tokens_of_their_own(tokenizer: Any) -> None:
     messages = ({"role": "user", "content": "é"}, {"role": "assistant", "content": "ü"})
-    row = encode(tokenizer, Example(1, messages, None))
+    row = encode(tokenizer, Example(1, messages, None))[0]
     count = len(row.input_ids)
     found = TokenGates(["up"], [row], [np.ones((1, count, 1), dtype=np.float16)]).most(tokenizer, 0, count=count)
     texts = {one.text for one in found}

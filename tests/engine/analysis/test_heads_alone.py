@@ -7,7 +7,7 @@ import torch
 
 from hydralora import ConfigError, steer_gates
 from hydralora.analysis.heads_alone import heads_alone
-from hydralora.data.templates import encode_prompt
+from hydralora.data.encoding import encode_prompt
 from hydralora.inference.generation import Sampling, generate
 from hydralora.tuner.gates import record_gates
 from hydralora.tuner.steering import Steering

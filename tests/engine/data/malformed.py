@@ -70,11 +70,36 @@ ROWS: dict[str, BadRow] = {
     "blank answer": BadRow("a.jsonl", alpaca(output=" \n\t"), "missing-answer", "is empty", "output"),
     "empty instruction": BadRow("a.jsonl", alpaca(instruction=""), "missing-question", "is empty", "instruction"),
     "null instruction": BadRow("a.jsonl", alpaca(instruction=None), "missing-question", "is empty", "instruction"),
-    "number for answer": BadRow("a.jsonl", alpaca(output=3), "wrong-type", "number", "output"),
-    "bool for question": BadRow("a.jsonl", alpaca(instruction=True), "wrong-type", "true/false", "instruction"),
     "list for context": BadRow("a.jsonl", alpaca(input=[]), "wrong-type", "list", "input"),
     "object for answer": BadRow("a.jsonl", alpaca(output={"text": "y"}), "wrong-type", "object", "output"),
-    "NaN for answer": BadRow("a.jsonl", alpaca(output=float("nan")), "wrong-type", "number", "output"),
+    "NaN for answer": BadRow("a.jsonl", alpaca(output=float("nan")), "missing-answer", "is empty", "output"),
+    "NaN as text": BadRow("a.csv", b"instruction,output\na,b\nx,NaN\n", "missing-answer", "only 'NaN'", "output"),
+    "None as text": BadRow("a.jsonl", alpaca(output="None"), "missing-answer", "only 'None'", "output"),
+    "null as text": BadRow("a.jsonl", alpaca(output=" null "), "missing-answer", "only 'null'", "output"),
+    "#N/A": BadRow("a.jsonl", alpaca(output="#N/A"), "missing-answer", "only '#N/A'", "output"),
+    "NaN for question": BadRow("a.jsonl", alpaca(instruction="nan"), "missing-question", "only 'nan'", "instruction"),
+    "zero-width answer": BadRow("a.jsonl", alpaca(output="\u200b\ufeff\u2060"), "missing-answer", "only", "output"),
+    "no-break spaces": BadRow("a.jsonl", alpaca(output="\xa0\u3000\u3164"), "missing-answer", "only", "output"),
+    "nothing in a message": BadRow(
+        "a.jsonl", talk(TURN, ANSWER | {"content": "\u200b"}), "missing-answer", "message 2", "messages"
+    ),
+    "marked as bad": BadRow(
+        "a.jsonl",
+        lines(GOOD | {"label": True}, GOOD | {"output": "4", "label": False}, GOOD | {"output": "5", "label": True}),
+        "marked-bad",
+        "False",
+        "label",
+    ),
+    "marked as bad in csv": BadRow("a.csv", b"prompt,completion,label\na,b,1\nc,d,0\n", "marked-bad", "'0'", "label"),
+    "of weight 0": BadRow(
+        "a.jsonl", lines(GOOD | {"weight": 1.0}, GOOD | {"output": "4", "weight": 0}), "marked-bad", "0", "weight"
+    ),
+    "not to be trained on": BadRow(
+        "a.jsonl", lines(GOOD | {"train": True}, GOOD | {"output": "4", "train": False}), "marked-bad", "False", "train"
+    ),
+    "no message to be trained on": BadRow(
+        "a.jsonl", talk(TURN, ANSWER | {"weight": 0}), "marked-bad", "each of its answers", "messages"
+    ),
     "half a character": BadRow(
         "a.jsonl", lines(GOOD, f'{{"instruction": "x", "output": "{HALF}"}}'), "undecodable", "half", "output"
     ),
@@ -119,7 +144,16 @@ ROWS: dict[str, BadRow] = {
     "short csv row": BadRow("a.csv", b"instruction,input,output\na,b,c\nx,y\n", "ragged-row", "2 cells.*3"),
     "long csv row": BadRow("a.csv", b"instruction,output\na,b\nx,y,z,w\nc,d\n", "ragged-row", "4 cells.*2"),
     "short tsv row": BadRow("a.tsv", b"instruction\toutput\na\tb\nx\n", "ragged-row", "1 cells.*2"),
-    "open quote": BadRow("a.csv", b'instruction,output\na,b\n"x,y\n', "broken-row", "separated values"),
+    "open quote in the last row": BadRow("a.csv", b'instruction,output\na,b\n"x,y\n', "broken-row", "separated values"),
+    "open quote": BadRow(
+        "a.csv", b'instruction,output\na,b\n"x,y\nc,d\ne,f\n', "unclosed-quote", "not closed: 2 lines"
+    ),
+    "open quote before a quoted cell": BadRow(
+        "a.csv", b'instruction,output\na,b\n"x,y\nc,d\n"e, e",f\n', "unclosed-quote", "not closed: 2 lines"
+    ),
+    "open quote that a later one closes": BadRow(
+        "a.csv", b'instruction,output\na,b\n"x,y\nc,d\ne,f"\n', "ragged-row", "1 cells.*2"
+    ),
     "quote in the middle": BadRow("a.csv", b'instruction,output\na,b\n"x"y,z\nc,d\n', "broken-row", "separated values"),
     "empty csv cell": BadRow("a.csv", b"instruction,output\na,b\nx,\n", "missing-answer", "is empty", "output"),
     "messages as text": BadRow("a.jsonl", lines(TALK, {"messages": "Hello"}), "wrong-type", "not JSON", "messages"),
@@ -138,9 +172,6 @@ ROWS: dict[str, BadRow] = {
     "no content": BadRow("a.jsonl", talk(TURN, {"role": "assistant"}), "missing-answer", "message 2", "messages"),
     "empty question": BadRow(
         "a.jsonl", talk({"role": "user", "content": ""}, ANSWER), "missing-question", "message 1", "messages"
-    ),
-    "content as number": BadRow(
-        "a.jsonl", talk(TURN, {"role": "assistant", "content": 4}), "wrong-type", "number.*message 2", "messages"
     ),
     "picture": BadRow(
         "a.jsonl",
@@ -228,7 +259,7 @@ FILES: dict[str, BadFile] = {
     "csv without header": BadFile("a.csv", b"a,b\nc,d\n", "'a', 'b'.*instruction"),
     "rows that are no objects": BadFile("a.jsonl", lines([1], [2]), "no columns.*instruction"),
     "nothing but bad rows": BadFile(
-        "a.jsonl", lines(GOOD | {"output": ""}, GOOD | {"output": 1}), "row 1.*None of the 2"
+        "a.jsonl", lines(GOOD | {"output": ""}, GOOD | {"output": []}), "row 1.*None of the 2"
     ),
     "wrong suffix": BadFile("a.docx", b"x", r"\.docx.*\.jsonl"),
     "no suffix": BadFile("rows", b"x", r"\(none\).*\.jsonl"),

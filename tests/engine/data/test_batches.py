@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from hydralora.data.batches import LengthGroupedBatches, batch_order, collate
+from hydralora.data.encoding import IGNORED, Encoded
 from hydralora.data.examples import Example
-from hydralora.data.templates import IGNORED, Encoded
 
 LENGTHS = [(i * 37) % 101 + 1 for i in range(203)]
 

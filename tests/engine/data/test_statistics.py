@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from hydralora import DatasetError
+from hydralora.data.encoding import IGNORED, encode
 from hydralora.data.examples import Example
 from hydralora.data.statistics import token_statistics
-from hydralora.data.templates import IGNORED, encode
 
 
 def example(row: int, question: str, answer: str) -> Example:
@@ -18,7 +18,7 @@ EXAMPLES = [example(i, "a" * (i % 90), "b" * (i % 7 + 1)) for i in range(1, 201)
 
 
 def test_figures_are_those_of_the_encoded_rows(tokenizer: Any) -> None:
-    rows = [encode(tokenizer, each) for each in EXAMPLES]
+    rows = [encode(tokenizer, each)[0] for each in EXAMPLES]
     lengths = sorted(len(row.input_ids) for row in rows)
     found = token_statistics(tokenizer, EXAMPLES, max_length=10_000, batch_size=4)
     assert (found.rows, found.sampled, found.problems) == (200, 200, [])
@@ -34,11 +34,13 @@ def test_figures_are_those_of_the_encoded_rows(tokenizer: Any) -> None:
 
 
 def test_rows_beyond_the_limit_are_named(tokenizer: Any) -> None:
-    limit = len(encode(tokenizer, example(0, "a" * 50, "b")).input_ids)
+    limit = len(encode(tokenizer, example(0, "a" * 50, "b"))[0].input_ids)
     found = token_statistics(tokenizer, EXAMPLES, limit, batch_size=4)
-    long = {each.row for each in EXAMPLES if len(encode(tokenizer, each).input_ids) > limit}
+    long = {each.row for each in EXAMPLES if len(encode(tokenizer, each)[0].input_ids) > limit}
     lost = {
-        each.row for each in EXAMPLES if set(encode(tokenizer, each).labels[:limit]) == {IGNORED} and each.row in long
+        each.row
+        for each in EXAMPLES
+        if set(encode(tokenizer, each)[0].labels[:limit]) == {IGNORED} and each.row in long
     }
     assert {row for row, flaw in found.problems} == long
     assert {row for row, flaw in found.problems if flaw.kind == "answer-lost"} == lost != set()

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 import torch
 
+from hydralora.data.encoding import IGNORED, Encoded, encode
 from hydralora.data.examples import Example
-from hydralora.data.templates import IGNORED, Encoded, encode
 from hydralora.inference.evaluation import evaluate
 from hydralora.inference.generation import Sampling, generate
 from hydralora.inference.loss import answer_logits, answer_loss
@@ -25,7 +25,7 @@ def rows(tokenizer: Any) -> list[Encoded]:
         )
         for i, (ask, answer) in enumerate(PAIRS, 1)
     ]
-    return [encode(tokenizer, example) for example in examples]
+    return [encode(tokenizer, example)[0] for example in examples]
 
 
 @pytest.fixture(scope="module")

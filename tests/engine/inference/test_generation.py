@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hydralora import ConfigError, record_gates
-from hydralora.data.templates import encode_prompt
+from hydralora.data.encoding import encode_prompt
 from hydralora.inference.generation import Sampling, Token, end_tokens, gated_modules, generate
 from tests.tiny_model import adapt, byte_tokenizer, shake, tiny_gpt2, tiny_llama
 

@@ -8,7 +8,7 @@ from torch import nn
 from transformers import LlamaForCausalLM
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from hydralora.data.templates import IGNORED
+from hydralora.data.encoding import IGNORED
 from hydralora.inference.loss import answer_logits, answer_loss, summed_answer_loss
 from tests.tiny_architectures import ARCHITECTURES, Architecture
 from tests.tiny_model import MLP, adapt, shake, tiny_gemma2, tiny_gpt2, tiny_llama

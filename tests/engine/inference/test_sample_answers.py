@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from hydralora.data.encoding import encode_all
 from hydralora.data.examples import Example
-from hydralora.data.templates import encode_all
 from hydralora.inference.generation import answer_batch
 from hydralora.inference.sample_answers import LONGEST, answer_samples, choose_samples
 from hydralora.recipe.settings import Recipe

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from hydralora import ConfigError, HydraLoraConfig, record_gates, steer_gates
-from hydralora.data.templates import encode_prompt
+from hydralora.data.encoding import encode_prompt
 from hydralora.inference.generation import Sampling, Token, generate
 from hydralora.tuner.layer import HydraLoraLayer
 from hydralora.tuner.model import block_index, hydra_layers
