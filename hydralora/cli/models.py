@@ -5,20 +5,29 @@ from typing import Annotated, Any
 
 import typer
 
-from hydralora.cli.options import Json, Workspace, command
-from hydralora.cli.output import Output, say
+from hydralora.cli.options import Json, Workspace, app, command
+from hydralora.cli.output import Output, answering, say
 from hydralora.errors import ConfigError, HydraError
 
+models_app = typer.Typer(invoke_without_command=True, help="List the base models offered by name, or check one.")
+app.add_typer(models_app, name="models")
 
-@command
+
+@models_app.callback()
 def models(
+    context: typer.Context,
     fetch: Annotated[
         str | None, typer.Option(help="Download this base model first; 'default' is the default one.")
     ] = None,
     as_json: Json = False,
     workspace: Workspace = None,
-) -> Output:
-    """List the base models offered by name, and whether they are downloaded."""
+) -> None:
+    """List the base models offered by name, and whether they are downloaded; or check one."""
+    if context.invoked_subcommand is None:
+        answering(_list_models)(fetch=fetch, as_json=as_json)
+
+
+def _list_models(fetch: str | None, as_json: bool) -> Output:
     from hydralora.models import catalogue as base_models
 
     if fetch:
@@ -32,6 +41,22 @@ def models(
         for row in rows
     ]
     return Output({"models": [asdict(row) for row in rows]}, "\n".join(lines))
+
+
+@models_app.command("check")
+@answering
+def check(
+    base: Annotated[str, typer.Argument(help="A model's id, or its folder.")],
+    as_json: Json = False,
+    workspace: Workspace = None,
+) -> Output:
+    """Check a base model's chat template: what is taught, what is awaited, and what the model has never learnt."""
+    from hydralora.data.template_checks import check_base
+    from hydralora.models.catalogue import find_model
+
+    checks = check_base(find_model(base))
+    lines = [f"{each.state:8}{each.name:18}{each.found} {each.fix}".rstrip() for each in checks]
+    return Output({"checks": [asdict(each) for each in checks]}, "\n".join(lines))
 
 
 @command

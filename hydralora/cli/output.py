@@ -116,6 +116,8 @@ def following(max_steps: int | None) -> Iterator["OnEvent"]:
         def show(event: "Event") -> None:
             if isinstance(event, NoteEvent):
                 bars.update(bar, total=event.max_steps, description=event.stage.value if event.stage else None)
+                for warning in event.warnings():
+                    console.print(warning, markup=False, highlight=False)
             elif isinstance(event, TrainEvent):
                 bars.update(bar, completed=event.step, description=", ".join(("training", *event.figures())))
             elif isinstance(event, EvalEvent):

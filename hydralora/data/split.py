@@ -18,6 +18,7 @@ class Split:
 
     Attributes:
         by_kind: how many rows of the files were left out, by kind of problem.
+        notes: how many are used, but read otherwise than they are written, by kind.
         shared: numbers of the second file's rows that are also training rows; they are left out of the held-out ones,
             since they would make every measurement too good.
     """
@@ -25,6 +26,7 @@ class Split:
     train: list[Example]
     heldout: list[Example]
     by_kind: dict[str, int]
+    notes: dict[str, int]
     shared: tuple[int, ...] = ()
 
 
@@ -60,7 +62,7 @@ def split(dataset: Dataset, fraction: float, seed: int, groups: Sequence[object]
     heldout: list[Example] = []
     for i, example in enumerate(dataset.examples):
         (heldout if i in heldout_indices else train).append(example)
-    return Split(train, heldout, dataset.by_kind)
+    return Split(train, heldout, dataset.by_kind, _note_counts(dataset))
 
 
 def split_by_file(train: Dataset, heldout: Dataset) -> Split:
@@ -83,7 +85,12 @@ def split_by_file(train: Dataset, heldout: Dataset) -> Split:
             "Give other rows as data.eval, or leave it out to hold out training rows."
         )
     by_kind = Counter(train.by_kind) + Counter(heldout.by_kind) + Counter({IN_TRAINING: len(shared)})
-    return Split(list(train.examples), unshared, dict(by_kind), tuple(shared))
+    notes = Counter(_note_counts(train)) + Counter(_note_counts(heldout))
+    return Split(list(train.examples), unshared, dict(by_kind), dict(notes), tuple(shared))
+
+
+def _note_counts(dataset: Dataset) -> dict[str, int]:
+    return {kind: note.count for kind, note in dataset.notes.items()}
 
 
 def _normalised(example: Example) -> bytes:

@@ -109,10 +109,11 @@ def control_tokens(tokenizer: Any) -> re.Pattern[str]:
     """
     added = tokenizer.added_tokens_decoder.values()
     special = {token.content for token in added if token.special and token.content.strip()}
-    return _pattern((*sorted(special), *sorted(_turn_marks(tokenizer) - special)))
+    return _pattern((*sorted(special), *sorted(marks_of_template(tokenizer) - special)))
 
 
-def _turn_marks(tokenizer: Any) -> set[str]:
+def marks_of_template(tokenizer: Any) -> set[str]:
+    """The tokens that the template writes around turns."""
     if not has_template(tokenizer):
         return set()
     return _marks_of_template(tokenizer, str(tokenizer.chat_template))

@@ -12,7 +12,7 @@ from hydralora.files import to_json, write_text
 from hydralora.models.fetching import BaseModelInfo
 from hydralora.recipe.reading import validation_message
 from hydralora.runs.records import FROM_ELSEWHERE, Name, Record, Share
-from hydralora.runs.results import DataSource, RowCounts
+from hydralora.runs.results import DataSource, RowCounts, TemplateCheck
 from hydralora.runs.scores import SampleAnswer, Score, Scores
 from hydralora.runs.state import KnownStage
 
@@ -109,9 +109,16 @@ class NoteEvent(BaseEvent):
     sizes: list[int] | None = None
     base: BaseModelInfo | None = None
     data: list[DataSource] | None = None
+    template_checks: list[TemplateCheck] | None = None
 
     def line(self) -> str:
-        return f"{self.stage.value} ..." if self.stage else self.message or ""
+        return f"{self.stage.value} ..." if self.stage else "\n".join([self.message or "", *self.warnings()]).strip()
+
+    def warnings(self) -> list[str]:
+        """What the user should know before training: rows left out or changed, problems of the chat template."""
+        rows = f"rows {self.rows.sentence()}" if self.rows and self.rows.sentence() else ""
+        problems = [check.sentence() for check in self.template_checks or () if check.state == "problem"]
+        return [line for line in (rows, *problems) if line]
 
 
 class StepEvent(BaseEvent):

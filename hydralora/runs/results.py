@@ -1,5 +1,7 @@
 """A run's results."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from hydralora.models.fetching import BaseModelInfo
@@ -16,11 +18,39 @@ class DataSource(Record):
 
 
 class RowCounts(Record):
-    """Number of usable rows by part, and of those left out or cut by the kind of problem."""
+    """Number of usable rows by part, and of rows with a problem or a note by its kind.
+
+    Attributes:
+        problems: of rows left out or cut.
+        notes: of rows used, but read otherwise than they are written.
+    """
 
     train: int
     heldout: int
     problems: dict[Name, int] = Field(default_factory=dict)
+    notes: dict[Name, int] = Field(default_factory=dict)
+
+    def sentence(self) -> str:
+        """What is not as it is written in the files; "" if all is."""
+        parts = (("left out or cut", self.problems), ("read otherwise than written", self.notes))
+        texts = [
+            f"{what}: {', '.join(f'{count} {kind}' for kind, count in counts.items())}"
+            for what, counts in parts
+            if counts
+        ]
+        return "; ".join(texts)
+
+
+class TemplateCheck(Record):
+    """An answer of `hydralora models check` on a run's base model."""
+
+    name: Name
+    state: Literal["ok", "note", "problem"]
+    found: Name
+    fix: Name = ""
+
+    def sentence(self) -> str:
+        return f"{self.name.replace('-', ' ').capitalize()}: {self.found} {self.fix}".strip()
 
 
 class ComponentSummary(Record):
@@ -50,6 +80,7 @@ class RunResults(HeadUseSummary):
     """A run's measurements.
 
     Attributes:
+        template_checks: of the base model's chat template, before training.
         ari: the components' adjusted Rand index against the tasks; None where rows have no task.
         base, tuned: scores on the held-out rows before and after training; None where they were not measured.
         seconds: by stage; total_seconds of all the run's processes, peak_memory_bytes of the last one.
@@ -65,6 +96,7 @@ class RunResults(HeadUseSummary):
     ari: float | None = None
     base: Scores | None = None
     tuned: Scores | None = None
+    template_checks: list[TemplateCheck] = Field(default_factory=list)
     router_entropy_at_start: float | None = None
     parameters: ParameterCounts | None = None
     base_model: BaseModelInfo | None = None

@@ -3,7 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ from peft import LoraConfig, PeftConfig, get_peft_model
 
 from hydralora.components import Clusters, Component, renamed
 from hydralora.components.rows import components_of, read_rows, split_with_components
-from hydralora.data.encoding import Encoded, encode_rows
+from hydralora.data.encoding import KEPT, Encoded, encode_rows
+from hydralora.data.template_checks import check_base
 from hydralora.errors import ConfigError, DatasetError
 from hydralora.models.adapters import put_adapter, read_adapter_config
 from hydralora.models.catalogue import find_model
@@ -20,7 +21,7 @@ from hydralora.models.device import pick_device
 from hydralora.models.fetching import BaseModelFiles
 from hydralora.models.loading import load_base, load_tokenizer
 from hydralora.recipe.settings import WITH_HEADS, Recipe
-from hydralora.runs.results import DataSource, RowCounts
+from hydralora.runs.results import DataSource, RowCounts, TemplateCheck
 from hydralora.runs.state import Stage
 from hydralora.tuner.config import HydraLoraConfig
 from hydralora.tuner.router_init import init_router
@@ -38,6 +39,7 @@ class Prepared:
     train: list[Encoded]
     heldout: list[Encoded]
     counts: RowCounts
+    template_checks: list[TemplateCheck]
     sources: list[DataSource]  # file and sha256 of what was trained on
     tasks: list[str] | None  # of each row that was clustered
     train_labels: list[int]  # component of each row of `train`, -1 for noise
@@ -84,7 +86,8 @@ def prepare(recipe: Recipe, on_stage: Callable[[Stage], None]) -> Prepared:
         on_stage(Stage.STARTING_ROUTER)
         entropy = _start_router(model, recipe, train_rows, train_labels, components)
     model.eval()
-    problems = sum((Counter(part.by_kind) for part in encoded), Counter(rows.by_kind))
+    kinds = sum((Counter(part.by_kind) for part in encoded), Counter[str]())
+    notes = Counter(rows.notes) + Counter({kind: kinds.pop(kind) for kind in KEPT if kind in kinds})
     return Prepared(
         files=files,
         device=device,
@@ -92,7 +95,10 @@ def prepare(recipe: Recipe, on_stage: Callable[[Stage], None]) -> Prepared:
         model=model,
         train=train_rows,
         heldout=heldout_rows,
-        counts=RowCounts(train=len(train), heldout=len(heldout), problems=dict(problems)),
+        counts=RowCounts(
+            train=len(train), heldout=len(heldout), problems=dict(kinds + Counter(rows.by_kind)), notes=dict(notes)
+        ),
+        template_checks=_checked_template(files, recipe),
         sources=[DataSource(file=file, sha256=digest) for file, digest in zip(data.files, data.hashes, strict=True)],
         tasks=data.tasks,
         train_labels=train_labels,
@@ -101,6 +107,11 @@ def prepare(recipe: Recipe, on_stage: Callable[[Stage], None]) -> Prepared:
         heldout_labels=[heldout_component[row.example.row] for row in heldout_rows],
         router_entropy=entropy,
     )
+
+
+def _checked_template(files: BaseModelFiles, recipe: Recipe) -> list[TemplateCheck]:
+    trained = [*(recipe.tuner.modules_to_save or ()), *(recipe.tuner.target_modules or ())]
+    return [TemplateCheck(**asdict(check)) for check in check_base(files, trained)]
 
 
 def _adapt(base: Any, recipe: Recipe, k: int) -> Any:

@@ -35,6 +35,7 @@ def run_results(
     clusters, tasks = prepared.clusters, prepared.tasks
     return RunResults(
         rows=prepared.counts,
+        template_checks=prepared.template_checks,
         data=prepared.sources,
         k=clusters.k,
         sizes=clusters.sizes,

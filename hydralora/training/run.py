@@ -128,6 +128,7 @@ def _begin(
             sizes=prepared.sizes,
             base=prepared.files.describe(),
             data=prepared.sources,
+            template_checks=prepared.template_checks,
         )
         if processes.is_first and base is None:
             with prepared.model.disable_adapter():  # heads with a random start and an initialised router have an effect

@@ -113,7 +113,7 @@ def _draw(services: Services, run: Run, state: RunState, ahead: int | None) -> T
     use = state.results and state.results.component_by_head
     return TrainView(
         Words(
-            _status(state, events, ahead) + _idle_heads(events) + _as_estimated(state),
+            " ".join([_status(state, events, ahead) + _idle_heads(events) + _as_estimated(state), *_warnings(events)]),
             _usage(events) if state.is_active else "",
         ),
         Buttons(f"{run.id} {state.state}", state.is_active, state.state in RESUMABLE, ahead is not None),
@@ -160,6 +160,12 @@ def log(services: Services, run_id: str | None, search: str | None) -> str:
     lines = services.run(run_id).log_lines(LOG_BYTES)
     matching = [line for line in lines if (search or "").lower() in line.lower()]
     return "\n".join(matching[-LOG_LINES:])
+
+
+def _warnings(events: Sequence[Event]) -> list[str]:
+    """What the user should know of the run's rows and its base model's template."""
+    notes = [event for event in events if isinstance(event, NoteEvent) and event.rows]
+    return [f"{text[0].upper()}{text[1:].rstrip('.')}." for text in notes[-1].warnings()] if notes else []
 
 
 def _idle_heads(events: Sequence[Event]) -> str:
