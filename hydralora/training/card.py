@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from hydralora.files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, folder_written_whole
+from hydralora.inference.generation import end_tokens
 from hydralora.models.adapters import hash_adapter
 from hydralora.recipe.settings import METHOD_NAMES, Recipe
 from hydralora.runs.results import RunResults
@@ -28,6 +29,8 @@ from transformers import AutoModelForCausalLM
 base = AutoModelForCausalLM.from_pretrained("{base}")
 model = PeftModel.from_pretrained(base, "path/to/this/folder")
 ```
+
+An answer ends with {ends}: generate with `eos_token_id={end_ids}`.
 
 Recipe:
 
@@ -54,6 +57,7 @@ def take_adapter(checkpoint: Path, recipe: Recipe, prepared: Prepared, folder: P
 
 def _card(recipe: Recipe, prepared: Prepared) -> str:
     base, recipe = prepared.files.describe(), recipe.portable()
+    ends = sorted(end_tokens(prepared.model, prepared.tokenizer))
     return CARD.format(
         title=f"{METHOD_NAMES[recipe.method]} adapter",
         base=recipe.model,
@@ -61,6 +65,8 @@ def _card(recipe: Recipe, prepared: Prepared) -> str:
         hash=base.hash,
         rows=len(prepared.train),
         k=prepared.k,
+        ends=" or ".join(f"`{prepared.tokenizer.convert_ids_to_tokens(token)}`" for token in ends),
+        end_ids=ends,
         data=", ".join(f"{source.file} (sha256 `{source.sha256}`)" for source in prepared.sources),
         recipe=recipe.to_yaml(),
     )

@@ -17,6 +17,7 @@ from hydralora.data.encoding import encode_rows
 from hydralora.data.progress import OnProgress, ignore_progress
 from hydralora.errors import ConfigError, RunError
 from hydralora.files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, folder_written_whole, to_json
+from hydralora.inference.generation import end_tokens
 from hydralora.inference.model_cache import LoadedModel, load_run
 from hydralora.models.adapters import hash_adapter, load_adapted
 from hydralora.recipe.settings import Recipe
@@ -134,6 +135,7 @@ def _write_plain(run: Run, folder: Path, merged: bool) -> float | None:
         if recipe.quantization != "none":
             raise ConfigError("merged: the base model is in 4 bits, into which no LoRA can be merged. Export lora.")
         model = load_adapted(files, lora, "cpu").merge_and_unload()
+        model.generation_config.eos_token_id = sorted(end_tokens(model, loaded.tokenizer))  # what was taught
         model.save_pretrained(folder, safe_serialization=True)
         loaded.tokenizer.save_pretrained(folder)
         if recipe.has_heads:

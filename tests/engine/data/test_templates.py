@@ -10,7 +10,8 @@ from hydralora.data.encoding import IGNORED, encode, encode_all, encode_prompt
 from hydralora.data.examples import REASONING, Example
 from hydralora.data.problems import RowError
 from hydralora.data.templates import end_ids, render_prompt
-from tests.tiny_model import CHAT_TEMPLATE, byte_tokenizer
+from tests.chat_templates import MARKS, NAMES, NO_MARK, QWEN, ZEPHYR, base_model_tokenizer, with_template
+from tests.tiny_model import CHAT_TEMPLATE
 
 
 def conversation(*turns: str) -> Example:
@@ -89,14 +90,6 @@ def test_a_template_that_rewrites_earlier_turns_still_trains_every_answer(tokeni
         assert all(label in (IGNORED, token) for label, token in zip(row.labels, row.input_ids, strict=True))
 
 
-def with_template(tokenizer: Any, template: str | None) -> Any:
-    from copy import deepcopy
-
-    other = deepcopy(tokenizer)
-    other.chat_template = template
-    return other
-
-
 def test_rows_that_are_too_long_are_left_out(tokenizer: Any) -> None:
     short, long = conversation("Hi", "Hello"), conversation("Hi " * 50, "Hello")
     limit = len(encode(tokenizer, short)[0].input_ids)
@@ -148,40 +141,12 @@ def test_a_row_that_the_template_refuses_is_left_out(tokenizer: Any) -> None:
         encode_all(refusing, [bad], 512)
 
 
-QWEN = (  # keeps the reasoning of the last answer only, as Qwen3's does
-    "{% for m in messages %}<|im_start|>{{ m.role }}\n"
-    "{% if m.role == 'assistant' and loop.last and m.reasoning_content %}<think>{{ m.reasoning_content }}</think>"
-    "{% endif %}{{ m.content }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-ZEPHYR = (
-    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content | trim }}</s>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-NO_MARK = (
-    "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
-    "{% if add_generation_prompt %}assistant: {% endif %}"
-)
-TEXT_MARK = (
-    "{% for m in messages %}### {{ m.role }}\n{{ m.content }}\n### End\n{% endfor %}"
-    "{% if add_generation_prompt %}### assistant\n{% endif %}"
-)
-THINKS = (  # asks for a reasoning, and writes none into the conversation, as DeepSeek R1's does
-    "{{ bos_token }}{% for m in messages %}<|im_start|>{{ m.role }} {{ m.content }}<|im_end|>{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant <think>\n{% endif %}"
-)
-MARKS = {QWEN: "<|im_end|>", ZEPHYR: "</s>", NO_MARK: "</s>", TEXT_MARK: "</s>", THINKS: "<|im_end|>"}
-
-
 @pytest.fixture
 def base_tokenizer() -> Any:
-    """A base model's: it has ChatML's marks, and ends a text with </s>."""
-    tokenizer = byte_tokenizer(chat=False)
-    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
-    return tokenizer
+    return base_model_tokenizer()
 
 
-@pytest.fixture(params=MARKS, ids=["drops reasoning", "eos", "no mark", "mark in words", "asks to think"])
+@pytest.fixture(params=MARKS, ids=NAMES)
 def templated(request: pytest.FixtureRequest, base_tokenizer: Any) -> Any:
     """A base model's tokenizer, whose eos is </s> whatever its template writes."""
     return with_template(base_tokenizer, request.param)
