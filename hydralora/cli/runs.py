@@ -241,7 +241,7 @@ def export(
     stored = RunStore(workspace).get(run)
     exported = export_run(stored, form, out or Path(f"{stored.id}-{form}.zip"))
     apart = "" if exported.kl is None else f"; {exported.kl:.4g} nats per token from the routed model"
-    return Output(asdict(exported), f"{exported.path}, {exported.bytes / 1e6:.1f} MB{apart}")
+    return Output(asdict(exported), f"{exported.path}, {exported.bytes / 1e6:.1f} MB{apart}. {exported.comparison}")
 
 
 @command

@@ -1,6 +1,9 @@
 """Saved adapters: read, hashed, loaded onto a base model."""
 
 import hashlib
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -59,11 +62,21 @@ def put_adapter(
         if dropout is not None:
             config.lora_dropout = dropout
         config.inference_mode = not trainable
-        return PeftModel.from_pretrained(base, str(adapter), is_trainable=trainable, config=config).eval()
+        with trained_embeddings():
+            return PeftModel.from_pretrained(base, str(adapter), is_trainable=trainable, config=config).eval()
     except HydraError:
         raise
     except Exception as error:
         raise ModelError(f"{adapter}: the adapter can't be loaded onto {files.id}. {first_line(error)}") from error
+
+
+@contextmanager
+def trained_embeddings() -> Iterator[None]:
+    """Without PEFT's warnings on a trained tied layer: an adapter keeps it whole, a merged export unties it."""
+    with warnings.catch_warnings():
+        for message in ("Model has `tie_word_embeddings=True`", "Input and output embeddings are no longer tied"):
+            warnings.filterwarnings("ignore", message=message, category=UserWarning)
+        yield
 
 
 def hash_adapter(folder: Path) -> str:

@@ -85,6 +85,20 @@ def load_base(files: BaseModelFiles, device: str | None = None, quantization: Qu
     return model.eval()
 
 
+def load_model(folder: Path) -> Any:
+    """A whole model of a folder, as transformers loads it: in the dtype that it was saved in, on the CPU.
+
+    Raises:
+        ModelError: it can't be loaded.
+    """
+    from transformers import AutoModelForCausalLM
+
+    try:
+        return AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True, trust_remote_code=False).eval()
+    except Exception as error:
+        raise ModelError(f"{folder}: the model can't be loaded. {first_line(error)}") from error
+
+
 def _four_bits(device: str, dtype: Any) -> dict[str, Any]:
     """Options that make transformers quantise while loading: NF4 with quantised scales, as in QLoRA."""
     if find_spec("bitsandbytes") is None:

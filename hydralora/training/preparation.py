@@ -15,7 +15,7 @@ from hydralora.components.rows import components_of, read_rows, split_with_compo
 from hydralora.data.encoding import KEPT, Encoded, encode_rows
 from hydralora.data.template_checks import check_base
 from hydralora.errors import ConfigError, DatasetError
-from hydralora.models.adapters import put_adapter, read_adapter_config
+from hydralora.models.adapters import put_adapter, read_adapter_config, trained_embeddings
 from hydralora.models.catalogue import find_model
 from hydralora.models.device import pick_device
 from hydralora.models.fetching import BaseModelFiles
@@ -80,7 +80,8 @@ def prepare(recipe: Recipe, on_stage: Callable[[Stage], None]) -> Prepared:
     train_labels = [component[row.example.row] for row in train_rows]
     on_stage(Stage.ADAPTING)
     torch.manual_seed(settings.seed)
-    model = _adapt_again(files, base, recipe) if recipe.start_from else _adapt(base, recipe, clusters.k)
+    with trained_embeddings():
+        model = _adapt_again(files, base, recipe) if recipe.start_from else _adapt(base, recipe, clusters.k)
     entropy = None
     if recipe.starts_from_components:
         on_stage(Stage.STARTING_ROUTER)

@@ -7,28 +7,28 @@ import shutil
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, cast, get_args
 
 from hydralora.components.rows import read_used
 from hydralora.data.batches import collate
 from hydralora.data.encoding import encode_rows
 from hydralora.data.progress import OnProgress, ignore_progress
-from hydralora.errors import ConfigError, RunError
+from hydralora.errors import ConfigError, ModelError, RunError
 from hydralora.files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, folder_written_whole, to_json
 from hydralora.inference.generation import end_tokens
 from hydralora.inference.model_cache import LoadedModel, load_run
-from hydralora.models.adapters import hash_adapter, load_adapted
+from hydralora.models.adapters import hash_adapter, load_adapted, trained_embeddings
 from hydralora.recipe.settings import Recipe
 from hydralora.runs.events import write_events
 from hydralora.runs.run import Run
 from hydralora.training.card import results_table
 from hydralora.transfer.about import ABOUT, About, portable
-from hydralora.transfer.bake import Baked, bake
+from hydralora.transfer.bake import bake
+from hydralora.transfer.read_back import Batch, Difference, Format, read_back
 from hydralora.tuner.published import save_official
 
-Format = Literal["adapter", "lora", "merged", "official"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 MEASURED_ROWS = 64  # held-out rows for a plain LoRA's mean gates and divergence
 BATCH = 8
@@ -36,11 +36,22 @@ BATCH = 8
 
 @dataclass(frozen=True)
 class Exported:
-    """An export: its path, its bytes, and a plain LoRA's divergence from the routed model, in nats per token."""
+    """An export: its path and its bytes.
+
+    Attributes:
+        kl: a plain LoRA's divergence from the routed model, in nats per token, as measured while it was made.
+        difference: the export's divergence from the run, in nats per token, measured after it was loaded as its users
+            load it; None if it could not be loaded here.
+        full_precision: the same on the base model in full precision, where the run's is quantised.
+        comparison: this in a sentence.
+    """
 
     path: str
     bytes: int
     kl: float | None
+    difference: float | None = field(default=None, compare=False)
+    full_precision: float | None = field(default=None, compare=False)
+    comparison: str = field(default="", compare=False)
 
 
 def export_run(run: Run, form: str, out: Path, on_progress: OnProgress = ignore_progress) -> Exported:
@@ -59,20 +70,40 @@ def export_run(run: Run, form: str, out: Path, on_progress: OnProgress = ignore_
         raise ConfigError(f"The format is {form!r}. Choose one of {', '.join(FORMATS)}.")
     if not run.has_adapter:
         raise RunError(f"Run {run.id} is {run.state().state} and has no adapter yet. Wait until it has one.")
-    kl = None
     on_progress(0, 1)
     try:
         with _place(out.resolve()) as folder:
-            if form == "adapter":
-                _write_adapter(run, folder)
-            elif form == "official":
-                save_official(load_run(run).model, folder)
-            else:
-                kl = _write_plain(run, folder, merged=form == "merged")
+            kl, found, comparison = _write(run, cast(Format, form), folder)
     except OSError as error:
         raise RunError(f"{out}: can't be written ({error.strerror or error}). Choose another place.") from error
     files = [out] if out.is_file() else list(out.iterdir())
-    return Exported(str(out.resolve()), sum(file.stat().st_size for file in files), kl)
+    return Exported(
+        path=str(out.resolve()),
+        bytes=sum(file.stat().st_size for file in files),
+        kl=kl,
+        difference=found[0].nats if found else None,
+        full_precision=found[1].nats if len(found) > 1 else None,
+        comparison=comparison,
+    )
+
+
+def _write(run: Run, form: Format, folder: Path) -> tuple[float | None, list[Difference], str]:
+    """Write an export and read it back; returns its known divergence, the measured ones, and a sentence on these."""
+    recipe, batches, kl = run.recipe(), list[Batch](), None
+    if form == "adapter":
+        _write_adapter(run, folder)
+    try:
+        loaded = load_run(run)
+    except ModelError as error:
+        if form != "adapter":
+            raise
+        return None, [], f"It was not read back: {error}"
+    if form == "official":
+        save_official(loaded.model, folder)
+    elif form != "adapter":
+        kl, batches = _write_plain(run, recipe, loaded, folder, merged=form == "merged")
+    found = read_back(loaded, recipe.quantization, form, folder, batches, kl or 0.0)
+    return kl, found, f"Read back, it is {'; '.join(map(str, found))}."
 
 
 @contextmanager
@@ -121,12 +152,14 @@ def _write_adapter(run: Run, folder: Path) -> None:
     write_events(folder / "events.jsonl", (portable(event) for event in run.events()))
 
 
-def _write_plain(run: Run, folder: Path, merged: bool) -> float | None:
-    """A plain LoRA, or the base model with it merged; returns its divergence from the routed model."""
-    recipe, loaded, kl = run.recipe(), load_run(run), None
-    lora, files = run.adapter, loaded.files
+def _write_plain(
+    run: Run, recipe: Recipe, loaded: LoadedModel, folder: Path, merged: bool
+) -> tuple[float | None, list[Batch]]:
+    """A plain LoRA, or the base model with it merged; returns its divergence from the routed model, and on what."""
+    lora, files, kl, batches = run.adapter, loaded.files, None, list[Batch]()
     if recipe.has_heads:
-        baked = _baked(recipe, loaded)
+        batches = _heldout_batches(recipe, loaded)
+        baked = bake(loaded.model, "mean", batches)
         lora, kl = folder / "lora" if merged else folder, baked.kl
         baked.save(lora)
     elif not merged:
@@ -134,19 +167,33 @@ def _write_plain(run: Run, folder: Path, merged: bool) -> float | None:
     if merged:
         if recipe.quantization != "none":
             raise ConfigError("merged: the base model is in 4 bits, into which no LoRA can be merged. Export lora.")
-        model = load_adapted(files, lora, "cpu").merge_and_unload()
+        with trained_embeddings():
+            model = load_adapted(files, lora, "cpu").merge_and_unload()
+        _untie(model)
         model.generation_config.eos_token_id = sorted(end_tokens(model, loaded.tokenizer))  # what was taught
         model.save_pretrained(folder, safe_serialization=True)
         loaded.tokenizer.save_pretrained(folder)
         if recipe.has_heads:
             (folder / "README.md").write_bytes((lora / "README.md").read_bytes())
             shutil.rmtree(lora)
-    return kl
+    return kl, batches
 
 
-def _baked(recipe: Recipe, loaded: LoadedModel) -> Baked:
+def _untie(model: Any) -> None:
+    """Say in the config that embedding and output layer are two matrices, if training made them so.
+
+    A base model may share one matrix between them; loading the merged model would then drop the trained one.
+    """
+    inputs, outputs = model.get_input_embeddings(), model.get_output_embeddings()
+    if outputs is not None and inputs.weight is not outputs.weight:
+        for config in {id(part): part for part in (model.config, model.config.get_text_config())}.values():
+            config.tie_word_embeddings = False
+
+
+def _heldout_batches(recipe: Recipe, loaded: LoadedModel) -> list[Batch]:
     heldout = read_used(recipe).heldout[:MEASURED_ROWS]
     rows = encode_rows(loaded.tokenizer, heldout, recipe, "cut").rows
     pad = loaded.tokenizer.pad_token_id
+    device = next(loaded.model.parameters()).device
     batches = [collate(rows[start : start + BATCH], pad) for start in range(0, len(rows), BATCH)]
-    return bake(loaded.model, "mean", batches)
+    return [{key: value.to(device) for key, value in batch.items()} for batch in batches]

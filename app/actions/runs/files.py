@@ -37,9 +37,11 @@ def export(services: Services, run_id: str, form: str) -> Iterator[str | Done[tu
     yield "Writing the file …"
     for step in in_background(lambda on_progress: in_process(export_run, run, form, target, on_progress=on_progress)):
         if isinstance(step, Done):
-            kl = step.value.kl
-            apart = "" if kl is None else f" Its KL divergence from the routed model is {kl:.4g} nats per token."
-            yield Done((f"{target.name}, {step.value.bytes / 1e6:.1f} MB, is ready.{apart}", target))
+            exported = step.value
+            sentences = [f"{target.name}, {exported.bytes / 1e6:.1f} MB, is ready."]
+            if exported.kl is not None:
+                sentences.append(f"Its KL divergence from the routed model is {exported.kl:.4g} nats per token.")
+            yield Done((" ".join([*sentences, exported.comparison]), target))
 
 
 def import_file(services: Services, file: str, model: str) -> str:
