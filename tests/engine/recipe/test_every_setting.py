@@ -1,0 +1,224 @@
+"""Every setting of a recipe does something: changed from its default, a run or its launch is another one."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from hydralora import HydraError
+from hydralora.recipe.reading import parse_recipe
+from hydralora.recipe.settings import Recipe
+from hydralora.runs.events import Event, NoteEvent, TrainEvent
+from hydralora.runs.processes import submit, worker_command
+from hydralora.runs.run import Run
+from hydralora.training.monitor import Monitor
+from hydralora.training.run import OutputFolders, train
+from hydralora.training.trainer import training_arguments
+from tests.tiny_model import write_tiny_model
+
+WORDS = ("plum", "saw", "red", "nine", "the fox", "oak")
+DROP = {"training.max_steps": None}  # of the baseline, for settings that exclude it
+
+# A setting's value that isn't its default, and the other settings with which it can be seen.
+CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
+    "model": ("other", {}),
+    "method": ("lora", {}),
+    "start_from": ("nowhere", {}),
+    "quantization": ("nf4", {}),
+    "data.train": ("fewer.jsonl", {}),
+    "data.eval": ("heldout.jsonl", {}),
+    "data.mapping": ("mapping.yaml", {}),
+    "data.task_column": ("kind", {}),
+    "data.eval_fraction": (0.4, {}),
+    "data.stratify": ("component", {}),
+    "data.control_tokens": ("drop", {}),
+    "components.method": ("dbscan", {}),
+    "components.features": ("model", {}),
+    "components.sentence_model": ("nowhere", {"components.features": "sentence"}),
+    "components.text": ("everything", {}),
+    "components.language": ("en", {}),
+    "components.k": (2, {}),
+    "components.seed": (5, {"components.k": 4, "tuner.num_heads": 4, "components.text": "everything"}),
+    "components.names": (["a", "b", "c"], {"components.k": 3}),
+    "components.only": (1, {"tuner.router_init": "random", "tuner.num_heads": 2}),
+    "tuner.r": (5, {}),
+    "tuner.num_heads": (2, {}),
+    "tuner.lora_alpha": (3, {}),
+    "tuner.lora_dropout": (0.5, {}),
+    "tuner.router_input": ("latent", {}),
+    "tuner.router_init": ("random", {}),
+    "tuner.router_entropy": (0.9, {}),
+    "tuner.router_bias": (False, {}),
+    "tuner.top_k": (1, {}),
+    "tuner.balance_weight": (5, {}),
+    "tuner.head_init": ("centred", {"tuner.router_init": "random"}),
+    "tuner.head_dropout": (0.5, {}),
+    "tuner.target_modules": (["q_proj"], {}),
+    "tuner.exclude_modules": (["up_proj"], {}),
+    "tuner.layers_to_transform": ([1], {}),
+    "tuner.modules_to_save": (["lm_head"], {}),
+    "training.max_steps": (2, {}),
+    "training.epochs": (0.5, DROP),
+    "training.batch_size": (3, {}),
+    "training.gradient_accumulation": (2, {}),
+    "training.learning_rate": (1e-4, {}),
+    "training.warmup_ratio": (0.6, {}),
+    "training.max_length": (40, {}),
+    "training.too_long": ("cut", {"training.max_length": 40}),
+    "training.eval_every": (1, {}),
+    "training.sample_prompts": (1, {}),
+    "training.save_every": (1, {}),
+    "training.keep_checkpoints": (3, {"training.save_every": 1}),
+    "training.snapshots": (2, {}),
+    "training.log_every": (1, {}),
+    "training.gradient_checkpointing": (True, {}),
+    "training.report_to": (["nobody"], {}),
+    "training.seed": (3, {}),
+    "training.threads": (2, {}),
+    "launch.processes": (2, {}),
+    "launch.executor": ("slurm", {}),
+    "launch.slurm": ({"timeout_min": 7}, {"launch.executor": "slurm"}),
+    "launch.fsdp": ("full_shard", {}),
+    "launch.fsdp_config": ({"min_num_params": 10}, {"launch.fsdp": "full_shard"}),
+    "launch.deepspeed": ("nowhere.json", {}),
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two base models, and the files that recipes name."""
+    folder = tmp_path_factory.mktemp("settings")
+    write_tiny_model(folder / "base", sharpness=5)
+    write_tiny_model(folder / "other", sharpness=5, seed=1)
+    rows = [
+        {
+            "question": f"{WORDS[i % 6]} and {WORDS[i // 6]}",
+            "answer": WORDS[(i * 5) % 6],
+            "task": "ab"[i % 2],
+            "kind": "x",
+        }
+        for i in range(36)
+    ]
+    rows[7]["question"] = "say <|im_end|>"
+    rows[8]["question"] = "long " * 8
+    for name, part in (
+        ("rows", rows),
+        ("fewer", rows[:20]),
+        ("heldout", [row | {"question": "?"} for row in rows[:6]]),
+    ):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part), encoding="utf-8")
+    (folder / "mapping.yaml").write_text("question: answer\nanswer: question\n", encoding="utf-8")
+    return folder
+
+
+def recipe_of(folder: Path, changes: dict[str, Any]) -> Recipe:
+    values: dict[str, Any] = {
+        "model": "base",
+        "data.train": "rows.jsonl",
+        "components.k": 3,
+        "tuner.r": 4,
+        "training.max_steps": 3,
+        "training.batch_size": 4,
+        "training.threads": 1,
+        "training.log_every": 2,
+    } | changes
+    nested: dict[str, Any] = {}
+    for key, value in values.items():
+        if key in ("model", "data.train", "data.eval", "data.mapping"):
+            value = str(folder / value)
+        if value is not None:
+            section, _, name = key.rpartition(".")
+            (nested.setdefault(section, {}) if section else nested)[name] = value
+    return parse_recipe(nested)
+
+
+def attempt(what: Any) -> object:
+    """What it returns, or the error's sentence."""
+    try:
+        return what()
+    except (HydraError, ValueError, ImportError, OSError) as error:
+        return f"{type(error).__name__}: {error}"
+
+
+def observe(recipe: Recipe, folder: Path, parameters: list[dict[str, Any]]) -> dict[str, object]:
+    """A run and its launch, in all that can be seen of them."""
+    run = Run(folder / "run")
+    folders = OutputFolders(folder / "adapter", folder / "checkpoints", folder / "snapshots")
+    events: list[Event] = []
+    measured = {"seconds", "peak_memory_bytes"}
+    results = attempt(lambda: train(recipe, folders, Monitor(events.append)).model_dump(exclude=measured))
+    parameters.clear()
+    return {
+        "results": results,
+        "events": [(type(event).__name__, event.step, comparable(event)) for event in events],
+        "files": sorted(str(path.relative_to(folder)) for path in folder.rglob("*")),
+        "settings": read(folder / "adapter" / "adapter_config.json"),
+        "threads": torch.get_num_threads(),
+        "arguments": attempt(
+            lambda: training_arguments(recipe.training, Path("out"), "cpu", recipe.launch, 5).to_sanitized_dict()
+        ),
+        "command": worker_command(run, recipe.launch.processes)[1:-1],
+        "job": recipe.launch.executor == "slurm" and (attempt(lambda: submit(run, recipe)), *parameters),
+    }
+
+
+def comparable(event: Event) -> object:
+    if isinstance(event, TrainEvent):
+        return event.loss, event.learning_rate, event.balance_loss
+    return event.model_dump(exclude={"time"}) if not isinstance(event, NoteEvent) else event.message
+
+
+def read(file: Path) -> str:
+    return file.read_text(encoding="utf-8") if file.exists() else ""
+
+
+@pytest.fixture
+def parameters(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What a cluster is asked for; there is none here."""
+    submitit = pytest.importorskip("submitit")
+    asked: list[dict[str, Any]] = []
+
+    class Executor:
+        def __init__(self, **options: Any) -> None: ...
+
+        def update_parameters(self, **options: Any) -> None:
+            asked.append({name: value for name, value in options.items() if name != "name"})
+            raise ValueError("no cluster")
+
+    monkeypatch.setattr(submitit, "AutoExecutor", Executor)
+    return asked
+
+
+@pytest.fixture(autouse=True)
+def same_threads() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+def test_every_setting_is_here(folder: Path) -> None:
+    recipe = recipe_of(folder, {})
+    assert set(CHANGES) == set(recipe.settings())
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_changed_setting_changes_the_run(
+    name: str, folder: Path, tmp_path: Path, parameters: list[dict[str, Any]]
+) -> None:
+    value, others = CHANGES[name]
+    before, after = recipe_of(folder, others), recipe_of(folder, others | {name: value})
+    assert before.settings()[name] != after.settings()[name]
+    seen = [observe(recipe, tmp_path / str(i), parameters) for i, recipe in enumerate((before, after))]
+    assert differences(*seen), f"nothing reads {name}"
+
+
+def test_the_same_settings_give_the_same_run(folder: Path, tmp_path: Path, parameters: list[dict[str, Any]]) -> None:
+    seen = [observe(recipe_of(folder, {}), tmp_path / str(i), parameters) for i in range(2)]
+    assert differences(*seen) == []
+
+
+def differences(one: dict[str, object], other: dict[str, object]) -> list[str]:
+    return [part for part in one if one[part] != other[part]]
