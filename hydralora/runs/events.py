@@ -110,15 +110,17 @@ class NoteEvent(BaseEvent):
     base: BaseModelInfo | None = None
     data: list[DataSource] | None = None
     template_checks: list[TemplateCheck] | None = None
+    without_effect: list[Name] | None = None  # settings
 
     def line(self) -> str:
         return f"{self.stage.value} ..." if self.stage else "\n".join([self.message or "", *self.warnings()]).strip()
 
     def warnings(self) -> list[str]:
-        """What the user should know before training: rows left out or changed, problems of the chat template."""
+        """What the user should know before training: of rows, of settings, of the chat template."""
         rows = f"rows {self.rows.sentence()}" if self.rows and self.rows.sentence() else ""
         problems = [check.sentence() for check in self.template_checks or () if check.state == "problem"]
-        return [line for line in (rows, *problems) if line]
+        idle = f"settings without effect: {', '.join(self.without_effect)}" if self.without_effect else ""
+        return [line for line in (rows, idle, *problems) if line]
 
 
 class StepEvent(BaseEvent):

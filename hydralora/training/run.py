@@ -13,6 +13,7 @@ from hydralora.inference.evaluation import evaluate
 from hydralora.models.device import pick_device
 from hydralora.models.fetching import BaseModelInfo
 from hydralora.recipe.settings import Recipe
+from hydralora.recipe.without_effect import without_effect
 from hydralora.runs.checkpoints import best_checkpoint
 from hydralora.runs.results import DataSource, HeadUseSummary, RunResults
 from hydralora.runs.scores import Scores
@@ -129,6 +130,7 @@ def _begin(
             base=prepared.files.describe(),
             data=prepared.sources,
             template_checks=prepared.template_checks,
+            without_effect=[f"{name} (because of {other})" for name, other in without_effect(recipe)],
         )
         if processes.is_first and base is None:
             with prepared.model.disable_adapter():  # heads with a random start and an initialised router have an effect

@@ -11,6 +11,7 @@ import torch
 from hydralora import HydraError
 from hydralora.recipe.reading import parse_recipe
 from hydralora.recipe.settings import Recipe
+from hydralora.recipe.without_effect import without_effect
 from hydralora.runs.events import Event, NoteEvent, TrainEvent
 from hydralora.runs.processes import submit, worker_command
 from hydralora.runs.run import Run
@@ -127,9 +128,9 @@ def recipe_of(folder: Path, changes: dict[str, Any]) -> Recipe:
     } | changes
     nested: dict[str, Any] = {}
     for key, value in values.items():
-        if key in ("model", "data.train", "data.eval", "data.mapping"):
+        if value and key in ("model", "data.train", "data.eval", "data.mapping"):
             value = str(folder / value)
-        if value is not None:
+        if value is not None:  # None: the default
             section, _, name = key.rpartition(".")
             (nested.setdefault(section, {}) if section else nested)[name] = value
     return parse_recipe(nested)
@@ -222,3 +223,27 @@ def test_the_same_settings_give_the_same_run(folder: Path, tmp_path: Path, param
 
 def differences(one: dict[str, object], other: dict[str, object]) -> list[str]:
     return [part for part in one if one[part] != other[part]]
+
+
+@pytest.mark.parametrize(
+    ("changes", "idle"),
+    [
+        ({}, []),
+        ({"method": "lora", "tuner.top_k": 1, "tuner.num_heads": 2}, ["tuner.num_heads", "tuner.top_k"]),
+        ({"method": "uniform", "tuner.router_entropy": 0.9}, ["tuner.router_entropy"]),
+        ({"tuner.router_init": "random", "tuner.router_entropy": 0.9}, ["tuner.router_entropy"]),
+        ({"data.eval": "heldout.jsonl", "data.stratify": "task"}, ["data.stratify"]),
+        ({"components.sentence_model": "other"}, ["components.sentence_model"]),
+        ({"components.method": "dbscan"}, ["components.k"]),
+        ({"launch.slurm": {"timeout_min": 7}}, ["launch.slurm"]),
+    ],
+)
+def test_a_setting_that_another_one_excludes_is_named(
+    changes: dict[str, Any], idle: list[str], folder: Path, tmp_path: Path, parameters: list[dict[str, Any]]
+) -> None:
+    recipe = recipe_of(folder, changes)
+    assert [name for name, _ in without_effect(recipe)] == idle
+    for name in idle:  # and it has none
+        default = recipe_of(folder, {key: value for key, value in changes.items() if key != name} | {name: None})
+        seen = [observe(each, tmp_path / f"{name} {i}", parameters) for i, each in enumerate((recipe, default))]
+        assert differences(*seen) == [], name
