@@ -100,7 +100,11 @@ def tuner_setting(name: str, **studio: Any) -> Any:
 
 
 class TunerSettings(Section):
-    """HydraLoraConfig's settings. Two have other defaults, which trained better: router_input and router_init."""
+    """HydraLoraConfig's settings. Two have other defaults: router_input and router_init.
+
+    With these, the held-out loss was lower than a LoRA's of equal size in 6 of 6 seeds on two files, and in 1 of 3 on a
+    file on which nothing was tuned (tests/benchmarks/README.md).
+    """
 
     r: int = tuner_setting("r", le=1024)
     num_heads: int | None = tuner_setting(
@@ -115,7 +119,8 @@ class TunerSettings(Section):
     router_init: RouterInit = tuner_setting(
         "router_init",
         default="components",
-        description="The router starts at random (published) or from the data's components.",
+        description="The router starts at random (published) or from the data's components. From components, the loss "
+        "was lower than a LoRA's of equal size in 6 of 6 seeds on two files, in 1 of 3 on another: compare on yours.",
     )
     router_entropy: float = Field(
         0.6,
