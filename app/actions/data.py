@@ -4,35 +4,25 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TypedDict
 
-from hydralora import figures
-from hydralora.data.batches import batch_order
 from hydralora.data.dataset import Dataset, read_dataset
-from hydralora.data.encoding import IGNORED, Encoded, encode_all
-from hydralora.data.examples import Example
 from hydralora.data.hub import PREFIX, fetch_dataset
 from hydralora.data.mapping import Mapping, UnknownColumns, parse_mapping, save_mapping
 from hydralora.data.problems import write_problems
 from hydralora.data.split import Split, split_by_file
-from hydralora.data.statistics import TokenStatistics, token_statistics
 from hydralora.data.store import DEMO, StoredDataset
 from hydralora.errors import DatasetError
-from hydralora.models.types import Tokenizer
-from hydralora.recipe.settings import DataSettings, Recipe, TrainingSettings
+from hydralora.recipe.settings import DataSettings, Recipe
 
 from ..services import Services
 from ..services.background import Done, in_background
 from ..services.cache import ResultKind
-from .reading import Cell, row_cells, tokenizer_of
-from .recipes import model_name
+from .reading import Cell, row_cells
 
 SHOWN_ROWS = 100
 SHOWN_PROBLEMS = 200
 PROBLEM_COLUMNS = ["row", "column", "found", "wanted"]
-MOST_TOKENS = 8  # of one character
 
-STATISTICS = ResultKind[TokenStatistics]("token statistics")
 HELD_OUT = ResultKind[Split]("held-out rows")
 NONE = ""  # a mapping's field without a column
 OFF = "(none)"  # a mark's column, where every row is learnt whatever it is marked as
@@ -54,19 +44,6 @@ ENCODINGS = (
 IN_FORM = tuple(name for name in Mapping.model_fields if name != "missing")
 
 
-class BatchRow(TypedDict):
-    """A row for the batch view: tokens as [text, learnt, special]."""
-
-    row: int
-    tokens: list[list[str | bool]]
-
-
-class Batch(TypedDict):
-    """The batch view's value (widgets/batch.js)."""
-
-    rows: list[BatchRow]
-
-
 @dataclass(frozen=True)
 class DataView:
     """What the page shows of a dataset."""
@@ -86,16 +63,6 @@ class NeedsMapping:
     files: list[str]
     message: str
     columns: list[str]
-
-
-@dataclass(frozen=True)
-class TokenView:
-    """What the model will read of a dataset."""
-
-    sentence: str
-    lengths: str
-    batch: Batch
-    batch_sentence: str
 
 
 def upload(
@@ -215,40 +182,6 @@ def mapping_file(services: Services, dataset_id: str) -> str:
     return str(path)
 
 
-def tokens(services: Services, dataset_id: str, model: str, max_length: int) -> TokenView:
-    """Lengths in tokens, and a first batch, as a base model reads them.
-
-    Raises:
-        HydraError: the base model's name is wrong, or its template refuses every row.
-    """
-    tokenizer, name = tokenizer_of(services, model)
-    if tokenizer is None:
-        return TokenView(f"{model_name(name)} is not on this machine yet; a run downloads it.", "", EMPTY_BATCH, "")
-    examples = services.read_dataset(dataset_id).examples
-    batch_size = TrainingSettings().batch_size
-    statistics = services.cache.remember(
-        STATISTICS,
-        dataset_id,
-        name,
-        max_length,
-        compute=lambda: token_statistics(tokenizer, examples, max_length, batch_size),
-    )
-    template = (
-        "its own chat template" if getattr(tokenizer, "chat_template", None) else "plain lines, User: and Assistant:"
-    )
-    return TokenView(
-        _token_sentence(statistics),
-        figures.token_lengths(statistics.histogram, max_length),
-        _first_batch(tokenizer, examples, max_length, batch_size),
-        f"A batch of {batch_size} rows of similar length as {model_name(name)} reads them, formatted by {template}. "
-        "Coloured tokens are learnt: the answers with their end marks. Other tokens are only read. Framed tokens are "
-        "special tokens.",
-    )
-
-
-EMPTY_BATCH: Batch = {"rows": []}
-
-
 def _mapping(chosen: dict[str, str]) -> Mapping:
     given = {name: value for name, value in chosen.items() if value != NONE}
     return parse_mapping(given | {name: "" for name in MARKS if given.get(name) == OFF}, "Columns")
@@ -310,38 +243,3 @@ def _problem_table(data: Dataset) -> list[list[Cell]]:
         ]
         for problem in islice(data.problems, SHOWN_PROBLEMS)
     ]
-
-
-def _token_sentence(statistics: TokenStatistics) -> str:
-    sampled = f" (of {statistics.sampled} rows, spread evenly)" if statistics.sampled < statistics.rows else ""
-    long = statistics.by_kind.get("too-long", 0) + statistics.by_kind.get("answer-lost", 0)
-    beyond = (
-        f" {long} rows are longer than the limit of {statistics.max_length}: a run drops or cuts them." if long else ""
-    )
-    return (
-        f"{statistics.total:,} tokens{sampled}; {statistics.answer_share:.0%} of them are in answers. A row has "
-        f"{statistics.median:.0f} (median) and at most {statistics.longest}. Batches of similar length waste "
-        f"{statistics.padding:.0%} on padding, random ones {statistics.padding_random:.0%}.{beyond}"
-    )
-
-
-def _first_batch(tokenizer: Tokenizer, examples: Sequence[Example], max_length: int, batch_size: int) -> Batch:
-    some = examples[: batch_size * 16]
-    rows = encode_all(tokenizer, some, max_length, "cut").rows
-    first = batch_order([len(row.input_ids) for row in rows], batch_size, 0, 0)[0]
-    return {"rows": [_row_tokens(tokenizer, rows[i]) for i in first]}
-
-
-def _row_tokens(tokenizer: Tokenizer, row: Encoded) -> BatchRow:
-    special = set(tokenizer.all_special_ids)
-    tokens: list[list[str | bool]] = []
-    part: list[int] = []  # tokens of one character so far; its text comes with the last of them
-    for token, label in zip(row.input_ids, row.labels, strict=True):
-        part.append(token)
-        text = str(tokenizer.decode(part))
-        if "\ufffd" in text and len(part) < MOST_TOKENS:
-            text = ""
-        else:
-            part = []
-        tokens.append([text, label != IGNORED, token in special])
-    return {"row": row.example.row, "tokens": tokens}

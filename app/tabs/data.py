@@ -8,6 +8,7 @@ from hydralora.data.mapping import Mapping
 from hydralora.data.sources import FORMATS, SUFFIXES
 from hydralora.data.store import DEMO
 
+from ..actions import as_read
 from ..actions import data as actions
 from ..actions.reading import ROW_COLUMNS, ROW_WIDTHS
 from ..page.buttons import action_button, download_button, upload_button
@@ -268,24 +269,34 @@ class _AsTheModelReadsIt:
             self.lengths = plot_panel("lengths", "Rows by their length in tokens")
             self.reading = sentence("", elem_id="batch-sentence")
             self.batch = batch_view("batch")
+            self.checks = gr.Dataframe(
+                headers=as_read.CHECK_COLUMNS,
+                column_widths=["28%", "24%", "48%"],
+                wrap=True,
+                interactive=False,
+                max_height=420,
+                elem_id="template-checks",
+                label="The base model's chat template",
+            )
 
     def wire(self, viewed: gr.events.Dependency) -> None:
         """Fill it after the dataset is shown, and when the model or the longest row changes."""
         context = self._context
         inputs = [context.dataset, context.model, context.max_length]
-        outputs = [self.counts, self.lengths, self.reading, self.batch]
+        outputs = [self.counts, self.lengths, self.reading, self.batch, self.checks]
         viewed.success(self._handler(), inputs, outputs, api_visibility="private")
         gr.on([context.model.change, context.max_length.change], self._handler(), inputs, outputs, **LATEST)
 
     def _handler(self) -> Callable[[str, str, float], Updates]:
         @handler
         def read(dataset_id: str, model: str, max_length: float) -> Updates:
-            view = actions.tokens(self._context.services, dataset_id, model, int(max_length))
+            view = as_read.tokens(self._context.services, dataset_id, model, int(max_length))
             return {
                 self.counts: say(view.sentence),
                 self.lengths: view.lengths,
                 self.reading: say(view.batch_sentence),
                 self.batch: view.batch,
+                self.checks: view.checks,
             }
 
         return read

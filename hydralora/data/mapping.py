@@ -83,19 +83,19 @@ class Mapping(Section):
     reasoning: str | None = Field(None, description="Column with the reasoning before an answer.")
     label: str | None = Field(
         None,
-        description="Column that marks a row as good or bad; bad rows are left out. None: found by its name and "
-        "values; '': none.",
+        description="Column that marks a row as good or bad; bad rows are left out. If not named, it is found by its "
+        "name and values.",
     )
     weight: str | None = Field(
         None,
-        description="Column with a row's weight, or whether it is trained on; rows of weight 0 are left out. None: "
-        "found by its name and values; '': none.",
+        description="Column with a row's weight, or whether it is trained on; rows of weight 0 are left out. If not "
+        "named, it is found by its name and values.",
     )
     missing: list[str] | None = Field(
         None, description="Texts that stand for no value. None: as in pandas, such as NaN."
     )
     encoding: str | None = Field(
-        None, description="Encoding of the files' text, such as cp1251. None: found from their first bytes."
+        None, description="Encoding of the files' text, such as cp1251. If not named, it is found from the first bytes."
     )
 
     @model_validator(mode="after")

@@ -16,7 +16,7 @@ import pytest
 from pyarrow.csv import ParseOptions, read_csv
 from pyarrow.parquet import read_table
 
-from app.actions import data, recipes
+from app.actions import as_read, data, recipes
 from app.actions.clusters import one_component, row_map
 from app.actions.clusters import tab as clusters
 from app.actions.clusters import trials as number_trials
@@ -128,7 +128,7 @@ def test_held_out_rows_can_be_uploaded(services: Services, data_file: Path, tmp_
 
 def test_what_the_model_reads_is_shown(services: Services, model_folder: Path) -> None:
     name = _own_model(services, model_folder)
-    view = data.tokens(services, DEMO, name, 512)
+    view = as_read.tokens(services, DEMO, name, 512)
     figure = json.loads(view.lengths)
     assert sum(figure["data"][0]["y"]) == 800
     assert figure["data"][1]["x"] == [512, 512]
@@ -140,8 +140,10 @@ def test_what_the_model_reads_is_shown(services: Services, model_folder: Path) -
         learnt = "".join(str(text) for text, is_learnt, special in row["tokens"] if is_learnt and not special)
         assert learnt.strip() == example.answer
         assert any(special for _, _, special in row["tokens"])
-    assert "rows are longer" in data.tokens(services, DEMO, name, 100).sentence
-    assert "not on this machine" in data.tokens(services, DEMO, "owner/absent", 512).sentence
+    assert "rows are longer" in as_read.tokens(services, DEMO, name, 100).sentence
+    assert "not on this machine" in as_read.tokens(services, DEMO, "owner/absent", 512).sentence
+    checks = {row[0]: row[1] for row in view.checks}
+    assert (len(checks), checks["template renders"], checks["end awaited"]) == (9, "ok", "ok")
 
 
 def _own_model(services: Services, model_folder: Path) -> str:

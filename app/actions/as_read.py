@@ -1,0 +1,127 @@
+"""The Data tab: what a base model reads of a dataset, and what is known of its chat template."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypedDict
+
+from hydralora import figures
+from hydralora.data.batches import batch_order
+from hydralora.data.encoding import IGNORED, Encoded, encode_all
+from hydralora.data.examples import Example
+from hydralora.data.statistics import TokenStatistics, token_statistics
+from hydralora.data.template_checks import Check, check_base
+from hydralora.models.catalogue import find_model
+from hydralora.models.types import Tokenizer
+from hydralora.recipe.settings import TrainingSettings
+
+from ..services import Services
+from ..services.cache import ResultKind
+from .reading import Cell, tokenizer_of
+from .recipes import model_name
+
+CHECK_COLUMNS = ["check", "state", "found"]
+MOST_TOKENS = 8  # of one character
+
+STATISTICS = ResultKind[TokenStatistics]("token statistics")
+CHECKS = ResultKind[list[Check]]("template checks")
+
+
+class BatchRow(TypedDict):
+    """A row for the batch view: tokens as [text, learnt, special]."""
+
+    row: int
+    tokens: list[list[str | bool]]
+
+
+class Batch(TypedDict):
+    """The batch view's value (widgets/batch.js)."""
+
+    rows: list[BatchRow]
+
+
+@dataclass(frozen=True)
+class TokenView:
+    """What the model will read of a dataset."""
+
+    sentence: str
+    lengths: str
+    batch: Batch
+    batch_sentence: str
+    checks: list[list[Cell]]
+
+
+def tokens(services: Services, dataset_id: str, model: str, max_length: int) -> TokenView:
+    """Lengths in tokens, and a first batch, as a base model reads them.
+
+    Raises:
+        HydraError: the base model's name is wrong, or its template refuses every row.
+    """
+    tokenizer, name = tokenizer_of(services, model)
+    if tokenizer is None:
+        return TokenView(f"{model_name(name)} is not on this machine yet; a run downloads it.", "", EMPTY_BATCH, "", [])
+    examples = services.read_dataset(dataset_id).examples
+    batch_size = TrainingSettings().batch_size
+    statistics = services.cache.remember(
+        STATISTICS,
+        dataset_id,
+        name,
+        max_length,
+        compute=lambda: token_statistics(tokenizer, examples, max_length, batch_size),
+    )
+    template = (
+        "its own chat template" if getattr(tokenizer, "chat_template", None) else "plain lines, User: and Assistant:"
+    )
+    return TokenView(
+        _token_sentence(statistics),
+        figures.token_lengths(statistics.histogram, max_length),
+        _first_batch(tokenizer, examples, max_length, batch_size),
+        f"A batch of {batch_size} rows of similar length as {model_name(name)} reads them, formatted by {template}. "
+        "Coloured tokens are learnt: the answers with their end marks. Other tokens are only read. Framed tokens are "
+        "special tokens.",
+        _checks(services, name),
+    )
+
+
+def _checks(services: Services, model: str) -> list[list[Cell]]:
+    """The checks of a base model's chat template, those with something to do first."""
+    checks = services.cache.remember(CHECKS, model, compute=lambda: check_base(find_model(model, download=False)))
+    worst_first = sorted(checks, key=lambda check: ("problem", "note", "ok").index(check.state))
+    return [[check.name.replace("-", " "), check.state, f"{check.found} {check.fix}".strip()] for check in worst_first]
+
+
+EMPTY_BATCH: Batch = {"rows": []}
+
+
+def _token_sentence(statistics: TokenStatistics) -> str:
+    sampled = f" (of {statistics.sampled} rows, spread evenly)" if statistics.sampled < statistics.rows else ""
+    long = statistics.by_kind.get("too-long", 0) + statistics.by_kind.get("answer-lost", 0)
+    beyond = (
+        f" {long} rows are longer than the limit of {statistics.max_length}: a run drops or cuts them." if long else ""
+    )
+    return (
+        f"{statistics.total:,} tokens{sampled}; {statistics.answer_share:.0%} of them are in answers. A row has "
+        f"{statistics.median:.0f} (median) and at most {statistics.longest}. Batches of similar length waste "
+        f"{statistics.padding:.0%} on padding, random ones {statistics.padding_random:.0%}.{beyond}"
+    )
+
+
+def _first_batch(tokenizer: Tokenizer, examples: Sequence[Example], max_length: int, batch_size: int) -> Batch:
+    some = examples[: batch_size * 16]
+    rows = encode_all(tokenizer, some, max_length, "cut").rows
+    first = batch_order([len(row.input_ids) for row in rows], batch_size, 0, 0)[0]
+    return {"rows": [_row_tokens(tokenizer, rows[i]) for i in first]}
+
+
+def _row_tokens(tokenizer: Tokenizer, row: Encoded) -> BatchRow:
+    special = set(tokenizer.all_special_ids)
+    tokens: list[list[str | bool]] = []
+    part: list[int] = []  # tokens of one character so far; its text comes with the last of them
+    for token, label in zip(row.input_ids, row.labels, strict=True):
+        part.append(token)
+        text = str(tokenizer.decode(part))
+        if "\ufffd" in text and len(part) < MOST_TOKENS:
+            text = ""
+        else:
+            part = []
+        tokens.append([text, label != IGNORED, token in special])
+    return {"row": row.example.row, "tokens": tokens}
