@@ -141,8 +141,10 @@ def _sequences(tokenizer: Any, messages: Sequence[Message]) -> Iterator[tuple[li
     Prompts and answers are tokenised separately, so that training and generation see the same ids at every seam.
     """
     if messages[0]["role"] == "assistant":  # plain text: no template, and all of it is learnt
-        text = messages[0]["content"] + (tokenizer.eos_token or "")
-        yield [_Piece(started(tokenizer, [])), _Piece(tokens_of(tokenizer, text), 0)], 1
+        text, eos = messages[0]["content"], tokenizer.eos_token or ""
+        ids = tokens_of(tokenizer, text if eos and text.rstrip().endswith(eos) else text + eos)
+        whole = started(tokenizer, ids)
+        yield [_Piece(whole[: len(whole) - len(ids)]), _Piece(ids[max(0, len(ids) - len(whole)) :], 0)], 1
         return
     pieces: list[_Piece] = []
     written, turns = "", 0

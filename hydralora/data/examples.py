@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from hydralora.data.mapping import PREFERENCES, REASONING_COLUMNS, Mapping
+from hydralora.data.mapping import LABELS, PREFERENCES, REASONING_COLUMNS, WEIGHTS, Mapping
 from hydralora.data.problems import Kind, RowError
 from hydralora.data.values import MISSING, is_bad, is_scalar, kind_of, text_of, weight_of
 
@@ -105,7 +105,7 @@ class _Reader:
 
     def _check_marks(self) -> None:
         """Refuse a row that its label or its weight marks as bad."""
-        for column in (self.mapping.label, self.mapping.weight):
+        for column in (self._mark(self.mapping.label, LABELS), self._mark(self.mapping.weight, WEIGHTS)):
             value = self.row.get(column) if column else None
             if value is None or not column:
                 continue
@@ -116,8 +116,21 @@ class _Reader:
                     f"marks the row as not to be learnt ({value!r})",
                     "It is left out; to learn it, set the mapping's label and weight to ''.",
                 )
-            if column == self.mapping.weight:
-                self._note_weight(column, value)
+            self._note_weight(column, value)
+
+    def _mark(self, column: str | None, names: tuple[str, ...]) -> str | None:
+        """The mapping's column of a mark, else one that only some rows have: named as one, and true or false."""
+        if column is not None:
+            return column
+        used = (*self.mapping.columns, self.mapping.task)
+        return next(
+            (
+                name
+                for name, value in self.row.items()
+                if isinstance(value, bool) and name not in used and name.strip().lower() in names
+            ),
+            None,
+        )
 
     def _note_columns(self) -> None:
         self.notes += getattr(self.row, "notes", ())
@@ -128,7 +141,7 @@ class _Reader:
             )
 
     def _note_weight(self, column: str, value: Any) -> None:
-        if weight_of(value) not in (None, 1):
+        if not isinstance(value, bool) and weight_of(value) not in (None, 1):
             self.notes.append(
                 RowError("weight-ignored", column, f"holds the weight {value}", "Weights above 0 count as 1.")
             )

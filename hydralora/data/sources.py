@@ -21,6 +21,7 @@ from hydralora.errors import DatasetError
 MAX_WHOLE = 512 * 2**20  # bytes of what can only be read as a whole: a JSON array, a row group of a Parquet file
 MAX_UNPACKED = 16 * 2**30  # bytes of a gzipped file's content
 PROBE = 2**20  # bytes from which the encoding is detected
+FEW = 3  # times as many bytes that are not UTF-8 as characters that are: then it is another encoding
 BOMS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16's, which is its prefix
@@ -120,8 +121,8 @@ def records(source: Source, on_bytes: OnBytes = lambda done: None) -> Iterator[A
 def encoding_of(head: bytes) -> str:
     """The encoding of a text from its first bytes: by its BOM, else UTF-16 by its zeros, else UTF-8 or a guess.
 
-    If no character beyond ASCII is UTF-8, it is Windows-1252, a superset of Latin-1's letters; or, where most of these
-    characters stand side by side, as in no language of western Europe, charset-normalizer's guess.
+    If hardly any character beyond ASCII is UTF-8, it is Windows-1252, a superset of Latin-1's letters; or, where most
+    of these characters stand side by side, as in no language of western Europe, charset-normalizer's guess.
     """
     for mark, encoding in BOMS:
         if head.startswith(mark):
@@ -129,10 +130,11 @@ def encoding_of(head: bytes) -> str:
     even, odd = head[::2].count(0), head[1::2].count(0)
     if even + odd > len(head) // 4:
         return "utf-16-le" if odd > even else "utf-16-be"
-    text = head.decode("utf-8", "surrogateescape")
-    wrong = len(re.findall("[\udc80-\udcff]", text[:-4]))  # the last character may be cut in two
-    if wrong and not re.search("[\u0080-\ud7ff\ue000-\U0010ffff]", text):
-        if 2 * len("".join(re.findall("[\udc80-\udcff]{2,}", text))) > wrong:
+    text = head.decode("utf-8", "surrogateescape")[:-4]  # the last character may be cut in two
+    wrong = len(re.findall("[\udc80-\udcff]", text))
+    right = len(re.findall("[\u0080-\ud7ff\ue000-\U0010ffff]", text))
+    if wrong > FEW * right:  # other encodings hold some bytes that are UTF-8 by chance
+        if 2 * len("".join(re.findall("[\udc80-\udcff]{3,}", text))) > wrong:
             from charset_normalizer import from_bytes
 
             best = from_bytes(head[: 64 * 1024], cp_isolation=OTHER_ALPHABETS).best()

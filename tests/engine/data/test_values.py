@@ -124,6 +124,14 @@ def test_what_is_marked_as_bad_is_never_learnt(good: Any, bad: Any, tmp_path: Pa
     assert len(read(tmp_path, *rows, mapping=every).examples) == 2
 
 
+def test_a_mark_that_only_a_late_row_has_is_honoured(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [{"question": f"q {i}", "answer": "a"} for i in range(150)]
+    for row, mark in ((120, {"train": False}), (130, {"label": False}), (140, {"trainable": True})):
+        rows[row] |= mark
+    data = read(tmp_path, *rows)
+    assert (len(data.examples), data.by_kind) == (148, {"marked-bad": 2})
+
+
 def test_a_label_that_is_a_class_is_no_mark(tmp_path: Path) -> None:
     rows = [{"text": f"film {i}", "label": i % 2} for i in range(4)]
     assert len(read(tmp_path, *rows).examples) == 4
