@@ -70,6 +70,7 @@ def test_bad_rows_are_listed_and_unknown_columns_mapped(page: Page, tmp_path: Pa
 def test_the_first_batch_shows_what_is_learnt(page: Page) -> None:
     rows = page.locator("#batch .batch > div")
     expect(rows).to_have_count(8)
+    expect(page.locator("#template-checks")).to_contain_text("An answer ends with <|im_end|>.")
     expect(rows.first.locator(".special").first).to_have_text("<|im_start|>")
     learnt = "".join(rows.first.locator(".learnt").all_text_contents())
     number = int(re.search(r"row (\d+)", rows.first.text_content() or "").group(1))  # type: ignore[union-attr]
