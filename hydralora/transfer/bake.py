@@ -22,8 +22,8 @@ from hydralora.inference.loss import answer_logits, summed_divergence
 from hydralora.tuner.config import HydraLoraConfig
 from hydralora.tuner.gates import record_gates
 from hydralora.tuner.layer import HydraLoraLayer
-from hydralora.tuner.model import HydraLoraModel, active_adapter, active_router, head_matrices
-from hydralora.tuner.published import PREFIX, active_config, written_whole
+from hydralora.tuner.model import PREFIX, HydraLoraModel, active_adapter, active_router, head_matrices
+from hydralora.tuner.published import active_config, written_whole
 
 Batch = dict[str, torch.Tensor]
 CARD = """---
@@ -271,8 +271,8 @@ def _lora_config(config: HydraLoraConfig, layers: dict[str, HydraLoraLayer], sta
         r=config.r * stacked,
         lora_alpha=int(alpha) if alpha.is_integer() else alpha,  # type: ignore[arg-type]  # PEFT divides it only
         lora_dropout=config.lora_dropout,
-        target_modules=config.target_modules,
-        exclude_modules=config.exclude_modules,
+        target_modules=config.target_modules,  # type: ignore[arg-type]  # PEFT makes a set of it
+        exclude_modules=config.exclude_modules,  # type: ignore[arg-type]
         layers_to_transform=config.layers_to_transform if by_index else None,
         layers_pattern=config.layers_pattern if by_index else None,
         modules_to_save=config.modules_to_save,

@@ -16,9 +16,7 @@ from hydralora.errors import ConfigError, ModelError
 from hydralora.files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, folder_written_whole
 from hydralora.tuner.config import HydraLoraConfig, HydraPeftType
 from hydralora.tuner.layer import HydraLoraLayer
-from hydralora.tuner.model import active_adapter, active_router, head_matrices, hydra_layers
-
-PREFIX = "base_model.model."
+from hydralora.tuner.model import PREFIX, active_adapter, active_router, head_matrices, hydra_layers
 
 
 def load_official(model: nn.Module, folder: str | Path) -> PeftModel:

@@ -4,7 +4,7 @@ import inspect
 import subprocess
 import sys
 import time
-from dataclasses import fields
+from dataclasses import MISSING, fields
 
 import pytest
 from peft import PeftConfig
@@ -47,6 +47,10 @@ OPTIONS = {
     "layers_to_transform": None,
     "layers_pattern": None,
     "modules_to_save": None,
+    "use_rslora": False,
+    "rank_pattern": {},
+    "alpha_pattern": {},
+    "init_weights": True,
 }
 HEAVY = ["gguf", "gradio", "kneed", "matplotlib", "plotly", "sentence_transformers", "sklearn", "typer", "umap"]
 MOST = 2.0  # times what the import of PEFT and transformers' Trainer takes, which cannot be avoided
@@ -68,9 +72,12 @@ def test_signatures_stay() -> None:
 
 def test_the_configs_options_and_their_defaults_stay() -> None:
     inherited = {option.name for option in fields(PeftConfig)}
-    assert {
-        option.name: option.default for option in fields(HydraLoraConfig) if option.name not in inherited
-    } == OPTIONS
+    defaults = {
+        option.name: option.default if option.default_factory is MISSING else option.default_factory()
+        for option in fields(HydraLoraConfig)
+        if option.name not in inherited
+    }
+    assert defaults == OPTIONS
 
 
 def test_importing_the_engine_is_silent_and_light() -> None:
