@@ -2,6 +2,7 @@
 
 import math
 import operator
+import re
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
 from enum import Enum
@@ -180,14 +181,17 @@ class HydraLoraConfig(PeftConfig):
         if pattern is None:
             setattr(self, config_field.name, {})
             return
-        numbers = pattern.values() if isinstance(pattern, Mapping) else [None]
-        if not all(
-            (type(number) is int or (kind is float and isinstance(number, float) and math.isfinite(number)))
-            and all(LIMITS[name][0](number, limit) for name, limit in config_field.metadata["limits"].items())
-            for number in numbers
-        ):
+        limits = config_field.metadata["limits"]
+        known = isinstance(pattern, Mapping) and all(
+            isinstance(name, str)
+            and _is_regex(name)
+            and (type(number) is int or (kind is float and isinstance(number, float) and math.isfinite(number)))
+            and all(LIMITS[limit][0](number, value) for limit, value in limits.items())
+            for name, number in pattern.items()
+        )
+        if not known:
             raise ConfigError(
-                f"HydraLoraConfig: {config_field.name} is {pattern!r}. Map names of layers to "
+                f"HydraLoraConfig: {config_field.name} is {pattern!r}. Map names of layers, which may be regexes, to "
                 f"{'whole numbers of at least 1' if kind is int else 'numbers'}."
             )
 
@@ -198,3 +202,11 @@ class HydraLoraConfig(PeftConfig):
                     f"HydraLoraConfig: router='uniform' has nothing to learn, so {name}={getattr(self, name)!r} has no "
                     f"meaning. Leave it out, or set router='softmax'."
                 )
+
+
+def _is_regex(text: str) -> bool:
+    try:
+        re.compile(text)
+    except re.error:
+        return False
+    return True

@@ -40,20 +40,19 @@ class HydraLoraModel(BaseTuner):
         if config.target_modules is None:
             config.target_modules = set(default_targets(model))
         refuse_experts(model, config.target_modules)
-        settings = {
-            key: sorted(value) if isinstance(value := getattr(config, key), set) else value
-            for key in ("target_modules", "exclude_modules", "layers_to_transform")
-        }
-        if state_dict is not None:  # a saved adapter's names begin as a PeftModel's do
+        if state_dict is None:
+            names = ("target_modules", "exclude_modules", "layers_to_transform")
+            values = {name: getattr(config, name) for name in names}
+            chosen = ", ".join(f"{k}={sorted(v) if isinstance(v, set) else v!r}" for k, v in values.items())
+        else:  # a saved adapter's names begin as a PeftModel's do
             state_dict = {key.removeprefix(PREFIX): value for key, value in state_dict.items()}
-            settings = {"a state dict": f"{len(state_dict)} keys, such as {min(state_dict, default='none')!r}"}
+            chosen = f"a state dict of {len(state_dict)} keys, such as {min(state_dict, default='')!r}"
         try:
             super().inject_adapter(model, adapter_name, autocast_adapter_dtype, low_cpu_mem_usage, state_dict)
         except ConfigError:
             raise
         except ValueError as error:
-            named = ", ".join(f"{key}={value!r}" for key, value in settings.items())
-            raise nothing_to_adapt(model, named) from error
+            raise nothing_to_adapt(model, chosen) from error
 
     def _create_and_replace(
         self,

@@ -22,6 +22,7 @@ MLP_LAYERS = (
     ("wi_0", "wi_1", "wo"),  # T5 v1.1, mT5, FLAN-T5
     ("wi", "wo"),  # T5
     ("lin1", "lin2"),  # DistilBERT
+    ("feed_forward.key", "feed_forward.value"),  # RWKV
 )
 # BERT, RoBERTa, DeBERTa, ELECTRA: the attention has an output.dense too, so each block's MLP is named.
 BERT_MLP = re.compile(r"layer\.\d+\.(intermediate|output)\.dense$")

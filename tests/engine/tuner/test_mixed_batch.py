@@ -66,7 +66,7 @@ def test_the_modules_that_are_trained_in_full_follow_the_row(ids: torch.Tensor) 
 def test_generation_keeps_each_rows_adapter(settings: dict[str, Any], ids: torch.Tensor) -> None:
     model = two_adapters()
     model.generation_config.eos_token_id = None
-    common = {"attention_mask": torch.ones_like(ids), "max_new_tokens": 5, "pad_token_id": 0} | settings
+    common: dict[str, Any] = {"attention_mask": torch.ones_like(ids), "max_new_tokens": 5, "pad_token_id": 0} | settings
     if "do_sample" in settings:  # draws are those of the whole batch, so only a certain token can be compared
         common |= {"top_k": 1}
     made = model.generate(input_ids=ids, adapter_names=NAMES, **common)
@@ -87,10 +87,10 @@ def test_generation_keeps_each_rows_adapter(settings: dict[str, Any], ids: torch
 @torch.no_grad()
 def test_an_encoder_sees_each_row_once_under_beams() -> None:
     torch.manual_seed(0)
-    config = T5Config(
-        vocab_size=64, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4, decoder_start_token_id=0, eos_token_id=1
-    )
-    model = shake(adapt(T5ForConditionalGeneration(config), target_modules=["wi", "wo", "q"], task_type="SEQ_2_SEQ_LM"))
+    config = T5Config(vocab_size=64, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4, eos_token_id=1)
+    base = T5ForConditionalGeneration(config)
+    base.generation_config.decoder_start_token_id = 0
+    model = shake(adapt(base, target_modules=["wi", "wo", "q"], task_type="SEQ_2_SEQ_LM"))
     ids = torch.randint(2, 64, (2, 6), generator=torch.Generator().manual_seed(0))
     settings = {"num_beams": 2, "max_new_tokens": 4, "do_sample": False}
     made = model.generate(input_ids=ids, adapter_names=["__base__", "default"], **settings)
