@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft.utils.other import get_pattern_key
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
@@ -87,8 +88,10 @@ def _lora(tensors: Mapping[str, torch.Tensor], config: Any) -> Weights:
         if key.endswith(".lora_A.weight"):
             module = key.removesuffix(".lora_A.weight")
             b = tensors[f"{module}.lora_B.weight"].float()
-            scaling = config.lora_alpha / (len(a) ** 0.5 if config.use_rslora else len(a))
-            weights[module.removeprefix(PREFIX)] = LayerWeights(a.float()[None], b[None], scaling)
+            name = module.removeprefix(PREFIX)
+            alpha = config.alpha_pattern.get(get_pattern_key(config.alpha_pattern, name), config.lora_alpha)
+            scaling = alpha / (len(a) ** 0.5 if config.use_rslora else len(a))
+            weights[name] = LayerWeights(a.float()[None], b[None], scaling)
     return weights
 
 

@@ -147,6 +147,12 @@ def head_matrices(layer: HydraLoraLayer) -> tuple[torch.Tensor, torch.Tensor]:
     return a, layer.hydra_B[name].detach().transpose(1, 2)
 
 
+def scale_factor(layer: HydraLoraLayer) -> float:
+    """The active adapter's factor over the configured one; 1 unless `set_scale` or PEFT changed it."""
+    name = active_adapter(layer)
+    return layer.scaling[name] / layer.adapters[name].scaling
+
+
 @dataclass(frozen=True)
 class ParameterCounts:
     """Parameters of a PEFT model.
