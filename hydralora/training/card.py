@@ -29,6 +29,12 @@ base = AutoModelForCausalLM.from_pretrained("{base}")
 model = PeftModel.from_pretrained(base, "path/to/this/folder")
 ```
 
+A program that loads adapters itself doesn't import hydralora. `hydralora with` runs it as `python -m` would, imported:
+
+```sh
+hydralora with lm_eval --model hf --model_args pretrained={base},peft=path/to/this/folder --tasks hellaswag
+```
+
 Recipe:
 
 ```yaml
