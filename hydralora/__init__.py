@@ -15,6 +15,7 @@ from hydralora.training.run import train
 from hydralora.transfer.bake import bake
 from hydralora.tuner.config import HydraLoraConfig
 from hydralora.tuner.gates import record_gates
+from hydralora.tuner.loraplus import loraplus_optimizer
 from hydralora.tuner.model import HydraLoraModel
 from hydralora.tuner.published import load_official, save_official
 from hydralora.tuner.router_init import init_router
@@ -35,6 +36,7 @@ __all__ = [
     "generate",
     "init_router",
     "load_official",
+    "loraplus_optimizer",
     "record_gates",
     "save_official",
     "steer_gates",

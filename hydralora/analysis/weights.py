@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft.utils.other import get_pattern_key
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
@@ -14,9 +15,7 @@ from hydralora.errors import ModelError
 from hydralora.files import ADAPTER_WEIGHTS
 from hydralora.models.adapters import read_adapter_config
 from hydralora.tuner.config import HydraLoraConfig
-from hydralora.tuner.model import active_adapter, head_matrices, hydra_layers
-
-PREFIX = "base_model.model."
+from hydralora.tuner.model import PREFIX, active_adapter, head_matrices, hydra_layers
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,7 @@ class LayerWeights:
     Attributes:
         a: (1, r, in), or (N, r, in) if each head has its own A.
         heads: (N, out, r).
-        scaling: the factor of each product of both, lora_alpha / r.
+        scaling: the factor of each product of both, such as lora_alpha / r.
     """
 
     a: torch.Tensor
@@ -46,7 +45,7 @@ def model_weights(model: Any) -> Weights:
     weights = {}
     for module, layer in hydra_layers(model).items():
         a, heads = (part.float().cpu() for part in head_matrices(layer))
-        weights[module] = LayerWeights(a, heads, layer.adapters[active_adapter(layer)].scaling)
+        weights[module] = LayerWeights(a, heads, layer.scaling[active_adapter(layer)])
     return weights
 
 
@@ -76,10 +75,10 @@ def _hydra(tensors: Mapping[str, torch.Tensor], config: HydraLoraConfig) -> Weig
     for key, heads in tensors.items():
         if key.endswith(".hydra_B"):
             module = key.removesuffix(".hydra_B")
-            a = tensors[f"{module}.hydra_A.weight"].float().unflatten(0, (-1, config.r))
-            weights[module.removeprefix(PREFIX)] = LayerWeights(
-                a, heads.float().transpose(1, 2), config.lora_alpha / config.r
-            )
+            name = module.removeprefix(PREFIX)
+            r, scaling = config.rank_and_scaling(name)
+            a = tensors[f"{module}.hydra_A.weight"].float().unflatten(0, (-1, r))
+            weights[name] = LayerWeights(a, heads.float().transpose(1, 2), scaling)
     return weights
 
 
@@ -89,8 +88,10 @@ def _lora(tensors: Mapping[str, torch.Tensor], config: Any) -> Weights:
         if key.endswith(".lora_A.weight"):
             module = key.removesuffix(".lora_A.weight")
             b = tensors[f"{module}.lora_B.weight"].float()
-            scaling = config.lora_alpha / (len(a) ** 0.5 if config.use_rslora else len(a))
-            weights[module.removeprefix(PREFIX)] = LayerWeights(a.float()[None], b[None], scaling)
+            name = module.removeprefix(PREFIX)
+            alpha = config.alpha_pattern.get(get_pattern_key(config.alpha_pattern, name), config.lora_alpha)
+            scaling = alpha / (len(a) ** 0.5 if config.use_rslora else len(a))
+            weights[name] = LayerWeights(a.float()[None], b[None], scaling)
     return weights
 
 

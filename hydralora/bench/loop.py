@@ -24,7 +24,7 @@ class LoopLayer(nn.Module):
         self.router: Any = layer.hydra_router[name]
         self.dropout = nn.Dropout(layer.adapters[name].lora_dropout)
         self.reads_input = layer.adapters[name].reads_input
-        self.scaling = layer.adapters[name].scaling
+        self.scaling = layer.scaling[name]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(..., in) -> (..., out), in the base layer's dtype; the adapter computes in its own, as in PEFT's LoRA."""

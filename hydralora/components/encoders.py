@@ -11,7 +11,7 @@ from hydralora.data.progress import OnProgress, ignore_progress
 from hydralora.errors import ConfigError, ModelError, first_line
 from hydralora.models.device import pick_device
 from hydralora.models.fetching import hub_reachable
-from hydralora.tuner.model import model_body
+from hydralora.tuner.structure import model_body
 
 MAX_TOKENS = 256  # of a text; the rest adds little to its topic
 BATCH = 16  # texts

@@ -32,6 +32,12 @@ model = PeftModel.from_pretrained(base, "path/to/this/folder")
 
 An answer ends with {ends}: generate with `eos_token_id={end_ids}`.
 
+A program that loads adapters itself doesn't import hydralora. `hydralora with` runs it as `python -m` would, imported:
+
+```sh
+hydralora with lm_eval --model hf --model_args pretrained={base},peft=path/to/this/folder --tasks hellaswag
+```
+
 Recipe:
 
 ```yaml

@@ -150,6 +150,11 @@ def _adapt_again(files: BaseModelFiles, base: Any, recipe: Recipe) -> Any:
         shape["tuner.num_heads"] = (config.num_heads, tuner.num_heads)
     if unlike := [f"{name}={actual}" for name, (actual, expected) in shape.items() if actual != expected]:
         raise ConfigError(f"start_from: the adapter has another shape than this recipe. Set {', '.join(unlike)}.")
+    if by_layer := [name for name in ("use_rslora", "rank_pattern", "alpha_pattern") if getattr(config, name, None)]:
+        raise ConfigError(
+            f"start_from: the adapter was made with {' and '.join(by_layer)}, which a recipe can't hold. Train it on "
+            "with PEFT, or start from an adapter without."
+        )
     return put_adapter(files, base, folder, trainable=True, dropout=recipe.tuner.lora_dropout)
 
 

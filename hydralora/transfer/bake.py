@@ -22,8 +22,8 @@ from hydralora.inference.loss import answer_logits, summed_divergence
 from hydralora.tuner.config import HydraLoraConfig
 from hydralora.tuner.gates import record_gates
 from hydralora.tuner.layer import HydraLoraLayer
-from hydralora.tuner.model import HydraLoraModel, active_adapter, active_router, head_matrices
-from hydralora.tuner.published import PREFIX, active_config, written_whole
+from hydralora.tuner.model import PREFIX, HydraLoraModel, active_adapter, active_router, head_matrices, scale_factor
+from hydralora.tuner.published import active_config, written_whole
 
 Batch = dict[str, torch.Tensor]
 CARD = """---
@@ -80,11 +80,16 @@ class Baked:
             (building / "README.md").write_text(CARD.format(description=self.describe(), base=base), encoding="utf-8")
             save_file(self.state, building / ADAPTER_WEIGHTS, metadata={"format": "pt"})
 
+    def _ranks(self) -> str:
+        """Its rank, or its smallest and its largest."""
+        ranks = [len(value) for key, value in self.state.items() if key.endswith(".lora_A.weight")]
+        return str(min(ranks)) if min(ranks) == max(ranks) else f"{min(ranks)} to {max(ranks)}"
+
     def describe(self) -> str:
         """A few sentences on what it is and how far it is from the routed model."""
         total = sum(next(iter(self.weights.values())))
         sentences = [
-            f"A plain LoRA of rank {self.config.r} on {len(self.weights)} layers: one fixed mixture of the heads, "
+            f"A plain LoRA of rank {self._ranks()} on {len(self.weights)} layers: one fixed mixture of the heads, "
             f"{self.mixture}, while HydraLoRA mixes them for every token. It is an approximation.",
             "Its divergence from the routed model was not measured."
             if self.kl is None
@@ -263,16 +268,24 @@ def _constant(gates: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
 
 
 def _lora_config(config: HydraLoraConfig, layers: dict[str, HydraLoraLayer], stacked: int) -> LoraConfig:
-    """PEFT's config for the same layers; stacking `stacked` heads keeps the scale alpha / r."""
-    alpha = float(config.lora_alpha * stacked)
+    """PEFT's config for the same layers; stacking `stacked` heads multiplies ranks, and keeps the scale."""
+    growth = math.sqrt(stacked) if config.use_rslora else stacked
+
+    def alpha(of_heads: float) -> Any:
+        value = float(of_heads * growth)
+        return int(value) if value.is_integer() else value  # PEFT divides it only
+
     by_list = not isinstance(config.target_modules, str)  # with a regex PEFT ignores layers' indices
     by_index = by_list and config.layers_to_transform is not None
     lora = LoraConfig(
         r=config.r * stacked,
-        lora_alpha=int(alpha) if alpha.is_integer() else alpha,  # type: ignore[arg-type]  # PEFT divides it only
+        lora_alpha=alpha(config.lora_alpha),
+        use_rslora=config.use_rslora,
+        rank_pattern={name: rank * stacked for name, rank in config.rank_pattern.items()},
+        alpha_pattern={name: alpha(value) for name, value in config.alpha_pattern.items()},
         lora_dropout=config.lora_dropout,
-        target_modules=config.target_modules,
-        exclude_modules=config.exclude_modules,
+        target_modules=config.target_modules,  # type: ignore[arg-type]  # PEFT makes a set of it
+        exclude_modules=config.exclude_modules,  # type: ignore[arg-type]
         layers_to_transform=config.layers_to_transform if by_index else None,
         layers_pattern=config.layers_pattern if by_index else None,
         modules_to_save=config.modules_to_save,
@@ -302,7 +315,7 @@ def _lora_state(
         weighted = [shares[name][i] * heads[i].float() for i in used_heads]  # (out, r) each
         b = torch.stack(weighted).sum(0) if config.shared_A else torch.cat(weighted, dim=1)  # (out, rank)
         state[f"{PREFIX}{name}.lora_A.weight"] = a[0] if config.shared_A else a[used_heads].flatten(0, 1)
-        state[f"{PREFIX}{name}.lora_B.weight"] = b.to(heads.dtype)
+        state[f"{PREFIX}{name}.lora_B.weight"] = (b * scale_factor(layer)).to(heads.dtype)
     if config.modules_to_save:
         adapter = active_adapter(next(iter(layers.values())))
         saved = get_peft_model_state_dict(model, adapter_name=adapter, save_embedding_layers=False)

@@ -2,11 +2,14 @@
 
 import math
 import operator
+import re
+from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
 from enum import Enum
 from typing import Any, Literal, get_args, get_origin
 
 from peft import PeftConfig
+from peft.utils.other import get_pattern_key
 
 from hydralora.errors import ConfigError
 
@@ -32,7 +35,8 @@ class HydraLoraConfig(PeftConfig):
     """One shared A, `num_heads` heads B and a router per adapted layer (Tian et al. 2024, section 3).
 
     The layer computes y = base(x) + lora_alpha / r * sum_i gates_i * B_i A x. head_init and head_dropout follow
-    R-LoRA (2502.15455), the load-balance loss Switch Transformers (2101.03961, section 2.2).
+    R-LoRA (2502.15455), the load-balance loss Switch Transformers (2101.03961, section 2.2). Names that PEFT's
+    LoraConfig has too mean the same here.
 
     Raises:
         ConfigError: a number outside its range, an unknown option, or options that exclude each other.
@@ -82,11 +86,11 @@ class HydraLoraConfig(PeftConfig):
             "One A for all heads; False gives every head its own (LoRA-Split, the paper's ablation w/o Hydra)."
         ),
     )
-    target_modules: list[str] | str | None = field(
+    target_modules: set[str] | list[str] | str | None = field(
         default=None,
         metadata=described("Names (or one regex) of the layers to adapt. None: the MLP's linear layers, as published."),
     )
-    exclude_modules: list[str] | str | None = field(
+    exclude_modules: set[str] | list[str] | str | None = field(
         default=None, metadata=described("Names (or one regex) of layers not to adapt.")
     )
     layers_to_transform: list[int] | int | None = field(
@@ -97,6 +101,20 @@ class HydraLoraConfig(PeftConfig):
     )
     modules_to_save: list[str] | None = field(
         default=None, metadata=described("Names of further modules to train in full and save with the adapter.")
+    )
+    use_rslora: bool = field(
+        default=False, metadata=described("Scale by lora_alpha / sqrt(r) in place of lora_alpha / r (2312.03732).")
+    )
+    rank_pattern: dict[str, int] = field(
+        default_factory=dict,
+        metadata=described("Other ranks than r, by a layer's name, the end of it, or a regex.", ge=1),
+    )
+    alpha_pattern: dict[str, float] = field(
+        default_factory=dict,
+        metadata=described("Other values than lora_alpha, by a layer's name, the end of it, or a regex."),
+    )
+    init_weights: bool = field(
+        default=True, metadata=described("False: heads start random, so that the layer's output changes. For tests.")
     )
 
     def __post_init__(self) -> None:
@@ -114,18 +132,35 @@ class HydraLoraConfig(PeftConfig):
                 f"HydraLoraConfig: head_init='centred' starts with heads that sum to zero, which top_k={self.top_k} of "
                 f"{self.num_heads} heads don't. Leave top_k out, or set head_init='zeros'."
             )
+        if self.head_init == "centred" and not self.init_weights:
+            raise ConfigError(
+                "HydraLoraConfig: head_init='centred' and init_weights=False both say how heads start. Leave one out."
+            )
         if self.router == "uniform":
             self._refuse_a_routers_settings()
         if self.router_bias is None:
             self.router_bias = self.router_init == "components"
         for name in ("target_modules", "exclude_modules"):
             value = getattr(self, name)
-            if isinstance(value, (list, tuple, set)):
-                setattr(self, name, sorted(value))
+            if isinstance(value, (list, tuple)):
+                setattr(self, name, set(value))
+
+    def to_dict(self) -> dict[str, Any]:
+        """As the file holds it: sets, which have no order, as sorted lists."""
+        return {key: sorted(value) if isinstance(value, set) else value for key, value in super().to_dict().items()}
+
+    def rank_and_scaling(self, module: str) -> tuple[int, float]:
+        """The rank of a module's A and heads, and the factor of the adapter's output there."""
+        r = self.rank_pattern.get(get_pattern_key(list(self.rank_pattern), module), self.r)
+        alpha = self.alpha_pattern.get(get_pattern_key(list(self.alpha_pattern), module), self.lora_alpha)
+        return r, alpha / (math.sqrt(r) if self.use_rslora else r)
 
     def _check(self, config_field: Field[Any]) -> None:
         """Refuse a value that is none of its field's choices, or one outside its limits."""
         value = getattr(self, config_field.name)
+        if get_origin(config_field.type) is dict:
+            self._check_pattern(config_field)
+            return
         if get_origin(config_field.type) is Literal and value not in (allowed := get_args(config_field.type)):
             raise ConfigError(f"HydraLoraConfig: {config_field.name} is {value!r}. Choose one of {', '.join(allowed)}.")
         limits = config_field.metadata.get("limits")
@@ -140,6 +175,26 @@ class HydraLoraConfig(PeftConfig):
                 f"HydraLoraConfig: {config_field.name} is {value!r}. Set it to a {kind} of {allowed_range}."
             )
 
+    def _check_pattern(self, config_field: Field[Any]) -> None:
+        """Refuse a pattern that isn't a mapping from names to numbers within the field's limits."""
+        pattern, (_, kind) = getattr(self, config_field.name), get_args(config_field.type)
+        if pattern is None:
+            setattr(self, config_field.name, {})
+            return
+        limits = config_field.metadata["limits"]
+        known = isinstance(pattern, Mapping) and all(
+            isinstance(name, str)
+            and _is_regex(name)
+            and (type(number) is int or (kind is float and isinstance(number, float) and math.isfinite(number)))
+            and all(LIMITS[limit][0](number, value) for limit, value in limits.items())
+            for name, number in pattern.items()
+        )
+        if not known:
+            raise ConfigError(
+                f"HydraLoraConfig: {config_field.name} is {pattern!r}. Map names of layers, which may be regexes, to "
+                f"{'whole numbers of at least 1' if kind is int else 'numbers'}."
+            )
+
     def _refuse_a_routers_settings(self) -> None:
         for name, unused in (("router_init", "random"), ("top_k", None), ("router_bias", None), ("balance_weight", 0)):
             if getattr(self, name) not in (unused, False):
@@ -147,3 +202,11 @@ class HydraLoraConfig(PeftConfig):
                     f"HydraLoraConfig: router='uniform' has nothing to learn, so {name}={getattr(self, name)!r} has no "
                     f"meaning. Leave it out, or set router='softmax'."
                 )
+
+
+def _is_regex(text: str) -> bool:
+    try:
+        re.compile(text)
+    except re.error:
+        return False
+    return True

@@ -11,11 +11,13 @@ from torch import nn
 
 from hydralora.errors import ConfigError
 from hydralora.tuner.layer import HydraLoraLayer
-from hydralora.tuner.model import hydra_layers, model_body
-from hydralora.tuner.router import Router
+from hydralora.tuner.model import hydra_layers
+from hydralora.tuner.router import BatchRows, Router
+from hydralora.tuner.structure import encoder_of, model_body, token_shape
 
 KEPT_TOKENS = 4096  # positions (batch x tokens) whose gates a record holds at most; older passes are dropped
 OnPass = Callable[["GateRecord"], None]
+Part = tuple[torch.Tensor, BatchRows | None]  # gates (..., N) of some of a layer's rows; None: of all
 
 
 class GateRecord:
@@ -48,12 +50,17 @@ class GateRecord:
         return self.passes[-1]
 
     def joined(self) -> torch.Tensor:
-        """All kept passes of one batch, as with a KV cache, one behind the other: (modules, batch, tokens, N)."""
+        """All kept passes of one batch, as with a KV cache, one behind the other: (modules, batch, tokens, N).
+
+        They line up with the tokens that `generate` returns only where a pass follows the one before it: beam search
+        reorders its rows between passes, and assisted decoding also runs tokens that it then drops. There, run the
+        returned tokens through the model once more and take `stacked()`.
+        """
         return torch.cat(list(self.passes), dim=2)
 
     def _add(self, modules: list[str], gates: torch.Tensor) -> None:
         self.modules = modules
-        self.passes.append(gates.detach().cpu())
+        self.passes.append(gates.detach().to("cpu", torch.float32))
         self._tokens += self.passes[-1].shape[1:3].numel()
         while len(self.passes) > 1 and self._tokens > self._max_tokens:
             self._tokens -= self.passes.popleft().shape[1:3].numel()
@@ -65,7 +72,9 @@ def record_gates(model: nn.Module, max_tokens: int = KEPT_TOKENS, on_pass: OnPas
     """Record the gates of every token in every adapted module, as `with record_gates(model) as trace:`.
 
     What is recorded is what the layers used, steered or not. Passes that gradient checkpointing repeats during the
-    backward pass are left out; a batch's padding is recorded as the model computed it.
+    backward pass are left out; a batch's padding is recorded as the model computed it. With PEFT's `adapter_names`,
+    each row has its own adapter's gates; zeros stand where it has none, as in a "__base__" row, in a layer without its
+    adapter, and at heads that only another row's adapter has.
 
     Args:
         model: a model with a HydraLoRA adapter; several adapters may be on it, one of them active at a time.
@@ -73,7 +82,8 @@ def record_gates(model: nn.Module, max_tokens: int = KEPT_TOKENS, on_pass: OnPas
         on_pass: called with the record after each forward pass, so that a caller can take what would be dropped.
 
     Raises:
-        ConfigError: in a forward pass, where two adapters are active at once.
+        ConfigError: an encoder-decoder, whose two parts read other tokens; in a forward pass, two adapters are active
+            at once.
     """
     return GateRecord(model, max_tokens, on_pass)
 
@@ -106,10 +116,15 @@ class _GateHooks:
     """Collects the gates of one forward pass of the body, and passes them on with their modules' names."""
 
     def __init__(self, model: nn.Module, on_pass: Callable[[list[str], torch.Tensor], None]) -> None:
+        if encoder_of(model) is not None:
+            raise ConfigError(
+                "Gates of an encoder-decoder can't be recorded: its encoder and its decoder read different tokens. "
+                "Add a forward hook to each layer's router instead."
+            )
         self._body = model_body(model)
-        self._gates: dict[tuple[str, str], torch.Tensor] = {}  # by module and adapter: (batch * tokens, N)
+        self._gates: dict[str, dict[str, Part]] = {}  # by module, by adapter
         self._listeners = [  # of every adapter's routers: which one is active may change meanwhile
-            (cast(Router, router).listeners, partial(self._gates.__setitem__, (name, adapter)))
+            (cast(Router, router).listeners, partial(self._keep, name, adapter))
             for name, layer in recorded_layers(model).items()
             for adapter, router in layer.hydra_router.items()
         ]
@@ -133,32 +148,43 @@ class _GateHooks:
         self._handles = []
         self._gates.clear()
 
+    def _keep(self, module: str, adapter: str, gates: torch.Tensor, rows: BatchRows | None) -> None:
+        self._gates.setdefault(module, {})[adapter] = gates, rows
+
     def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._gates.clear()  # left by an aborted pass, or by layers that gradient checkpointing recomputed
-        self._shape = _token_shape(args, kwargs)
+        self._shape = token_shape(args, kwargs)
 
     def _end(self, *call: object) -> None:
-        modules, gates = [name for name, _ in self._gates], list(self._gates.values())
+        parts = {module: list(by_adapter.values()) for module, by_adapter in self._gates.items()}
         self._gates.clear()
-        if not gates or _in_backward():  # gradient checkpointing recomputes the whole body
+        if not parts or _in_backward():  # gradient checkpointing recomputes the whole body
             return
-        if len(set(modules)) < len(modules):
-            name = next(name for name in modules if modules.count(name) > 1)
-            raise ConfigError(f"Two adapters are active on {name}. Activate one with set_adapter to record its gates.")
-        self._on_pass(modules, _stack(gates, self._shape))
+        for name, of_module in parts.items():
+            if len(of_module) > 1 and any(rows is None for _, rows in of_module):
+                raise ConfigError(
+                    f"Two adapters are active on {name}. Activate one with set_adapter to record its gates."
+                )
+        num_heads = max(gates.shape[-1] for of_module in parts.values() for gates, _ in of_module)
+        self._on_pass(list(parts), _stack([_whole(of_module, num_heads) for of_module in parts.values()], self._shape))
+
+
+def _whole(parts: list[Part], num_heads: int) -> torch.Tensor:
+    """A module's gates as (batch * tokens, N), from those of some rows each; zero where there are none."""
+    gates, rows = parts[0]
+    if rows is None:
+        return gates if gates.dim() == 2 else gates.flatten(0, -2)
+    whole = gates.new_zeros(rows.count, *gates.shape[1:-1], num_heads)
+    for gates, rows in parts:
+        if rows is not None:
+            whole[rows.indices, ..., : gates.shape[-1]] = gates
+    return whole.flatten(0, -2)
 
 
 def _stack(gates: list[torch.Tensor], shape: torch.Size | None) -> torch.Tensor:
     """(modules, batch, tokens, N); layers see batch and tokens as one axis, which `shape` takes apart again."""
-    stacked = torch.stack([value if value.dim() == 2 else value.flatten(0, -2) for value in gates])
+    stacked = torch.stack(gates)
     return stacked.view(len(gates), *(shape or (1, stacked.shape[1])), -1)
-
-
-def _token_shape(args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Size | None:
-    """(batch, tokens) of a model's input; some architectures flatten it before a linear layer."""
-    ids = kwargs.get("input_ids", args[0] if args else None)
-    inputs = kwargs.get("inputs_embeds") if ids is None else ids
-    return None if inputs is None else inputs.shape[:2]
 
 
 def _in_backward() -> bool:

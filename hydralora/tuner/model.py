@@ -1,19 +1,24 @@
 """HydraLoRA as a PEFT tuner: which layers are replaced, and how PEFT finds the method by name."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-from peft import PeftConfig, PeftModel
+from peft import PeftConfig
 from peft.tuners.tuners_utils import BaseTuner
 from torch import nn
 
 from hydralora.errors import ConfigError
 from hydralora.tuner.config import HydraLoraConfig
 from hydralora.tuner.layer import HydraLoraLayer
+from hydralora.tuner.mixed_batch import rows_by_adapter
 from hydralora.tuner.router import Router
 from hydralora.tuner.targets import ADAPTABLE, default_targets, is_expert, nothing_to_adapt, refuse_experts
+
+PREFIX = "base_model.model."  # of a PeftModel's names, and of a saved adapter's
 
 
 class HydraLoraModel(BaseTuner):
@@ -23,20 +28,31 @@ class HydraLoraModel(BaseTuner):
     tuner_layer_cls = HydraLoraLayer
     target_module_mapping: dict[str, list[str]] = {}  # noqa: RUF012  # default_targets inspects the model instead
 
-    def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
+    def inject_adapter(
+        self,
+        model: nn.Module,
+        adapter_name: str,
+        autocast_adapter_dtype: bool = True,
+        low_cpu_mem_usage: bool = False,
+        state_dict: dict[str, torch.Tensor] | None = None,
+    ) -> None:
         config = cast(HydraLoraConfig, self.peft_config[adapter_name])
         if config.target_modules is None:
-            config.target_modules = sorted(default_targets(model))
+            config.target_modules = set(default_targets(model))
         refuse_experts(model, config.target_modules)
-        settings = ", ".join(
-            f"{key}={getattr(config, key)!r}" for key in ("target_modules", "exclude_modules", "layers_to_transform")
-        )
+        if state_dict is None:
+            names = ("target_modules", "exclude_modules", "layers_to_transform")
+            values = {name: getattr(config, name) for name in names}
+            chosen = ", ".join(f"{k}={sorted(v) if isinstance(v, set) else v!r}" for k, v in values.items())
+        else:  # a saved adapter's names begin as a PeftModel's do
+            state_dict = {key.removeprefix(PREFIX): value for key, value in state_dict.items()}
+            chosen = f"a state dict of {len(state_dict)} keys, such as {min(state_dict, default='')!r}"
         try:
-            super().inject_adapter(model, adapter_name, *args, **kwargs)
+            super().inject_adapter(model, adapter_name, autocast_adapter_dtype, low_cpu_mem_usage, state_dict)
         except ConfigError:
             raise
         except ValueError as error:
-            raise nothing_to_adapt(model, settings) from error
+            raise nothing_to_adapt(model, chosen) from error
 
     def _create_and_replace(
         self,
@@ -55,37 +71,47 @@ class HydraLoraModel(BaseTuner):
                 "adapt experts; name them in exclude_modules, or choose other target_modules."
             )
         if isinstance(target, HydraLoraLayer):
-            target.update_layer(adapter_name, config)
+            target.update_layer(adapter_name, config, current_key)
             return
         if not isinstance(target, ADAPTABLE):
             raise ConfigError(
                 f"Layer {current_key!r} is a {type(target).__name__}. HydraLoRA adapts Linear and Conv1D layers; "
                 "remove it from target_modules."
             )
-        new_module = HydraLoraLayer(target, adapter_name, config)
+        new_module = HydraLoraLayer(target, adapter_name, config, current_key)
         if adapter_name not in self.active_adapters:
             new_module.requires_grad_(False)
         self._replace_module(parent, target_name, new_module, target)
+
+    @contextmanager
+    def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Iterator[None]:
+        """PEFT enters this around `forward` and `generate`, with their arguments."""
+        names = kwargs.get("adapter_names")
+        if names is None:
+            yield
+            return
+        with rows_by_adapter(self.model, list(names), kwargs):
+            yield
+
+    def add_weighted_adapter(self, *args: Any, **kwargs: Any) -> None:
+        """
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError(
+            "add_weighted_adapter: the routers of two HydraLoRA adapters can't be joined to one. Activate both with "
+            "model.base_model.set_adapter([...]), which adds their outputs; each layer's set_scale(adapter, scale) "
+            "weighs them."
+        )
 
 
 def hydra_layers(model: nn.Module) -> dict[str, HydraLoraLayer]:
     """The adapted layers by name, in the model's order; names don't carry PEFT's own prefix."""
     return {
-        name.removeprefix("base_model.model."): module
+        name.removeprefix(PREFIX): module
         for name, module in model.named_modules()
         if isinstance(module, HydraLoraLayer)
     }
-
-
-def model_body(model: Any) -> nn.Module:
-    """The module that every forward pass calls exactly once; PEFT bypasses the outer ones by calling their `forward`.
-
-    It is the module that holds the input embedding: OPT calls the decoder inside its base model directly.
-    """
-    outer: Any = model.get_base_model() if isinstance(model, PeftModel) else model
-    embedding = outer.get_input_embeddings() if hasattr(outer, "get_input_embeddings") else None
-    body = next((module for module in outer.modules() if any(child is embedding for child in module.children())), outer)
-    return model if body is outer else body
 
 
 def block_index(name: str) -> int | None:
@@ -119,6 +145,12 @@ def head_matrices(layer: HydraLoraLayer) -> tuple[torch.Tensor, torch.Tensor]:
     name = active_adapter(layer)
     a = layer.hydra_A[name].get_parameter("weight").detach().unflatten(0, (-1, layer.adapters[name].r))
     return a, layer.hydra_B[name].detach().transpose(1, 2)
+
+
+def scale_factor(layer: HydraLoraLayer) -> float:
+    """The active adapter's factor over the configured one; 1 unless `set_scale` or PEFT changed it."""
+    name = active_adapter(layer)
+    return layer.scaling[name] / layer.adapters[name].scaling
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,7 @@ from hydralora.errors import ConfigError, ModelError
 from hydralora.files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, folder_written_whole
 from hydralora.tuner.config import HydraLoraConfig, HydraPeftType
 from hydralora.tuner.layer import HydraLoraLayer
-from hydralora.tuner.model import active_adapter, active_router, head_matrices, hydra_layers
-
-PREFIX = "base_model.model."
+from hydralora.tuner.model import PREFIX, active_adapter, active_router, head_matrices, hydra_layers, scale_factor
 
 
 def load_official(model: nn.Module, folder: str | Path) -> PeftModel:
@@ -94,7 +92,7 @@ def save_official(model: nn.Module, folder: str | Path) -> None:
         a, heads = head_matrices(layer)  # (1, r, in), (N, out, r)
         weights[f"{PREFIX}{name}.lora_route.weight"] = active_router(layer).get_parameter("weight").detach()
         weights[f"{PREFIX}{name}.lora_A.weight"] = a[0]
-        weights |= {f"{PREFIX}{name}.lora_B{i}.weight": head for i, head in enumerate(heads)}
+        weights |= {f"{PREFIX}{name}.lora_B{i}.weight": head * scale_factor(layer) for i, head in enumerate(heads)}
     weights = {key: value.cpu().clone(memory_format=torch.contiguous_format) for key, value in weights.items()}
     with written_whole(folder) as building:
         (building / ADAPTER_CONFIG).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
@@ -157,6 +155,9 @@ def _refuse_what_has_no_place(config: HydraLoraConfig) -> None:
         ("router_bias", not config.router_bias, "False"),
         ("top_k", dense, "None"),
         ("modules_to_save", not config.modules_to_save, "None"),
+        ("use_rslora", not config.use_rslora, "False"),
+        ("rank_pattern", not config.rank_pattern, "{}"),
+        ("alpha_pattern", not config.alpha_pattern, "{}"),
     ):
         if not fits:
             raise ConfigError(

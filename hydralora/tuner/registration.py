@@ -22,8 +22,11 @@ def register() -> None:
 
     from hydralora.tuner.config import HydraLoraConfig, HydraPeftType
     from hydralora.tuner.model import HydraLoraModel
+    from hydralora.tuner.peft_helpers import extend_helpers
 
     name = HydraPeftType.HYDRALORA
     mapping.PEFT_TYPE_TO_CONFIG_MAPPING[name] = HydraLoraConfig  # type: ignore[index]
     mapping.PEFT_TYPE_TO_TUNER_MAPPING[name] = HydraLoraModel  # type: ignore[index]
     mapping.PEFT_TYPE_TO_PREFIX_MAPPING[name] = HydraLoraModel.prefix  # type: ignore[index]
+    mapping.PEFT_TYPE_TO_MIXED_MODEL_MAPPING[name] = HydraLoraModel  # type: ignore[index]  # which then says no itself
+    extend_helpers()

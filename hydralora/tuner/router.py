@@ -2,17 +2,30 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
 
+@dataclass(frozen=True)
+class BatchRows:
+    """Some rows of a layer's input: their indices, and the number of all rows."""
+
+    indices: torch.Tensor
+    count: int
+
+
+Listener = Callable[[torch.Tensor, BatchRows | None], None]
+
+
 class Router(nn.Module):
-    """Gates for every token: a linear map and a softmax, in float32 whatever the base's dtype.
+    """Gates for every token: a linear map and a softmax, in float32 whatever the base's dtype, or in float64.
 
     Attributes:
-        listeners: functions called with the gates of each pass; see hydralora.tuner.gates.
+        listeners: functions called with the gates of each pass, and the rows that they are of; None: all rows. See
+            hydralora.tuner.gates.
         steering: None, or a function from logits to the gates to use instead; see hydralora.tuner.steering.
     """
 
@@ -26,26 +39,27 @@ class Router(nn.Module):
         self.weight = nn.Parameter(torch.empty(num_heads, in_features))
         self.register_parameter("bias", nn.Parameter(torch.zeros(num_heads)) if bias else None)
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
-        self.listeners: list[Callable[[torch.Tensor], None]] = []
+        self.listeners: list[Listener] = []
         self.steering: Callable[[torch.Tensor], torch.Tensor] | None = None
 
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Map (..., features) to gates (..., N), float32, each row summing to 1."""
+    def forward(self, features: torch.Tensor, rows: BatchRows | None = None) -> torch.Tensor:
+        """Map (..., features) to gates (..., N), each summing to 1; `rows` are the batch's that `features` has."""
         logits = self.logits(features)
         gates = logits.softmax(-1) if self.steering is None else self.steering(logits)
         for listener in self.listeners:
-            listener(gates)
+            listener(gates, rows)
         return gates
 
     def logits(self, features: torch.Tensor) -> torch.Tensor:
-        """The input of the softmax: float32 (..., N); minus infinity for heads outside a token's top_k."""
+        """The input of the softmax: (..., N); minus infinity for heads outside a token's top_k."""
         if torch.is_autocast_enabled(features.device.type):
             with torch.autocast(features.device.type, enabled=False):
                 return self.logits(features)
-        weight: Any = self._parameters["weight"]
-        bias: Any = self._parameters["bias"]
+        weight, bias = own_parameter(self, "weight"), own_parameter(self, "bias")
         if not features.dtype == weight.dtype == torch.float32:
-            features, weight, bias = features.float(), weight.float(), None if bias is None else bias.float()
+            dtype = _gates_dtype(features)
+            features, weight = features.to(dtype), weight.to(dtype)
+            bias = None if bias is None else bias.to(dtype)
         logits = nn.functional.linear(features, weight, bias)
         return logits if self.top_k is None else largest_only(logits, self.top_k)
 
@@ -59,7 +73,19 @@ class UniformRouter(Router):
 
     def logits(self, features: torch.Tensor) -> torch.Tensor:
         """Zeros, (..., N)."""
-        return features.new_zeros((*features.shape[:-1], self.num_heads), dtype=torch.float32)
+        return features.new_zeros((*features.shape[:-1], self.num_heads), dtype=_gates_dtype(features))
+
+
+def own_parameter(module: nn.Module, name: str) -> Any:
+    """A module's parameter, for its own `forward`; nn.Module finds it through half a dozen dictionaries.
+
+    FSDP and replicas keep it elsewhere.
+    """
+    return module._parameters[name] if name in module._parameters else getattr(module, name)
+
+
+def _gates_dtype(features: torch.Tensor) -> torch.dtype:
+    return torch.float64 if features.dtype == torch.float64 else torch.float32
 
 
 def largest_only(logits: torch.Tensor, k: int) -> torch.Tensor:

@@ -149,7 +149,7 @@ def _read(
 ) -> None:
     """Run every batch; `use` gets a router's name, the component, and what it reads: float32 (tokens, features)."""
 
-    def read(name: str, router: nn.Module, inputs: tuple[torch.Tensor], gates: torch.Tensor) -> None:
+    def read(name: str, router: nn.Module, inputs: tuple[torch.Tensor, object], gates: torch.Tensor) -> None:
         features = inputs[0].flatten(0, -2)  # (rows * width, features)
         use(name, batch.component, features[batch.tokens.to(features.device)].float())
 

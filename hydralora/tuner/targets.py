@@ -1,5 +1,7 @@
 """Which layers are adapted by default: the MLP's linear layers, as in the published script."""
 
+import re
+
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from transformers.pytorch_utils import Conv1D
@@ -17,7 +19,13 @@ MLP_LAYERS = (
     ("fc1", "fc2"),  # OPT, Phi
     ("fc_in", "fc_out"),  # GPT-J
     ("ffn.up_proj", "ffn.down_proj"),  # MPT
+    ("wi_0", "wi_1", "wo"),  # T5 v1.1, mT5, FLAN-T5
+    ("wi", "wo"),  # T5
+    ("lin1", "lin2"),  # DistilBERT
+    ("feed_forward.key", "feed_forward.value"),  # RWKV
 )
+# BERT, RoBERTa, DeBERTa, ELECTRA: the attention has an output.dense too, so each block's MLP is named.
+BERT_MLP = re.compile(r"layer\.\d+\.(intermediate|output)\.dense$")
 # Where a model has no such layer, as a mixture of experts, whose experts are one tensor and no linear layers.
 ATTENTION_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj")
 
@@ -32,6 +40,8 @@ def default_targets(model: nn.Module) -> list[str]:
     for family in (*MLP_LAYERS, ATTENTION_LAYERS):
         if all(any(matches(name, target) for name in names) for target in family):
             return list(family)
+    if of_blocks := sorted({found[0] for name in names if (found := BERT_MLP.search(name))}):
+        return of_blocks
     raise ConfigError(
         f"{type(model).__name__}: which layers to adapt is not known for this architecture. Set target_modules; its "
         f"linear layers are named {_last_parts(names)}."

@@ -4,7 +4,7 @@ import inspect
 import subprocess
 import sys
 import time
-from dataclasses import fields
+from dataclasses import MISSING, fields
 
 import pytest
 from peft import PeftConfig
@@ -23,6 +23,7 @@ SIGNATURES = {
     "on_prompt=None",
     "init_router": "model, rows, labels, entropy=0.6, rows_per_component=24, shrinkage=0.1",
     "load_official": "model, folder",
+    "loraplus_optimizer": "model, optimizer_cls, lr, loraplus_lr_ratio, loraplus_weight_decay=0.0, kwargs",
     "record_gates": "model, max_tokens=4096, on_pass=None",
     "save_official": "model, folder",
     "steer_gates": "model, pin=None, mute=(), uniform=False, temperature=None, top_k=None, layers=None",
@@ -47,6 +48,10 @@ OPTIONS = {
     "layers_to_transform": None,
     "layers_pattern": None,
     "modules_to_save": None,
+    "use_rslora": False,
+    "rank_pattern": {},
+    "alpha_pattern": {},
+    "init_weights": True,
 }
 HEAVY = ["gguf", "gradio", "kneed", "matplotlib", "plotly", "sentence_transformers", "sklearn", "typer", "umap"]
 MOST = 2.0  # times what the import of PEFT and transformers' Trainer takes, which cannot be avoided
@@ -68,9 +73,12 @@ def test_signatures_stay() -> None:
 
 def test_the_configs_options_and_their_defaults_stay() -> None:
     inherited = {option.name for option in fields(PeftConfig)}
-    assert {
-        option.name: option.default for option in fields(HydraLoraConfig) if option.name not in inherited
-    } == OPTIONS
+    defaults = {
+        option.name: option.default if option.default_factory is MISSING else option.default_factory()
+        for option in fields(HydraLoraConfig)
+        if option.name not in inherited
+    }
+    assert defaults == OPTIONS
 
 
 def test_importing_the_engine_is_silent_and_light() -> None:

@@ -205,8 +205,29 @@ class TestWeights:
             assert found[module].scaling == layer.scaling
 
     @pytest.mark.parametrize("rslora", [False, True])
+    def test_ranks_and_scales_may_differ_by_layer(self, tmp_path: Path, rslora: bool) -> None:
+        patterns: dict[str, Any] = {"rank_pattern": {"up_proj": 2}, "alpha_pattern": {"layers.1.mlp.down_proj": 7}}
+        model = shake(adapt(tiny_llama(), use_rslora=rslora, **patterns))
+        model.save_pretrained(tmp_path)
+        found, wanted = read_weights(tmp_path), model_weights(model)
+        for module, layer in wanted.items():
+            assert torch.equal(found[module].a, layer.a)
+            assert found[module].scaling == layer.scaling
+        groups = project_matrices(matrices(found))
+        assert {group.shape for group in groups} == {(2, 48), (2, 80), (4, 48), (4, 80)}
+        assert sum(len(group.points) for group in groups) == 6 * 4
+        assert set(head_similarity(found)) == set(head_similarity(wanted))
+
+    @pytest.mark.parametrize("rslora", [False, True])
     def test_a_plain_lora_is_one_head(self, tmp_path: Path, rslora: bool) -> None:
-        config = LoraConfig(r=4, lora_alpha=16, use_rslora=rslora, target_modules=["up_proj"], init_lora_weights=False)
+        config = LoraConfig(
+            r=4,
+            lora_alpha=16,
+            alpha_pattern={"layers.1.mlp.up_proj": 5},
+            use_rslora=rslora,
+            target_modules=["up_proj"],
+            init_lora_weights=False,
+        )
         model: Any = get_peft_model(tiny_llama(), config)
         model.save_pretrained(tmp_path)
         for module, layer in read_weights(tmp_path).items():

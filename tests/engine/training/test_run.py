@@ -106,6 +106,7 @@ def test_the_saved_adapter_is_what_was_measured(trained: Trained, model_folder: 
     }
     card = (trained.adapter / "README.md").read_text(encoding="utf-8")
     assert "import hydralora" in card
+    assert "hydralora with lm_eval --model hf --model_args pretrained=tiny,peft=" in card
     assert known(trained.results.base_model).hash in card
     model = load_adapted(find_model(str(model_folder)), trained.adapter)
     assert all(bool(layer.hydra_B["default"].any()) for layer in hydra_layers(model).values())

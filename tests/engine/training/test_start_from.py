@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from hydralora.training.monitor import Monitor
 from hydralora.training.preparation import prepare
 from hydralora.training.run import train
 from tests.known import known, loss_of
+from tests.tiny_model import adapt, tiny_llama
 
 Make = Callable[..., Recipe]
 
@@ -44,6 +46,15 @@ def test_the_shape_is_the_adapters(make_recipe: Make, tmp_path: Path) -> None:
     other.start_from = str(tmp_path / "first")
     with pytest.raises(ConfigError, match=r"method=hydralora, tuner\.r=4, tuner\.num_heads=3"):
         prepare(other, lambda stage: None)
+
+
+def test_ranks_and_scales_that_a_recipe_cant_hold_are_refused(make_recipe: Make, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"rank_pattern": {"up_proj": 2}, "use_rslora": True, "lora_alpha": 16}
+    adapt(tiny_llama(), **settings).save_pretrained(tmp_path)
+    recipe = make_recipe(tuner={"lora_alpha": 16})
+    recipe.start_from = str(tmp_path)
+    with pytest.raises(ConfigError, match="made with use_rslora and rank_pattern, which a recipe can't hold"):
+        prepare(recipe, lambda stage: None)
 
 
 def test_an_adapter_that_is_none_is_refused(make_recipe: Make, tmp_path: Path) -> None:

@@ -207,6 +207,9 @@ def test_others_find_what_a_plain_lora_has(shared: bool, tmp_path: Path) -> None
         {"layers_to_transform": 1, "layers_pattern": "layers"},
         {"exclude_modules": ["gate_proj"]},
         {"target_modules": None},
+        {"rank_pattern": {"up_proj": 2}, "alpha_pattern": {"layers.0.mlp.down_proj": 7}},
+        {"rank_pattern": {"up_proj": 2}, "use_rslora": True},
+        {"rank_pattern": {"up_proj": 2}, "use_rslora": True, "shared_A": False},
     ],
     ids=str,
 )
@@ -218,6 +221,25 @@ def test_the_same_layers_are_adapted(settings: dict[str, Any], tmp_path: Path, i
     assert adapted == set(hydra_layers(model))
     with steer_gates(model, pin=1):
         torch.testing.assert_close(lora(ids).logits, model(ids).logits, atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_several_heads_of_their_own_a_and_unlike_ranks_are_stacked(tmp_path: Path, ids: torch.Tensor) -> None:
+    settings: dict[str, Any] = {"rank_pattern": {"up_proj": 2}, "alpha_pattern": {"gate_proj": 9}, "use_rslora": True}
+    model = shake(adapt(tiny_llama(), shared_A=False, router="uniform", **settings))
+    baked = bake(model, [1 / 3] * 3)
+    assert "of rank 6 to 12 on 6 layers" in baked.describe()
+    torch.testing.assert_close(stock(baked, tmp_path)(ids).logits, model(ids).logits, atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_a_changed_scale_is_baked_in(tmp_path: Path, ids: torch.Tensor) -> None:
+    model = shake(adapt(tiny_llama(), router="uniform"))
+    for layer in hydra_layers(model).values():
+        layer.set_scale("default", 0.3)
+    torch.testing.assert_close(
+        stock(bake(model, [1 / 3] * 3), tmp_path)(ids).logits, model(ids).logits, atol=1e-5, rtol=0
+    )
 
 
 @torch.no_grad()

@@ -10,8 +10,9 @@ from torch.utils.checkpoint import checkpoint
 
 from hydralora import ConfigError, HydraLoraConfig, record_gates
 from hydralora.tuner.gates import GateRecord, live_gates, load_balance, mean_gates, recorded_layers
-from hydralora.tuner.model import active_adapter, hydra_layers, model_body
+from hydralora.tuner.model import active_adapter, hydra_layers
 from hydralora.tuner.router import Router, normalised_entropy
+from hydralora.tuner.structure import model_body
 from tests.tiny_model import adapt, shake, tiny_gemma2, tiny_gpt2, tiny_llama, tiny_opt
 
 

@@ -190,6 +190,9 @@ def test_no_adapter_and_two_at_once_are_refused(tmp_path: Path) -> None:
         ({"router_init": "components"}, "router_bias=False"),
         ({"top_k": 2}, "top_k=None"),
         ({"modules_to_save": ["lm_head"]}, "modules_to_save=None"),
+        ({"use_rslora": True}, "use_rslora=False"),
+        ({"rank_pattern": {"up_proj": 2}}, "rank_pattern={}"),
+        ({"alpha_pattern": {"up_proj": 2}}, "alpha_pattern={}"),
     ],
     ids=str,
 )
