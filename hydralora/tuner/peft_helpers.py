@@ -3,11 +3,12 @@
 They look for the class or for the names of LoRA's parameters, and offer no table to register with.
 """
 
+from collections.abc import Callable
 from functools import wraps
 from types import ModuleType
 from typing import Any
 
-from peft import helpers, mixed_model, optimizers
+from peft import PeftModel, helpers, mixed_model, optimizers
 from peft.optimizers import lorafa, loraplus, riemannian
 from peft.utils import hotswap
 from torch import nn
@@ -40,6 +41,7 @@ def extend_helpers() -> None:
     _refuse(hotswap, "_convert_scalings_to_tensor", HOT_SWAP)
     _refuse(mixed_model, "_check_config_compatible", MIXED)
     _refuse(loraplus, "get_parameter_names", LORA_PLUS)
+    PeftModel._update_offload = _with_heads(PeftModel._update_offload)  # type: ignore[method-assign]
     for module, name in ((lorafa, "create_lorafa_optimizer"), (riemannian, "create_riemannian_optimizer")):
         _refuse(module, name, LORA_ONLY)
         setattr(optimizers, name, getattr(module, name))
@@ -56,6 +58,22 @@ def _refuse(module: ModuleType, name: str, reason: str) -> None:
         return original(*args, **kwargs)
 
     setattr(module, name, checked)
+
+
+def _with_heads(update_offload: Callable[..., Any]) -> Callable[..., Any]:
+    """PEFT's `_update_offload` puts an adapter's name before the last part of a key, where heads have it behind."""
+
+    @wraps(update_offload)
+    def updated(model: Any, offload_index: dict[str, Any], adapters_weights: dict[str, Any]) -> Any:
+        result = update_offload(model, offload_index, adapters_weights)
+        for key in list(offload_index or ()):
+            layer, _, heads = key.rpartition(".")
+            if heads == "hydra_B":
+                module, _, adapter = layer.rpartition(".")
+                offload_index[f"{module}.hydra_B.{adapter}"] = offload_index[key]
+        return result
+
+    return updated
 
 
 def _is_ours(argument: object) -> bool:

@@ -205,6 +205,7 @@ def test_every_setting_is_here(folder: Path) -> None:
     assert set(CHANGES) == set(recipe.settings())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CHANGES)
 def test_a_changed_setting_changes_the_run(
     name: str, folder: Path, tmp_path: Path, parameters: list[dict[str, Any]]
@@ -225,6 +226,7 @@ def differences(one: dict[str, object], other: dict[str, object]) -> list[str]:
     return [part for part in one if one[part] != other[part]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "idle"),
     [

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import torch
 from accelerate import cpu_offload, disk_offload, dispatch_model
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 from torch.nn.parallel import replicate
+from transformers import AutoModelForCausalLM
 
 from hydralora import HydraLoraConfig, record_gates
 from hydralora.tuner.layer import HydraLoraLayer
@@ -62,6 +63,28 @@ def test_an_offloaded_model_gives_the_same_logits(
     assert all(parameter.is_meta for parameter in block.parameters())  # what is read without a call is nothing
     for batch, logits in ((ids, wanted), (ids[:, :1], of_one_token)):
         torch.testing.assert_close(model(batch).logits, logits, atol=1e-5, rtol=0)
+
+
+@METHODS
+@pytest.mark.filterwarnings("ignore:for base_model.*copying from a non-meta parameter:UserWarning")  # PEFT's loading
+@torch.no_grad()
+def test_an_adapter_is_loaded_onto_a_base_with_a_device_map(
+    make: Callable[[], Any], model_folder: Path, tmp_path: Path, ids: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # PEFT writes what it offloads below the working directory
+    places = {f"model.{name}": "cpu" for name in ("embed_tokens", "norm", "rotary_emb", "layers.1")}
+    places |= {"model.layers.0": "disk", "lm_head": "cpu"}
+    tuned = make()
+    tuned.save_pretrained(tmp_path / "adapter")
+    base = AutoModelForCausalLM.from_pretrained(model_folder, device_map=places, offload_folder=str(tmp_path / "base"))
+    model: Any = PeftModel.from_pretrained(
+        base,
+        str(tmp_path / "adapter"),
+        device_map={f"base_model.model.{name}": place for name, place in places.items()},
+        offload_folder=str(tmp_path / "tuned"),
+    ).eval()
+    assert all(parameter.is_meta for parameter in model.get_base_model().model.layers[0].mlp.parameters())
+    torch.testing.assert_close(model(ids).logits, tuned(ids).logits, atol=1e-5, rtol=0)
 
 
 @torch.no_grad()
