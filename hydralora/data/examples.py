@@ -150,10 +150,10 @@ class _Reader:
         prompt = self._turns(question, "user")
         if self.mapping.context and (context := self._text(self.mapping.context, None)).strip():
             prompt[-1] = prompt[-1] | {"content": f"{prompt[-1]['content']}\n\n{context}"}
-        self.untaught = []  # an answer in the prompt is counted below
+        in_prompt = len(self.untaught)
         last = self._turns(answer, "assistant", len(prompt))
         if last[0]["role"] != "assistant":  # as in preference files, whose answer holds the whole conversation
-            self.untaught = [i - len(prompt) for i in self.untaught]
+            self.untaught = [i - len(prompt) for i in self.untaught[in_prompt:]]
             prompt = []
         if self.mapping.reasoning and (reasoning := self._text(self.mapping.reasoning, None)):
             last[-1] = last[-1] | {REASONING: reasoning}

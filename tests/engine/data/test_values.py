@@ -159,6 +159,19 @@ def test_of_a_preference_the_better_answer_is_learnt(row: dict[str, Any], tmp_pa
     assert data.notes["rejected-left-out"].count == 1
 
 
+def test_a_mark_in_a_prompt_of_messages_is_honoured(tmp_path: Path) -> None:
+    history = [USER, WORSE | {"weight": 0}, {"role": "user", "content": "Again"}]
+    whole = [*history, BETTER]
+    data = read(
+        tmp_path,
+        {"prompt": history, "completion": [BETTER]},
+        {"prompt": "Hi there", "completion": whole},
+        {"prompt": [USER], "completion": [BETTER | {"train": True}]},
+    )
+    assert [(len(example.messages), example.untaught) for example in data.examples] == [(4, (1,)), (2, ())]
+    assert data.by_kind == {"duplicate": 1}
+
+
 @pytest.mark.parametrize("key", ["reasoning_content", "reasoning", "thinking"])
 def test_a_reasoning_in_a_key_of_its_own_is_kept(key: str, tmp_path: Path) -> None:
     answered = {"role": "assistant", "content": "Hello", REASONING: "a greeting"}
