@@ -17,6 +17,7 @@ from hydralora.errors import ConfigError
 from hydralora.inference.evaluation import batches, predicting
 from hydralora.inference.generation import token_text
 from hydralora.inference.model_cache import load_run
+from hydralora.models.types import Tokenizer
 from hydralora.runs.run import Run
 from hydralora.tuner.gates import mean_gates, record_gates
 
@@ -110,7 +111,7 @@ class TokenGates:
     rows: list[Encoded]
     gates: list[np.ndarray]
 
-    def most(self, tokenizer: Any, head: int, module: str | None = None, count: int = 12) -> list[HeadToken]:
+    def most(self, tokenizer: Tokenizer, head: int, module: str | None = None, count: int = 12) -> list[HeadToken]:
         """The tokens with a head's largest gates, in one module or by the mean over all; each text once."""
         place = self.modules.index(module) if module else None
         head_gates = [
@@ -129,7 +130,7 @@ class TokenGates:
                 continue
             texts.add(text.strip().lower())
             before, behind = (
-                tokenizer.decode(ids[max(0, first) : last], clean_up_tokenization_spaces=False)
+                str(tokenizer.decode(ids[max(0, first) : last], clean_up_tokenization_spaces=False))
                 for first, last in ((position - AROUND, position), (position + 1, position + 1 + AROUND))
             )
             out.append(HeadToken(number, before, text, behind, gate))

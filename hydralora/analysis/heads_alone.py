@@ -13,6 +13,7 @@ from hydralora.data.progress import OnProgress, ignore_progress
 from hydralora.errors import ConfigError
 from hydralora.inference.generation import Sampling, Token, generate
 from hydralora.inference.loss import summed_divergence
+from hydralora.models.types import Tokenizer
 from hydralora.tuner.gates import record_gates
 from hydralora.tuner.model import active_router, hydra_layers
 from hydralora.tuner.steering import Steering, steered
@@ -50,7 +51,7 @@ class HeadsAlone:
 
 def heads_alone(
     model: Any,
-    tokenizer: Any,
+    tokenizer: Tokenizer,
     messages: Sequence[Message],
     sampling: Sampling | None = None,
     lock: AbstractContextManager[Any] | None = None,

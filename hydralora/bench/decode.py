@@ -7,11 +7,12 @@ from typing import Any
 import torch
 
 from hydralora.inference.generation import Sampling, generate
+from hydralora.models.types import Tokenizer
 
 PROMPT = "Write a long story about a river, a lighthouse and the people who live beside them."
 
 
-def streamed(model: Any, tokenizer: Any, tokens: int) -> Callable[[int], float]:
+def streamed(model: Any, tokenizer: Tokenizer, tokens: int) -> Callable[[int], float]:
     """Our generation with gates recorded for every token: tokens/s, prompt included."""
     messages = [{"role": "user", "content": PROMPT}]
 
@@ -23,10 +24,10 @@ def streamed(model: Any, tokenizer: Any, tokens: int) -> Callable[[int], float]:
     return turn
 
 
-def generated(model: Any, tokenizer: Any, tokens: int) -> Callable[[int], float]:
+def generated(model: Any, tokenizer: Tokenizer, tokens: int) -> Callable[[int], float]:
     """transformers' own greedy `generate` of the same prompt: tokens/s, prompt included."""
     messages = [{"role": "user", "content": PROMPT}]
-    inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    inputs: Any = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt")
     inputs = inputs.to(model.device)
     width = inputs["input_ids"].shape[1]
 

@@ -11,6 +11,7 @@ from transformers import DataCollatorForSeq2Seq, PrinterCallback, Trainer
 from hydralora.bench.contestants import Field
 from hydralora.data.dataset import read_dataset
 from hydralora.data.encoding import encode_all
+from hydralora.models.types import Tokenizer
 from hydralora.recipe.settings import TrainingSettings
 from hydralora.training.parallel import Processes
 from hydralora.training.trainer import answer_trainer, training_arguments
@@ -53,7 +54,7 @@ def loops_on(field: Field, path: Path, steps: int) -> dict[str, Callable[[int], 
 class _CountingCollator:
     """transformers' padding collator; counts the tokens that are not padding."""
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: Tokenizer) -> None:
         self._pad = DataCollatorForSeq2Seq(tokenizer)
         self.tokens = 0
 

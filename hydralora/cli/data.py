@@ -149,9 +149,6 @@ def clusters(
     if trials:
         with progress("trials") as on_progress:
             tried = number_trials(data.examples, settings, result, trials, on_progress)
-    labels: list[int | None] = [None] * data.rows
-    for example, label in zip(data.examples, result.labels.tolist(), strict=True):
-        labels[example.row - 1] = label
     if out:
         write_rows(out, list(data.examples), result)
     agreement = overlap(result.labels, data.tasks) if data.tasks else None
@@ -159,7 +156,7 @@ def clusters(
         "k": result.k,
         "method": "fixed" if k else method,
         "features": features,
-        "labels": labels,
+        "labels": _labels_by_row(data, result),
         "sizes": result.sizes,
         "noise": result.noise,
         "sse": [list(pair) for pair in result.sse],
@@ -170,6 +167,14 @@ def clusters(
         "trials": [[name, numbers] for name, numbers in tried],
     }
     return Output(values, _clusters_text(result, tried))
+
+
+def _labels_by_row(data: "Dataset", result: "Clusters") -> list[int | None]:
+    """The component of each row of the files; None where it can't be used."""
+    labels: list[int | None] = [None] * data.rows
+    for example, label in zip(data.examples, result.labels.tolist(), strict=True):
+        labels[example.row - 1] = label
+    return labels
 
 
 def _component_settings(method: str, k: int | None, values: dict[str, Any]) -> "ComponentSettings":

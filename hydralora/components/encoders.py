@@ -11,6 +11,7 @@ from hydralora.data.progress import OnProgress, ignore_progress
 from hydralora.errors import ConfigError, ModelError, first_line
 from hydralora.models.device import pick_device
 from hydralora.models.fetching import hub_reachable
+from hydralora.models.types import Tokenizer
 from hydralora.tuner.structure import model_body
 
 MAX_TOKENS = 256  # of a text; the rest adds little to its topic
@@ -19,7 +20,7 @@ SENTENCES = 32  # texts in a batch of a sentence-transformers model
 
 
 def mean_pooled(
-    model: Any, tokenizer: Any, on_progress: OnProgress = ignore_progress
+    model: Any, tokenizer: Tokenizer, on_progress: OnProgress = ignore_progress
 ) -> Callable[[Sequence[str]], np.ndarray]:
     """A function texts -> (texts, hidden size), float32: the mean of the last layer's states over a text's tokens.
 

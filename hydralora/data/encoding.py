@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from jinja2 import TemplateError
 
@@ -11,6 +10,7 @@ from hydralora.data.examples import REASONING, Example, Message
 from hydralora.data.problems import Kind, RowError
 from hydralora.data.templates import marked, render_answer, render_prompt, started, tokens_of
 from hydralora.errors import ConfigError, DatasetError
+from hydralora.models.types import Tokenizer
 from hydralora.recipe.settings import ControlTokens, Recipe, TooLong
 
 IGNORED = -100  # the label of a token that is not trained on
@@ -70,7 +70,7 @@ class _Piece:
     reasoning_lost: bool = False
 
 
-def encode_prompt(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
+def encode_prompt(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int]:
     """Token ids of a conversation that ends with the user's turn, the same as in training.
 
     What looks like a control token in a message is encoded as text.
@@ -88,7 +88,7 @@ def encode_prompt(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
         ) from error
 
 
-def encode(tokenizer: Any, example: Example, control_tokens: ControlTokens = "text") -> list[Encoded]:
+def encode(tokenizer: Tokenizer, example: Example, control_tokens: ControlTokens = "text") -> list[Encoded]:
     """Token ids and labels of a conversation; every answer that its row doesn't exclude is trained on.
 
     A template may write an earlier turn in another way than when it was the last one, for example without its
@@ -100,7 +100,9 @@ def encode(tokenizer: Any, example: Example, control_tokens: ControlTokens = "te
     return _encode(tokenizer, example, control_tokens)[0]
 
 
-def _encode(tokenizer: Any, example: Example, control_tokens: ControlTokens) -> tuple[list[Encoded], list[RowError]]:
+def _encode(
+    tokenizer: Tokenizer, example: Example, control_tokens: ControlTokens
+) -> tuple[list[Encoded], list[RowError]]:
     """`encode`, and what the model reads otherwise than it is written in the row."""
     messages, texts = marked(tokenizer, example.messages)
     if texts and control_tokens == "drop":
@@ -135,7 +137,7 @@ def _encoded(example: Example, pieces: Sequence[_Piece], turns: int) -> Encoded:
     return Encoded(input_ids, labels, example, turns)
 
 
-def _sequences(tokenizer: Any, messages: Sequence[Message]) -> Iterator[tuple[list[_Piece], int]]:
+def _sequences(tokenizer: Tokenizer, messages: Sequence[Message]) -> Iterator[tuple[list[_Piece], int]]:
     """A conversation in pieces, with the number of its messages; in several parts if the template rewrites turns.
 
     Prompts and answers are tokenised separately, so that training and generation see the same ids at every seam.
@@ -165,7 +167,7 @@ def _sequences(tokenizer: Any, messages: Sequence[Message]) -> Iterator[tuple[li
 
 
 def encode_all(
-    tokenizer: Any,
+    tokenizer: Tokenizer,
     examples: Iterable[Example],
     max_length: int,
     too_long: TooLong = "drop",
@@ -198,7 +200,7 @@ def encode_all(
 
 
 def encode_rows(
-    tokenizer: Any, examples: Iterable[Example], recipe: Recipe, too_long: TooLong | None = None
+    tokenizer: Tokenizer, examples: Iterable[Example], recipe: Recipe, too_long: TooLong | None = None
 ) -> EncodedRows:
     """`encode_all` by a recipe's settings; `too_long` replaces its own.
 

@@ -12,6 +12,7 @@ from hydralora.data.batches import batch_order
 from hydralora.data.encoding import IGNORED, EncodedRows, encode_all, fit
 from hydralora.data.examples import Example
 from hydralora.data.problems import RowError
+from hydralora.models.types import Tokenizer
 
 SAMPLE = 5000  # rows at most; tokenising a gigabyte takes minutes
 BINS = 40
@@ -54,7 +55,7 @@ class TokenStatistics:
 
 
 def token_statistics(
-    tokenizer: Any, examples: Sequence[Example], max_length: int, batch_size: int, seed: int = 0
+    tokenizer: Tokenizer, examples: Sequence[Example], max_length: int, batch_size: int, seed: int = 0
 ) -> TokenStatistics:
     """Measure rows as a run would encode them.
 

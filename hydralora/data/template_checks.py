@@ -3,7 +3,7 @@
 import json
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from jinja2 import TemplateError
 
@@ -11,6 +11,7 @@ from hydralora.data.encoding import encode, encode_prompt
 from hydralora.data.examples import REASONING, Example, Message
 from hydralora.data.templates import (
     PROBE,
+    by_template,
     control_tokens,
     end_mark,
     first_tokens,
@@ -23,6 +24,7 @@ from hydralora.errors import HydraError
 from hydralora.models.embeddings import untrained_tokens
 from hydralora.models.fetching import BaseModelFiles
 from hydralora.models.loading import load_tokenizer
+from hydralora.models.types import Tokenizer
 
 State = Literal["ok", "note", "problem"]
 OUTPUT_LAYERS = ("lm_head", "embed_out", "output")  # names of the layer that predicts tokens
@@ -59,7 +61,7 @@ def check_base(files: BaseModelFiles, trained: Collection[str] = ()) -> list[Che
     return [*checks, _marks_trained(tokenizer, files, trained)]
 
 
-def check_template(tokenizer: Any, configured_ends: Collection[int] = ()) -> Iterator[Check]:
+def check_template(tokenizer: Tokenizer, configured_ends: Collection[int] = ()) -> Iterator[Check]:
     """Check a tokenizer's template; `configured_ends` are the ids that end a text by the model's generation config."""
     if not has_template(tokenizer):
         found = "The model has no chat template; conversations are written as lines, User: and Assistant:."
@@ -82,18 +84,18 @@ def check_template(tokenizer: Any, configured_ends: Collection[int] = ()) -> Ite
     yield _contents_as_text(tokenizer)
 
 
-def _end_written(tokenizer: Any, by_template: bool) -> Check:
+def _end_written(tokenizer: Tokenizer, is_templates: bool) -> Check:
     mark = end_mark(tokenizer)
     if not mark:
         found = "Neither the template nor the tokenizer has a mark that ends an answer, so answers never end."
         return Check("end-written", "problem", found, "Set the tokenizer's eos_token.")
-    if by_template or not has_template(tokenizer):
+    if is_templates:
         return Check("end-written", "ok", f"An answer ends with {mark}.")
     found = f"The template writes no mark behind an answer; {mark} is taught there."
     return Check("end-written", "note", found, "Other programs that write conversations with it leave the mark out.")
 
 
-def _end_awaited(tokenizer: Any, configured: Collection[int]) -> Check:
+def _end_awaited(tokenizer: Tokenizer, configured: Collection[int]) -> Check:
     mark = end_mark(tokenizer)
     token = tokenizer.convert_tokens_to_ids(mark) if mark else None
     awaited = set(configured) or {tokenizer.eos_token_id}
@@ -103,7 +105,7 @@ def _end_awaited(tokenizer: Any, configured: Collection[int]) -> Check:
     return Check("end-awaited", "note", found, f"In other programs, generate with eos_token_id={token}.")
 
 
-def _one_bos(tokenizer: Any) -> Check:
+def _one_bos(tokenizer: Tokenizer) -> Check:
     bos, name = tokenizer.bos_token_id, tokenizer.bos_token
     ids = encode_prompt(tokenizer, PROBE[:1])
     count = next((i for i, token in enumerate(ids) if token != bos), len(ids)) if bos is not None else 0
@@ -114,21 +116,20 @@ def _one_bos(tokenizer: Any) -> Check:
         return Check("one-bos", "problem", found, "Mend the chat_template, which writes it more than once.")
     if bos is None or not has_template(tokenizer) or bos not in first_tokens(tokenizer):
         return Check("one-bos", "ok", found)
-    by_template = render_prompt(tokenizer, PROBE[:1]).startswith(name)
-    doing = "write two: template and tokenizer both add it" if by_template else "lose it: only the tokenizer adds it"
+    twice = render_prompt(tokenizer, PROBE[:1]).startswith(name)
+    doing = "write two: template and tokenizer both add it" if twice else "lose it: only the tokenizer adds it"
     return Check("one-bos", "note", found, f"Other programs may {doing}.")
 
 
-def _prompt_is_prefix(tokenizer: Any) -> Check:
-    if has_template(tokenizer):
-        whole = tokenizer.apply_chat_template(PROBE[:2], tokenize=False)
-        if not whole.startswith(render_prompt(tokenizer, PROBE[:1])):
-            found = "The template asks for an answer in another way than it writes one into a conversation."
-            return Check("prompt-is-prefix", "note", found, "What is asked for is taught, with the answer behind it.")
+def _prompt_is_prefix(tokenizer: Tokenizer) -> Check:
+    prompt = render_prompt(tokenizer, PROBE[:1])
+    if has_template(tokenizer) and not by_template(tokenizer, PROBE[:2]).startswith(prompt):
+        found = "The template asks for an answer in another way than it writes one into a conversation."
+        return Check("prompt-is-prefix", "note", found, "What is asked for is taught, with the answer behind it.")
     return Check("prompt-is-prefix", "ok", "A conversation begins with the prompt of its answer.")
 
 
-def _turns_kept(tokenizer: Any) -> Check:
+def _turns_kept(tokenizer: Tokenizer) -> Check:
     thought: list[Message] = [m | {REASONING: "Reason"} if m["role"] == "assistant" else m for m in TALK.messages]
     plain, reasoned = len(encode(tokenizer, TALK)), len(encode(tokenizer, Example(1, tuple(thought))))
     if max(plain, reasoned) == 1:
@@ -138,7 +139,7 @@ def _turns_kept(tokenizer: Any) -> Check:
     return Check("turns-kept", "note", found, "Each answer is taught in a row of its own, with its history as written.")
 
 
-def _contents_as_text(tokenizer: Any) -> Check:
+def _contents_as_text(tokenizer: Tokenizer) -> Check:
     marks = [text for text in tokenizer.get_added_vocab() if control_tokens(tokenizer).fullmatch(text)]
     control = {tokenizer.convert_tokens_to_ids(text) for text in marks}
 
@@ -156,10 +157,10 @@ def _contents_as_text(tokenizer: Any) -> Check:
     return Check("contents-as-text", "problem", found, "Set data.control_tokens to drop, and don't serve it to others.")
 
 
-def _marks_trained(tokenizer: Any, files: BaseModelFiles, trained: Collection[str]) -> Check:
+def _marks_trained(tokenizer: Tokenizer, files: BaseModelFiles, trained: Collection[str]) -> Check:
     """Whether the base model has learnt the template's marks: a mark that it hasn't learnt is hard to predict."""
     marks = marks_of_template(tokenizer) | {end_mark(tokenizer) or ""} - {""}
-    ids = {tokenizer.convert_tokens_to_ids(mark): mark for mark in sorted(marks)}
+    ids = {int(str(tokenizer.convert_tokens_to_ids(mark))): mark for mark in sorted(marks)}
     untrained = untrained_tokens(files, ids)
     if not untrained:
         return Check("marks-trained", "ok", "The base model knows the template's marks.")

@@ -4,7 +4,6 @@ import math
 import unicodedata
 from datetime import date, time
 from decimal import Decimal
-from typing import Any
 
 from hydralora.data.problems import RowError, is_whole
 
@@ -36,7 +35,7 @@ BAD = {"false", "0", "0.0", "-1", "-1.0", "no", "bad", "undesirable", "rejected"
 HALF = ("holds bytes or half a character that can't be written as UTF-8", "Save the file as UTF-8, or drop the row.")
 
 
-def text_of(value: Any, column: str, missing: tuple[str, ...] = MISSING) -> str:
+def text_of(value: object, column: str, missing: tuple[str, ...] = MISSING) -> str:
     """A value as text; "" where it holds none.
 
     Numbers, dates and booleans are written as Python's csv module and pandas write them, so that one table gives the
@@ -58,7 +57,7 @@ def text_of(value: Any, column: str, missing: tuple[str, ...] = MISSING) -> str:
     return value
 
 
-def is_scalar(value: Any) -> bool:
+def is_scalar(value: object) -> bool:
     """Whether a value that is no text has one usual way to be written."""
     return isinstance(value, (bool, int, float, Decimal, date, time))
 
@@ -68,27 +67,29 @@ def is_blank(text: str) -> bool:
     return all(unicodedata.category(c) in BLANK_CATEGORIES or c in BLANK_LETTERS for c in text)
 
 
-def is_mark(value: Any) -> bool:
+def is_mark(value: object) -> bool:
     """Whether a value can mark something as good or bad."""
     return str(value).strip().lower() in GOOD | BAD
 
 
-def is_bad(value: Any) -> bool:
+def is_bad(value: object) -> bool:
     """Whether a value marks something as bad, or as not to be learnt: false, 0 or below, or a word for it."""
     weight = weight_of(value)
     return weight <= 0 if weight is not None else str(value).strip().lower() in BAD
 
 
-def weight_of(value: Any) -> float | None:
+def weight_of(value: object) -> float | None:
     """A weight as a number; None if it is none."""
+    if not isinstance(value, (str, int, float)):
+        return None
     try:
         weight = float(value)
-    except (TypeError, ValueError):
+    except (ValueError, OverflowError):
         return None
     return weight if math.isfinite(weight) else None
 
 
-def kind_of(value: Any) -> str:
+def kind_of(value: object) -> str:
     """A value's JSON type, in words."""
     names = {dict: "an object", list: "a list", str: "text", bool: "true/false", type(None): "null"}
     return names.get(type(value), "a number" if isinstance(value, (int, float)) else f"a {type(value).__name__}")

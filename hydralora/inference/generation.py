@@ -15,6 +15,7 @@ from hydralora.data.encoding import encode_prompt
 from hydralora.data.examples import Message
 from hydralora.data.templates import end_ids
 from hydralora.errors import ConfigError
+from hydralora.models.types import Tokenizer
 from hydralora.tuner.gates import record_gates, recorded_layers
 from hydralora.tuner.steering import Steering, steered
 
@@ -67,7 +68,7 @@ class Sampling:
 
 def generate(
     model: Any,
-    tokenizer: Any,
+    tokenizer: Tokenizer,
     messages: Sequence[Message],
     sampling: Sampling | None = None,
     adapter: bool = True,
@@ -121,13 +122,13 @@ def generate(
         everything = torch.cat([everything, ids], dim=1)
 
 
-def _read(tokenizer: Any, prompt: Sequence[int], gates: Sequence[list[list[float]]]) -> list[Token]:
+def _read(tokenizer: Tokenizer, prompt: Sequence[int], gates: Sequence[list[list[float]]]) -> list[Token]:
     """The prompt's tokens with the gates (tokens, modules, N) with which they were read; none without an adapter."""
     text = _TextPieces(tokenizer, special=True)
     return [Token(token_id, text.add(token_id), gates[i] if gates else []) for i, token_id in enumerate(prompt)]
 
 
-def _likeliest(tokenizer: Any, logits: torch.Tensor, count: int) -> tuple[Alternative, ...]:
+def _likeliest(tokenizer: Tokenizer, logits: torch.Tensor, count: int) -> tuple[Alternative, ...]:
     if not count:
         return ()
     values, ids = logits.softmax(-1).topk(min(count, len(logits)))
@@ -137,9 +138,9 @@ def _likeliest(tokenizer: Any, logits: torch.Tensor, count: int) -> tuple[Altern
     )
 
 
-def token_text(tokenizer: Any, token_id: int) -> str:
+def token_text(tokenizer: Tokenizer, token_id: int) -> str:
     """The text of a single token; for a part of a character, its form in the vocabulary."""
-    text = tokenizer.decode([token_id], skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    text = str(tokenizer.decode([token_id], skip_special_tokens=False, clean_up_tokenization_spaces=False))
     return str(tokenizer.convert_ids_to_tokens(token_id)) if "\ufffd" in text else text
 
 
@@ -149,7 +150,7 @@ def gated_modules(model: Any) -> list[str]:
 
 
 @torch.inference_mode()
-def answer_batch(model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[str]:
+def answer_batch(model: Any, tokenizer: Tokenizer, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[str]:
     """Greedy answers to several prompts at once, given as token ids and padded on the left."""
     width = max(map(len, prompts))
     pad = tokenizer.pad_token_id
@@ -166,7 +167,7 @@ def answer_batch(model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], m
     return tokenizer.batch_decode(out[:, width:], skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
 
-def end_tokens(model: Any, tokenizer: Any) -> set[int]:
+def end_tokens(model: Any, tokenizer: Tokenizer) -> set[int]:
     """Ids that end a turn: what was taught (`end_ids`), and those of the model's generation config."""
     configured = getattr(model.generation_config, "eos_token_id", None)
     ids = configured if isinstance(configured, list) else [configured]
@@ -229,7 +230,7 @@ class _TextPieces:
     A piece is decoded together with the previous one, since tokens may decode differently at the start of a text.
     """
 
-    def __init__(self, tokenizer: Any, special: bool = False) -> None:
+    def __init__(self, tokenizer: Tokenizer, special: bool = False) -> None:
         self.tokenizer = tokenizer
         self.special = special  # whether special tokens are included
         self.before: list[int] = []  # ids of the previous piece, which is returned already

@@ -14,6 +14,7 @@ from hydralora.models.adapters import hash_adapter, load_adapted, put_adapter, r
 from hydralora.models.catalogue import find_model
 from hydralora.models.fetching import BaseModelFiles
 from hydralora.models.loading import Quantization, load_base, load_tokenizer
+from hydralora.models.types import Tokenizer
 from hydralora.runs.run import Run
 from hydralora.tuner.steering import Steering
 
@@ -29,7 +30,7 @@ class LoadedModel:
 
     files: BaseModelFiles
     model: Any
-    tokenizer: Any
+    tokenizer: Tokenizer
     run: Run | None = None
     adapter_hash: str | None = None
     lock: AbstractContextManager[object] = field(default_factory=threading.RLock)

@@ -6,6 +6,7 @@ from typing import Any
 
 from hydralora.data.encoding import Encoded
 from hydralora.inference.generation import answer_batch, room_for
+from hydralora.models.types import Tokenizer
 from hydralora.runs.scores import SampleAnswer
 
 LONGEST = 32  # tokens of an answer
@@ -22,7 +23,7 @@ def choose_samples(rows: Sequence[Encoded], components: Sequence[int], count: in
     return [rows[i] for i in sorted(order, key=lambda i: (turn[i], components[i]))[:count]]
 
 
-def answer_samples(model: Any, tokenizer: Any, rows: Sequence[Encoded]) -> list[SampleAnswer]:
+def answer_samples(model: Any, tokenizer: Tokenizer, rows: Sequence[Encoded]) -> list[SampleAnswer]:
     """Greedy answers to the last turn of each conversation, cut at `LONGEST` tokens."""
     if not rows:
         return []

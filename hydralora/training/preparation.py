@@ -20,6 +20,7 @@ from hydralora.models.catalogue import find_model
 from hydralora.models.device import pick_device
 from hydralora.models.fetching import BaseModelFiles
 from hydralora.models.loading import load_base, load_tokenizer
+from hydralora.models.types import Tokenizer
 from hydralora.recipe.settings import WITH_HEADS, Recipe
 from hydralora.runs.results import DataSource, RowCounts, TemplateCheck
 from hydralora.runs.state import Stage
@@ -34,7 +35,7 @@ class Prepared:
 
     files: BaseModelFiles
     device: str
-    tokenizer: Any
+    tokenizer: Tokenizer
     model: Any
     train: list[Encoded]
     heldout: list[Encoded]

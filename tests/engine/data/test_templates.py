@@ -70,8 +70,8 @@ def test_the_chat_template_writes_the_prompt(tokenizer: Any) -> None:
 
 def test_without_a_template_roles_are_written_plainly(plain_tokenizer: Any) -> None:
     assert render_prompt(plain_tokenizer, list(conversation("Hi").messages)) == "User: Hi\nAssistant:"
-    row = encode(plain_tokenizer, conversation("Hi", "Hello"))[0]
-    assert plain_tokenizer.decode(row.input_ids) == "User: Hi\nAssistant: Hello</s>"
+    row = encode(plain_tokenizer, conversation("Hi", "Hello", "So?", "Bye"))[0]
+    assert plain_tokenizer.decode(row.input_ids) == "User: Hi\nAssistant: Hello</s>\nUser: So?\nAssistant: Bye</s>"
 
 
 def test_a_template_that_rewrites_earlier_turns_still_trains_every_answer(tokenizer: Any) -> None:
