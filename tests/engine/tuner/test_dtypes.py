@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from hydralora import HydraLoraConfig, train
+from hydralora import HydraLoraConfig, record_gates, train
 from hydralora.recipe.settings import Recipe
 from hydralora.runs.events import Event, GatesEvent, TrainEvent
 from hydralora.training.monitor import Monitor
@@ -117,6 +117,29 @@ def test_a_bfloat16_base_trains_a_float32_adapter(tmp_path: Path, ids: torch.Ten
     assert {value.dtype for value in load_file(tmp_path / "adapter_model.safetensors").values()} == {torch.float32}
     again = PeftModel.from_pretrained(tiny_llama().to(torch.bfloat16), str(tmp_path)).eval()
     assert torch.equal(again(ids).logits, model(ids).logits)
+
+
+class TestDoublePrecision:
+    @pytest.mark.parametrize("settings", [{}, {"router_input": "hidden", "router_bias": True}, {"shared_A": False}])
+    @pytest.mark.parametrize("training", [False, True])
+    def test_gradients_are_exact(self, settings: dict[str, Any], training: bool) -> None:
+        torch.manual_seed(0)
+        layer = HydraLoraLayer(nn.Linear(5, 6), "default", HydraLoraConfig(r=2, num_heads=3, **settings))
+        nn.init.normal_(layer.hydra_B["default"])
+        layer.double().train(training)
+        x = torch.randn(2, 3, 5, dtype=torch.float64, requires_grad=True)
+        learnt = [parameter for name, parameter in layer.named_parameters() if "hydra_" in name]
+        assert torch.autograd.gradcheck(lambda x, *parameters: layer(x), (x, *learnt))
+
+    def test_gates_are_float64_and_recorded_as_float32(self, ids: torch.Tensor) -> None:
+        model = shake(adapt(tiny_llama().double())).double()
+        seen: list[torch.dtype] = []
+        router = hydra_layers(model)["model.layers.0.mlp.up_proj"].hydra_router["default"]
+        router.register_forward_hook(lambda module, args, gates: seen.append(gates.dtype))
+        with record_gates(model) as record:
+            model(ids)
+        assert seen == [torch.float64]
+        assert record.stacked().dtype == torch.float32
 
 
 def gradients(model: Any, ids: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -14,11 +14,11 @@ from peft.optimizers import create_loraplus_optimizer
 from peft.tuners.lora import save_as_lora
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from peft.utils.hotswap import hotswap_adapter, prepare_model_for_compiled_hotswap
+from peft.utils.save_and_load import get_base_model_state_dict, set_base_model_state_dict
 from safetensors.torch import load_file
 from torch import nn
 
-from hydralora import ConfigError, HydraLoraConfig, loraplus_optimizer, record_gates
-from hydralora.tuner.layer import HydraLoraLayer
+from hydralora import ConfigError, HydraLoraConfig, loraplus_optimizer, record_gates, steer_gates
 from hydralora.tuner.model import hydra_layers
 from tests.tiny_model import MLP, adapt, shake, tiny_gpt2, tiny_llama
 
@@ -283,29 +283,6 @@ class TestRanksAndScales:
             HydraLoraConfig(**wrong)
 
 
-class TestDoublePrecision:
-    @pytest.mark.parametrize("settings", [{}, {"router_input": "hidden", "router_bias": True}, {"shared_A": False}])
-    @pytest.mark.parametrize("training", [False, True])
-    def test_gradients_are_exact(self, settings: dict[str, Any], training: bool) -> None:
-        torch.manual_seed(0)
-        layer = HydraLoraLayer(nn.Linear(5, 6), "default", HydraLoraConfig(r=2, num_heads=3, **settings))
-        nn.init.normal_(layer.hydra_B["default"])
-        layer.double().train(training)
-        x = torch.randn(2, 3, 5, dtype=torch.float64, requires_grad=True)
-        learnt = [parameter for name, parameter in layer.named_parameters() if "hydra_" in name]
-        assert torch.autograd.gradcheck(lambda x, *parameters: layer(x), (x, *learnt))
-
-    def test_gates_are_float64_and_recorded_as_float32(self, ids: torch.Tensor) -> None:
-        model = shake(adapt(tiny_llama().double())).double()
-        seen: list[torch.dtype] = []
-        router = hydra_layers(model)["model.layers.0.mlp.up_proj"].hydra_router["default"]
-        router.register_forward_hook(lambda module, args, gates: seen.append(gates.dtype))
-        with record_gates(model) as record:
-            model(ids)
-        assert seen == [torch.float64]
-        assert record.stacked().dtype == torch.float32
-
-
 def test_status_and_gradients_are_read_by_pefts_functions() -> None:
     model = tuned()
     model.add_adapter("second", HydraLoraConfig(r=2, num_heads=5, target_modules=["up_proj"]))
@@ -331,3 +308,28 @@ def test_gates_of_beams_are_those_of_one_pass_over_the_answers(ids: torch.Tensor
         model(answers[:, :-1])
     assert beams.shape[1] == 4  # rows of `joined` are beams, as they were at each step
     assert record.stacked().shape == (6, 1, 15, 3)
+
+
+def test_unloading_gives_the_base_back(ids: torch.Tensor) -> None:
+    base = tuned().unload()
+    assert not hydra_layers(base)
+    with torch.no_grad():
+        assert torch.equal(base(ids).logits, tiny_llama()(ids).logits)
+
+
+def test_the_bases_weights_are_read_and_set_under_their_own_names(ids: torch.Tensor) -> None:
+    model, other = tuned(), tiny_llama(seed=3)
+    weights = get_base_model_state_dict(model)
+    assert weights.keys() == tiny_llama().state_dict().keys()
+    set_base_model_state_dict(model, other.state_dict())
+    with torch.no_grad(), model.disable_adapter():
+        assert torch.equal(model(ids).logits, other(ids).logits)
+
+
+@torch.no_grad()
+def test_steered_gates_reach_the_rows_of_the_active_adapter(ids: torch.Tensor) -> None:
+    model = tuned()
+    with steer_gates(model, pin=1):
+        whole = model(ids).logits
+        mixed = model(input_ids=ids, adapter_names=["default", "__base__", "default"]).logits
+    torch.testing.assert_close(mixed[[0, 2]], whole[[0, 2]], atol=1e-5, rtol=0)
