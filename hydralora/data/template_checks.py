@@ -27,7 +27,7 @@ from hydralora.models.loading import load_tokenizer
 from hydralora.models.types import Tokenizer
 
 State = Literal["ok", "note", "problem"]
-OUTPUT_LAYERS = ("lm_head", "embed_out", "output")  # names of the layer that predicts tokens
+OUTPUT_LAYERS = ("lm_head", "embed_out")  # names of the layer that predicts tokens
 TALK = Example(1, (*PROBE, {"role": "assistant", "content": "Answer"}))
 
 

@@ -7,7 +7,7 @@ from hydralora.models.fetching import BaseModelFiles
 from hydralora.models.loading import load_config
 
 NAMES = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight", "embed_in.weight")  # (vocabulary, width)
-OUTPUTS = ("lm_head.weight", "embed_out.weight", "output.weight")
+OUTPUTS = ("lm_head.weight", "embed_out.weight")
 SAMPLE = 2048  # rows that others are compared with
 NEAR = 0.1  # of the usual distance from the mean; a row added later starts at the mean
 

@@ -16,6 +16,7 @@ def loraplus_optimizer(
     lr: float,
     loraplus_lr_ratio: float,
     loraplus_weight_decay: float = 0.0,
+    loraplus_lr_embedding: float = 0.0,
     **kwargs: Any,
 ) -> Optimizer:
     """PEFT's `create_loraplus_optimizer` for HydraLoRA, with its arguments.
@@ -26,6 +27,7 @@ def loraplus_optimizer(
         lr: the learning rate of A.
         loraplus_lr_ratio: that of the heads, in multiples of `lr`; 1 or more.
         loraplus_weight_decay: of everything but biases.
+        loraplus_lr_embedding: not used, since no embedding has an adapter.
         kwargs: further arguments of `optimizer_cls`.
 
     Raises:

@@ -16,6 +16,7 @@ from torch import nn
 from hydralora.errors import ConfigError
 from hydralora.tuner.config import HydraLoraConfig
 from hydralora.tuner.layer import HydraLoraLayer
+from hydralora.tuner.loraplus import loraplus_optimizer
 
 HOT_SWAP = (
     "Hot-swapping is for LoRA: it copies matrices one by one, and knows neither heads nor routers. "
@@ -26,9 +27,9 @@ MIXED = (
     "PeftMixedModel has no place for a HydraLoRA adapter. Use get_peft_model without mixed=True; add_adapter puts "
     "several HydraLoRA adapters on one model."
 )
-LORA_PLUS = (
+LORA_PLUS = (  # of the function that a program imported before us
     "create_loraplus_optimizer recognises B by LoRA's names, so it would give the heads A's learning rate. Use "
-    "hydralora.loraplus_optimizer, which takes the same arguments."
+    "hydralora.loraplus_optimizer, which takes the same arguments, or import hydralora first."
 )
 LORA_ONLY = "This optimizer is made for LoRA's A and B. Use hydralora.loraplus_optimizer, or one of torch.optim."
 
@@ -39,6 +40,8 @@ def extend_helpers() -> None:
     _refuse(hotswap, "check_hotswap_configs_compatible", HOT_SWAP)
     _refuse(hotswap, "hotswap_adapter_from_state_dict", HOT_SWAP)
     _refuse(hotswap, "_convert_scalings_to_tensor", HOT_SWAP)
+    _serve(loraplus, "create_loraplus_optimizer", loraplus_optimizer)
+    optimizers.create_loraplus_optimizer = loraplus.create_loraplus_optimizer
     _refuse(mixed_model, "_check_config_compatible", MIXED)
     _refuse(loraplus, "get_parameter_names", LORA_PLUS)
     PeftModel._update_offload = _with_heads(PeftModel._update_offload)  # type: ignore[method-assign]
@@ -58,6 +61,17 @@ def _refuse(module: ModuleType, name: str, reason: str) -> None:
         return original(*args, **kwargs)
 
     setattr(module, name, checked)
+
+
+def _serve(module: ModuleType, name: str, ours: Callable[..., Any]) -> None:
+    """Make a function of PEFT's call our own where its first argument is a model of ours."""
+    original = getattr(module, name)
+
+    @wraps(original)
+    def served(model: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        return (ours if _is_ours(model) else original)(model, *args, **kwargs)
+
+    setattr(module, name, served)
 
 
 def _with_heads(update_offload: Callable[..., Any]) -> Callable[..., Any]:

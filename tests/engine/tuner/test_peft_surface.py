@@ -2,6 +2,8 @@
 
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,6 @@ from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from peft.utils.hotswap import hotswap_adapter, prepare_model_for_compiled_hotswap
 from peft.utils.save_and_load import get_base_model_state_dict, set_base_model_state_dict
 from safetensors.torch import load_file
-from torch import nn
 
 from hydralora import ConfigError, HydraLoraConfig, loraplus_optimizer, record_gates, steer_gates
 from hydralora.tuner.model import hydra_layers
@@ -155,9 +156,10 @@ class TestRefusals:
 
 
 class TestLoraPlus:
-    def test_heads_learn_faster_than_the_rest(self) -> None:
+    @pytest.mark.parametrize("create", [loraplus_optimizer, create_loraplus_optimizer], ids=["ours", "PEFT's"])
+    def test_heads_learn_faster_than_the_rest(self, create: Any) -> None:
         model = tuned(router_bias=True).train()
-        optimizer = loraplus_optimizer(
+        optimizer = create(
             model, torch.optim.AdamW, lr=1e-3, loraplus_lr_ratio=8, loraplus_weight_decay=0.1, betas=(0.8, 0.9)
         )
         rates = {
@@ -171,9 +173,15 @@ class TestLoraPlus:
             fast, bias = "hydra_B" in name or name.endswith("bias"), name.endswith("bias")
             assert rates[id(parameter)] == (8e-3 if fast else 1e-3, 0 if bias else 0.1, (0.8, 0.9)), name
 
-    def test_pefts_own_says_what_to_use(self) -> None:
-        with pytest.raises(ConfigError, match=r"heads A's learning rate.*hydralora\.loraplus_optimizer"):
-            create_loraplus_optimizer(tuned(), torch.optim.AdamW, lr=1e-3, loraplus_lr_ratio=8)
+    def test_a_function_imported_before_this_package_says_what_to_use(self) -> None:
+        program = (
+            "from peft.optimizers import create_loraplus_optimizer as create\n"
+            "import torch\n"
+            "from tests.engine.tuner.test_peft_surface import tuned\n"
+            "create(tuned(), torch.optim.AdamW, lr=1e-3, loraplus_lr_ratio=8)"
+        )
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+        assert "hydralora.loraplus_optimizer, which takes the same arguments" in done.stderr
 
     @pytest.mark.parametrize("make", [tiny_llama, lora])
     def test_a_model_without_trained_heads_is_refused(self, make: Any) -> None:
