@@ -23,7 +23,8 @@ SIGNATURES = {
     "on_prompt=None",
     "init_router": "model, rows, labels, entropy=0.6, rows_per_component=24, shrinkage=0.1",
     "load_official": "model, folder",
-    "loraplus_optimizer": "model, optimizer_cls, lr, loraplus_lr_ratio, loraplus_weight_decay=0.0, loraplus_lr_embedding=0.0, kwargs",
+    "loraplus_optimizer": "model, optimizer_cls, lr, loraplus_lr_ratio, loraplus_weight_decay=0.0, "
+    "loraplus_lr_embedding=0.0, kwargs",
     "record_gates": "model, max_tokens=4096, on_pass=None",
     "save_official": "model, folder",
     "steer_gates": "model, pin=None, mute=(), uniform=False, temperature=None, top_k=None, layers=None",
