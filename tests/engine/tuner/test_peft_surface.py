@@ -16,7 +16,6 @@ from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from peft.utils.hotswap import hotswap_adapter, prepare_model_for_compiled_hotswap
 from peft.utils.save_and_load import get_base_model_state_dict, set_base_model_state_dict
 from safetensors.torch import load_file
-from torch import nn
 
 from hydralora import ConfigError, HydraLoraConfig, loraplus_optimizer, record_gates, steer_gates
 from hydralora.tuner.model import hydra_layers
