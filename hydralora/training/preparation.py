@@ -13,6 +13,7 @@ from peft import LoraConfig, PeftConfig, get_peft_model
 from hydralora.components import Clusters, Component, renamed
 from hydralora.components.rows import components_of, read_rows, split_with_components
 from hydralora.data.encoding import KEPT, Encoded, encode_rows
+from hydralora.data.split import Split
 from hydralora.data.template_checks import check_base
 from hydralora.errors import ConfigError, DatasetError
 from hydralora.models.adapters import put_adapter, read_adapter_config, trained_embeddings
@@ -97,9 +98,7 @@ def prepare(recipe: Recipe, on_stage: Callable[[Stage], None]) -> Prepared:
         model=model,
         train=train_rows,
         heldout=heldout_rows,
-        counts=RowCounts(
-            train=len(train), heldout=len(heldout), problems=dict(kinds + Counter(rows.by_kind)), notes=dict(notes)
-        ),
+        counts=_counts(rows, kinds + Counter(rows.by_kind), notes),
         template_checks=_checked_template(files, recipe),
         sources=[DataSource(file=file, sha256=digest) for file, digest in zip(data.files, data.hashes, strict=True)],
         tasks=data.tasks,
@@ -109,6 +108,11 @@ def prepare(recipe: Recipe, on_stage: Callable[[Stage], None]) -> Prepared:
         heldout_labels=[heldout_component[row.example.row] for row in heldout_rows],
         router_entropy=entropy,
     )
+
+
+def _counts(rows: Split, problems: Counter[str], notes: Counter[str]) -> RowCounts:
+    counts = RowCounts(train=len(rows.train), heldout=len(rows.heldout), problems=dict(problems))
+    return counts.changed(notes=dict(notes)) if notes else counts
 
 
 def _checked_template(files: BaseModelFiles, recipe: Recipe) -> list[TemplateCheck]:
