@@ -261,8 +261,9 @@ def test_export_and_import(finished: FinishedRun, model_folder: Path, tmp_path: 
     exact = {"kl": None, "difference": 0.0, "full_precision": None}
     assert told == {"version": 1, "path": str(file), "bytes": file.stat().st_size} | exact
     plain = printed("export", finished.run.id, "--format", "lora", "--out", tmp_path / "plain", *here)
-    assert set(plain) == {"version", "path", "bytes", "kl"}
+    assert {"version", "path", "bytes", "kl", "difference"} <= set(plain)
     assert plain["kl"] >= 0
+    assert plain["difference"] == pytest.approx(plain["kl"], abs=1e-3)
     assert (tmp_path / "plain" / "adapter_model.safetensors").exists()
     there = ("--model", model_folder, "--workspace", tmp_path / "there")
     taken = printed("import", file, *there)
