@@ -157,7 +157,7 @@ def test_a_question_is_stopped_changed_and_asked_again(inside: Page, seen: Seen,
     assert meanwhile == ["", True]
     expect(page.locator("#save-trace")).to_be_enabled()
     tokens = page.locator("#strip-run .token, #strip-base .token")
-    expect(page.locator("#chat-status")).not_to_contain_text("Answering")
+    expect(page.locator("#chat-status")).to_contain_text("Stopped")
     assert tokens.count() < 2000  # it was stopped, not at its end
     expect(page.locator("#chat-run")).to_contain_text(SCRIPT)  # as text
     assert page.evaluate("window.hacked") is None

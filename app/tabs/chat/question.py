@@ -84,7 +84,8 @@ class Question:
         repeated = self.again.click(take_back, histories, taken_back, **QUIET).then(**asking)
         self.edit.click(take_back, histories, taken_back, **QUIET)
         going: list[Any] = [typed, row, repeated]
-        stopped = cancel_then(self.stop.click, going, lambda: None, None)
+        note = say("Stopped. What was answered so far is kept.")
+        stopped = cancel_then(self.stop.click, going, lambda: note, conversation.status)
         for event in (*going, stopped):
             saving.offer_after(event, conversation.answers)
         cancel_then(
