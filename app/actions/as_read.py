@@ -96,7 +96,10 @@ def _token_sentence(statistics: TokenStatistics) -> str:
     sampled = f" (of {statistics.sampled} rows, spread evenly)" if statistics.sampled < statistics.rows else ""
     long = statistics.by_kind.get("too-long", 0) + statistics.by_kind.get("answer-lost", 0)
     beyond = (
-        f" {long} rows are longer than the limit of {statistics.max_length}: a run drops or cuts them." if long else ""
+        f" {long} {'row is' if long == 1 else 'rows are'} longer than the limit of {statistics.max_length}: a run "
+        f"drops or cuts {'it' if long == 1 else 'them'}."
+        if long
+        else ""
     )
     return (
         f"{statistics.total:,} tokens{sampled}; {statistics.answer_share:.0%} of them are in answers. A row has "

@@ -163,7 +163,7 @@ def _jsonl(name: str, text: IO[str]) -> Iterator[Any]:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, json.JSONDecodeError):  # its own message counts lines, but there is only one
-        return f"{error.msg} at character {error.pos + 1}"
+        return f"{error.msg.removesuffix(' at')} at character {error.pos + 1}"
     return "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
 
 

@@ -69,7 +69,8 @@ def evaluate(services: Services, run_id: str, file: str) -> Iterator[str | Done[
             scores = step.value
             left_out = scores.read - scores.rows
             note = f", {left_out} left out" if left_out else ""
-            yield Done((f"{name}: {scores.rows} rows measured{note}.", _score_rows(scores)))
+            rows = "1 row" if scores.rows == 1 else f"{scores.rows} rows"
+            yield Done((f"{name}: {rows} measured{note}.", _score_rows(scores)))
         else:
             yield f"Evaluating on {name}: {step.done} of {step.total} rows, the base model's first."
 

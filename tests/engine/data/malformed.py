@@ -124,6 +124,9 @@ ROWS: dict[str, BadRow] = {
     "cut JSON": BadRow(
         "a.jsonl", lines(GOOD, '{"instruction": "x",', GOOD | {"output": "4"}), "broken-row", "not JSON"
     ),
+    "text without an end": BadRow(
+        "a.jsonl", lines(GOOD, '{"instruction": "x'), "broken-row", r"Unterminated string starting at character 17"
+    ),
     "two objects on a line": BadRow("a.jsonl", lines(GOOD, '{"a": 1} {"b": 2}'), "broken-row", "not JSON"),
     "single quotes": BadRow("a.jsonl", lines(GOOD, "{'instruction': 'x'}"), "broken-row", "not JSON"),
     "deep JSON line": BadRow("a.jsonl", lines(GOOD, DEEP, GOOD | {"output": "4"}), "broken-row", "not JSON"),
