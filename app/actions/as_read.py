@@ -10,6 +10,7 @@ from hydralora.data.encoding import IGNORED, Encoded, encode_all
 from hydralora.data.examples import Example
 from hydralora.data.statistics import TokenStatistics, token_statistics
 from hydralora.data.template_checks import Check, check_base
+from hydralora.data.templates import has_template
 from hydralora.models.catalogue import find_model
 from hydralora.models.types import Tokenizer
 from hydralora.recipe.settings import TrainingSettings
@@ -68,9 +69,7 @@ def tokens(services: Services, dataset_id: str, model: str, max_length: int) -> 
         max_length,
         compute=lambda: token_statistics(tokenizer, examples, max_length, batch_size),
     )
-    template = (
-        "its own chat template" if getattr(tokenizer, "chat_template", None) else "plain lines, User: and Assistant:"
-    )
+    template = "its own chat template" if has_template(tokenizer) else "plain lines, User: and Assistant:"
     return TokenView(
         _token_sentence(statistics),
         figures.token_lengths(statistics.histogram, max_length),
@@ -78,13 +77,15 @@ def tokens(services: Services, dataset_id: str, model: str, max_length: int) -> 
         f"A batch of {batch_size} rows of similar length as {model_name(name)} reads them, formatted by {template}. "
         "Coloured tokens are learnt: the answers with their end marks. Other tokens are only read. Framed tokens are "
         "special tokens.",
-        _checks(services, name),
+        _checks(services, tokenizer, name),
     )
 
 
-def _checks(services: Services, model: str) -> list[list[Cell]]:
+def _checks(services: Services, tokenizer: Tokenizer, model: str) -> list[list[Cell]]:
     """The checks of a base model's chat template, those with something to do first."""
-    checks = services.cache.remember(CHECKS, model, compute=lambda: check_base(find_model(model, download=False)))
+    checks = services.cache.remember(
+        CHECKS, model, compute=lambda: check_base(find_model(model, download=False), tokenizer)
+    )
     worst_first = sorted(checks, key=lambda check: ("problem", "note", "ok").index(check.state))
     return [[check.name.replace("-", " "), check.state, f"{check.found} {check.fix}".strip()] for check in worst_first]
 

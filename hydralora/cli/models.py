@@ -53,8 +53,10 @@ def check(
     """Check a base model's chat template: what is taught, what is awaited, and what the model has never learnt."""
     from hydralora.data.template_checks import check_base
     from hydralora.models.catalogue import find_model
+    from hydralora.models.loading import load_tokenizer
 
-    checks = check_base(find_model(base))
+    files = find_model(base)
+    checks = check_base(files, load_tokenizer(files))
     lines = [f"{each.state:8}{each.name:18}{each.found} {each.fix}".rstrip() for each in checks]
     return Output({"checks": [asdict(each) for each in checks]}, "\n".join(lines))
 

@@ -23,7 +23,6 @@ from hydralora.data.templates import (
 from hydralora.errors import HydraError
 from hydralora.models.embeddings import untrained_tokens
 from hydralora.models.fetching import BaseModelFiles
-from hydralora.models.loading import load_tokenizer
 from hydralora.models.types import Tokenizer
 
 State = Literal["ok", "note", "problem"]
@@ -40,21 +39,14 @@ class Check:
     found: str
     fix: str = ""
 
-    @property
-    def sentence(self) -> str:
-        return f"{self.name.replace('-', ' ')}: {self.found} {self.fix}".strip()
 
-
-def check_base(files: BaseModelFiles, trained: Collection[str] = ()) -> list[Check]:
+def check_base(files: BaseModelFiles, tokenizer: Tokenizer, trained: Collection[str] = ()) -> list[Check]:
     """Check a base model's template.
 
     Args:
+        tokenizer: the base model's.
         trained: names of the layers that a run trains or adapts besides the usual ones.
-
-    Raises:
-        ModelError: its tokenizer can't be loaded.
     """
-    tokenizer = load_tokenizer(files)
     checks = list(check_template(tokenizer, _configured_ends(files)))
     if any(check.name == "template-renders" and check.state == "problem" for check in checks):
         return checks

@@ -99,7 +99,7 @@ def prepare(recipe: Recipe, on_stage: Callable[[Stage], None]) -> Prepared:
         train=train_rows,
         heldout=heldout_rows,
         counts=_counts(rows, kinds + Counter(rows.by_kind), notes),
-        template_checks=_checked_template(files, recipe),
+        template_checks=_checked_template(files, tokenizer, recipe),
         sources=[DataSource(file=file, sha256=digest) for file, digest in zip(data.files, data.hashes, strict=True)],
         tasks=data.tasks,
         train_labels=train_labels,
@@ -115,9 +115,9 @@ def _counts(rows: Split, problems: Counter[str], notes: Counter[str]) -> RowCoun
     return counts.changed(notes=dict(notes)) if notes else counts
 
 
-def _checked_template(files: BaseModelFiles, recipe: Recipe) -> list[TemplateCheck]:
+def _checked_template(files: BaseModelFiles, tokenizer: Tokenizer, recipe: Recipe) -> list[TemplateCheck]:
     trained = [*(recipe.tuner.modules_to_save or ()), *(recipe.tuner.target_modules or ())]
-    return [TemplateCheck(**asdict(check)) for check in check_base(files, trained)]
+    return [TemplateCheck(**asdict(check)) for check in check_base(files, tokenizer, trained)]
 
 
 def _adapt(base: Any, recipe: Recipe, k: int) -> Any:

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from hydralora.cli.options import app
 from hydralora.data.template_checks import Check, check_base, check_template
 from hydralora.models.catalogue import find_model
+from hydralora.models.loading import load_tokenizer
 from tests.chat_templates import NO_MARK, QWEN, THINKS, ZEPHYR, base_model_tokenizer
 from tests.tiny_model import CHAT_TEMPLATE, SPECIALS, write_tiny_model
 
@@ -90,12 +91,12 @@ def twin(rows: torch.Tensor) -> None:
 @pytest.mark.parametrize("change", [zero, mean, twin])
 def test_a_mark_that_the_base_never_learnt_is_said(change: Any, tmp_path: Path) -> None:
     files = find_model(str(base_model(tmp_path / "base", CHAT_TEMPLATE, change)))
-    found = {each.name: each for each in check_base(files)}
+    found = {each.name: each for each in check_base(files, load_tokenizer(files))}
     assert set(found) == ALL
     assert found["marks-trained"].state == "problem"
     assert "<|im_end|>" in found["marks-trained"].found
     assert "modules_to_save" in found["marks-trained"].fix
-    assert states(check_base(files, ["lm_head"]))["marks-trained"] == "note"
+    assert states(check_base(files, load_tokenizer(files), ["lm_head"]))["marks-trained"] == "note"
 
 
 def test_the_command_prints_every_check(tmp_path: Path) -> None:
