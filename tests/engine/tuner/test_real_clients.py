@@ -81,6 +81,17 @@ def adapter_config(method: str) -> Any:
     return HydraLoraConfig(**settings) if method == "hydralora" else LoraConfig(**settings)
 
 
+def trls(kind: Any, settings: Any, rows: list[dict[str, Any]], method: str, folder: Path) -> Any:
+    """One of TRL's trainers, of a new adapter on the tiny model."""
+    return kind(
+        model=tiny_llama(),
+        args=arguments(folder, settings, max_length=64),
+        train_dataset=Dataset.from_list(rows),
+        processing_class=byte_tokenizer(),
+        peft_config=adapter_config(method),
+    )
+
+
 @trl
 @pytest.mark.parametrize("method", ["lora", "hydralora"])
 def test_trls_sft_trains_and_saves_an_adapter(method: str, tmp_path: Path, ids: torch.Tensor) -> None:
@@ -91,13 +102,7 @@ def test_trls_sft_trains_and_saves_an_adapter(method: str, tmp_path: Path, ids: 
         {"prompt": [{"role": "user", "content": word}], "completion": [{"role": "assistant", "content": word * 2}]}
         for word in words * 4
     ]
-    trainer: Any = SFTTrainer(
-        model=tiny_llama(),
-        args=arguments(tmp_path, SFTConfig, max_length=64),
-        train_dataset=Dataset.from_list(rows),
-        processing_class=byte_tokenizer(),
-        peft_config=adapter_config(method),
-    )
+    trainer = trls(SFTTrainer, SFTConfig, rows, method, tmp_path)
     of_steps = losses(trainer)
     assert len(of_steps) == 8
     assert of_steps[-1] < of_steps[0] - 0.2
@@ -114,13 +119,7 @@ def test_trls_dpo_learns_a_preference(method: str, tmp_path: Path) -> None:
     from trl import DPOConfig, DPOTrainer
 
     rows = [{"prompt": f"fruit {i}?", "chosen": " plum", "rejected": " saw"} for i in range(16)]
-    trainer: Any = DPOTrainer(
-        model=tiny_llama(),
-        args=arguments(tmp_path, DPOConfig, max_length=64),
-        train_dataset=Dataset.from_list(rows),
-        processing_class=byte_tokenizer(),
-        peft_config=adapter_config(method),
-    )
+    trainer = trls(DPOTrainer, DPOConfig, rows, method, tmp_path)
     of_steps = losses(trainer)
     assert of_steps[0] == pytest.approx(math.log(2), abs=1e-4)  # the untrained adapter is its own reference
     assert of_steps[-1] < 0.8 * of_steps[0]
