@@ -16,6 +16,7 @@ from .actions.runs import tab as runs_actions
 from .page.browser_state import KeptChoices, browser_state
 from .page.context import Context
 from .page.handlers import Component, Updates, handler
+from .page.signals import Signals
 from .services import Services
 from .tabs import data
 from .tabs.chat import tab as chat
@@ -43,7 +44,8 @@ def build(services: Services) -> gr.Blocks:
     ) as page:
         place, settings = KeptChoices(browser_state("hydralora")), KeptChoices(browser_state("hydralora-form"))
         answers, deleted = browser_state("hydralora-chat"), browser_state("hydralora-deleted")
-        context = _context(services, page, place, settings)
+        signals = Signals()
+        context = _context(services, page, signals, place, settings)
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab("1 Data", id="data") as tab:
                 place.keep_value("tab", tab.select, "data")
@@ -74,7 +76,9 @@ def _tab(label: str, name: str, place: KeptChoices) -> gr.Tab:
     return tab
 
 
-def _context(services: Services, page: gr.Blocks, place: KeptChoices, settings: KeptChoices) -> Context:
+def _context(
+    services: Services, page: gr.Blocks, signals: Signals, place: KeptChoices, settings: KeptChoices
+) -> Context:
     """The bar above the tabs; its choices are restored."""
     with gr.Row(elem_id="context"):
         gr.HTML("<h1>HydraLoRA studio</h1>", min_width=200)
@@ -100,7 +104,7 @@ def _context(services: Services, page: gr.Blocks, place: KeptChoices, settings: 
         }
 
     place.open_tab(after=place.restore(page, reopen, [dataset, run]))
-    return Context(services, page, dataset, run, model, max_length)
+    return Context(services, page, signals, dataset, run, model, max_length)
 
 
 def _plan_run(clusters_tab: clusters.ClustersTab, form: recipe_form.RecipeForm, tabs: gr.Tabs) -> None:

@@ -14,7 +14,6 @@ QUIET: dict[str, Any] = {
     "api_visibility": "private",
     "show_progress": "hidden",
 }  # for listeners that report progress in text
-LATEST = QUIET | {"trigger_mode": "always_last"}  # for listeners that display a choice: the last change counts
 
 Component = Any  # a Gradio component; its events are added at run time
 Updates = dict[Component, Any]  # new value or update by component; other components stay unchanged

@@ -13,7 +13,7 @@ from ..actions import data as actions
 from ..actions.reading import ROW_COLUMNS, ROW_WIDTHS
 from ..page.buttons import action_button, download_button, upload_button
 from ..page.context import Context
-from ..page.handlers import LATEST, QUIET, Updates, cancel_then, handler
+from ..page.handlers import QUIET, Updates, cancel_then, handler
 from ..page.text import say, sentence
 from ..services import Services
 from ..services.background import Done
@@ -52,7 +52,8 @@ def build(context: Context) -> gr.Button:
         return rows.updates(services, dataset_id, view) | column_updates
 
     outputs = [*rows.outputs, columns.file, columns.pending, *columns.fields.values()]
-    viewed = gr.on([dataset.change, context.page.load], show, dataset, outputs, api_visibility="private")
+    opened = [dataset.change, context.page.load]
+    viewed = context.signals.follow(opened, show, dataset, outputs, show_progress="full")
     as_read.wire(viewed)
     sources.wire(context, columns)
     return following
@@ -251,11 +252,11 @@ def _removal(context: Context, remove: gr.Button) -> None:
     remove.click(lambda: gr.Row(visible=True), None, question, **QUIET)
     no.click(lambda: gr.Row(visible=False), None, question, **QUIET)
     yes.click(go, dataset, [dataset, question], **QUIET)
-    dataset.change(
+    context.signals.follow(
+        [dataset.change],
         lambda dataset_id: {remove: gr.Button(interactive=dataset_id != DEMO), question: gr.Row(visible=False)},
         dataset,
         [remove, question],
-        **QUIET,
     )
 
 
@@ -285,7 +286,7 @@ class _AsTheModelReadsIt:
         inputs = [context.dataset, context.model, context.max_length]
         outputs = [self.counts, self.lengths, self.reading, self.batch, self.checks]
         viewed.success(self._handler(), inputs, outputs, api_visibility="private")
-        gr.on([context.model.change, context.max_length.change], self._handler(), inputs, outputs, **LATEST)
+        context.signals.follow([context.model.change, context.max_length.change], self._handler(), inputs, outputs)
 
     def _handler(self) -> Callable[[str, str, float], Updates]:
         @handler

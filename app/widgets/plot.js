@@ -14,6 +14,14 @@ const themed = (layout) => {
   return out;
 };
 
+// Without WebGL many points are drawn as SVG: slower, but seen.
+let canWebGL = null;
+const drawable = (data) => {
+  if (!data.some((trace) => trace.type === 'scattergl')) return data;
+  canWebGL ??= Boolean(document.createElement('canvas').getContext('webgl'));
+  return canWebGL ? data : data.map((trace) => (trace.type === 'scattergl' ? {...trace, type: 'scatter'} : trace));
+};
+
 // Zoom and selection are the reader's: an update of the data keeps them.
 const keepView = (layout) => {
   const now = target._fullLayout;
@@ -123,6 +131,7 @@ const draw = async () => {
     return;
   }
   const figure = JSON.parse(props.value);
+  figure.data = drawable(figure.data);
   const {axes = '', points = '', selected: wanted} = figure.layout.meta || {};
   const layout = themed(figure.layout);
   if (shown?.points !== points) selected = null;

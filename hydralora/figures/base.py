@@ -9,6 +9,7 @@ from plotly.basedatatypes import BaseTraceType
 T = TypeVar("T")
 
 CURVE_POINTS = 2000  # of all traces of a figure together
+SVG_POINTS = 2000  # up to which a browser draws points fast enough without WebGL
 MARGIN = {"l": 56, "r": 16, "t": 40, "b": 48}
 TWO_LINES = 68  # pixels that a title and a subtitle take
 AT_THE_TOP = {"y": 1, "yref": "container", "yanchor": "top", "pad": {"t": 12}}
@@ -50,6 +51,14 @@ def _evenly(points: Sequence[T], most: int) -> Sequence[T]:
         return points[len(points) - most :]
     step = -(-(len(points) - 1) // (most - 1))
     return [*points[:-1:step], points[-1]]
+
+
+def points_trace(count: int) -> type[go.Scatter] | type[go.Scattergl]:
+    """The kind of trace for a figure of `count` points: SVG, which every browser draws, or WebGL for many points.
+
+    Where there is no WebGL, the page draws those as SVG as well (app/widgets/plot.js).
+    """
+    return go.Scatter if count < SVG_POINTS else go.Scattergl
 
 
 def figure_json(traces: Sequence[BaseTraceType], frames: Sequence[go.Frame] = (), **layout: object) -> str:

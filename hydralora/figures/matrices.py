@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 from hydralora.analysis.heads import HeadMeasures
 from hydralora.analysis.matrices import MatrixPoint, PointGroup
 from hydralora.errors import ConfigError
-from hydralora.figures.base import escaped, figure_json, short, short_end
+from hydralora.figures.base import escaped, figure_json, points_trace, short, short_end
 from hydralora.figures.captions import how_drawn
 from hydralora.figures.palette import A_COLOUR, A_MARK, NEUTRAL, head_colour, head_mark, head_name
 
@@ -55,7 +55,7 @@ def matrices(group: PointGroup, colour_by: MatrixColour, first_id: int = 0) -> s
             style = style | {"size": 4, "symbol": [_solid_mark(str(mark)) for mark in listed]}
             traces.append(go.Scatter3d(**axes, **shared, marker=style))
         else:
-            traces.append(go.Scattergl(**axes, **shared, marker=style))
+            traces.append(points_trace(len(points))(**axes, **shared, marker=style))
     rows, columns = group.shape
     hidden = {"showticklabels": False, "title": {"text": ""}}
     return figure_json(

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import plotly.graph_objects as go
 
-from hydralora.figures.base import MARGIN, figure_json, short, thinned
+from hydralora.figures.base import MARGIN, figure_json, points_trace, short, thinned
 from hydralora.figures.palette import A_COLOUR, A_MARK, NEUTRAL, head_colour, head_mark
 from hydralora.projection import METHODS, Method
 
@@ -189,9 +189,10 @@ def row_map(
         selected: ids to select, at every call; None keeps the user's selection.
     """
     traces = []
+    trace = points_trace(len(values))
     for name, rows, style in _row_traces(values, colour_by, names):
         traces.append(
-            go.Scattergl(
+            trace(
                 x=[points[i][0] for i in rows],
                 y=[points[i][1] for i in rows],
                 customdata=[ids[i] for i in rows],

@@ -3,6 +3,7 @@
 import json
 import re
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -105,3 +106,15 @@ def test_figures_are_saved_with_captions_that_are_on_the_page(services: Services
     named = {found for block in blocks for found in re.findall(r'data-caption="([^"]+)"', block.html_template)}
     assert {"ab-caption", "breakdown-caption", "trajectory-sentence", "map-caption", "use-sentence"} <= named
     assert named <= {block.elem_id for block in blocks}
+
+
+def test_no_two_listeners_of_an_event_wait_for_its_last_change(services: Services) -> None:
+    """Two of them call each other for ever: Gradio's page repeats the whole event of a listener that waited."""
+    waiting = Counter(
+        target
+        for fn in build(services).fns.values()
+        if fn.fn and fn.trigger_mode == "always_last"
+        for target in fn.targets
+    )
+    assert waiting
+    assert [target for target, count in waiting.items() if count > 1] == []

@@ -39,7 +39,7 @@ def test_every_matrix_is_a_point(services: Services, finished: FinishedRun, colo
     view = last(points.view(services, PointsRequest((finished.run.id,), dims=dims), colour))
     traces = drawn(view)
     assert sorted(i for trace in traces for i in trace["customdata"]) == list(range(MATRICES))
-    assert {trace["type"] for trace in traces} == {"scatter3d" if dims == 3 else "scattergl"}
+    assert {trace["type"] for trace in traces} == {"scatter3d" if dims == 3 else "scatter"}
 
 
 def test_products_are_as_many_as_heads(services: Services, finished: FinishedRun) -> None:

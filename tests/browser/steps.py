@@ -12,6 +12,7 @@ UPLOAD = "input[data-testid='Upload a dataset-upload-button']"
 SCREENSHOTS = Path(__file__).parent.parent / "screenshots"
 SIZE = 1280, 900
 QUIET = 200  # milliseconds
+LONGEST = 20_000  # milliseconds that a page may take to become quiet
 
 
 def open_tab(page: Page, tab: str) -> None:
@@ -27,19 +28,20 @@ def choose(page: Page, elem_id: str, option: str) -> None:
 
 def settle(page: Page) -> None:
     """Wait until nothing in the page has changed for a moment: figures are drawn again after a resize or a scroll."""
-    page.evaluate(
-        """quiet => new Promise((done) => {
-          let timer;
-          const observer = new MutationObserver(() => wait());
-          const wait = () => {
-            clearTimeout(timer);
-            timer = setTimeout(() => { observer.disconnect(); done(); }, quiet);
-          };
+    changing = page.evaluate(
+        """([quiet, longest]) => new Promise((done) => {
+          let timer, last = null;
+          const place = (node) => `"${node?.textContent.slice(0, 80)}" in #${node?.parentElement?.closest('[id]')?.id}`;
+          const end = (result) => { observer.disconnect(); done(result); };
+          const wait = () => { clearTimeout(timer); timer = setTimeout(() => end(null), quiet); };
+          const observer = new MutationObserver((changes) => { last = changes[0].target; wait(); });
           observer.observe(document, {subtree: true, childList: true, attributes: true, characterData: true});
+          setTimeout(() => end(place(last)), longest);
           wait();
         })""",
-        QUIET,
+        [QUIET, LONGEST],
     )
+    assert changing is None, f"the page has not come to rest for {LONGEST / 1000:.0f} s: {changing}"
 
 
 def catch(page: Page, elem_id: str, pattern: str) -> None:

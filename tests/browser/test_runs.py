@@ -106,7 +106,7 @@ def test_a_run_is_measured_on_a_file(runs_page: Page, two_runs: list[Run], tmp_p
     file = tmp_path / "new rows.jsonl"
     file.write_text('{"instruction": "Add 1 and 2.", "output": "3", "task": "<i>sum</i>"}\n', encoding="utf-8")
     page.locator("input[data-testid='Evaluate on a file-upload-button']").set_input_files(file)
-    expect(page.locator("#export-told")).to_contain_text("1 rows measured")
+    expect(page.locator("#export-told")).to_contain_text("1 row measured")
     expect(page.locator("#scores")).to_contain_text("task <i>sum</i>")
     assert seen.errors == []
 

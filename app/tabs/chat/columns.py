@@ -12,7 +12,7 @@ from ...actions.chat.answers import COLUMNS, ColumnView
 from ...actions.run_choices import run_choices
 from ...page.buttons import new_choices
 from ...page.context import Context
-from ...page.handlers import LATEST, Component, Updates, handler
+from ...page.handlers import Component, Updates, handler
 from ...page.text import say, sentence
 from ...widgets.tokens import EMPTY, token_strip
 from .steering import SteeringForm
@@ -80,9 +80,9 @@ class Choices:
         outputs = [self.other, self.steering.panel]
         outputs += [part for column in columns.values() for part in (column.place, column.title)]
         changes = [tab.select, run.change, context.model.change, self.chosen.change, answers.change]
-        gr.on(changes, arrange, [run, context.model, self.chosen, self.other, answers], outputs, **LATEST)
+        context.signals.follow(changes, arrange, [run, context.model, self.chosen, self.other, answers], outputs)
         naming = [self.steering.pin, self.steering.mute]
-        gr.on([tab.select, run.change], name_heads, [run, *naming], naming, **LATEST)
+        context.signals.follow([tab.select, run.change], name_heads, [run, *naming], naming)
 
 
 def _chatbot(key: str) -> gr.Chatbot:

@@ -7,7 +7,7 @@ import gradio as gr
 from ...actions.chat import heads_alone as actions
 from ...page.buttons import action_button
 from ...page.context import Context
-from ...page.handlers import LATEST, QUIET, Updates, handler, latest
+from ...page.handlers import QUIET, Updates, handler, latest
 from ...page.text import say, sentence
 from ...services import MODEL_QUEUE
 
@@ -81,4 +81,4 @@ class HeadsAlone:
         asking = self.start.click(ask, inputs, outputs, concurrency_id=MODEL_QUEUE, trigger_mode="multiple", **QUIET)
         self.fill.click(examples, run, [self.status, self.questions], trigger_mode="once", **QUIET)
         self.stop.click(None, None, None, cancels=[asking])
-        run.change(forget, run, outputs, **LATEST)
+        context.signals.follow([run.change], forget, run, outputs)

@@ -11,7 +11,7 @@ from hydralora.inference.generation import Sampling
 from ...actions.chat import columns as column_actions
 from ...actions.chat import conversation as actions
 from ...page.context import Context
-from ...page.handlers import LATEST, QUIET, Component, Updates, cancel_then, handler, latest
+from ...page.handlers import QUIET, Component, Updates, cancel_then, handler, latest
 from ...page.text import say, sentence
 from ...services import MODEL_QUEUE, Services
 from .conversation import Conversation
@@ -41,7 +41,7 @@ class HeldOutRows:
         def prepare(dataset_id: str) -> list[list[str]]:
             return actions.prompts(context.services, dataset_id)
 
-        gr.on([tab.select, context.dataset.change], prepare, context.dataset, self.rows, **LATEST)
+        context.signals.follow([tab.select, context.dataset.change], prepare, context.dataset, self.rows)
 
 
 class Question:
@@ -107,7 +107,7 @@ class Question:
             return say(actions.length_line(context.services, run_id, model, prompt, system, histories))
 
         inputs = [context.run, context.model, self.prompt, options.system, conversation.histories]
-        gr.on([self.prompt.change, options.system.change], measure, inputs, self.length, **LATEST)
+        context.signals.follow([self.prompt.change, options.system.change], measure, inputs, self.length)
 
     def _asking(
         self, context: Context, conversation: Conversation, options: "Options", saving: Saving

@@ -7,7 +7,8 @@ import gradio as gr
 from ...actions.chat import answers as answer_actions
 from ...actions.chat import saving as actions
 from ...page.buttons import download_button, upload_button
-from ...page.handlers import LATEST, QUIET, Updates, handler
+from ...page.context import Context
+from ...page.handlers import QUIET, Updates, handler
 from ...services import Services
 from .conversation import Conversation
 
@@ -45,7 +46,7 @@ class Saving:
 
         event.then(write, answers, self.outputs, **QUIET)
 
-    def wire(self, conversation: Conversation, tab: gr.Tab, store: gr.BrowserState) -> None:
+    def wire(self, context: Context, conversation: Conversation, tab: gr.Tab, store: gr.BrowserState) -> None:
         """The browser keeps the ids of its answers, the server their contents."""
         answers, chosen = conversation.answers, conversation.choices.chosen
 
@@ -61,7 +62,7 @@ class Saving:
             view = actions.replay(self._services, Path(file))
             return conversation.updates(view) | {chosen: gr.CheckboxGroup(value=["run"])}
 
-        answers.change(lambda answer_ids: answer_ids, answers, store, **LATEST)
+        context.signals.follow([answers.change], lambda answer_ids: answer_ids, answers, store)
         outputs = [*conversation.outputs, chosen]
         self.offer_after(tab.select(reopen, [answers, store], outputs, **QUIET), answers)
         self.offer_after(self.saved.upload(open_saved, self.saved, outputs, **QUIET), answers)

@@ -20,7 +20,7 @@ def build(context: Context, tab: gr.Tab, store: gr.BrowserState) -> None:
     saving = Saving(context.services)
     heads_alone = HeadsAlone()
 
-    saving.wire(conversation, tab, store)
+    saving.wire(context, conversation, tab, store)
     rows.wire(context, tab)
     choices.wire(context, tab, conversation.columns, conversation.answers)
     question.wire(context, conversation, options, saving, rows)

@@ -104,11 +104,11 @@ class RowMap:
 
         for selected in (self.map.lasso, self.map.pick):  # gr.on takes no custom events
             selected(select, dataset, [self.rows, self.hits], api_visibility="private")
-        dataset.change(
+        self._context.signals.follow(
+            [dataset.change],
             lambda: {self.rows: gr.Dataframe(value=[], label=NOTHING), self.hits: ""},
             None,
             [self.rows, self.hits],
-            **QUIET,
         )
 
     def _updates(self, view: actions.MapView) -> Updates:

@@ -8,7 +8,7 @@ from ...actions.recipes import component_settings
 from ...page.browser_state import KeptChoices
 from ...page.context import Context
 from ...page.forms import Widget, values, widget
-from ...page.handlers import QUIET, Component
+from ...page.handlers import Component
 from ...services.components import ComponentRequest
 
 FEATURES = {
@@ -28,11 +28,17 @@ class ComponentForm:
         self.fields = _fields()
         store.keep_all(self.fields)
         features, method = self.fields["components.features"], self.fields["components.method"]
-        features.change(
-            lambda features: gr.Textbox(visible=features == "sentence"), features, self.fields[SENTENCE_MODEL], **QUIET
+        context.signals.follow(
+            [features.change],
+            lambda features: gr.Textbox(visible=features == "sentence"),
+            features,
+            self.fields[SENTENCE_MODEL],
         )
-        method.change(  # DBSCAN finds their number itself
-            lambda method: gr.Number(visible=method == "kmeans"), method, self.fields["components.k"], **QUIET
+        context.signals.follow(  # DBSCAN finds their number itself
+            [method.change],
+            lambda method: gr.Number(visible=method == "kmeans"),
+            method,
+            self.fields["components.k"],
         )
 
     @property

@@ -13,7 +13,7 @@ from ...page.browser_state import KeptChoices
 from ...page.buttons import action_button, download_button
 from ...page.context import Context
 from ...page.forms import Widget
-from ...page.handlers import LATEST, QUIET, Component, Updates, cancel_then, handler
+from ...page.handlers import QUIET, Component, Updates, cancel_then, handler
 from ...page.text import say, sentence
 from ...services.background import Done
 from ...widgets.plot import plot_panel
@@ -130,7 +130,7 @@ class _Overview:
         outputs = [self.k, self.answer, self.use, self.stop, *figures, component.alone, component.number]
         inputs = [dataset, component.number, *form.inputs]
         changes = [tab.select, dataset.change, context.model.change, *form.changes]
-        changed = gr.on(changes, show, inputs, outputs, **LATEST)
+        changed = context.signals.follow(changes, show, inputs, outputs)
         stopped = say("Stopped. Change a setting, or open this tab again, to restart.")
         cancel_then(self.stop.click, [changed], lambda: self._cleared(component) | {self.answer: stopped}, outputs)
         renamed = component.name.submit(

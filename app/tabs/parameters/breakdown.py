@@ -11,7 +11,7 @@ from hydralora.projection import Method
 from ...actions.parameters import breakdown as actions
 from ...page.buttons import action_button, method_choice
 from ...page.context import Context
-from ...page.handlers import LATEST, QUIET, Updates, handler, latest
+from ...page.handlers import QUIET, Updates, handler, latest
 from ...page.text import say, sentence
 from .shapes import ShapePanels
 
@@ -65,7 +65,7 @@ def build(context: Context, view_tab: gr.Tab) -> None:
     outputs = [signature, reading, start, again, table, caption, pictures.choice, *pictures.panels]
     start.click(begin, [run, steps], [again, signature], **QUIET)
     changes = [view_tab.select, run.change, method.change, pictures.choice.change, again.tick]
-    gr.on(changes, show, [run, method, pictures.choice, signature], outputs, **LATEST)
+    context.signals.follow(changes, show, [run, method, pictures.choice, signature], outputs)
 
 
 def _views(views: Iterator[actions.BreakdownView]) -> Iterator[actions.BreakdownView]:

@@ -7,7 +7,7 @@ import gradio as gr
 from ...actions.parameters import head_use as actions
 from ...page.buttons import action_button, new_choices
 from ...page.context import Context
-from ...page.handlers import LATEST, QUIET, Updates, handler, latest
+from ...page.handlers import QUIET, Updates, handler, latest
 from ...page.text import say, sentence
 from ...services import Services
 from ...widgets.plot import plot_panel
@@ -17,7 +17,7 @@ KIND = "head use"
 
 def build(context: Context) -> None:
     """The view."""
-    _HeadUse(context).wire(context.services, context.run)
+    _HeadUse().wire(context)
 
 
 class HeadTables:
@@ -69,7 +69,7 @@ def _table(elem_id: str, label: str, headers: list[str], widths: list[str | int]
 
 
 class _HeadUse:
-    def __init__(self, context: Context) -> None:
+    def __init__(self) -> None:
         with gr.Row():
             self.start = action_button("Read held-out rows", "use-start", 220, variant="primary", size="lg")
             groups = [("components", "component"), ("tasks", "task")]
@@ -86,7 +86,9 @@ class _HeadUse:
         self.head = gr.Radio([], value=None, label="Tokens that use one head most", visible=False, elem_id="use-head")
         self.tables = HeadTables("use")
 
-    def wire(self, services: Services, run: gr.Dropdown) -> None:
+    def wire(self, context: Context) -> None:
+        services, signals, run = context.services, context.signals, context.run
+
         def views(run_id: str | None, groups: actions.Groups, module: str) -> Iterator[Updates]:
             for view in actions.measure(services, run_id, groups, module):
                 yield self._updates(view, module)
@@ -111,10 +113,10 @@ class _HeadUse:
         inputs, outputs = [run, self.groups, self.module], [self.reading, self.figure, self.module, self.head]
         measured = self.start.click(measure, inputs, outputs, trigger_mode="multiple", **QUIET)
         measured.then(again, inputs, outputs, **QUIET)  # the choices may have changed meanwhile
-        gr.on([self.groups.change, self.module.change], again, inputs, outputs, **LATEST)
+        signals.follow([self.groups.change, self.module.change], again, inputs, outputs)
         behind = [run, self.head, self.module]
-        gr.on([self.head.change, self.module.change], look_behind, behind, self.tables.outputs, **LATEST)
-        run.change(forget, run, [*outputs, *self.tables.outputs], **LATEST)
+        signals.follow([self.head.change, self.module.change], look_behind, behind, self.tables.outputs)
+        signals.follow([run.change], forget, run, [*outputs, *self.tables.outputs])
 
     def _updates(self, view: actions.UseView, module: str) -> Updates:
         heads = [(f"head {i + 1}", i + 1) for i in range(view.heads)]

@@ -6,7 +6,7 @@ from hydralora.figures import MEASURES, Measure
 
 from ...actions.parameters import heads as actions
 from ...page.context import Context
-from ...page.handlers import LATEST, Updates, handler
+from ...page.handlers import Updates, handler
 from ...page.text import say, sentence
 from ...widgets.plot import plot_panel
 
@@ -27,4 +27,4 @@ def build(context: Context, view_tab: gr.Tab) -> None:
         return {reading: say(view.sentence), figure: drawn, table: view.rows or []}
 
     changes = [view_tab.select, context.run.change, measure.change]
-    gr.on(changes, show, [context.run, measure], [reading, figure, table], **LATEST)
+    context.signals.follow(changes, show, [context.run, measure], [reading, figure, table])

@@ -12,7 +12,7 @@ from ...actions.parameters.head_use import is_measured
 from ...actions.run_choices import run_choices
 from ...page.buttons import method_choice, new_choices
 from ...page.context import Context
-from ...page.handlers import LATEST, QUIET, Component, Updates, handler, latest
+from ...page.handlers import Component, Updates, handler, latest
 from ...page.text import say, sentence
 from ...services import Services
 from ...widgets.plot import plot_panel, selected_ids
@@ -46,10 +46,11 @@ def build(context: Context, tab: gr.Tab, view_tab: gr.Tab) -> None:
 
     inputs = [context.run, *form.fields]
     opened = [tab.select, view_tab.select]
-    gr.on([*opened, context.run.change], other_runs, [context.run, form.others], form.others, **LATEST)
+    signals = context.signals
+    signals.follow([*opened, context.run.change], other_runs, [context.run, form.others], form.others)
     changes = [field.change for field in inputs]
-    gr.on([*opened, *changes], show, inputs, [*pictures.panels, caption, pictures.choice], **LATEST)
-    gr.on(changes, matrix.empty, None, matrix.outputs, **QUIET)
+    signals.follow([*opened, *changes], show, inputs, [*pictures.panels, caption, pictures.choice])
+    signals.follow(changes, matrix.empty, None, matrix.outputs)
     for panel in pictures.panels:  # gr.on takes no custom events
         panel.lasso(matrix.select, inputs, matrix.table, api_visibility="private")
         panel.pick(matrix.pick, inputs, matrix.outputs, api_visibility="private")

@@ -9,7 +9,7 @@ from hydralora.projection import Method
 from ...actions.parameters import trajectory as actions
 from ...page.buttons import method_choice, new_choices
 from ...page.context import Context
-from ...page.handlers import LATEST, QUIET, Updates, handler, latest
+from ...page.handlers import QUIET, Updates, handler, latest
 from ...page.text import say, sentence
 from .shapes import ShapePanels
 
@@ -35,6 +35,6 @@ def build(context: Context, view_tab: gr.Tab) -> None:
             yield {reading: say(view.sentence)} | drawn
 
     inputs, outputs = [run, module, method], [reading, *pictures.panels]
-    opened = gr.on([view_tab.select, run.change], choices, [run, module], module, **LATEST)
+    opened = context.signals.follow([view_tab.select, run.change], choices, [run, module], module)
     opened.then(show, inputs, outputs, **QUIET)
-    gr.on([module.change, method.change], show, inputs, outputs, **LATEST)
+    context.signals.follow([module.change, method.change], show, inputs, outputs)

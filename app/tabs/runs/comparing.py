@@ -5,7 +5,8 @@ import gradio as gr
 from ...actions.run_choices import Choice
 from ...actions.runs import comparing as actions
 from ...page.buttons import new_choices
-from ...page.handlers import LATEST, Updates, handler
+from ...page.context import Context
+from ...page.handlers import Updates, handler
 from ...page.text import say, sentence
 from ...services import Services
 from ...widgets.plot import plot_panel
@@ -22,7 +23,9 @@ class Comparing:
             self.results = _table("compare-results", "Held-out rows, side by side")
             self.differences = _table("compare-settings", "Settings that differ")
 
-    def wire(self, services: Services, tab: gr.Tab) -> None:
+    def wire(self, context: Context, tab: gr.Tab) -> None:
+        services = context.services
+
         @handler
         def compare(run_ids: list[str] | None) -> Updates:
             view = actions.comparison(services, run_ids or [])
@@ -37,7 +40,7 @@ class Comparing:
             }
 
         outputs = [self.sentence, self.figure, self.results, self.differences]
-        gr.on([tab.select, self.chosen.change], compare, self.chosen, outputs, **LATEST)
+        context.signals.follow([tab.select, self.chosen.change], compare, self.chosen, outputs)
 
     def choices(self, services: Services, runs: list[Choice], chosen: list[str]) -> gr.Dropdown:
         """The runs to compare; runs that are gone are deselected."""

@@ -10,7 +10,7 @@ from ...actions.runs import files as file_actions
 from ...actions.runs import tab as actions
 from ...page.buttons import action_button, upload_button
 from ...page.context import Context
-from ...page.handlers import LATEST, QUIET, Updates, handler
+from ...page.handlers import QUIET, Updates, handler
 from ...page.text import say, sentence
 from .comparing import Comparing
 from .files import RunFiles
@@ -35,7 +35,7 @@ def build(context: Context, tab: gr.Tab, deleted: gr.BrowserState) -> RunsTab:
     listing = runs.wire(tab, comparing)
     chosen_run.wire(context, tab)
     _change(context, runs, chosen_run, deleted, listing)
-    comparing.wire(context.services, tab)
+    comparing.wire(context, tab)
     return RunsTab(chosen_run.copy, chosen_run.continue_training, chosen_run.following)
 
 
@@ -92,7 +92,7 @@ class _AllRuns:
             "inputs": [run, self.offered, comparing.chosen, self._deleted],
             "outputs": [self.table, self.damaged, run, self.offered, comparing.chosen, self.undo],
         }
-        gr.on([tab.select, run.change], **listing, **LATEST)
+        self._context.signals.follow([tab.select, run.change], *listing.values())
         self.table.select(choose, None, run, **QUIET)
         run.focus(offer, [run, self.offered], [run, self.offered], **QUIET)
         return listing
@@ -161,7 +161,7 @@ class _ChosenRun:
 
         buttons = [self.save, self.copy, self.continue_training, self.delete, self.following]
         outputs = [self.looked_at, self.about, *self.words, self.recipe, self.code, *buttons, *self.files.outputs]
-        gr.on([tab.select, run.change], look, [run, self.looked_at], outputs, **LATEST)
+        context.signals.follow([tab.select, run.change], look, [run, self.looked_at], outputs)
         self.files.wire(services, run)
 
 

@@ -17,7 +17,7 @@ from ...page.browser_state import KeptChoices
 from ...page.buttons import upload_button
 from ...page.context import Context
 from ...page.forms import UNSET, Widget, keys_of, values, widget
-from ...page.handlers import LATEST, QUIET, Component, Updates, handler
+from ...page.handlers import QUIET, Component, Updates, handler
 from ...page.text import say, sentence
 from ...services import Services
 
@@ -128,7 +128,7 @@ def build(context: Context, tab: gr.Tab, store: KeptChoices, components: dict[st
     with gr.Accordion("The same from a terminal", open=False):
         recipe = _terminal(context.services, form)
     _presets(presets, form.fields)
-    _plan(context.services, form, recipe, [tab.select, *(item.change for item in form.inputs)])
+    _plan(context, form, recipe, [tab.select, *(item.change for item in form.inputs)])
     return form
 
 
@@ -169,9 +169,9 @@ def _terminal(services: Services, form: RecipeForm) -> gr.Code:
     return recipe
 
 
-def _plan(services: Services, form: RecipeForm, recipe: gr.Code, events: Sequence[Component]) -> None:
+def _plan(context: Context, form: RecipeForm, recipe: gr.Code, events: Sequence[Component]) -> None:
     """Show what would be trained, and beside every field its error."""
-    fields = form.fields
+    services, fields = context.services, form.fields
     flagged = gr.State([])  # keys of the fields with an error beside them
     planned = sentence("", elem_id="plan")
 
@@ -190,4 +190,4 @@ def _plan(services: Services, form: RecipeForm, recipe: gr.Code, events: Sequenc
             return updates | {planned: say(str(error))}
 
     outputs = [flagged, planned, recipe, *fields.values()]
-    gr.on(events, outline, [flagged, *form.inputs], outputs, **LATEST)
+    context.signals.follow(events, outline, [flagged, *form.inputs], outputs)

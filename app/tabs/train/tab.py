@@ -12,7 +12,7 @@ from ...actions.train import recipe_form as form_actions
 from ...actions.train import tab as actions
 from ...page.context import Context
 from ...page.forms import values
-from ...page.handlers import LATEST, QUIET, Component, Updates, cancel_then, handler
+from ...page.handlers import QUIET, Component, Updates, cancel_then, handler
 from ...page.text import say, sentence
 from ...services import Services
 from ...widgets.plot import plot_panel
@@ -34,7 +34,7 @@ def build(context: Context, tab: gr.Tab, form: RecipeForm) -> gr.Button:
     controls = _Controls()
     picture = _Picture()
     following = gr.Button("Next: look inside A and B", elem_id="to-parameters")
-    _log(context.services, context.run)
+    _log(context)
     controls.wire(context, tab, form)
     _watch(context, controls, picture)
     return following
@@ -60,8 +60,8 @@ class _Controls:
     def wire(self, context: Context, tab: gr.Tab, form: RecipeForm) -> None:
         self._wire_start(context, form)
         self._wire_run(context.services, context.run)
-        self._wire_estimate(context.services, form)
-        self._wire_device(context.services, tab, form)
+        self._wire_estimate(context, form)
+        self._wire_device(context, tab, form)
 
     def _wire_start(self, context: Context, form: RecipeForm) -> None:
         services = context.services
@@ -89,20 +89,22 @@ class _Controls:
         for button, places in ((self.sooner, -1), (self.later, 1)):
             button.click(handler(partial(actions.swap, services, by=places)), run, None, **QUIET)
 
-    def _wire_estimate(self, services: Services, form: RecipeForm) -> None:
+    def _wire_estimate(self, context: Context, form: RecipeForm) -> None:
         """A trial of the form's settings; changing a setting ends it and removes its result."""
 
         @handler
         def estimate(dataset_id: str, model: str, *inputs: Component) -> Iterator[Updates]:
-            for step in form_actions.estimate(services, dataset_id, model, values(form.fields, inputs)):
+            for step in form_actions.estimate(context.services, dataset_id, model, values(form.fields, inputs)):
                 yield {self.estimated: say(step)}
 
         trying = self.trial.click(estimate, form.inputs, self.estimated, **QUIET, trigger_mode="once")
         trying.failure(lambda: "", None, self.estimated, **QUIET)
         changes = [item.change for item in form.inputs]
-        cancel_then(partial(gr.on, changes), [trying], lambda: "", self.estimated)
+        cancel_then(partial(context.signals.follow, changes), [trying], lambda: "", self.estimated)
 
-    def _wire_device(self, services: Services, tab: gr.Tab, form: RecipeForm) -> None:
+    def _wire_device(self, context: Context, tab: gr.Tab, form: RecipeForm) -> None:
+        services = context.services
+
         def describe(dataset_id: str, model: str, *inputs: Component) -> str:
             try:
                 return say(form_actions.device_line(services, dataset_id, model, values(form.fields, inputs)))
@@ -110,7 +112,8 @@ class _Controls:
                 return ""
 
         sized = [form.dataset, form.fields["training.max_steps"], form.fields["training.batch_size"], form.model]
-        gr.on([tab.select, *(item.change for item in sized)], describe, form.inputs, self.device, **LATEST)
+        changes = [tab.select, *(item.change for item in sized)]
+        context.signals.follow(changes, describe, form.inputs, self.device)
 
     def words(self, words: actions.Words) -> Updates:
         return {self.status: say(words.status), self.usage: say(words.usage)}
@@ -202,22 +205,24 @@ def _watch(context: Context, controls: _Controls, picture: _Picture) -> None:
 
     outputs = list(marks.values())
     gr.Timer(POLL_SECONDS).tick(look, run, outputs, **QUIET)
-    gr.on([run.change, context.page.load], look, run, outputs, **QUIET)
+    context.signals.follow([run.change, context.page.load], look, run, outputs)
     for part, (_, filled) in parts.items():
-        marks[part].change(handler(partial(show, part)), run, filled, **LATEST)
+        context.signals.follow([marks[part].change], handler(partial(show, part)), run, filled)
 
 
-def _log(services: Services, run: gr.Dropdown) -> None:
+def _log(context: Context) -> None:
     """The run's log, refreshed while it is open."""
     with gr.Accordion("Log", open=False, elem_id="log") as panel:
         search = gr.Textbox(label="Only lines that contain", max_lines=1, elem_id="log-search")
         lines = gr.Textbox(show_label=False, lines=12, max_lines=24, interactive=False, elem_id="log-lines")
     again = gr.Timer(LOG_SECONDS, active=False)
+    services, run = context.services, context.run
 
     @handler
     def read(run_id: str | None, search: str) -> str:
         return actions.log(services, run_id, search)
 
-    gr.on([panel.expand, again.tick, search.change, run.change], read, [run, search], lines, **LATEST)
+    changes = [panel.expand, again.tick, search.change, run.change]
+    context.signals.follow(changes, read, [run, search], lines)
     panel.expand(lambda: gr.Timer(active=True), None, again, **QUIET)
     panel.collapse(lambda: gr.Timer(active=False), None, again, **QUIET)
