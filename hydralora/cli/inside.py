@@ -110,6 +110,10 @@ def chat(
         float | None, typer.Option(help="Divide the router's logits by this; below 1 sharpens the gates.")
     ] = None,
     layers: Annotated[str | None, typer.Option(help="Steer only these blocks: 3, or 0-11.")] = None,
+    level: Annotated[
+        list[float] | None,
+        typer.Option(help="A factor on each head's gate, renormalised: repeat it for every head, in their order."),
+    ] = None,
     alternatives: Annotated[int, typer.Option(help="Number of likeliest tokens to return with each token.", min=0)] = 5,
     save: Annotated[Path | None, typer.Option(help="Save the answer with its gates here, as a trace.")] = None,
     as_json: Json = False,
@@ -129,6 +133,7 @@ def chat(
         temperature=temperature_router,
         top_k=top_k,
         layers=block_range(layers) if layers else None,
+        levels=tuple(level) if level else None,
     )
     sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed)
     loaded = load_run(RunStore(workspace).get(run))

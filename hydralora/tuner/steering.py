@@ -1,4 +1,4 @@
-"""Steered gates: one head pinned, heads muted, uniform gates, sharper or softer gates."""
+"""Steered gates: one head pinned, heads muted or at other levels, uniform gates, sharper or softer gates."""
 
 import math
 from collections.abc import Collection, Mapping
@@ -13,6 +13,8 @@ from hydralora.errors import ConfigError
 from hydralora.tuner.model import active_router, block_index, hydra_layers
 from hydralora.tuner.router import largest_only
 
+HIGHEST_LEVEL = 100.0
+SETTINGS = ("pin", "mute", "uniform", "temperature", "top_k", "levels")  # one of them at least
 COLDEST = 1e-30  # a temperature that float32 still divides by; beyond it gates don't change any more
 
 
@@ -27,6 +29,7 @@ class Steering:
         temperature: the router's logits are divided by it; below 1 sharpens, above 1 softens.
         top_k: keep each token's largest gates, renormalised.
         layers: indices of the blocks to steer; None steers all.
+        levels: for each head a factor on its gate, from 0, which mutes it, to 100; the gates are renormalised.
     """
 
     pin: int | None = None
@@ -35,17 +38,21 @@ class Steering:
     temperature: float | None = None
     top_k: int | None = None
     layers: tuple[int, ...] | None = None
+    levels: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
-        settings = [name for name in ("pin", "mute", "uniform", "temperature", "top_k") if self._is_set(name)]
+        settings = [name for name in SETTINGS if self._is_set(name)]
         if not settings:
-            raise ConfigError("Steering: no setting is given. Set pin, mute, uniform, temperature or top_k.")
+            raise ConfigError(f"Steering: no setting is given. Set {', '.join(SETTINGS[:-1])} or {SETTINGS[-1]}.")
         if len(settings) > 1 and {"pin", "uniform"} & set(settings):
             raise ConfigError(f"Steering: {' and '.join(settings)} exclude each other. Set one of them.")
         if self.layers is not None and not self.layers:
             raise ConfigError("Steering: layers names no block. Name some, or leave it out to steer all.")
         if self.temperature is not None and not 0 < self.temperature < math.inf:
             raise ConfigError(f"Steering: temperature is {self.temperature!r}. Set it above 0; 1 changes nothing.")
+        for level in self.levels or ():
+            if not 0 <= level <= HIGHEST_LEVEL:  # false for nan
+                raise ConfigError(f"Steering: a level is {level!r}. Set levels from 0 to {HIGHEST_LEVEL:g}.")
 
     def _is_set(self, name: str) -> bool:
         value = getattr(self, name)
@@ -55,7 +62,8 @@ class Steering:
         """Check the settings against an adapter of `num_heads` heads.
 
         Raises:
-            ConfigError: no such head, every head muted, or top_k outside 1 to the number of heads not muted.
+            ConfigError: no such head, every head muted, or top_k outside 1 to the number of heads not muted,
+                or another number of levels.
         """
         for name, heads in (("pin", () if self.pin is None else (self.pin,)), ("mute", self.mute)):
             for head in heads:
@@ -63,9 +71,11 @@ class Steering:
                     raise ConfigError(
                         f"Steering: {name} names head {head!r}; the adapter's heads are 0 to {num_heads - 1}."
                     )
-        remaining = num_heads - len(set(self.mute))
+        if self.levels is not None and len(self.levels) != num_heads:
+            raise ConfigError(f"Steering: there are {len(self.levels)} levels; give one for each of {num_heads} heads.")
+        remaining = num_heads - len(self._silent())
         if not remaining:
-            raise ConfigError(f"Steering: mute names all {num_heads} heads. Leave at least one.")
+            raise ConfigError(f"Steering: all {num_heads} heads are muted, or at level 0. Leave at least one.")
         if self.top_k is not None and (type(self.top_k) is not int or not 1 <= self.top_k <= remaining):
             raise ConfigError(
                 f"Steering: top_k is {self.top_k!r}. Set it to a whole number from 1 to {remaining}, "
@@ -80,17 +90,24 @@ class Steering:
             return gates
         if self.uniform:
             return torch.full_like(logits, 1 / logits.shape[-1])
-        if self.mute:
+        if self._silent():
             muted = torch.zeros(logits.shape[-1], dtype=torch.bool, device=logits.device)
-            muted[list(self.mute)] = True
+            muted[list(self._silent())] = True
             # A router with its own top_k may have kept only muted heads; the others then share equally.
             logits = logits.clamp_min(torch.finfo(logits.dtype).min).masked_fill(muted, -math.inf)
         if self.temperature is not None:  # the largest logit at 0, so that no temperature overflows
             largest = logits.amax(-1, keepdim=True)
             logits = (logits - largest) / min(max(self.temperature, COLDEST), 1 / COLDEST)
+        if self.levels is not None:  # softmax(l + log f) is f * softmax(l), renormalised
+            factors = torch.tensor([level or 1.0 for level in self.levels], device=logits.device)
+            logits = logits + factors.log()
         if self.top_k is not None:
             logits = largest_only(logits, self.top_k)
         return logits.softmax(-1)
+
+    def _silent(self) -> set[int]:
+        """The heads that get no weight: muted, or at level 0."""
+        return {*self.mute, *(head for head, level in enumerate(self.levels or ()) if level == 0)}
 
     def describe(self) -> dict[str, JsonValue]:
         """The settings that are given, as plain values."""
@@ -106,6 +123,8 @@ class Steering:
             parts.append(f"without head {', '.join(str(head + 1) for head in self.mute)}")
         if self.uniform:
             parts.append("uniform")
+        if self.levels is not None:
+            parts.append(f"at levels {', '.join(f'{level:g}' for level in self.levels)}")
         if self.temperature is not None:
             parts.append(f"at temperature {self.temperature:g}")
         if self.top_k is not None:
@@ -159,6 +178,7 @@ def steer_gates(
     temperature: float | None = None,
     top_k: int | None = None,
     layers: Collection[int] | None = None,
+    levels: Collection[float] | None = None,
 ) -> _SteeredModel:
     """Inside `with steer_gates(model, ...):` the active adapter's layers use these gates in place of the router's.
 
@@ -168,10 +188,8 @@ def steer_gates(
         ConfigError: no setting is given, settings exclude each other, there is no such head or block, several adapters
             are active, or, on entering, one of the blocks is steered already; other blocks may be.
     """
-    return steered(
-        model,
-        Steering(pin, tuple(mute), uniform, temperature, top_k, None if layers is None else tuple(layers)),
-    )
+    blocks, factors = (None if values is None else tuple(values) for values in (layers, levels))
+    return steered(model, Steering(pin, tuple(mute), uniform, temperature, top_k, blocks, factors))
 
 
 def steered(model: nn.Module, steering: Steering) -> _SteeredModel:

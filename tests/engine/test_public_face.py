@@ -27,7 +27,7 @@ SIGNATURES = {
     "loraplus_lr_embedding=0.0, kwargs",
     "record_gates": "model, max_tokens=4096, on_pass=None",
     "save_official": "model, folder",
-    "steer_gates": "model, pin=None, mute=(), uniform=False, temperature=None, top_k=None, layers=None",
+    "steer_gates": "model, pin=None, mute=(), uniform=False, temperature=None, top_k=None, layers=None, levels=None",
     "train": "recipe, output, monitor=None, resume=None",
 }
 OPTIONS = {

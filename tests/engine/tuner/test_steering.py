@@ -31,6 +31,10 @@ SINGLE = [
     {"mute": [2], "temperature": 0.5, "top_k": 2},
     {"mute": [0, 1], "top_k": 2},
     {"temperature": 2, "top_k": 3},
+    {"levels": (1, 0.5, 2, 0)},
+    {"levels": (0, 0, 3, 0.001)},
+    {"levels": (100, 1, 1, 0.01), "temperature": 0.5, "mute": [1]},
+    {"levels": (0.3, 4, 1, 0), "top_k": 2},
 ]
 ROUTERS: list[dict[str, Any]] = [
     {},
@@ -42,14 +46,16 @@ ROUTERS: list[dict[str, Any]] = [
 
 
 def wanted_row(dense: list[float], request: dict[str, Any]) -> list[float]:
-    """The formula, token by token: pin, uniform, or gates ** (1 / temperature), cut and shared out anew."""
+    """The formula, token by token: pin, uniform, or level * gate ** (1 / temperature), cut and shared out
+    anew."""
     heads = range(len(dense))
     if "pin" in request:
         return [float(head == request["pin"]) for head in heads]
     if request.get("uniform"):
         return [1 / len(dense)] * len(dense)
-    left = [head for head in heads if head not in request.get("mute", ())]
-    weights = {head: dense[head] ** (1 / request.get("temperature", 1)) for head in left}
+    levels = request.get("levels", [1] * len(dense))
+    left = [head for head in heads if head not in request.get("mute", ()) and levels[head]]
+    weights = {head: levels[head] * dense[head] ** (1 / request.get("temperature", 1)) for head in left}
     if not any(weights.values()):  # the router's own top_k kept none but muted heads
         weights = dict.fromkeys(left, 1.0)
     kept = sorted(left, key=lambda head: weights[head], reverse=True)[: request.get("top_k", len(left))]
@@ -209,7 +215,7 @@ def test_a_pinned_head_is_that_lora_alone(ids: torch.Tensor) -> None:
         ({"pin": True}, "pin names head True"),
         ({"mute": [0, 9]}, "mute names head 9"),
         ({"mute": [-1]}, "mute names head -1"),
-        ({"mute": range(HEADS)}, "mute names all 4 heads"),
+        ({"mute": range(HEADS)}, "all 4 heads are muted"),
         ({"temperature": math.nan}, "temperature is nan"),
         ({"temperature": math.inf}, "temperature is inf"),
         ({"temperature": 0}, "temperature is 0"),
@@ -225,6 +231,14 @@ def test_a_pinned_head_is_that_lora_alone(ids: torch.Tensor) -> None:
         ({"pin": 0, "uniform": True}, "pin and uniform exclude"),
         ({"pin": 0, "layers": [0, 7]}, r"layers \[7\] .* \[0, 1\]"),
         ({"pin": 0, "layers": [-1]}, r"layers \[-1\]"),
+        ({"levels": [1, 1]}, "2 levels; give one for each of 4"),
+        ({"levels": [0, 0, 0, 0]}, "at level 0"),
+        ({"levels": [0, 1, 1, 1], "mute": [1, 2, 3]}, "at level 0"),
+        ({"levels": [1, 1, -1, 1]}, "a level is -1"),
+        ({"levels": [1, 1, math.nan, 1]}, "a level is nan"),
+        ({"levels": [1, 1, 1, 101]}, "a level is 101"),
+        ({"pin": 0, "levels": [1, 1, 1, 1]}, "pin and levels exclude"),
+        ({"levels": [1, 1, 0, 1], "top_k": 4}, r"1 to 3"),
         ({"pin": 0, "layers": []}, "layers names no block"),
     ],
 )
@@ -423,6 +437,7 @@ def test_a_single_head_can_be_pinned() -> None:
     [
         (Steering(pin=0), "pinned to head 1"),
         (Steering(mute=(0, 2), top_k=1), "without head 1, 3, top 1"),
+        (Steering(levels=(1, 0.5, 0)), "at levels 1, 0.5, 0"),
         (Steering(uniform=True, layers=(0, 1, 2)), "uniform, in layers 0-2"),
         (Steering(temperature=0.5, layers=(4, 0, 5, 6)), "at temperature 0.5, in layers 0, 4-6"),
     ],
