@@ -44,10 +44,10 @@ def serve(
 
     from hydralora.models.catalogue import DEFAULT_MODEL, find_model
 
-    from .page.browser_state import SCRIPT
+    from .page.head import PAGES_STYLE, head
     from .services import Services
     from .services.processes import warm_up
-    from .ui import STYLE, build, theme
+    from .ui import build, theme
     from .widgets.plot import PLOTLY_JS
 
     try:
@@ -71,8 +71,8 @@ def serve(
         enable_monitoring=False,
         footer_links=[],
         theme=theme(),
-        css_paths=STYLE,
-        head=f"<script>{SCRIPT.read_text(encoding='utf-8')}</script>",
+        css_paths=PAGES_STYLE,
+        head=head(),
         app_kwargs={"middleware": _guards(host)},
     )
 
@@ -89,9 +89,9 @@ def _guards(host: str) -> list[Any]:
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-    from .headers import Headers
+    from .headers import Headers, OwnPages
 
-    guards = [Middleware(Headers, headers=SECURITY)]
+    guards = [Middleware(Headers, headers=SECURITY), Middleware(OwnPages)]
     if host in LOOPBACK:
         guards.append(Middleware(TrustedHostMiddleware, allowed_hosts=list(LOOPBACK)))
     return guards

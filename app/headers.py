@@ -1,4 +1,6 @@
-"""Fixed headers on every response of the server."""
+"""What the server does with every request and response, beside Gradio."""
+
+from urllib.parse import parse_qsl, urlencode
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -18,3 +20,20 @@ class Headers:
             await send(message)
 
         await self.app(scope, receive, add if scope["type"] == "http" else send)
+
+
+class OwnPages:
+    """ASGI middleware that keeps `?page=` from Gradio, which would look for a page of its own and fail.
+
+    The browser reads it (page/navigation.js).
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and b"page=" in scope["query_string"]:
+            pairs = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+            kept = urlencode([(name, value) for name, value in pairs if name != "page"])
+            scope = {**scope, "query_string": kept.encode("latin-1")}
+        await self.app(scope, receive, send)

@@ -3,13 +3,11 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import gradio as gr
 
 from .handlers import QUIET, Component
 
-SCRIPT = Path(__file__).with_suffix(".js")
 SECRET = "kept"  # the state is not secret; a fixed key lets it outlive the server
 
 
@@ -30,12 +28,7 @@ class KeptChoices:
 
     def keep(self, name: str, event: Callable[..., object], source: Component) -> None:
         """Store the value of `source` under `name` at an event."""
-        event(None, [self.state, source], self.state, js=self._script("keep", name, False), **QUIET)
-
-    def keep_value(self, name: str, event: Callable[..., object], value: str, by_hand: bool = False) -> None:
-        """Store a fixed value at an event; `by_hand` if only a person triggers it."""
-        script = f"stored => browserState.keep({self._arguments(name, by_hand)}, stored, {json.dumps(value)})"
-        event(None, self.state, self.state, js=script, **QUIET)
+        event(None, [self.state, source], self.state, js=self._script("keep", name), **QUIET)
 
     def keep_all(self, fields: Mapping[str, Component]) -> None:
         """Store the value of each field under its name."""
@@ -49,10 +42,6 @@ class KeptChoices:
         """
         opened = page.load(fill, self.state, list(outputs), **QUIET)
         return opened.then(None, self.state, self.state, js=self._script("begin"), **QUIET)
-
-    def open_tab(self, after: Component) -> None:
-        """After an event, open the tab that was open last."""
-        after.then(None, self.state, self.state, js=self._script("openTab"), **QUIET)
 
     def _script(self, function: str, *arguments: object) -> str:
         return f"(...values) => browserState.{function}({self._arguments(*arguments)}, ...values)"

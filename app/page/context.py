@@ -1,4 +1,4 @@
-"""The bar above the tabs, shared by all of them."""
+"""What all pages share: the services, the chosen run and dataset, and the fields of the form that others read."""
 
 from dataclasses import dataclass
 
@@ -15,14 +15,14 @@ class Context:
 
     Attributes:
         signals: for listeners that follow changes.
-        dataset, run: the dropdowns of the bar above the tabs.
+        dataset, run: hidden fields with the ids of the chosen ones; "" for no run. Filling one chooses it.
         model, max_length: fields of the run form, drawn in the Train tab.
     """
 
     services: Services
     page: gr.Blocks
     signals: Signals
-    dataset: gr.Dropdown
-    run: gr.Dropdown
+    dataset: gr.Textbox
+    run: gr.Textbox
     model: gr.Dropdown
     max_length: Widget

@@ -121,9 +121,8 @@ class _Sources:
                 if isinstance(step, str):
                     yield {self.status: say(step), self.stop: gr.Button(visible=True)}
                 elif isinstance(step, Done):
-                    chosen = gr.Dropdown(choices=actions.choices(context.services), value=step.value)
                     closed = gr.Accordion(open=False)
-                    yield ended | {context.dataset: chosen, columns.pending: [], columns.panel: closed}
+                    yield ended | {context.dataset: step.value, columns.pending: [], columns.panel: closed}
                 else:
                     question = say(f"{step.message} Or map the columns below.")
                     waiting = {columns.pending: step.files, columns.panel: gr.Accordion(open=True)}
@@ -227,9 +226,8 @@ def _files(context: Context) -> None:
         sentence("Held-out rows are a second file to evaluate on. Without it, a share of these rows is held out.")
 
     @handler
-    def hold_out(dataset_id: str, file: str) -> gr.Dropdown:
-        chosen = actions.hold_out(services, dataset_id, file)
-        return gr.Dropdown(choices=actions.choices(services), value=chosen)
+    def hold_out(dataset_id: str, file: str) -> str:
+        return actions.hold_out(services, dataset_id, file)
 
     heldout.upload(hold_out, [dataset, heldout], dataset, api_visibility="private")
     _removal(context, remove)
@@ -246,8 +244,7 @@ def _removal(context: Context, remove: gr.Button) -> None:
     @handler
     def go(dataset_id: str) -> Updates:
         actions.remove(services, dataset_id)
-        demo = gr.Dropdown(choices=actions.choices(services), value=DEMO)
-        return {dataset: demo, question: gr.Row(visible=False)}
+        return {dataset: DEMO, question: gr.Row(visible=False)}
 
     remove.click(lambda: gr.Row(visible=True), None, question, **QUIET)
     no.click(lambda: gr.Row(visible=False), None, question, **QUIET)

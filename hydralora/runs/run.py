@@ -150,6 +150,11 @@ class Run:
         (self.folder / "stop").unlink(missing_ok=True)
         return step
 
+    @property
+    def name(self) -> str:
+        """Its name for people; its id if it has none."""
+        return self.label().name or self.id
+
     def label(self) -> "Label":
         """The user's label of the run; an empty one if there is none."""
         try:

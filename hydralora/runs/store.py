@@ -17,7 +17,8 @@ import platformdirs
 from hydralora.errors import RunError
 from hydralora.files import patiently, write_json
 from hydralora.recipe.settings import Recipe
-from hydralora.runs.run import Run
+from hydralora.runs.naming import first_name
+from hydralora.runs.run import Label, Run
 from hydralora.runs.state import VERSION
 
 BIN_SECONDS = 24 * 3600
@@ -46,9 +47,10 @@ class RunStore:
         self.folder = self.workspace / "runs"
 
     def create(self, recipe: Recipe) -> Run:
-        """A new run, queued, with its recipe on disk."""
+        """A new run, queued, with its recipe on disk, and a name."""
         with self.place() as run:
             run.begin(recipe)
+            run.write_label(Label(first_name(recipe, (other.label().name for other in self._folders()))))
         return self.get(run.id)
 
     @contextmanager

@@ -188,7 +188,8 @@ def steer_gates(
         ConfigError: no setting is given, settings exclude each other, there is no such head or block, several adapters
             are active, or, on entering, one of the blocks is steered already; other blocks may be.
     """
-    blocks, factors = (None if values is None else tuple(values) for values in (layers, levels))
+    blocks = None if layers is None else tuple(layers)
+    factors = None if levels is None else tuple(levels)
     return steered(model, Steering(pin, tuple(mute), uniform, temperature, top_k, blocks, factors))
 
 

@@ -32,7 +32,7 @@ class Page:
     warned: list[str] = field(default_factory=list)
 
     def tell(self, listener: str, *held: Any, fills: str, event: Any = None, query: str = "") -> dict[str, Any]:
-        """Call the listener with this name that fills `fills`; its answer by the filled widgets' ids.
+        """Call the listener with this name that fills `fills`, "" for any; its answer by the filled widgets' ids.
 
         Raises:
             RefusedError: the page would show an error.
@@ -40,7 +40,8 @@ class Page:
         number, function = next(
             (number, fn)
             for number, fn in self.blocks.fns.items()
-            if fn.name == listener and fills in [block.elem_id for block in fn.outputs if hasattr(block, "elem_id")]
+            if fn.name == listener
+            and (not fills or fills in [block.elem_id for block in fn.outputs if hasattr(block, "elem_id")])
         )
         asked = {"data": list(held), "fn_index": number, "session_hash": self.session, "event_data": event}
         httpx.post(f"{self.url}gradio_api/queue/join{query}", json=asked).raise_for_status()

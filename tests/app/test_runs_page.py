@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from app.actions import shell
 from app.services import Services
 from hydralora.runs.run import Run
 from tests.app.pages import Page, RefusedError, open_page
@@ -34,53 +35,57 @@ def elsewhere(page: Page, services: Services, finished: FinishedRun) -> Iterator
         services.store.delete(run)
 
 
-def offered(update: dict[str, Any]) -> list[str]:
-    return [value for _, value in update["choices"]]
-
-
 def test_a_row_of_a_run_that_was_started_elsewhere_opens_it(page: Page, finished: FinishedRun, elsewhere: Run) -> None:
-    listed = page.tell("list_runs", finished.run.id, None, [], {}, fills="runs-table")
+    listed = page.tell("list_runs", [], {}, fills="runs-table")
     assert elsewhere.id in [row[0] for row in listed["runs-table"]["data"]]
     chosen = page.tell("choose", fills="run", event={"index": [0, 0], "value": "", "row_value": [elsewhere.id]})["run"]
-    assert chosen["value"] == elsewhere.id
-    assert elsewhere.id in offered(chosen)
+    assert chosen == elsewhere.id
     assert elsewhere.id in page.tell("look", elsewhere.id, None, fills="run-sentence")["run-sentence"]
 
 
-@pytest.mark.parametrize(
-    ("listener", "fills", "more"), [("list_runs", "runs-table", [None, [], {}]), ("offer", "run", [None])]
-)
-def test_the_choice_of_runs_follows_the_table_and_keeps_its_value(
-    listener: str, fills: str, more: list[Any], page: Page, finished: FinishedRun, elsewhere: Run
-) -> None:
-    with pytest.raises(RefusedError, match="not in the list of choices"):
-        page.tell("look", elsewhere.id, None, fills="run-sentence")
-    told = page.tell(listener, finished.run.id, *more, fills=fills)["run"]
-    assert elsewhere.id in offered(told)
-    assert "value" not in told
-    page.tell("look", elsewhere.id, None, fills="run-sentence")
-    again = page.tell(listener, finished.run.id, *more, fills=fills)["run"]
-    assert "choices" not in again  # nothing changed, so nothing is sent
+def bar(page: Page, run_id: str, before: Any = None) -> dict[str, Any]:
+    return page.tell("show", run_id, "demo", None, before, fills="bar")
+
+
+def test_the_bar_lists_runs_that_were_started_elsewhere(page: Page, finished: FinishedRun, elsewhere: Run) -> None:
+    shown = bar(page, finished.run.id)["bar"]
+    assert [run["id"] for run in shown["runs"]] == [elsewhere.id, finished.run.id]
+    assert shown["run"] == finished.run.id
+    assert all(run["name"] for run in shown["runs"])
 
 
 def test_a_run_that_was_deleted_elsewhere_is_chosen_no_more(
     page: Page, services: Services, finished: FinishedRun, elsewhere: Run
 ) -> None:
     both = [elsewhere.id, finished.run.id]
-    page.tell("list_runs", finished.run.id, None, [], {}, fills="runs-table")
+    page.tell("list_runs", [], {}, fills="runs-table")
     services.store.delete(elsewhere)
-    told = page.tell("list_runs", elsewhere.id, None, both, {}, fills="runs-table")
-    assert told["run"]["value"] is None
-    assert elsewhere.id not in offered(told["run"])
-    assert told["compared"]["value"] == [finished.run.id]
+    told = bar(page, elsewhere.id)
+    assert elsewhere.id not in [run["id"] for run in told["bar"]["runs"]]
+    assert told["run"] != elsewhere.id
+    assert page.tell("list_runs", both, {}, fills="runs-table")["compared"]["value"] == [finished.run.id]
     with pytest.raises(RefusedError, match="There is no run"):
         page.tell("choose", fills="run", event={"index": [0, 0], "value": "", "row_value": [elsewhere.id]})
 
 
 def test_the_address_opens_a_run_that_was_started_elsewhere(page: Page, elsewhere: Run) -> None:
-    told = page.tell("reopen", {}, fills="run", query=f"?run={elsewhere.id}")["run"]
-    assert told["value"] == elsewhere.id
+    assert page.tell("reopen", {}, fills="run", query=f"?run={elsewhere.id}")["run"] == elsewhere.id
     page.tell("look", elsewhere.id, None, fills="run-sentence")
+
+
+def test_a_run_is_renamed_and_keeps_its_note(page: Page, finished: FinishedRun, elsewhere: Run) -> None:
+    page.tell("save", elsewhere.id, "first", "a note", "", fills="label-name")
+    page.tell("rename_run", elsewhere.id, fills="", event={"name": "  <b>second</b>  name "})
+    assert (elsewhere.name, elsewhere.label().note) == ("<b>second</b> name", "a note")
+
+
+def test_the_dataset_follows_the_run_and_the_run_the_dataset(
+    page: Page, services: Services, finished: FinishedRun, elsewhere: Run
+) -> None:
+    own = shell.dataset_of(services, finished.run.id)
+    assert page.tell("to_dataset", finished.run.id, "demo", fills="dataset")["dataset"] == (own or "demo")
+    chosen = page.tell("to_run", finished.run.id, own or "demo", fills="run")["run"]
+    assert chosen == finished.run.id
 
 
 def test_a_run_whose_settings_the_form_lacks_says_so_as_it_is_cloned(
@@ -100,13 +105,13 @@ def test_a_run_whose_settings_the_form_lacks_says_so_as_it_is_cloned(
 def test_words_that_are_not_kept_yet_outlive_a_look_at_another_tab(
     page: Page, services: Services, finished: FinishedRun, elsewhere: Run
 ) -> None:
-    words = ("run-name", "run-note", "run-tags")
-    page.tell("list_runs", finished.run.id, None, [], {}, fills="runs-table")
+    words = ("label-name", "run-note", "run-tags")
+    page.tell("list_runs", [], {}, fills="runs-table")
     first = page.tell("look", finished.run.id, None, fills="run-sentence")
-    assert [first[word] for word in words] == ["", "", ""]
+    assert [first[word] for word in words] == [finished.run.name, "", ""]
     again = page.tell("look", finished.run.id, None, fills="run-sentence")
     assert all("value" not in again[word] for word in words)  # nothing is sent
-    kept = page.tell("save", elsewhere.id, " my  run ", "a note", "one,, two", fills="run-name")
+    kept = page.tell("save", elsewhere.id, " my  run ", "a note", "one,, two", fills="label-name")
     assert [kept[word] for word in words] == ["my run", "a note", "one, two"]
     other = page.tell("look", elsewhere.id, None, fills="run-sentence")
     assert [other[word] for word in words] == ["my run", "a note", "one, two"]
@@ -121,14 +126,14 @@ def test_each_browser_brings_back_what_was_deleted_in_it(
     kept = {}
     for browser, run in ((page, mine), (another, other)):
         browser.tell("reopen", {}, fills="run")
-        listed = browser.tell("list_runs", run.id, None, [], {}, fills="runs-table")
+        listed = browser.tell("list_runs", [], {}, fills="runs-table")
         assert listed["undo-delete"]["visible"] is False
         browser.tell("delete", run.id, {}, fills="runs-told")
         kept[run.id] = {"runs": [run.id]}
-    listed = page.tell("list_runs", finished.run.id, None, [], kept[mine.id], fills="runs-table")
+    listed = page.tell("list_runs", [], kept[mine.id], fills="runs-table")
     assert listed["undo-delete"]["visible"] is True
     told = page.tell("restore", kept[mine.id], fills="runs-told")
-    assert told["run"]["value"] == mine.id
+    assert told["run"] == mine.id
     assert mine.id in told["runs-told"]
     with pytest.raises(RefusedError, match="none can be restored"):
         page.tell("restore", kept[mine.id], fills="runs-told")
@@ -139,7 +144,7 @@ def test_a_damaged_run_is_told_under_the_table_and_its_row_opens_nothing(
     page: Page, finished: FinishedRun, elsewhere: Run
 ) -> None:
     (elsewhere.folder / "state.json").write_text("", encoding="utf-8")
-    listed = page.tell("list_runs", finished.run.id, None, [], {}, fills="runs-table")
+    listed = page.tell("list_runs", [], {}, fills="runs-table")
     assert [row[2] for row in listed["runs-table"]["data"] if row[0] == elsewhere.id] == ["damaged"]
     assert "state.json can&#x27;t be read" in listed["runs-damaged"]
     with pytest.raises(RefusedError, match=r"state\.json"):

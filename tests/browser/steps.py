@@ -15,9 +15,18 @@ QUIET = 200  # milliseconds
 LONGEST = 20_000  # milliseconds that a page may take to become quiet
 
 
-def open_tab(page: Page, tab: str) -> None:
-    page.get_by_role("tab", name=tab).click()
-    expect(page.get_by_role("tab", name=tab)).to_have_attribute("aria-selected", "true")
+def open_page(page: Page, name: str) -> None:
+    """Open "data", "components", "train", "explore", "chat" or "runs" as a person does."""
+    if not page.locator(f"#stepper a[data-page={name}]").is_visible():  # a narrow page
+        page.get_by_role("button", name="Steps").click()
+    page.locator(f"#stepper a[data-page={name}]").click()
+    expect_page(page, name)
+
+
+def expect_page(page: Page, name: str) -> None:
+    """The page that is open, in the steps and in the browser's address."""
+    expect(page.locator(f"#stepper a[data-page={name}]")).to_have_attribute("aria-current", "page")
+    expect(page.locator(f"#tabs button[data-tab-id={name}]")).to_have_attribute("aria-selected", "true")
 
 
 def choose(page: Page, elem_id: str, option: str) -> None:

@@ -9,7 +9,7 @@ from playwright.sync_api import Page, expect
 
 from hydralora.data.store import DatasetStore
 from tests.browser.conftest import Seen
-from tests.browser.steps import UPLOAD, choose, download_until, lasso, open_tab, settle, traces
+from tests.browser.steps import UPLOAD, choose, download_until, expect_page, lasso, open_page, settle, traces
 from tests.serving import App
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -45,12 +45,12 @@ def test_a_component_is_named_and_trained_alone(clusters: Page, app: App, seen: 
     choose(page, "component", "repairs")
     expect(page.locator("#component-name textarea, #component-name input")).to_have_value("repairs & <b>tools</b>")
     page.locator("#train-alone").click()
-    expect(page.get_by_role("tab", name="3 Train")).to_have_attribute("aria-selected", "true")
+    expect_page(page, "train")
     expect(page.locator("#plan")).to_contain_text(f"A plain LoRA of rank 8, on component {number} alone (repairs & <b>")
     page.get_by_text("More settings").click()
     expect(page.locator("#method input")).to_have_value("LoRA")
     expect(page.locator("#components-only input")).to_have_value(str(number))
-    open_tab(page, "2 Clusters")
+    open_page(page, "components")
     page.locator("#use-heads").click()
     expect(page.locator("#plan")).to_contain_text("HydraLoRA: 3 heads of rank 8")
     expect(page.locator("#method input")).to_have_value("HydraLoRA")
@@ -98,13 +98,13 @@ def test_what_was_asked_for_outlives_a_reload_at_once(clusters: Page, seen: Seen
     page.locator("#components-k input").fill("5")
     expect(page.locator("#clusters-sentence")).to_contain_text("5 components, as you asked.")
     page.reload()
-    expect(page.get_by_role("tab", name="2 Clusters")).to_have_attribute("aria-selected", "true")
+    expect_page(page, "components")
     expect(page.locator("#components-k input")).to_have_value("5")
     expect(page.locator("#clusters-sentence")).to_contain_text("5 components, as you asked.")
     page.locator("#use-heads").click()
     expect(page.locator("#plan")).to_contain_text("HydraLoRA: 5 heads of rank 8")
     page.reload()  # with another tab, and settings of it
-    expect(page.get_by_role("tab", name="3 Train")).to_have_attribute("aria-selected", "true")
+    expect_page(page, "train")
     expect(page.locator("#tuner-num_heads input")).to_have_value("5")
     assert seen.errors == []
 
@@ -125,9 +125,9 @@ def test_trials_are_run_and_other_settings_forget_them(clusters: Page) -> None:
 
 def test_the_base_models_states_can_tell_rows_apart(clusters: Page) -> None:
     page = clusters
-    open_tab(page, "3 Train")
+    open_page(page, "train")
     choose(page, "model", "tiny (workspace)")
-    open_tab(page, "2 Clusters")
+    open_page(page, "components")
     choose(page, "components-features", "the base model's states")
     expect(page.locator("#map-caption")).to_contain_text("the model takes for alike")
     assert len(traces(page, "sizes")[0]["x"]) >= 1
@@ -135,12 +135,12 @@ def test_the_base_models_states_can_tell_rows_apart(clusters: Page) -> None:
 
 def test_a_dataset_is_given_held_out_rows_and_removed(clusters: Page, app: App, tmp_path: Path) -> None:
     page = clusters
-    open_tab(page, "1 Data")
+    open_page(page, "data")
     held = tmp_path / "held.jsonl"
     held.write_text('{"instruction": "name a fruit, new", "output": "plum"}\n', encoding="utf-8")
     page.locator("input[data-testid='Upload held-out rows-upload-button']").set_input_files(held)
     expect(page.locator("#data-summary")).to_contain_text("1 more are held out")
-    expect(page.locator("#dataset input")).to_have_value(re.compile("held out: held.jsonl"))
+    expect(page.locator("#bar .dataset option:checked")).to_contain_text("held out: held.jsonl")
     before = len(DatasetStore(app.workspace).all())
     page.locator("#remove").click()
     expect(page.locator("#really-remove")).to_contain_text("Remove the dataset's files")

@@ -9,7 +9,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from hydralora.runs.run import Run
 from tests.browser.conftest import SCRIPT, SNAPSHOTS, Seen, new_page
-from tests.browser.steps import SCREENSHOTS, click_point, download_until, open_tab, photograph, traces
+from tests.browser.steps import SCREENSHOTS, click_point, download_until, open_page, photograph, traces
 from tests.serving import App
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -22,12 +22,12 @@ def address(app: App, routed: Run) -> str:
 
 @pytest.fixture
 def inside(routed: Run, page: Page) -> Page:
-    expect(page.locator("#run input")).to_have_value(re.compile(routed.id))
+    expect(page.locator("#run textarea, #run input")).to_have_value(re.compile(routed.id))
     return page
 
 
 def view(page: Page, name: str) -> None:
-    open_tab(page, "5 Parameters")
+    open_page(page, "explore")
     page.locator("#ab-views").get_by_role("tab", name=name).click()
 
 
@@ -98,7 +98,7 @@ def test_the_breakdown_is_trained_and_measured(inside: Page, seen: Seen) -> None
 
 def test_steered_answers_stand_beside_the_routers(inside: Page, browser: Browser, seen: Seen, tmp_path: Path) -> None:
     page = inside
-    open_tab(page, "6 Chat")
+    open_page(page, "chat")
     page.get_by_text("Sampling, system prompt").click()
     page.locator("#length input[type=number]").fill("24")
     page.locator("#chat-columns").get_by_text("This run, steered").click()
@@ -108,8 +108,8 @@ def test_steered_answers_stand_beside_the_routers(inside: Page, browser: Browser
     page.locator("#send").click()
     expect(page.locator("#chat-status")).to_contain_text("Done")
     expect(page.locator("#title-steered")).to_contain_text("pinned to head 2")
-    open_tab(page, "5 Parameters")
-    open_tab(page, "6 Chat")  # what was set, and who answered how, stays
+    open_page(page, "explore")
+    open_page(page, "chat")  # what was set, and who answered how, stays
     expect(page.locator("#steer-pin input")).to_have_value("head 2")
     expect(page.locator("#title-steered")).to_contain_text("pinned to head 2")
     heads = page.locator("#strip-steered .token").evaluate_all("nodes => nodes.map(node => node.dataset.head)")
@@ -122,7 +122,7 @@ def test_steered_answers_stand_beside_the_routers(inside: Page, browser: Browser
     expect(page.locator("#alone-answers")).to_contain_text("head 4 alone")
     photograph(page, "chat-steered")
     page.reload()
-    open_tab(page, "6 Chat")
+    open_page(page, "chat")
     expect(page.locator("#title-steered")).to_contain_text("pinned to head 2")
     expect(page.locator("#chat-steered")).to_contain_text("Reverse this list: a b c")
     assert page.locator("#strip-steered .token").count() == len(heads)
@@ -136,7 +136,7 @@ def test_steered_answers_stand_beside_the_routers(inside: Page, browser: Browser
 
 def test_a_question_is_stopped_changed_and_asked_again(inside: Page, seen: Seen, tmp_path: Path) -> None:
     page = inside
-    open_tab(page, "6 Chat")
+    open_page(page, "chat")
     page.get_by_text("Sampling, system prompt").click()
     page.locator("#length input[type=number]").fill("2000")
     question = f"Tell me a long story {SCRIPT}"  # the base model's likeliest answer to it has no end

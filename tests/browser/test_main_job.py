@@ -11,7 +11,7 @@ from hydralora.inference.generation import Sampling, generate
 from hydralora.inference.model_cache import load_base_model
 from hydralora.runs.store import RunStore
 from tests.browser.conftest import Seen
-from tests.browser.steps import SIZE, UPLOAD, catch, choose, lasso, open_tab, photograph, settle, traces
+from tests.browser.steps import SIZE, UPLOAD, catch, choose, expect_page, lasso, open_page, photograph, settle, traces
 from tests.serving import App
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -55,7 +55,7 @@ def test_bad_rows_are_listed_and_unknown_columns_mapped(page: Page, tmp_path: Pa
     problems = page.locator("#problems")
     expect(problems).to_contain_text("one.csv, 2")
     expect(problems).to_contain_text("has 2 cells where the header has 3")
-    expect(page.locator("#dataset input")).to_have_value(re.compile("Frage, Antwort"))
+    expect(page.locator("#bar .dataset option:checked")).to_contain_text("Frage, Antwort")
     with page.expect_download() as download:
         page.locator("#problems-csv").click()
     assert (
@@ -115,11 +115,10 @@ def _train_and_reload(page: Page) -> str:
     catch(page, "status", rf"Training: step \d+ of {STEPS}")
     page.wait_for_function("document.querySelector('#loss .plot')?.data?.[0].y.length >= 3")
     before = traces(page, "loss")[0]["y"]
-    run = page.locator("#run input").input_value()
-    run_id = run.partition(":")[0]
+    run_id = page.locator("#run textarea, #run input").input_value()
     page.reload()
-    expect(page.locator("#run input")).to_have_value(run)
-    expect(page.get_by_role("tab", name="3 Train")).to_have_attribute("aria-selected", "true")
+    expect(page.locator("#run textarea, #run input")).to_have_value(run_id)
+    expect_page(page, "train")
     expect(page.locator("#model input")).to_have_value("tiny (workspace)")
     expect(page.locator("#training-max_steps input")).to_have_value(str(STEPS))
     page.wait_for_function(
@@ -206,11 +205,11 @@ def _letters(text: str) -> str:
 
 
 def _photograph_tabs(page: Page) -> None:
-    for tab in ("1 Data", "2 Clusters", "3 Train", "4 Runs", "5 Parameters", "6 Chat"):
-        open_tab(page, tab)
-        if tab == "4 Runs":
+    for name in ("data", "components", "train", "runs", "explore", "chat"):
+        open_page(page, name)
+        if name == "runs":
             expect(page.locator("#runs-table")).to_contain_text("finished")
-        photograph(page, tab[2:].lower())
+        photograph(page, name)
         expect(page.get_by_role("button", name="Run", exact=True)).to_have_count(0)  # Gradio's name for a stray one
     for width in (390, SIZE[0]):
         page.set_viewport_size({"width": width, "height": SIZE[1]})

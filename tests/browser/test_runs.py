@@ -11,7 +11,7 @@ from hydralora.runs.jobs import JobManager
 from hydralora.runs.run import Run
 from hydralora.runs.store import RunStore
 from tests.browser.conftest import STEPS, Seen, new_page
-from tests.browser.steps import catch, choose, open_tab, traces
+from tests.browser.steps import catch, choose, expect_page, open_page, traces
 from tests.serving import App
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -25,7 +25,7 @@ def two_runs(routed: Run, plain: Run) -> list[Run]:
 
 @pytest.fixture
 def runs_page(two_runs: list[Run], page: Page) -> Page:
-    open_tab(page, "4 Runs")
+    open_page(page, "runs")
     expect(page.locator("#runs-table")).to_contain_text(two_runs[0].id)
     return page
 
@@ -34,16 +34,16 @@ def test_a_run_is_named_found_again_and_its_settings_used(runs_page: Page, two_r
     page = runs_page
     page.locator("#runs-table").get_by_text(two_runs[0].id).filter(visible=True).first.click()
     expect(page.locator("#run-sentence")).to_contain_text(f"{two_runs[0].id} is finished")
-    page.locator("#run-name textarea, #run-name input").fill("the <b>routed</b> one")
+    page.locator("#label-name textarea, #label-name input").fill("the <b>routed</b> one")
     page.locator("#run-tags textarea, #run-tags input").fill("first, small")
     page.locator("#keep-label").click()
     expect(page.locator("#runs-table")).to_contain_text("the <b>routed</b> one")
     page.reload()
-    expect(page.get_by_role("tab", name="4 Runs")).to_have_attribute("aria-selected", "true")
+    expect_page(page, "runs")
     expect(page.locator("#runs-table")).to_contain_text("the <b>routed</b> one")
     expect(page.locator("#run-tags textarea, #run-tags input")).to_have_value("first, small")
     page.locator("#use-recipe").click()
-    expect(page.get_by_role("tab", name="3 Train")).to_have_attribute("aria-selected", "true")
+    expect_page(page, "train")
     expect(page.locator("#model input")).to_have_value("tiny (workspace)")
     expect(page.locator("#training-max_steps input")).to_have_value(str(STEPS))
     expect(page.locator("#plan")).to_contain_text("a head of rank 4 for each component")
@@ -54,7 +54,7 @@ def test_two_runs_are_compared(runs_page: Page, two_runs: list[Run], seen: Seen)
     page = runs_page
     page.locator("#compared input").click()
     for run in two_runs:
-        page.get_by_role("option", name=re.compile(f"{run.id}|routed")).first.click()
+        page.get_by_role("option", name=re.compile(rf"{re.escape(run.name)}|routed")).first.click()
     page.keyboard.press("Escape")
     expect(page.locator("#compare-settings")).to_contain_text("tuner.r")
     expect(page.locator("#compare-settings")).not_to_contain_text("learning_rate")
@@ -83,9 +83,9 @@ def test_a_run_is_exported_deleted_brought_back_and_imported(
     expect(page.locator("#runs-told")).to_contain_text("restored")
     expect(page.locator("#runs-table")).to_contain_text(run.id)
     before = {one.id for one in RunStore(app.workspace).all()}
-    open_tab(page, "3 Train")
+    open_page(page, "train")
     choose(page, "model", "tiny (workspace)")
-    open_tab(page, "4 Runs")
+    open_page(page, "runs")
     page.locator("input[data-testid='Import a run-upload-button']").set_input_files(file)
     expect(page.locator("#runs-told")).to_contain_text("was imported")
     expect(page.locator("#run-sentence")).to_contain_text(f"imported, after {STEPS} steps elsewhere")
@@ -114,7 +114,7 @@ def test_a_run_is_measured_on_a_file(runs_page: Page, two_runs: list[Run], tmp_p
 def test_a_run_goes_from_a_preset_through_a_stop_to_its_resumption(
     page: Page, browser: Browser, app: App, seen: Seen
 ) -> None:
-    open_tab(page, "3 Train")
+    open_page(page, "train")
     choose(page, "model", "tiny (workspace)")
     page.get_by_role("button", name="Quick look").click()
     expect(page.locator("#training-max_steps input")).to_have_value("40")
@@ -133,12 +133,12 @@ def test_a_run_goes_from_a_preset_through_a_stop_to_its_resumption(
     page.locator("#training-threads input").press("Tab")
     page.locator("#start").click()
     expect(page.locator("#status")).to_contain_text("Training: step")
-    (run_id,) = re.findall(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{4}", page.locator("#run input").input_value())
+    (run_id,) = re.findall(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{4}", page.locator("#run textarea, #run input").input_value())
     page.reload()
-    expect(page.locator("#run input")).to_have_value(re.compile(run_id))
+    expect(page.locator("#run textarea, #run input")).to_have_value(re.compile(run_id))
     expect(page.locator("#status")).to_contain_text("Training: step")
     other = new_page(browser)  # somebody else
-    other.goto(f"{app.url}/?run={run_id}")
+    other.goto(f"{app.url}/?page=train&run={run_id}")
     expect(other.locator("#status")).to_contain_text("Training: step")
     other.context.close()
     expect(page.locator("#usage")).to_contain_text("CPU cores")
@@ -161,7 +161,7 @@ def test_a_run_goes_from_a_preset_through_a_stop_to_its_resumption(
 
 
 def test_a_recipe_is_opened_and_a_wrong_one_refused(page: Page, app: App, tmp_path: Path, seen: Seen) -> None:
-    open_tab(page, "3 Train")
+    open_page(page, "train")
     page.get_by_role("button", name="The same from a terminal").click()
     file = tmp_path / "mine.yaml"
     settings = "method: lora\ntuner: {r: 3}\ntraining: {max_steps: 17}\n"
@@ -210,7 +210,7 @@ def test_a_run_is_trained_on(runs_page: Page, two_runs: list[Run], seen: Seen) -
     page.locator("#runs-table").get_by_text(two_runs[0].id).filter(visible=True).first.click()
     expect(page.locator("#run-sentence")).to_contain_text(f"{two_runs[0].id} is finished")
     page.locator("#train-on").click()
-    expect(page.get_by_role("tab", name="3 Train")).to_have_attribute("aria-selected", "true")
+    expect_page(page, "train")
     expect(page.locator("#plan")).to_contain_text(f"trained on from {two_runs[0].id}")
     page.get_by_role("button", name="More settings").click()
     expect(page.locator("#start_from textarea, #start_from input")).to_have_value(two_runs[0].id)

@@ -62,7 +62,7 @@ class RunFiles:
         hidden = {result: type(result)(visible=False) for result in (self.download, self.answers, self.scores)}
         return able | hidden | {self.status: ""}
 
-    def wire(self, services: Services, run: gr.Dropdown) -> None:
+    def wire(self, services: Services, run: gr.Textbox) -> None:
         @handler
         def export(run_id: str, form: str) -> Iterator[Updates]:
             yield from self._follow(actions.export(services, run_id, form), self._offered(self.download))

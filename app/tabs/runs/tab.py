@@ -5,7 +5,7 @@ from typing import Any
 
 import gradio as gr
 
-from ...actions.run_choices import Choice, run_choices
+from ...actions.run_choices import newest_run, run_choices
 from ...actions.runs import files as file_actions
 from ...actions.runs import tab as actions
 from ...page.buttons import action_button, upload_button
@@ -61,18 +61,15 @@ class _AllRuns:
             self.upload = upload_button("Import a run", "import-run", (".zip",), 180)
             self.undo = action_button("Undo delete", "undo-delete", 220, visible=False, size="sm")
             self.status = sentence("", elem_id="runs-told")
-        self.offered = gr.State(None)  # the runs to choose from, as last sent to the page
 
     def wire(self, tab: gr.Tab, comparing: Comparing) -> dict[str, Any]:
         """Returns the listener that lists the runs again."""
         services, run = self._context.services, self._context.run
 
-        def list_runs(
-            run_id: str | None, before: list[Choice] | None, picked: list[str] | None, gone: Deleted
-        ) -> Updates:
+        def list_runs(picked: list[str] | None, gone: Deleted) -> Updates:
             view = actions.listing(services)
             runs = run_choices(services)
-            return self._offer(runs, run_id, before) | {
+            return {
                 self.table: view.rows,
                 self.damaged: say(" ".join(view.damaged.values())),
                 comparing.chosen: comparing.choices(services, runs, picked or []),
@@ -80,31 +77,18 @@ class _AllRuns:
             }
 
         @handler
-        def choose(event: gr.SelectData) -> gr.Dropdown:
+        def choose(event: gr.SelectData) -> str:
             run_id = actions.readable(services, str(event.row_value[0]))
-            return gr.Dropdown(choices=run_choices(services), value=run_id)
-
-        def offer(run_id: str | None, before: list[Choice] | None) -> Updates:
-            return self._offer(run_choices(services), run_id, before)
+            return run_id
 
         listing: dict[str, Any] = {
             "fn": list_runs,
-            "inputs": [run, self.offered, comparing.chosen, self._deleted],
-            "outputs": [self.table, self.damaged, run, self.offered, comparing.chosen, self.undo],
+            "inputs": [comparing.chosen, self._deleted],
+            "outputs": [self.table, self.damaged, comparing.chosen, self.undo],
         }
         self._context.signals.follow([tab.select, run.change], *listing.values())
         self.table.select(choose, None, run, **QUIET)
-        run.focus(offer, [run, self.offered], [run, self.offered], **QUIET)
         return listing
-
-    def _offer(self, runs: list[Choice], run_id: str | None, before: list[Choice] | None) -> Updates:
-        """The runs to choose from, which other pages may change; sent only if they changed. The choice stays, unless
-        its run is gone: a choice that is not offered would be refused in every tab."""
-        run = self._context.run
-        if run_id and run_id not in {value for _, value in runs}:
-            return {run: gr.Dropdown(choices=runs, value=None), self.offered: runs}
-        same = [list(choice) for choice in before or []] == [list(choice) for choice in runs] and before is not None
-        return {self.offered: runs} | ({} if same else {run: gr.Dropdown(choices=runs)})
 
 
 class _ChosenRun:
@@ -114,7 +98,7 @@ class _ChosenRun:
         with gr.Accordion("This run", open=True, elem_id="one-run"):
             self.about = sentence("", elem_id="run-sentence")
             with gr.Row():
-                self.name = gr.Textbox(label="Name", max_lines=1, max_length=60, elem_id="run-name", min_width=200)
+                self.name = gr.Textbox(label="Name", max_lines=1, max_length=60, elem_id="label-name", min_width=200)
                 self.tags = gr.Textbox(
                     label="Tags",
                     info="Separated by commas.",
@@ -181,10 +165,8 @@ def _change(
     @handler
     def delete(run_id: str, gone: Deleted) -> Updates:
         text = actions.delete(services, run_id)
-        remaining = run_choices(services)
         restorable = actions.restorable(services, [*gone.get("runs", []), run_id])
-        chosen = gr.Dropdown(choices=remaining, value=remaining[0][1] if remaining else None)
-        return {runs.status: say(text), run: chosen, deleted: {"runs": restorable}}
+        return {runs.status: say(text), run: newest_run(services) or "", deleted: {"runs": restorable}}
 
     @handler
     def restore(gone: Deleted) -> Updates:
@@ -197,7 +179,7 @@ def _change(
         return _chosen(run_id, f"{run_id} was imported.")
 
     def _chosen(run_id: str, text: str) -> Updates:
-        return {runs.status: say(text), run: gr.Dropdown(choices=run_choices(services), value=run_id)}
+        return {runs.status: say(text), run: run_id}
 
     outputs = [runs.status, run]
     for event in (

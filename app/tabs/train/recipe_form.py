@@ -58,7 +58,7 @@ NAMES = {"method": METHOD_NAMES}
 class RecipeForm:
     """Dataset, base model and the recipe's settings, as handlers take them."""
 
-    dataset: gr.Dropdown
+    dataset: gr.Textbox
     model: gr.Dropdown
     fields: dict[str, Widget]  # by setting
 

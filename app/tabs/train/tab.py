@@ -7,7 +7,6 @@ import gradio as gr
 
 from hydralora.errors import HydraError
 
-from ...actions.run_choices import run_choices
 from ...actions.train import recipe_form as form_actions
 from ...actions.train import tab as actions
 from ...page.context import Context
@@ -69,12 +68,11 @@ class _Controls:
         @handler
         def begin(dataset_id: str, model: str, *inputs: Component) -> Updates:
             run_id = form_actions.start(services, dataset_id, model, values(form.fields, inputs))
-            chosen = gr.Dropdown(choices=run_choices(services), value=run_id)
-            return {context.run: chosen, self.start: gr.Button(interactive=False)}
+            return {context.run: run_id, self.start: gr.Button(interactive=False)}
 
         self.start.click(begin, form.inputs, [context.run, self.start], api_visibility="private")
 
-    def _wire_run(self, services: Services, run: gr.Dropdown) -> None:
+    def _wire_run(self, services: Services, run: gr.Textbox) -> None:
         """The buttons of an existing run."""
 
         @handler

@@ -1,0 +1,18 @@
+"""What stands in the page's head: our styles and scripts, all from this server."""
+
+from pathlib import Path
+
+STYLE = Path(__file__).parents[1] / "style"
+PAGES_STYLE = STYLE / "pages.css"  # Gradio narrows it to its own container; the rest must reach outside of that
+FRAME_STYLES = ("tokens", "shell")
+SCRIPTS = ("browser_state", "navigation")
+
+
+def head() -> str:
+    """The styles of the frame, and the scripts that must be there before any component."""
+    styles = "".join(f"<style>{_read(STYLE / f'{name}.css')}</style>" for name in FRAME_STYLES)
+    return styles + "".join(f"<script>{_read(Path(__file__).parent / f'{name}.js')}</script>" for name in SCRIPTS)
+
+
+def _read(path: Path) -> str:
+    return path.read_text(encoding="utf-8")

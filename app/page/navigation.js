@@ -1,0 +1,63 @@
+// Which page is shown. The browser decides it, not the server: a click in the first second counts, and a link such as
+// ?page=chat&run=ID opens at once. The hidden buttons of the tabs do the rest.
+window.studio = {
+  pages: [],
+  page: null,
+
+  start(pages) {
+    this.pages = pages;
+    const linked = new URLSearchParams(location.search).get('page');
+    if (this.page) return;
+    const stored = this.stored('page');
+    this.go([linked, stored, 'chat'].find((page) => pages.includes(page)), {history: 'replaceState'});
+  },
+
+  go(page, {history: change = 'pushState'} = {}) {
+    const button = [...document.querySelectorAll('#tabs button')].find((tab) => tab.dataset.tabId === page);
+    if (!button) return setTimeout(() => this.go(page, {history: change}), 50); // the tabs are not there yet
+    if (page !== this.page) this.link({page}, change);
+    button.click();
+    this.shown(page);
+  },
+
+  // A page is open, whoever opened it.
+  shown(page) {
+    if (page === this.page) return;
+    this.page = page;
+    if (new URLSearchParams(location.search).get('page') !== page) this.link({page}, 'pushState');
+    document.body.classList.remove('steps-open');
+    document.body.dataset.page = page;
+    this.store('page', page);
+    window.scrollTo(0, 0);
+    document.dispatchEvent(new CustomEvent('page-shown', {detail: page}));
+  },
+
+  link(changes, change = 'replaceState') {
+    const address = new URL(location);
+    for (const [name, value] of Object.entries(changes))
+      if (value === null || value === '') address.searchParams.delete(name);
+      else address.searchParams.set(name, value);
+    if (address.href !== location.href) history[change](null, '', address);
+  },
+
+  stored(name) {
+    try { return localStorage.getItem(`hydralora-${name}`); } catch { return null; }
+  },
+
+  store(name, value) {
+    try { localStorage.setItem(`hydralora-${name}`, value); } catch { /* a private window: nothing is kept */ }
+  },
+
+  theme(dark) {
+    document.body.classList.toggle('dark', dark);
+    this.store('theme', dark ? 'dark' : 'light');
+  },
+};
+window.addEventListener('popstate', () => {
+  const page = new URLSearchParams(location.search).get('page');
+  if (page && page !== window.studio.page) window.studio.go(page, {history: 'replaceState'});
+});
+document.addEventListener('DOMContentLoaded', () => {
+  const theme = window.studio.stored('theme');
+  if (theme) window.studio.theme(theme === 'dark');
+});

@@ -1,0 +1,91 @@
+"""The frame of every page, wired: the bar, the steps, and the chosen run and dataset, which follow each other."""
+
+import html
+
+import gradio as gr
+
+from hydralora.data.store import DEMO
+
+from ..actions import data, shell
+from ..actions.run_choices import newest_run
+from ..page.browser_state import KeptChoices
+from ..page.context import Context
+from ..page.handlers import QUIET, Component, Updates, handler
+from ..page.signals import Signals
+from ..services import Services
+from ..widgets.shell import bar, stepper
+
+LOOK_SECONDS = 2.0
+
+
+class Shell:
+    """The bar and the steps; `dataset` and `run` hold the ids of the chosen ones."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        with gr.Column(elem_id="shell"):
+            self.signals = Signals()
+            self.bar = bar({"runs": [], "run": None, "datasets": [], "dataset": DEMO})
+            self.stepper = stepper(shell.steps(services, None, DEMO, None))
+            self.dataset = gr.Textbox(DEMO, label="Dataset", elem_id="dataset", elem_classes=["off"])
+            self.run = gr.Textbox("", label="Run", elem_id="run", elem_classes=["off"])
+        self._shown = gr.State(None)  # what bar and steps show, so that only changes are sent
+
+    def restore(self, page: gr.Blocks, place: KeptChoices) -> None:
+        """Choose what was chosen last in this browser, or what the address names (?run=ID)."""
+        services = self._services
+
+        def reopen(stored: dict[str, str] | None, request: gr.Request) -> Updates:
+            stored = stored or {}
+            linked = str(request.query_params.get("run") or "")
+            known = {run.id for run in services.store.all()}
+            if linked and linked not in known:
+                gr.Warning(f"There is no run {html.escape(linked[:40])} in this workspace.")
+            run_id = next((run_id for run_id in (linked, stored.get("run")) if run_id in known), newest_run(services))
+            datasets = {value for _, value in data.choices(services)}
+            wanted = shell.dataset_of(services, run_id) if linked else stored.get("dataset")
+            return {self.run: run_id or "", self.dataset: wanted if wanted in datasets else DEMO}
+
+        place.restore(page, reopen, [self.dataset, self.run])
+
+    def wire(self, context: Context, k: gr.State) -> None:
+        """Show the chosen run and dataset, let a person choose others, and each follow the other.
+
+        Args:
+            k: the number of components found for the dataset.
+        """
+        services, run, dataset = self._services, self.run, self.dataset
+        picked = {self.bar.pick_run: run, self.bar.pick_dataset: dataset}
+        for event, field in picked.items():
+            event(_picked, None, field, **QUIET)
+
+        @handler
+        def rename_run(run_id: str, event: gr.EventData) -> None:
+            shell.rename(services, run_id, str((event._data or {}).get("name", ""))[:60])
+
+        def show(run_id: str, dataset_id: str, k: int | None, before: object) -> Updates:
+            views = shell.bar(services, run_id, dataset_id), shell.steps(services, run_id, dataset_id, k)
+            if before == list(views):
+                return gr.skip()
+            # A run that is gone, such as one deleted on another page, can't stay chosen.
+            gone = {run: shell.run_on(services, None, dataset_id) or ""} if run_id and not views[0]["run"] else {}
+            return {self.bar: views[0], self.stepper: views[1], self._shown: list(views)} | gone
+
+        def to_dataset(run_id: str, dataset_id: str) -> str:
+            return shell.dataset_of(services, run_id) or dataset_id
+
+        def to_run(run_id: str, dataset_id: str) -> str:
+            return shell.run_on(services, run_id, dataset_id) or ""
+
+        chosen = [run, dataset]
+        self.signals.follow([run.change], to_dataset, chosen, dataset)
+        self.signals.follow([dataset.change], to_run, chosen, run)
+        shown: list[Component] = [self.bar, self.stepper, self._shown, run]
+        listing = {"fn": show, "inputs": [run, dataset, k, self._shown], "outputs": shown}
+        self.bar.rename(rename_run, run, None, **QUIET).then(**listing, **QUIET)
+        changes = [run.change, dataset.change, k.change, gr.Timer(LOOK_SECONDS).tick, context.page.load]
+        self.signals.follow(changes, show, listing["inputs"], shown)
+
+
+def _picked(event: gr.EventData) -> str:
+    return str((event._data or {}).get("id", ""))
