@@ -47,6 +47,7 @@ def serve(
     from .page.head import PAGES_STYLE, head
     from .services import Services
     from .services.processes import warm_up
+    from .streams import routes
     from .ui import build, theme
     from .widgets.plot import PLOTLY_JS
 
@@ -73,7 +74,7 @@ def serve(
         theme=theme(),
         css_paths=PAGES_STYLE,
         head=head(),
-        app_kwargs={"middleware": _guards(host)},
+        app_kwargs={"middleware": _guards(host), "routes": routes(services)},
     )
 
 

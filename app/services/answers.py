@@ -5,15 +5,12 @@ import uuid
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from hydralora.data.examples import Message
 from hydralora.errors import HydraError
 from hydralora.inference.generation import Sampling, Token
 from hydralora.inference.traces import AnswerSource
 
-KEPT_ANSWERS = 64
-StripToken = list[str | int | float | None]  # as the token strip reads it (widgets/tokens.js)
+KEPT_ANSWERS = 256
 
 
 @dataclass
@@ -21,24 +18,31 @@ class Answer:
     """An answer, which grows while it is generated; kept for its gates and for saving.
 
     Attributes:
-        title: the heading of its column.
-        name: the column's name.
-        frozen: the selected token, counted from the start of the prompt; None for the newest.
-        strip: its tokens as the token strip shows them.
-        load: the sum of its tokens' gates (modules, N), and the number of tokens.
+        title: who answers, with the adapter's hash and the steering.
+        has_ended: no token follows; until then the page waits for more.
+        note: why it ended early, or what it waits for; "" otherwise.
+        seconds: how long the generation has taken so far.
     """
 
     title: str
-    name: str
     modules: list[str]
     messages: list[Message]
     source: AnswerSource
     sampling: Sampling
     prompt: list[Token] = field(default_factory=list)
     tokens: list[Token] = field(default_factory=list)
-    frozen: int | None = None
-    strip: list[StripToken] = field(default_factory=list)
-    load: tuple[np.ndarray, int] = field(default_factory=lambda: (np.zeros(()), 0))
+    has_ended: bool = False
+    note: str = ""
+    seconds: float = 0.0
+
+    @property
+    def text(self) -> str:
+        return "".join(token.text for token in self.tokens)
+
+    def end(self, note: str = "") -> None:
+        """No token follows; the first note stays."""
+        if not self.has_ended:
+            self.note, self.has_ended = note, True
 
 
 class Answers:

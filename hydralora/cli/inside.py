@@ -196,5 +196,5 @@ def replay(
 
     trace = load_trace(file)
     if html:
-        write_replay(html, trace.model_dump_json(), trace.whose)
+        write_replay(html, [("Answer", trace.whose, trace.model_dump_json())])
     return Output(trace.model_dump(), trace.text)

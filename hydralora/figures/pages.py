@@ -46,20 +46,22 @@ def write_page(path: Path, title: str, figures: Sequence[tuple[str, str]]) -> No
         raise ConfigError(f"{path}: can't be written ({error.strerror or error}). Give another file.") from error
 
 
-def write_replay(path: Path, trace_json: str, whose: str) -> None:
-    """Write a self-contained page that replays an answer with its gates; it needs no network.
+def write_replay(path: Path, answers: Sequence[tuple[str, str, str]]) -> None:
+    """Write a self-contained page that replays answers side by side with their gates; it needs no network.
 
     Args:
-        trace_json: a trace as JSON (`hydralora.inference.traces.Trace`), embedded as data, never as markup or script.
-        whose: the source of the answer, in words.
+        answers: of each its heading, its source in words, and its trace as JSON (`hydralora.inference.traces.Trace`);
+            embedded as data, never as markup or script.
 
     Raises:
         ConfigError: the file can't be written.
     """
-    # No text in the data may end the element that holds it.
-    data, answered_by = (text.replace("<", "\\u003c") for text in (trace_json, json.dumps(whose)))
-    page = REPLAY.read_text(encoding="utf-8").replace("COLOURS", json.dumps(HEAD_COLOURS)).replace("WHOSE", answered_by)
-    text = page.replace("TRACE", data)
+    parts = [
+        f'{{"name":{json.dumps(name)},"whose":{json.dumps(whose)},"trace":{trace}}}' for name, whose, trace in answers
+    ]
+    data = f"[{','.join(parts)}]".replace("<", "\\u003c")  # no text in the data may end the element that holds it
+    page = REPLAY.read_text(encoding="utf-8").replace("COLOURS", json.dumps(HEAD_COLOURS))
+    text = page.replace("ANSWERS", data)
     try:
         write_text(path, text)
     except OSError as error:

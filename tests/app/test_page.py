@@ -75,10 +75,9 @@ def ask(services: Services, finished: FinishedRun) -> Callable[[str, str], Itera
     answer: Any = max(asking, key=lambda fn: len(fn.inputs)).fn  # the chat's: Runs answers a file's rows
 
     def ask(session: str, question: str) -> Iterator[Updates]:
-        asked: list[Any] = [question, finished.run.id, "", ["run"], None, {}, ""]
+        asked: list[Any] = [question, "", finished.run.id, "", [], None, [], None, ""]
         sampling: list[Any] = [6, 0.0, 1.0, 0]
-        steering: list[Any] = [-1, [], False, False, 1, ""]
-        return answer(SimpleNamespace(session_hash=session), *asked, *sampling, *steering)
+        return answer(SimpleNamespace(session_hash=session), *asked, *sampling)
 
     return ask
 

@@ -15,7 +15,7 @@ from playwright.sync_api import Page, sync_playwright
 
 from tests.benchmarks.clusters_tab import write_rows
 from tests.browser.conftest import ARGUMENTS
-from tests.browser.steps import UPLOAD, open_tab
+from tests.browser.steps import UPLOAD, open_page
 from tests.serving import running_app
 
 BROWSER = os.environ.get("HYDRALORA_BROWSER") or "/usr/bin/chromium"
@@ -37,14 +37,14 @@ def measure(page: Page, path: Path) -> None:
     page.wait_for_function("document.querySelector('#lengths .plot')?.data?.length > 0", timeout=120_000)
     answers = [_answer(page) for _ in range(5)]
     print(f"{'nothing else to do':20} median {statistics.median(answers):5.0f} ms, most {max(answers):5.0f} ms")
-    open_tab(page, "2 Clusters")
+    open_page(page, "components")
     page.wait_for_selector("#stop-clustering", state="visible", timeout=60_000)
     start = time.monotonic()
     tabs, answers = [], []
     while page.locator("#stop-clustering").count():
         tabs.append(page.evaluate(CLICK, ["button[role=tab][data-tab-id=data]", "#remove"]))
         answers.append(_answer(page))
-        page.evaluate("document.querySelector('button[role=tab][data-tab-id=clusters]').click()")
+        page.evaluate("document.querySelector('button[role=tab][data-tab-id=components]').click()")
         page.wait_for_timeout(300)
     print(f"clustering took {time.monotonic() - start:.0f} s, {len(answers)} clicks meanwhile")
     for name, values in (("another tab shows", tabs), ("the server answers", answers)):

@@ -17,8 +17,10 @@ from pathlib import Path
 import psutil
 import torch
 
-from app.actions.chat import conversation as chat
+from app.actions.chat.answers import Turn
+from app.actions.chat.asking import ALTERNATIVES, Asked
 from app.actions.chat.columns import columns
+from app.actions.chat.streamed import updates
 from app.services import Services
 from hydralora.data.demo import demo_file
 from hydralora.data.encoding import encode_prompt
@@ -51,16 +53,18 @@ def recorded(services: Services, run_id: str, tokens: int) -> int:
         loaded.tokenizer,
         asked,
         Sampling(tokens),
-        alternatives=chat.ALTERNATIVES,
+        alternatives=ALTERNATIVES,
         on_prompt=read.extend,
     )
     return len(list(told))
 
 
 def shown(services: Services, run_id: str, tokens: int) -> int:
-    asked = columns(services, ["run"], run_id, "")
-    views = list(chat.stream(services, asked, {}, QUESTION, Sampling(tokens)))
-    return len(services.answers.get(views[-1].columns["run"].answer_id).tokens)
+    asked = Asked(services, columns(services, [], run_id, ""), [], Turn(QUESTION), Sampling(tokens))
+    answer = services.answers.get(asked.turn.answers["run"])
+    for _ in asked.run():
+        list(updates(answer, 0))
+    return len(answer.tokens)
 
 
 WAYS: dict[str, Callable[[Services, str, int], int]] = {"plain": plain, "recorded": recorded, "shown": shown}

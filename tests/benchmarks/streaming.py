@@ -18,16 +18,15 @@ from hydralora.runs.store import RunStore
 from tests.benchmarks.answering import BROWSER
 from tests.benchmarks.chatting import QUESTION, short_run
 from tests.browser.conftest import ARGUMENTS
-from tests.browser.steps import open_tab
+from tests.browser.steps import open_page
 from tests.serving import running_app
 
 PART = 250  # tokens that are told together
 WATCH = """() => {
   window.frames_ = [];
-  const list = document.querySelector('#strip-run .tokens');
   let before = performance.now();
   const look = (now) => {
-    window.frames_.push([list.querySelectorAll('.token:not(.read)').length, now - before]);
+    window.frames_.push([document.querySelectorAll('#answer-run .token').length, now - before]);
     before = now;
     requestAnimationFrame(look);
   };
@@ -37,7 +36,7 @@ WATCH = """() => {
 
 def stream(page: Page, tokens: int) -> list[tuple[int, float]]:
     """(tokens so far, milliseconds since the frame before) of every frame."""
-    open_tab(page, "6 Chat")
+    open_page(page, "chat")
     page.locator("#chat-columns").get_by_text("Base model").click()
     page.get_by_text("Sampling").click()
     page.locator("#length input[type=number]").fill(str(tokens))
@@ -45,10 +44,9 @@ def stream(page: Page, tokens: int) -> list[tuple[int, float]]:
     page.locator("#prompt textarea").fill(QUESTION)
     page.evaluate(WATCH)
     page.locator("#send").click()
-    page.wait_for_function(
-        "() => document.querySelector('#chat-status').textContent.includes('Done')", timeout=1_200_000
-    )
-    print(page.locator("#chat-status").inner_text())
+    page.evaluate("window.ended_ = false; document.addEventListener('answer-ended', () => (window.ended_ = true))")
+    page.wait_for_function("window.ended_", timeout=1_200_000)
+    print(page.locator("#answer-run .state").inner_text())
     return page.evaluate("window.frames_")
 
 

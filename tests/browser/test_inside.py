@@ -26,6 +26,13 @@ def inside(routed: Run, page: Page) -> Page:
     return page
 
 
+def ask(page: Page, question: str) -> None:
+    """Ask, and wait until the tuned model's answer has ended."""
+    page.locator("#prompt textarea").fill(question)
+    page.locator("#send").click()
+    expect(page.locator("#answer-run[data-ended]")).to_be_visible()
+
+
 def view(page: Page, name: str) -> None:
     open_page(page, "explore")
     page.locator("#ab-views").get_by_role("tab", name=name).click()
@@ -101,20 +108,17 @@ def test_steered_answers_stand_beside_the_routers(inside: Page, browser: Browser
     open_page(page, "chat")
     page.get_by_text("Sampling, system prompt").click()
     page.locator("#length input[type=number]").fill("24")
-    page.locator("#chat-columns").get_by_text("This run, steered").click()
-    page.locator("#steer-pin input").click()
-    page.get_by_role("option", name="head 2").click()
-    page.locator("#prompt textarea").fill("Reverse this list: a b c")
-    page.locator("#send").click()
-    expect(page.locator("#chat-status")).to_contain_text("Done")
-    expect(page.locator("#title-steered")).to_contain_text("pinned to head 2")
+    ask(page, "Reverse this list: a b c")
+    expect(page.locator("#answer-base[data-ended]")).to_be_visible()
+    solo = page.locator("#mixer .channel[data-head='1'] .solo")
+    solo.click()  # asks again beside the answer
+    expect(page.locator("#answer-steered[data-ended]")).to_be_visible()
+    heads = page.locator("#answer-steered .tokens .token").evaluate_all("nodes => nodes.map(node => node.dataset.head)")
+    assert set(heads) == {"1"}
+    expect(page.locator("#answer-steered .verdict")).to_have_text(re.compile("Wavy underline: differs|The same answer"))
     open_page(page, "explore")
     open_page(page, "chat")  # what was set, and who answered how, stays
-    expect(page.locator("#steer-pin input")).to_have_value("head 2")
-    expect(page.locator("#title-steered")).to_contain_text("pinned to head 2")
-    heads = page.locator("#strip-steered .token").evaluate_all("nodes => nodes.map(node => node.dataset.head)")
-    assert set(heads) == {"1"}
-    expect(page.locator("#load-so-far .plot")).to_be_visible()
+    expect(solo).to_have_attribute("aria-pressed", "true")
     page.get_by_role("button", name="Which head does this?").click()
     page.locator("#alone-questions textarea").fill("Reverse this list: a b c")
     page.locator("#alone-start").click()
@@ -122,69 +126,88 @@ def test_steered_answers_stand_beside_the_routers(inside: Page, browser: Browser
     expect(page.locator("#alone-answers")).to_contain_text("head 4 alone")
     photograph(page, "chat-steered")
     page.reload()
-    open_page(page, "chat")
-    expect(page.locator("#title-steered")).to_contain_text("pinned to head 2")
-    expect(page.locator("#chat-steered")).to_contain_text("Reverse this list: a b c")
-    assert page.locator("#strip-steered .token").count() == len(heads)
-    page.locator("#strip-steered .token").last.click()  # what is looked at is what is saved
-    expect(page.locator("#gate-reading")).to_contain_text("This run, steered, token")
+    expect(page.locator("#answer-steered .tokens .token")).to_have_count(len(heads))
+    expect(page.locator("#conversation")).to_contain_text("Reverse this list: a b c")
     file = tmp_path / "answer.html"
     file.write_text(download_until(page, "save-page", lambda text: "pinned to head 2" in text), encoding="utf-8")
+    page.locator("#mixer .reset").click()  # as trained: nothing is steered
     assert seen.errors == []
     _replay_from_disk(browser, file)
+
+
+def test_a_mixers_change_keeps_the_original_and_as_trained_takes_the_other_away(inside: Page, seen: Seen) -> None:
+    page = inside
+    open_page(page, "chat")
+    ask(page, "Reverse this list: a b c")
+    original = page.locator("#answer-run").get_attribute("data-answer")
+    page.locator("#mixer .channel[data-head='0'] .mute").click()
+    expect(page.locator("#answer-steered[data-ended]")).to_be_visible()
+    gates = page.locator("#mixer .channel .gate")
+    page.locator("#answer-steered .tokens .token").first.click()
+    expect(gates.first).to_have_text("0.00")
+    expect(page).to_have_url(re.compile("token=0"))
+    level = page.locator("#mixer .channel[data-head='1'] .level")
+    level.focus()
+    before = page.locator("#answer-steered").get_attribute("data-answer")
+    for _ in range(5):
+        level.press("ArrowRight")  # by keyboard
+    expect(level).to_have_value("1.5")
+    expect(page.locator(f"#answer-steered:not([data-answer='{before}'])[data-ended]")).to_be_visible()
+    assert page.locator("#answer-run").get_attribute("data-answer") == original
+    page.locator("#mixer .reset").click()
+    expect(page.locator("#answer-steered")).to_have_count(0)
+    assert page.locator("#answer-run").get_attribute("data-answer") == original
+    assert seen.errors == []
 
 
 def test_a_question_is_stopped_changed_and_asked_again(inside: Page, seen: Seen, tmp_path: Path) -> None:
     page = inside
     open_page(page, "chat")
     page.get_by_text("Sampling, system prompt").click()
-    page.locator("#length input[type=number]").fill("2000")
+    page.locator("#length input[type=number]").fill("4000")
     question = f"Tell me a long story {SCRIPT}"  # the base model's likeliest answer to it has no end
     page.locator("#prompt textarea").fill(question)
-    meanwhile = page.evaluate(  # in the page itself: a tiny model may be done before Playwright has clicked Stop
+    page.evaluate(  # in the page itself: a tiny model may be done before Playwright has clicked Stop
         """() => new Promise((done) => {
-          const find = (id) => document.querySelector(id);
           const observer = new MutationObserver(() => {
-            if (!find('#chat-status').textContent.includes('Answering')) return;
+            if (!document.querySelector('#answer-base .tokens .token')) return;
             observer.disconnect();
-            done([find('#prompt textarea').value, find('#save-trace').disabled]);
-            find('#chat-stop').click();
+            document.querySelector('#chat-stop').click();
+            done();
           });
-          observer.observe(find('#chat-status'), {subtree: true, childList: true, characterData: true});
-          find('#send').click();
+          observer.observe(document.querySelector('#conversation'), {subtree: true, childList: true});
+          document.querySelector('#send').click();
         })"""
     )
-    assert meanwhile == ["", True]
-    expect(page.locator("#save-trace")).to_be_enabled()
-    tokens = page.locator("#strip-run .token, #strip-base .token")
-    expect(page.locator("#chat-status")).to_contain_text("Stopped")
-    assert tokens.count() < 2000  # it was stopped, not at its end
-    expect(page.locator("#chat-run")).to_contain_text(SCRIPT)  # as text
+    expect(page.locator("#prompt textarea")).to_have_value("")
+    base = page.locator("#answer-base[data-ended]")
+    expect(base.locator(".state")).to_contain_text("Stopped")
+    assert page.locator("#answer-base .tokens .token").count() < 4000  # it was stopped, not at its end
+    expect(page.locator("#conversation .question")).to_contain_text(SCRIPT)  # as text
     assert page.evaluate("window.hacked") is None
     page.locator("#chat-edit").click()
     expect(page.locator("#prompt textarea")).to_have_value(question)
-    expect(page.locator("#chat-run")).not_to_contain_text(SCRIPT)
+    expect(page.locator("#conversation .turn")).to_have_count(0)
     page.locator("#length input[type=number]").fill("12")
     page.get_by_label("number input for Temperature (0: always the likeliest token)").fill("2")
     page.locator("#prompt textarea").fill("Reverse this list: x y z")
     page.locator("#prompt textarea").press("Enter")
-    expect(page.locator("#chat-run")).to_contain_text("x y z")
-    expect(page.locator("#chat-status")).to_contain_text("Done")
-    answer = page.locator("#strip-run .token:not(.read)").all_inner_texts()
+    expect(page.locator("#answer-run[data-ended]")).to_be_visible()
+    tokens = page.locator("#answer-run .tokens .token")
+    answer = tokens.all_inner_texts()
     expect(page.locator("#save-trace")).to_be_enabled()
     with page.expect_download() as download:
         page.locator("#save-trace").click()
     download.value.save_as(tmp_path / "answer.json")
-    page.locator("#strip-run .token").first.evaluate("token => token.classList.add('former')")
+    before = page.locator("#answer-run").get_attribute("data-answer")
     page.locator("#chat-again").click()  # the same seed, the same answer
-    expect(page.locator("#strip-run .former")).to_have_count(0)
-    expect(page.locator("#chat-status")).to_contain_text("Done")
-    assert page.locator("#strip-run .token:not(.read)").all_inner_texts() == answer
+    expect(page.locator(f"#answer-run:not([data-answer='{before}'])[data-ended]")).to_be_visible()
+    assert tokens.all_inner_texts() == answer
     page.locator("#clear").click()
-    expect(page.locator("#strip-run .token")).to_have_count(0)
+    expect(tokens).to_have_count(0)
     page.locator("input[data-testid='Open a saved answer-upload-button']").set_input_files(tmp_path / "answer.json")
-    expect(page.locator("#title-run")).to_contain_text("Replayed from a file")
-    assert page.locator("#strip-run .token:not(.read)").all_inner_texts() == answer
+    expect(page.locator("#answer-run .state")).to_contain_text("Replayed from a file")
+    assert tokens.all_inner_texts() == answer
     assert seen.errors == []
 
 
@@ -217,10 +240,10 @@ def _replay_from_disk(browser: Browser, file: Path) -> None:
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.on("request", lambda request: errors.append(request.url) if not request.url.startswith("file:") else None)
     page.goto(file.as_uri())
-    trace = json.loads(page.locator("#trace").text_content() or "")
-    count = len(trace["prompt"]) + len(trace["tokens"])
-    expect(page.locator(".token")).to_have_count(count)
-    assert len(trace["tokens"]) > 2, trace["tokens"]
+    answers = json.loads(page.locator("#answers").text_content() or "")
+    assert [answer["name"] for answer in answers] == ["Tuned", "Steered", "Base model"]
+    counts = [len(answer["trace"]["prompt"]) + len(answer["trace"]["tokens"]) for answer in answers]
+    expect(page.locator(".token")).to_have_count(sum(counts))
     page.locator("#play").click()
     page.wait_for_function("() => document.querySelectorAll('.token.later').length > 0")
     page.wait_for_function("() => document.querySelectorAll('.token.later').length === 0")

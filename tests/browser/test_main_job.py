@@ -11,7 +11,7 @@ from hydralora.inference.generation import Sampling, generate
 from hydralora.inference.model_cache import load_base_model
 from hydralora.runs.store import RunStore
 from tests.browser.conftest import Seen
-from tests.browser.steps import SIZE, UPLOAD, catch, choose, expect_page, lasso, open_page, photograph, settle, traces
+from tests.browser.steps import UPLOAD, catch, choose, expect_page, lasso, open_page, photograph, traces
 from tests.serving import App
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -161,35 +161,42 @@ def _lasso_matrices(page: Page) -> None:
 
 def _chat(page: Page, app: App, upload: Path) -> None:
     page.locator("#to-chat").click()
-    expect(page.locator("#title-run")).to_contain_text("adapter ")
+    expect_page(page, "chat")
     page.get_by_text("Sampling").click()
     page.locator("#length input[type=number]").fill(str(ANSWER_TOKENS))
     question = "which tool repairs engine zz"
     page.locator("#prompt textarea").fill(question)
     page.locator("#send").click()
-    expect(page.locator("#chat-status")).to_contain_text("Done")
-    tokens = page.locator("#strip-run .token:not(.read)")
-    assert tokens.count() == len("saw")
-    assert "saw" in page.locator("#chat-run").inner_text()
-    assert _letters(_base_answer(app, question)) in _letters(page.locator("#chat-base").inner_text())
+    for key in ("run", "base"):
+        expect(page.locator(f"#answer-{key}[data-ended]")).to_be_visible()
+    tokens = page.locator("#answer-run .tokens .token")
+    assert "".join(tokens.all_inner_texts()) == "saw"
+    shown = page.locator("#answer-base .tokens").inner_text()
+    assert _letters(_base_answer(app, question)) == _letters(shown)
     _read_gates(page, tokens)
 
 
 def _read_gates(page: Page, tokens: Locator) -> None:
-    """Select a token: heatmap, bars and sentence agree, and each layer's gates sum to 1."""
+    """Select a token: heatmap, bars and caption agree, and each layer's gates sum to 1."""
     tokens.nth(1).click()
-    reading = page.locator("#gate-reading")
-    expect(reading).to_contain_text("This run, token 2 of 3, 'a'")
+    caption = page.locator("#mixer .caption")
+    expect(caption).to_contain_text("Tuned, token 2 of 3")
     expect(tokens.nth(1)).to_have_attribute("aria-selected", "true")
-    bars = traces(page, "bars")[0]["y"]
-    told = [float(value) for value in re.findall(r"head \d+ (\d\.\d+)", reading.inner_text())]
-    assert told == pytest.approx(bars, abs=0.006)
-    assert int(tokens.nth(1).get_attribute("data-head") or -1) == bars.index(max(bars))
-    rows = traces(page, "heatmap")[0]["z"]  # (heads x kinds of module, layers)
-    assert len(rows) == 3 * 3
-    assert all(sum(column) == pytest.approx(3, abs=1e-3) for column in zip(*rows, strict=True))  # 3 kinds of module
-    page.locator("#strip-run .tokens").press("ArrowRight")
-    expect(reading).to_contain_text("This run, token 3 of 3, 'w'")
+    bars = [float(gate) for gate in page.locator("#mixer .gate").all_inner_texts()]
+    assert sum(bars) == pytest.approx(1, abs=0.02)
+    head = tokens.nth(1).get_attribute("data-head")
+    if head is None:
+        expect(caption).to_contain_text("no head leads")
+    else:
+        assert int(head) == bars.index(max(bars))
+        expect(caption).to_contain_text(f"head {int(head) + 1} leads")
+    cells = page.locator("#heatmap rect").evaluate_all(
+        "nodes => nodes.map((n) => [n.dataset.layer, n.dataset.head, Number(n.getAttribute('fill-opacity'))])"
+    )
+    for layer in {layer for layer, _, _ in cells}:
+        assert sum(gate for of, _, gate in cells if of == layer) == pytest.approx(1, abs=0.003)
+    page.locator("#answer-run .tokens").press("ArrowRight")
+    expect(caption).to_contain_text("Tuned, token 3 of 3")
 
 
 def _base_answer(app: App, question: str) -> str:
@@ -211,7 +218,3 @@ def _photograph_tabs(page: Page) -> None:
             expect(page.locator("#runs-table")).to_contain_text("finished")
         photograph(page, name)
         expect(page.get_by_role("button", name="Run", exact=True)).to_have_count(0)  # Gradio's name for a stray one
-    for width in (390, SIZE[0]):
-        page.set_viewport_size({"width": width, "height": SIZE[1]})
-        settle(page)
-        assert page.locator("#bars .plot").evaluate("plot => plot.offsetHeight") > 200  # a resize keeps it

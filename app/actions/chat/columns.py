@@ -1,7 +1,8 @@
-"""Who answers: the columns of a conversation."""
+"""Who answers: the columns of a conversation, and the names of a run's heads."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypedDict
 
 from hydralora.errors import HydraError
 from hydralora.inference.generation import gated_modules
@@ -12,33 +13,60 @@ from hydralora.tuner.steering import Steering
 from ...services import Services
 from ..adapters import adapter_weights
 from ..recipes import model_name, resolve_model
-from .answers import COLUMNS, kept_answers
+from .answers import COLUMNS
+
+LEAD = 0.05  # above 1/N, from which on a head is said to have taken a component
 
 
 @dataclass(frozen=True)
 class Column:
-    """The model that answers: a run's, steered or not, or without a run the base model."""
+    """The model that answers: a run's, steered or not, or without a run the base model.
+
+    Attributes:
+        loaded: None if it can't answer; `problem` then says why.
+    """
 
     key: str
-    loaded: LoadedModel
+    loaded: LoadedModel | None
     steering: Steering | None = None
+    problem: str = ""
 
     @property
     def title(self) -> str:
-        """The heading: who answers, with the adapter's hash and the steering."""
+        """Who answers, with the adapter's hash and the steering."""
+        if self.loaded is None:
+            return COLUMNS[self.key]
         run = self.loaded.run
         gated = bool(gated_modules(self.loaded.model))
         whose = answered_by(run.id if run else None, self.loaded.adapter_hash, gated, self.steering)
-        if not run:
-            return f"Base model: {model_name(self.loaded.files.id)}, {whose}"
-        return f"Another {whose}" if self.key == "other" else f"Tuned model: {whose}"
+        return whose if run else f"{model_name(self.loaded.files.id)}, {whose}"
 
 
-def heads_of(services: Services, run_id: str | None) -> int:
-    """How many heads a run's adapter has; 0 without one."""
-    if not run_id or not services.run(run_id).has_adapter or not services.run(run_id).recipe().has_heads:
-        return 0
-    return max(len(layer.heads) for layer in adapter_weights(services, run_id).values())
+class Heads(TypedDict):
+    """The heads of a run for the mixer: their number, and the component that each has taken, "" for none."""
+
+    run: str
+    heads: int
+    names: list[str]
+
+
+def heads_of(services: Services, run_id: str | None) -> Heads:
+    """A run's heads; none if it has no adapter with heads."""
+    run = services.run(run_id) if run_id else None
+    if not run or not run.has_adapter or not run.recipe().has_heads:
+        return {"run": run.id if run else "", "heads": 0, "names": []}
+    count = max(len(layer.heads) for layer in adapter_weights(services, run.id).values())
+    results = run.state().results
+    by_head = [row for row in (results.component_by_head or [])] if results else []
+    names = [component.name for component in results.components] if results else []
+    return {"run": run.id, "heads": count, "names": [_component(by_head, names, head) for head in range(count)]}
+
+
+def _component(by_head: Sequence[Sequence[float]], names: Sequence[str], head: int) -> str:
+    """The component whose rows give a head the largest gate, if it is larger than a tie."""
+    gates = [(row[head], name) for row, name in zip(by_head, names, strict=False) if len(row) > head]
+    gate, name = max(gates, default=(0.0, ""))
+    return name if gates and gate >= 1 / len(by_head[0]) + LEAD else ""
 
 
 def columns(
@@ -49,46 +77,36 @@ def columns(
     other: str | None = None,
     steering: Steering | None = None,
 ) -> list[Column]:
-    """The chosen columns in the page's order; without an adapter, only the base model's and another run's.
+    """The columns that answer, in the page's order: the tuned model if the run has an adapter, steered if something is
+    steered, and those chosen beside it. What can't be loaded says so in its own column.
 
     Raises:
-        HydraError: no column is left, steering was not set, or a model can't be loaded.
+        HydraError: no column is left.
     """
     run = services.run(run_id) if run_id else None
-    tuned = run if run and run.has_adapter else None
-    answering = []
-    for key in COLUMNS:
-        if key not in chosen:
-            continue
-        if key == "base":
-            answering.append(Column(key, services.loaded_base(run_id, resolve_model(services, model))))
-        elif key == "other":
-            if not other:
-                raise HydraError("No other run is chosen. Choose one beside the columns, or deselect its column.")
-            answering.append(Column(key, services.loaded(other)))
-        elif tuned and key == "steered":
-            answering.append(_steered(services, tuned.id, steering))
-        elif tuned:
-            answering.append(Column(key, services.loaded(tuned.id)))
+    tuned = run.id if run and run.has_adapter else None
+    loaders: dict[str, Callable[[], LoadedModel]] = {
+        "base": lambda: services.loaded_base(run_id, resolve_model(services, model))
+    }
+    if tuned:
+        loaders["run"] = lambda: services.loaded(tuned)
+        if steering is not None:
+            loaders["steered"] = lambda: services.loaded(tuned)
+    if other:
+        loaders["other"] = lambda: services.loaded(other)
+    wanted = {*chosen, "run", "steered"} if tuned else {*chosen, "base"}
+    answering = [
+        _column(key, loaders[key], steering if key == "steered" else None)
+        for key in COLUMNS
+        if key in wanted and key in loaders
+    ]
     if not answering:
-        raise HydraError("No column can answer. Choose a column; without a trained run, the base model's.")
+        raise HydraError("No column can answer. Choose a run that has ended, or the base model.")
     return answering
 
 
-def _steered(services: Services, run_id: str, steering: Steering | None) -> Column:
-    if not heads_of(services, run_id):
-        raise HydraError(f"Run {run_id} has no heads, so there is nothing to steer. Deselect the steered column.")
-    if steering is None:
-        raise HydraError("Nothing is steered yet. Pin or mute a head, or deselect the steered column.")
-    return Column("steered", services.loaded(run_id), steering)
-
-
-def titles(services: Services, run_id: str | None, model: str, answer_ids: Mapping[str, str]) -> dict[str, str]:
-    """The heading of each column: who gave its answer, else who will answer."""
-    run = services.run(run_id) if run_id else None
-    tuned = "Tuned model: none yet. Train one, or choose a run above."
-    if run and run.has_adapter:
-        tuned = f"Tuned model: run {run.id}, adapter {(run.state().adapter_hash or '')[:8]}"
-    base = f"Base model: {model_name(run.recipe().model if run else resolve_model(services, model))}, no adapter"
-    headings = {"run": tuned, "steered": f"{tuned}, steered", "base": base, "other": "Another run"}
-    return headings | {key: answer.title for key, (_, answer) in kept_answers(services, answer_ids).items()}
+def _column(key: str, load: Callable[[], LoadedModel], steering: Steering | None) -> Column:
+    try:
+        return Column(key, load(), steering)
+    except HydraError as error:
+        return Column(key, None, steering, str(error))

@@ -1,6 +1,5 @@
 """Answers saved to files, and opened from them."""
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from hydralora import figures
@@ -10,35 +9,29 @@ from hydralora.inference.traces import Trace, TraceToken, load_trace, make_trace
 from ...services import Services
 from ...services.answers import Answer
 from ..recipes import model_name
-from .answers import ChatView, kept_answers, view
+from .answers import COLUMNS, Turn, Turns, kept_answers
 
 
-def save(services: Services, answer_id: str) -> str:
-    """Write an answer with its gates to a file for download; returns its path.
+def save(services: Services, turns: Turns) -> tuple[str, str] | None:
+    """Write the last turn for download: its first answer as a trace, all of them as a page that replays them.
 
-    Raises:
-        HydraError: the answer is no longer kept.
+    Returns:
+        The two paths; None if there is no answer that has ended.
     """
-    answer = services.answers.get(answer_id)
-    path = services.download("answer.json", answer_id)
-    save_trace(_trace(answer), path)
-    return str(path)
+    answers = kept_answers(services, turns[-1].answers) if turns else {}
+    ended = {key: (answer_id, answer) for key, (answer_id, answer) in answers.items() if answer.tokens}
+    if not ended:
+        return None
+    first_id, first = next(iter(ended.values()))
+    trace, page = services.download("answer.json", first_id), services.download("answer.html", first_id)
+    save_trace(_trace(first), trace)
+    traces = [(COLUMNS[key], _trace(answer)) for key, (_, answer) in ended.items()]
+    figures.write_replay(page, [(name, trace.whose, trace.model_dump_json()) for name, trace in traces])
+    return str(trace), str(page)
 
 
-def save_page(services: Services, answer_id: str) -> str:
-    """Write a page that replays an answer, for download; returns its path.
-
-    Raises:
-        HydraError: the answer is no longer kept.
-    """
-    path = services.download("answer.html", answer_id)
-    trace = _trace(services.answers.get(answer_id))
-    figures.write_replay(path, trace.model_dump_json(), trace.whose)
-    return str(path)
-
-
-def replay(services: Services, file: Path) -> ChatView:
-    """A saved trace, as the page shows an answer; no model is needed.
+def replay(services: Services, file: Path) -> Turn:
+    """A saved trace as a turn of a conversation; no model is needed.
 
     Raises:
         ConfigError: the file is not a trace.
@@ -46,7 +39,6 @@ def replay(services: Services, file: Path) -> ChatView:
     trace = load_trace(file)
     answer = Answer(
         f"Replayed from a file: {model_name(trace.base)}, {trace.whose}",
-        "Replayed",
         trace.modules,
         messages=[message.model_dump() for message in trace.messages],
         source=trace.source,
@@ -54,14 +46,14 @@ def replay(services: Services, file: Path) -> ChatView:
         prompt=[_as_token(token) for token in trace.prompt],
         tokens=[_as_token(token) for token in trace.tokens],
     )
-    answers = {"run": (services.answers.keep(answer), answer)}
-    return view(answers, "Replayed from a file, without a model.")
+    answer.end("Replayed from a file, without a model.")
+    question = next((message.content for message in reversed(trace.messages) if message.role == "user"), "")
+    return Turn(question, answers={"run": services.answers.keep(answer)})
 
 
-def reopen(services: Services, answer_ids: Mapping[str, str]) -> ChatView | None:
-    """The answers of a reloaded page, by column; None if none of them is kept any more."""
-    answers = kept_answers(services, answer_ids)
-    return view(answers, "These answers are from before the page was reloaded.") if answers else None
+def still_kept(services: Services, turns: Turns) -> list[Turn]:
+    """The turns of a reloaded page of which an answer is still kept."""
+    return [turn for turn in turns if kept_answers(services, turn.answers)]
 
 
 def _trace(answer: Answer) -> Trace:

@@ -1,59 +1,86 @@
-"""A conversation in several columns: its state and its display."""
+"""The conversation, and who answers in it."""
+
+from dataclasses import asdict
+from typing import Any
 
 import gradio as gr
 
-from hydralora.data.examples import Message
+from ...actions.chat import answers as actions
+from ...actions.chat.answers import COLUMNS, Turn
+from ...actions.chat.columns import heads_of
+from ...actions.run_choices import run_choices
+from ...page.buttons import new_choices
+from ...page.context import Context
+from ...page.handlers import Updates, handler
+from ...services import Services
+from ...widgets import chat
 
-from ...actions.chat.answers import COLUMNS, ChatView
-from ...page.handlers import Component, Updates
-from ...page.text import say, sentence
-from .columns import Choices, Column, displayed
-from .gates import HOW_TO_READ, Gates
+BESIDE = {"base": "Base model", "other": "Another run"}
+Kept = list[dict[str, Any]]  # turns as the page's state and the browser keep them
+
+
+def kept(turns: list[Turn]) -> Kept:
+    return [asdict(turn) for turn in turns]
+
+
+def as_turns(values: Kept | None) -> list[Turn]:
+    """Turns from a state; what is no turn, such as an older version's, is left out."""
+    names = {"question", "expected", "answers"}
+    return [Turn(**value) for value in values or [] if isinstance(value, dict) and set(value) == names]
 
 
 class Conversation:
-    """The messages of a conversation, and the widgets that show them.
+    """The turns, and the choice of columns beside the tuned model.
 
     Attributes:
-        answers: ids of the newest answers, by column.
-        histories: the messages by column, unescaped; the chatbots only display them.
+        turns: as `kept`, the questions with the ids of their answers.
+        steering: the mixer's settings, None as trained.
+        heads: the chosen run's `Heads`.
     """
 
-    def __init__(self, choices: Choices) -> None:
-        self.choices = choices
-        self.answers, self.histories = gr.State({}), gr.State({})
-        with gr.Row():
-            self.columns = {key: Column(key) for key in COLUMNS}
-        self.gates = Gates()
-        self.status = sentence("", elem_id="chat-status")
-        sentence(HOW_TO_READ)
+    def __init__(self) -> None:
+        self.turns: gr.State = gr.State([])
+        self.steering: gr.State = gr.State(None)
+        with gr.Row(elem_id="chat-tools"):
+            self.chosen = gr.CheckboxGroup(
+                [(name, key) for key, name in BESIDE.items()],
+                value=["base"],
+                show_label=False,
+                label="Compare with",
+                elem_id="chat-columns",
+                container=False,
+                min_width=240,
+            )
+            self.other = gr.Dropdown(
+                [], value=None, show_label=False, label="The other run", visible=False, elem_id="chat-other-run"
+            )
+        self.view = chat.conversation("conversation", COLUMNS)
 
-    @property
-    def outputs(self) -> list[Component]:
-        """What `updates` fills."""
-        columns = [part for column in self.columns.values() for part in column.outputs]
-        return [self.answers, self.histories, *columns, *self.gates.figures, self.status]
+    def updates(self, services: Services, turns: list[Turn]) -> Updates:
+        """Show these turns."""
+        shown = {"turns": actions.turn_values(services, turns), "pending": None}
+        return {self.turns: kept(turns), self.view: shown}
 
-    def updates(self, view: ChatView) -> Updates:
-        """Show a view; columns that are not in it are emptied."""
-        updates: Updates = {
-            self.answers: {key: column.answer_id for key, column in view.columns.items()},
-            self.histories: {key: column.messages for key, column in view.columns.items()},
-            self.status: say(view.status),
-        }
-        for key, column in self.columns.items():
-            updates |= column.updates(view.columns.get(key))
-        return updates | self.gates.drawn(view.gates)
+    def asked(self, services: Services, turns: list[Turn], question: str, expected: str, columns: list[str]) -> Updates:
+        """Show a question for which the models of these columns are being loaded."""
+        pending = {"question": question, "expected": expected, "columns": columns}
+        return {self.view: {"turns": actions.turn_values(services, turns), "pending": pending}}
 
-    def emptied(self) -> Updates:
-        updates: Updates = {self.answers: {}, self.histories: {}, self.status: ""}
-        for column in self.columns.values():
-            updates |= column.updates(None)
-        return updates | dict.fromkeys(self.gates.figures, "") | self.gates.unselected()
+    def wire(self, context: Context, tab: gr.Tab, mixer: gr.HTML) -> None:
+        """Let the mixer and the other runs follow the chosen run."""
+        services, run = context.services, context.run
 
-    def without_last(self, histories: dict[str, list[Message]]) -> tuple[str, Updates]:
-        """The last question, and the conversations without it and its answers."""
-        questions = [messages[-2]["content"] for messages in histories.values() if len(messages) > 1]
-        remaining = {key: messages[:-2] for key, messages in histories.items()}
-        chatbots = {column.chatbot: displayed(remaining.get(key, [])) for key, column in self.columns.items()}
-        return questions[0] if questions else "", {self.histories: remaining} | chatbots
+        @handler
+        def arrange(run_id: str, chosen: list[str], other: str | None) -> Updates:
+            known = [(name, value) for name, value in run_choices(services) if value != run_id]
+            selected = other if other in {value for _, value in known} else None
+            return {self.other: new_choices(gr.Dropdown, known, other, selected, visible="other" in chosen)}
+
+        @handler
+        def mix(run_id: str) -> Updates:
+            return {mixer: heads_of(services, run_id), self.steering: None}
+
+        context.signals.follow(
+            [tab.select, run.change, self.chosen.change], arrange, [run, self.chosen, self.other], self.other
+        )
+        context.signals.follow([tab.select, run.change], mix, run, [mixer, self.steering])

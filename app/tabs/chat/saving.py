@@ -1,68 +1,65 @@
-"""Saving answers, opening them, and restoring them after a reload."""
+"""Saving an answer, opening a saved one, and keeping the conversation across reloads."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import gradio as gr
 
-from ...actions.chat import answers as answer_actions
 from ...actions.chat import saving as actions
 from ...page.buttons import download_button, upload_button
 from ...page.context import Context
-from ...page.handlers import QUIET, Updates, handler
+from ...page.handlers import QUIET, Component, Updates, handler
 from ...services import Services
-from .conversation import Conversation
+from .conversation import Conversation, Kept, as_turns
 
 
 class Saving:
-    """Buttons that save an answer as a file, and open one."""
+    """Buttons that save the last turn: its tuned answer as a file, all its answers as a page that replays them."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        with gr.Row():
-            self.trace = download_button("Save the answer", "save-trace", 140, interactive=False, size="sm")
-            self.page = download_button("Save as a page with replay", "save-page", 220, interactive=False, size="sm")
-            self.saved = upload_button("Open a saved answer", "open-trace", [".json"], 180)
+        with gr.Row(elem_id="saving"):
+            self.trace = download_button("Save the answer", "save-trace", 180, size="sm", interactive=False)
+            self.page = download_button("Save as a page with replay", "save-page", 230, size="sm", interactive=False)
+            self.saved = upload_button("Open a saved answer", "open-trace", (".json",), 190)
 
     @property
-    def outputs(self) -> list[gr.DownloadButton]:
+    def outputs(self) -> list[Component]:
         return [self.trace, self.page]
 
-    def closed(self) -> Updates:
-        return dict.fromkeys(self.outputs, gr.DownloadButton(interactive=False))
-
-    def offer_after(self, event: gr.events.Dependency, answers: gr.State) -> None:
-        """After an event, offer the selected answer for saving; not while it grows, or each token would write it."""
+    def wire(
+        self,
+        context: Context,
+        conversation: Conversation,
+        tab: gr.Tab,
+        store: gr.BrowserState,
+        asking: Sequence[gr.events.Dependency],
+    ) -> None:
+        """The browser keeps the ids of its answers, the server their contents."""
+        services, turns = self._services, conversation.turns
 
         @handler
-        def write(answer_ids: dict[str, str]) -> Updates:
-            answer_id = answer_actions.watched(self._services, answer_ids)
-            if answer_id is None:
-                return self.closed()
-            trace, page = actions.save(self._services, answer_id), actions.save_page(self._services, answer_id)
+        def reopen(values: Kept, stored: Kept) -> Updates:
+            known = [] if values else actions.still_kept(services, as_turns(stored if isinstance(stored, list) else []))
+            return conversation.updates(services, known) if known else gr.skip()
+
+        @handler
+        def open_saved(file: str) -> Updates:
+            return conversation.updates(services, [actions.replay(services, Path(file))])
+
+        @handler
+        def write(values: Kept) -> Updates:
+            files = actions.save(services, as_turns(values))
+            if files is None:
+                return dict.fromkeys(self.outputs, gr.DownloadButton(interactive=False))
+            trace, page = files
             return {
                 self.trace: gr.DownloadButton(value=trace, interactive=True),
                 self.page: gr.DownloadButton(value=page, interactive=True),
             }
 
-        event.then(write, answers, self.outputs, **QUIET)
-
-    def wire(self, context: Context, conversation: Conversation, tab: gr.Tab, store: gr.BrowserState) -> None:
-        """The browser keeps the ids of its answers, the server their contents."""
-        answers, chosen = conversation.answers, conversation.choices.chosen
-
-        @handler
-        def reopen(answer_ids: dict[str, str], kept_ids: dict[str, str]) -> Updates:
-            view = actions.reopen(self._services, kept_ids) if kept_ids and not answer_ids else None
-            if view is None:
-                return gr.skip()
-            return conversation.updates(view) | {chosen: gr.CheckboxGroup(value=list(view.columns))}
-
-        @handler
-        def open_saved(file: str) -> Updates:
-            view = actions.replay(self._services, Path(file))
-            return conversation.updates(view) | {chosen: gr.CheckboxGroup(value=["run"])}
-
-        context.signals.follow([answers.change], lambda answer_ids: answer_ids, answers, store)
-        outputs = [*conversation.outputs, chosen]
-        self.offer_after(tab.select(reopen, [answers, store], outputs, **QUIET), answers)
-        self.offer_after(self.saved.upload(open_saved, self.saved, outputs, **QUIET), answers)
+        context.signals.follow([turns.change], lambda values: values, turns, store)
+        opened = tab.select(reopen, [turns, store], [turns, conversation.view], **QUIET)
+        shown = self.saved.upload(open_saved, self.saved, [turns, conversation.view], **QUIET)
+        for event in (*asking, opened, shown):  # after it: while an answer grows, each token would write it
+            event.then(write, turns, self.outputs, **QUIET)

@@ -3,27 +3,30 @@
 import gradio as gr
 
 from ...page.context import Context
-from .columns import Choices
+from ...widgets.chat import heatmap, mixer
+from .asking import Asking
 from .conversation import Conversation
 from .heads_alone import HeadsAlone
-from .question import HeldOutRows, Options, Question
+from .options import Options
+from .question import Question
 from .saving import Saving
 
 
 def build(context: Context, tab: gr.Tab, store: gr.BrowserState) -> None:
-    """The tab, part by part; `store` is where the browser keeps the ids of its answers."""
-    rows = HeldOutRows()
-    choices = Choices()
-    question = Question()
-    conversation = Conversation(choices)
+    """The page, part by part; `store` is where the browser keeps its conversation."""
+    with gr.Row(elem_id="chat-page"):
+        with gr.Column(scale=2, elem_id="chat-main"):
+            conversation = Conversation()
+            question = Question()
+        with gr.Column(scale=1, elem_id="chat-side"):
+            heads = mixer("mixer")
+            heatmap("heatmap")
     options = Options()
     saving = Saving(context.services)
     heads_alone = HeadsAlone()
 
-    saving.wire(context, conversation, tab, store)
-    rows.wire(context, tab)
-    choices.wire(context, tab, conversation.columns, conversation.answers)
-    question.wire(context, conversation, options, saving, rows)
-    for event in conversation.gates.wire(context.services, conversation.answers, conversation.columns):
-        saving.offer_after(event, conversation.answers)
+    asking = Asking(context, conversation, options, heads)
+    conversation.wire(context, tab, heads)
+    question.wire(context, tab, conversation, options, asking)
+    saving.wire(context, conversation, tab, store, asking.events)
     heads_alone.wire(context, options.system)

@@ -82,10 +82,12 @@ def test_any_other_file_is_refused(tmp_path: Path, content: bytes) -> None:
 
 def test_a_replayed_page_holds_texts_as_data_alone(trace: Trace, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
-    write_replay(page, trace.model_dump_json(), trace.whose)
+    write_replay(page, [("Tuned", trace.whose, trace.model_dump_json())])
     text = page.read_text(encoding="utf-8")
     assert "<img" not in text
     assert text.count("</script>") == 2
-    data = text.partition('<script id="trace" type="application/json">')[2].partition("</script>")[0]
-    assert Trace.model_validate_json(data) == trace
+    data = text.partition('<script id="answers" type="application/json">')[2].partition("</script>")[0]
+    (answer,) = json.loads(data)
+    assert answer["name"] == "Tuned"
+    assert Trace.model_validate(answer["trace"]) == trace
     assert "src=" not in text.replace(json.dumps(SCRIPT)[1:-1].replace("<", "\\u003c"), "").replace(data, "")

@@ -1,0 +1,62 @@
+"""The parts of the Chat page: the conversation, the mixer, the heatmap and the example prompts."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import gradio as gr
+
+from hydralora.figures.palette import HEAD_COLOURS
+
+HERE = Path(__file__).parent
+STYLE = (HERE / "chat.css").read_text(encoding="utf-8")
+CONVERSATION = """<div class="turns"></div><p class="hint">Ask a question, or click an example. Each token of the answer
+gets the colour of the head that leads it.</p><div class="live" role="status" aria-live="polite"></div>"""
+MIXER = """<div class="mixer"><div class="top"><h3>Heads</h3>
+<button type="button" class="reset">As trained</button></div>
+<p class="caption" role="status"></p><div class="channels"></div>
+<template><div class="channel"><span class="name"></span><span class="component"></span><span class="gate"></span>
+<span class="track"><span class="bar"></span></span><span class="controls">
+<button type="button" class="mute" aria-pressed="false" title="Mute: it gets no weight">M</button>
+<button type="button" class="solo" aria-pressed="false" title="Solo: it gets the whole weight">S</button>
+<input type="range" class="level" min="0" max="3" step="0.1" value="1" title="Level: a factor on its gate">
+<span class="times">×1</span></span></div></template>
+<div class="more"><label>Router temperature <input type="range" class="heat" min="0.1" max="5" step="0.1" value="1">
+<span class="heat-value">1</span></label>
+<button type="button" data-flag="uniform" aria-pressed="false">Equal weights</button>
+<button type="button" data-flag="top" aria-pressed="false">Top-1</button>
+<label>Layers <input class="layers" placeholder="all, or 0-11" size="8" maxlength="20"></label></div>
+<p class="no-heads">This run has no heads to mix.</p></div>"""
+HEATMAP = """<div class="heatmap"><h3>Gates by layer</h3><svg role="img" aria-label="Gates by layer and head"></svg>
+<p class="readout"></p><ul class="others" aria-label="Likeliest tokens at this place, before temperature"></ul></div>"""
+
+
+def conversation(elem_id: str, names: Mapping[str, str]) -> gr.HTML:
+    """The turns of a conversation. Its value is {turns: [TurnValue], pending: a question not answered yet, or None}.
+
+    Args:
+        names: the columns' names by key, in their order.
+    """
+    return _part({"turns": [], "pending": None}, CONVERSATION, "conversation", elem_id, COLUMN_NAMES=dict(names))
+
+
+def mixer(elem_id: str) -> gr.HTML:
+    """A channel for each head; its value is a `Heads`. Event: `.steer` with the settings of `steering_of`."""
+    return _part({"run": "", "heads": 0, "names": []}, MIXER, "mixer", elem_id)
+
+
+def heatmap(elem_id: str) -> gr.HTML:
+    """The gates of the token that the conversation shows, by layer and head."""
+    return _part(None, HEATMAP, "heatmap", elem_id)
+
+
+def chips(elem_id: str) -> gr.HTML:
+    """Example prompts; the value is a list of `ExamplePrompt`. Event: `.ask` with `event.index`."""
+    return _part([], '<div class="chips" role="group" aria-label="Example prompts"></div>', "chips", elem_id)
+
+
+def _part(value: object, template: str, script: str, elem_id: str, **constants: object) -> gr.HTML:
+    source = (HERE / f"{script}.js").read_text(encoding="utf-8")
+    for name, constant in {"HEAD_COLOURS": list(HEAD_COLOURS), **constants}.items():
+        source = source.replace(name, json.dumps(constant))
+    return gr.HTML(value, html_template=template, css_template=STYLE, js_on_load=source, elem_id=elem_id)
