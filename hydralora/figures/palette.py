@@ -1,6 +1,10 @@
-"""The colour and mark of each head in all figures (Okabe and Ito's colour-blind safe set); A is grey."""
+"""The colour and mark of each head in all figures; A is grey.
 
-HEAD_COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#3D3D3D")
+The colours follow Okabe and Ito's colour-blind safe set, each dark enough for a white ground and light enough for a dark
+one: at least 3:1 on both. Marks tell the heads apart without colour.
+"""
+
+HEAD_COLOURS = ("#C46A00", "#2E8BC0", "#00875F", "#A0527F", "#8A7A00", "#C2410C", "#4F6BED", "#6B7280")
 HEAD_MARKS = ("circle", "square", "diamond", "triangle-up", "cross", "star", "hexagon", "bowtie")
 NEUTRAL = ("#4C78A8", "#B279A2", "#54A24B", "#9D755D", "#72B7B2", "#BAB0AC")  # for everything but heads
 A_COLOUR = "#7A7A7A"

@@ -16,7 +16,7 @@ from app.page.forms import values
 from app.page.handlers import Updates, latest
 from app.services import Services
 from app.ui import build
-from hydralora.figures.palette import HEAD_COLOURS, HEAD_MARKS
+from hydralora.figures.palette import A_COLOUR, HEAD_COLOURS, HEAD_MARKS
 from tests.conftest import FinishedRun
 
 
@@ -36,6 +36,22 @@ def test_heads_differ_by_colour_and_by_mark() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("ground", ["#ffffff", "#111827"])
+def test_a_heads_colour_is_seen_on_both_grounds(ground: str) -> None:
+    assert min(_contrast(colour, ground) for colour in (*HEAD_COLOURS, A_COLOUR)) >= 3  # WCAG 1.4.11
+
+
+def _contrast(one: str, other: str) -> float:
+    lighter, darker = sorted((_luminance(one), _luminance(other)), reverse=True)
+    return (lighter + 0.05) / (darker + 0.05)
+
+
+def _luminance(colour: str) -> float:
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
 @pytest.mark.parametrize("said", [[], ["one", "two"]])
 def test_a_stream_that_says_nothing_or_is_superseded_fills_nothing_at_its_end(
     services: Services, said: list[str], count: int
