@@ -1,7 +1,7 @@
 """The colour and mark of each head in all figures; A is grey.
 
-The colours follow Okabe and Ito's colour-blind safe set, each dark enough for a white ground and light enough for a dark
-one: at least 3:1 on both. Marks tell the heads apart without colour.
+The colours follow Okabe and Ito's colour-blind safe set, each dark enough for a white ground and light enough for a
+dark one: at least 3:1 on both. Marks tell the heads apart without colour.
 """
 
 HEAD_COLOURS = ("#C46A00", "#2E8BC0", "#00875F", "#A0527F", "#8A7A00", "#C2410C", "#4F6BED", "#6B7280")

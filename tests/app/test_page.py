@@ -35,7 +35,6 @@ def test_heads_differ_by_colour_and_by_mark() -> None:
     assert len(set(HEAD_COLOURS)) == len(set(HEAD_MARKS)) == 8
 
 
-@pytest.mark.parametrize("count", [1, 2])
 @pytest.mark.parametrize("ground", ["#ffffff", "#111827"])
 def test_a_heads_colour_is_seen_on_both_grounds(ground: str) -> None:
     assert min(_contrast(colour, ground) for colour in (*HEAD_COLOURS, A_COLOUR)) >= 3  # WCAG 1.4.11
@@ -52,6 +51,7 @@ def _luminance(colour: str) -> float:
     return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
 
 
+@pytest.mark.parametrize("count", [1, 2])
 @pytest.mark.parametrize("said", [[], ["one", "two"]])
 def test_a_stream_that_says_nothing_or_is_superseded_fills_nothing_at_its_end(
     services: Services, said: list[str], count: int
