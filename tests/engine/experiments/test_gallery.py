@@ -2,20 +2,20 @@
 
 import json
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from hydralora import RunError, RunStore
-from hydralora.experiments.gallery import PROMPTS, build_gallery
+from hydralora.cli.options import app
+from hydralora.experiments.gallery import PROMPTS, GalleryReport, build_gallery
 from hydralora.inference.traces import load_trace
 from hydralora.models.adapters import hash_adapter
 from hydralora.recipe.settings import Recipe
+from hydralora.runs import processes
 from hydralora.runs.events import TrainEvent
 from hydralora.runs.run import SHIPPED_ID, Run
 from hydralora.runs.shipped import read_manifest, restore_shipped_run
@@ -36,29 +36,31 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def report(folder: Path, make_recipe: Make) -> dict[str, Any]:
+def report(folder: Path, make_recipe: Make) -> GalleryReport:
     recipe = recipe_file(folder, make_recipe(snapshots=2, max_steps=4))
-    command = [sys.executable, "-m", "hydralora.cli", "gallery", "build", "--recipe", str(recipe), "--json"]
+    command = ["gallery", "build", "--recipe", str(recipe), "--json"]
     command += ["--out", str(folder / "built"), "--workspace", str(folder / "workspace")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.stderr
+    for child in processes.children:
+        child.wait(30)
+    return GalleryReport.model_validate_json(done.stdout)
 
 
-def test_it_prints_the_run_its_hash_its_size_and_its_measures(report: dict[str, Any], folder: Path) -> None:
+def test_it_prints_the_run_its_hash_its_size_and_its_measures(report: GalleryReport, folder: Path) -> None:
     built = folder / "built"
-    assert (report["version"], report["run"], report["folder"]) == (1, SHIPPED_ID, str(built))
-    assert report["hash"] == read_manifest(built).hash
-    assert report["bytes"] == sum(path.stat().st_size for path in built.rglob("*") if path.is_file())
+    assert (report.version, report.run, report.folder) == (1, SHIPPED_ID, str(built))
+    assert report.hash == read_manifest(built).hash
+    assert report.bytes == sum(path.stat().st_size for path in built.rglob("*") if path.is_file())
     results = known(Run(built).state().results)
-    assert (report["loss"], report["exact_match"]) == (known(results.tuned).loss, known(results.tuned).exact_match)
-    assert report["component_by_head"] == results.component_by_head
-    assert report["snapshots"] == [0, 2, 4]
-    assert (folder / "workspace" / "runs" / report["trained"] / "adapter").is_dir()
+    assert (report.loss, report.exact_match) == (known(results.tuned).loss, known(results.tuned).exact_match)
+    assert report.component_by_head == results.component_by_head
+    assert report.snapshots == [0, 2, 4]
+    assert (folder / "workspace" / "runs" / report.trained / "adapter").is_dir()
 
 
-def test_the_files_are_those_of_the_run_without_its_machine(report: dict[str, Any], folder: Path) -> None:
-    built, trained = Run(folder / "built"), RunStore(folder / "workspace").get(report["trained"])
+def test_the_files_are_those_of_the_run_without_its_machine(report: GalleryReport, folder: Path) -> None:
+    built, trained = Run(folder / "built"), RunStore(folder / "workspace").get(report.trained)
     assert hash_adapter(built.adapter) == hash_adapter(trained.adapter) == built.state().adapter_hash
     assert (built.folder / "recipe.yaml").read_bytes() == (folder / "recipe.yaml").read_bytes()
     assert not any(event.usage for event in built.events() if isinstance(event, TrainEvent))
@@ -67,10 +69,10 @@ def test_the_files_are_those_of_the_run_without_its_machine(report: dict[str, An
         assert "/" not in json.loads((path / "adapter_config.json").read_text("utf-8"))["base_model_name_or_path"]
 
 
-def test_every_prompt_is_answered_by_router_and_base_and_one_by_each_head(report: dict[str, Any], folder: Path) -> None:
+def test_every_prompt_is_answered_by_router_and_base_and_one_by_each_head(report: GalleryReport, folder: Path) -> None:
     names = [f"{i}-{who}" for i in range(1, len(PROMPTS) + 1) for who in ("router", "base")]
-    assert report["answers"].keys() == {*names, "1-head-1", "1-head-2", "1-head-3"}
-    for name, text in report["answers"].items():
+    assert report.answers.keys() == {*names, "1-head-1", "1-head-2", "1-head-3"}
+    for name, text in report.answers.items():
         trace = load_trace(folder / "built" / "answers" / f"{name}.json")
         assert trace.text == text
         assert trace.messages[-1].content == PROMPTS[int(name[0]) - 1]
@@ -78,7 +80,7 @@ def test_every_prompt_is_answered_by_router_and_base_and_one_by_each_head(report
         assert trace.steering == ({"pin": int(pinned[1]) - 1} if pinned else None)
 
 
-def test_it_is_restored_from_there(report: dict[str, Any], folder: Path, tmp_path: Path) -> None:
+def test_it_is_restored_from_there(report: GalleryReport, folder: Path, tmp_path: Path) -> None:
     run = restore_shipped_run(RunStore(tmp_path), folder / "built")
     assert run.label().name == "Demo, 3 heads"
     assert run.state().state == "finished"

@@ -5,7 +5,6 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -175,7 +174,7 @@ def test_a_kill_half_way_leaves_no_damaged_run(
     done: list[Path] = []
     replace = os.replace
 
-    def killed(source: Any, target: Any) -> None:
+    def killed(source: Path, target: Path) -> None:
         if len(done) == replacements:
             raise KeyboardInterrupt
         done.append(target)
