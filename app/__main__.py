@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from hydralora.errors import HydraError
+from hydralora.runs.shipped import restore_shipped_run
 from hydralora.runs.store import RunStore
 
 SESSIONS = 8  # served by one handler at once; with Gradio's default of 1, an upload would block a whole class
@@ -59,6 +60,7 @@ def serve(
     warm_up()
     services = Services(store.workspace)
     services.store.empty_bin()
+    restore_if_possible(services.store)
     services.jobs.set_slots(slots)
     services.keep_queue()
     gr.set_static_paths([PLOTLY_JS])
@@ -76,6 +78,14 @@ def serve(
         head=head(),
         app_kwargs={"middleware": _guards(host), "routes": routes(services)},
     )
+
+
+def restore_if_possible(store: RunStore) -> None:
+    """Restore the run that ships with the app; where that fails, the app starts without it."""
+    try:
+        restore_shipped_run(store)
+    except HydraError as error:
+        typer.echo(f"{error.kind} error: {error} The app starts without the run that ships with it.", err=True)
 
 
 def _has_screen() -> bool:

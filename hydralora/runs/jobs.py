@@ -43,8 +43,9 @@ class JobManager:
         Later steps are discarded; without a checkpoint the run starts again.
 
         Raises:
-            RunError: it is active or finished, or a process is still working on it.
+            RunError: it is active or finished, ships with the program, or a process is still working on it.
         """
+        run.refuse_if_shipped("resumed")
         with self._lock():
             state = self.refresh(run).state
             if state not in RESUMABLE:
@@ -101,8 +102,9 @@ class JobManager:
         """Remove a run from the list and the queue; `RunStore.restore` restores it.
 
         Raises:
-            RunError: it is running.
+            RunError: it is running, or ships with the program.
         """
+        run.refuse_if_shipped("deleted")
         with self._lock():
             if self.is_waiting(run):
                 self._leave(run)

@@ -19,6 +19,8 @@ from hydralora.runs.scores import Scores
 from hydralora.runs.state import VERSION, RunState, parse_state
 
 LEAVING = 5.0  # seconds for which an ended worker may still hold its lock
+SHIPPED_ID = "20000101-000000-0000"  # of the run that ships with the program; the oldest, so it is listed last
+RECIPE = "recipe.yaml"
 MEASURE = "measure"  # the content of the file `stop` if an evaluation is requested
 
 
@@ -44,6 +46,30 @@ class Run:
     def snapshots(self) -> Path:
         return self.folder / "snapshots"
 
+    @property
+    def answers(self) -> Path:
+        """Saved answers (`hydralora.inference.traces`), which only the shipped run has."""
+        return self.folder / "answers"
+
+    @property
+    def is_shipped(self) -> bool:
+        """Whether it ships with the program (`hydralora.runs.shipped`); such a run is read-only."""
+        return self.id == SHIPPED_ID
+
+    def refuse_if_shipped(self, change: str) -> None:
+        """
+        Args:
+            change: a participle, such as "deleted".
+
+        Raises:
+            RunError: it ships with the program.
+        """
+        if self.is_shipped:
+            raise RunError(
+                f"This run ships with the program, so it can't be {change}. Copy its settings, or continue training "
+                "from it, to have a run of your own."
+            )
+
     def newest_checkpoint(self) -> tuple[int, Path] | None:
         """The newest checkpoint with its step; None where there is none."""
         return next(reversed(saved_checkpoints(self.checkpoints).items()), None)
@@ -67,7 +93,7 @@ class Run:
         return (self.adapter / ADAPTER_WEIGHTS).exists()
 
     def recipe(self) -> Recipe:
-        return load_recipe(self.folder / "recipe.yaml")
+        return load_recipe(self.folder / RECIPE)
 
     def state(self) -> RunState:
         """The run's state from its state.json.
@@ -88,12 +114,16 @@ class Run:
             raise TypeError(f"A run's state has no {unknown[0]}.")
         with FileLock(self.folder / ".state.lock"):  # concurrent changes by two processes are both kept
             state = self.state().changed(**changes, heartbeat=time.time())
-            write_json(self.folder / "state.json", state.values())
+            self.write_state(state)
         return state
+
+    def write_state(self, state: RunState) -> None:
+        """Write a whole state."""
+        write_json(self.folder / "state.json", state.values())
 
     def begin(self, recipe: Recipe, **state: object) -> None:
         """Write the recipe and the first state: queued, unless `state` says otherwise."""
-        write_text(self.folder / "recipe.yaml", recipe.to_yaml())
+        write_text(self.folder / RECIPE, recipe.to_yaml())
         first = RunState(
             version=VERSION,
             id=self.id,
@@ -107,7 +137,7 @@ class Run:
             base=None,
             adapter_hash=None,
         )
-        write_json(self.folder / "state.json", first.changed(**state).values())
+        self.write_state(first.changed(**state))
 
     def write_events(self, events: Iterable[Event]) -> None:
         """Write all events again."""
@@ -163,6 +193,12 @@ class Run:
             return Label()
 
     def write_label(self, label: "Label") -> None:
+        """Write the user's label.
+
+        Raises:
+            RunError: the run ships with the program.
+        """
+        self.refuse_if_shipped("renamed")
         write_json(self.folder / "label.json", asdict(label))
 
     def request_stop(self, measure: bool = False) -> None:

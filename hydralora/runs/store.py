@@ -135,7 +135,12 @@ class RunStore:
         return sorted(runs, key=lambda run: run.id, reverse=True)
 
     def delete(self, run: Run) -> None:
-        """Move a run to the bin; `restore` restores it for a day (`empty_bin`)."""
+        """Move a run to the bin; `restore` restores it for a day (`empty_bin`).
+
+        Raises:
+            RunError: it ships with the program.
+        """
+        run.refuse_if_shipped("deleted")
         self._bin.mkdir(parents=True, exist_ok=True)
         os.replace(run.folder, self._bin / run.id)
 

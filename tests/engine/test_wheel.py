@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from hydralora.runs.run import SHIPPED_ID, Run
+from hydralora.runs.shipped import read_manifest
+from hydralora.runs.store import RunStore
 from tests.serving import running_app
 
 ROOT = Path(__file__).parents[2]
@@ -46,6 +49,15 @@ def test_a_wheel_has_every_file_that_the_packages_have(installed: Path) -> None:
         assert needed <= {path.relative_to(installed / name) for path in (installed / name).rglob("*")}
 
 
+def test_a_wheel_has_the_shipped_run_whole_and_its_data(installed: Path) -> None:
+    assets = installed / "hydralora" / "data" / "assets"
+    files = read_manifest(assets / "gallery").files
+    assert files.keys() == read_manifest(ROOT / "assets" / "gallery").files.keys()
+    data = Run(assets / "gallery").recipe().data
+    assert (data.train, data.eval) == tuple(str(assets / "demo" / f"{name}.jsonl") for name in ("train", "heldout"))
+    assert Path(str(data.train)).exists()
+
+
 @pytest.mark.slow
 def test_the_app_runs_from_a_wheel(installed: Path, user_environment: dict[str, str], tmp_path: Path) -> None:
     environment = user_environment | {"PYTHONPATH": str(installed)}
@@ -55,5 +67,7 @@ def test_the_app_runs_from_a_wheel(installed: Path, user_environment: dict[str, 
     assert all(Path(file).is_relative_to(installed) for file in found.stdout.split())
     with running_app(tmp_path / "workspace", environment, module="hydralora_app", cwd=tmp_path) as app:
         page = urllib.request.urlopen(app.url).read().decode()
+        data = RunStore(app.workspace).get(SHIPPED_ID).recipe().data
     assert "window.browserState" in page
     assert "Demo: four skills" in page
+    assert Path(str(data.train)).is_relative_to(installed)  # the installation's own rows
