@@ -64,7 +64,8 @@ def serve(
     services.jobs.set_slots(slots)
     services.keep_queue()
     gr.set_static_paths([PLOTLY_JS])
-    build(services).queue(default_concurrency_limit=SESSIONS).launch(
+    page = build(services).queue(default_concurrency_limit=SESSIONS)
+    page.launch(
         server_name=host,
         server_port=port,
         max_file_size=max_upload,
@@ -77,7 +78,11 @@ def serve(
         css_paths=PAGES_STYLE,
         head=head(),
         app_kwargs={"middleware": _guards(host), "routes": routes(services)},
+        quiet=True,  # Gradio's hints are for its own users
+        prevent_thread_lock=True,
     )
+    typer.echo(f"HydraLoRA studio is at {page.local_url} . Ctrl+C ends it; runs go on.")
+    page.block_thread()
 
 
 def restore_if_possible(store: RunStore) -> None:
