@@ -101,7 +101,7 @@ def new_page(browser: Browser, **context: Any) -> Page:
 @pytest.fixture
 def address(app: App) -> str:
     """What `page` opens."""
-    return app.url
+    return f"{app.url}/?page=data"
 
 
 @pytest.fixture
