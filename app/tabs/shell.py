@@ -41,10 +41,14 @@ class Shell:
             known = {run.id for run in services.store.all()}
             if linked and linked not in known:
                 gr.Warning(f"There is no run {html.escape(linked[:40])} in this workspace.")
-            run_id = next((run_id for run_id in (linked, stored.get("run")) if run_id in known), newest_run(services))
             datasets = {value for _, value in data.choices(services)}
-            wanted = shell.dataset_of(services, run_id) if linked else stored.get("dataset")
-            return {self.run: run_id or "", self.dataset: wanted if wanted in datasets else DEMO}
+            run_id, dataset_id = stored.get("run"), stored.get("dataset")
+            if linked in known or dataset_id not in datasets:  # a link, or the first time in this browser
+                run_id = linked if linked in known else newest_run(services)
+                dataset_id = shell.dataset_of(services, run_id) or DEMO
+            elif run_id not in known:
+                run_id = shell.run_on(services, None, dataset_id)
+            return {self.run: run_id or "", self.dataset: dataset_id}
 
         place.restore(page, reopen, [self.dataset, self.run])
 
@@ -71,11 +75,14 @@ class Shell:
             gone = {run: shell.run_on(services, None, dataset_id) or ""} if run_id and not views[0]["run"] else {}
             return {self.bar: views[0], self.stepper: views[1], self._shown: list(views)} | gone
 
-        def to_dataset(run_id: str, dataset_id: str) -> str:
-            return shell.dataset_of(services, run_id) or dataset_id
+        # What is chosen already is not sent: a late answer would undo what a person has chosen meanwhile.
+        def to_dataset(run_id: str, dataset_id: str) -> Updates:
+            wanted = shell.dataset_of(services, run_id) or dataset_id
+            return gr.skip() if wanted == dataset_id else {dataset: wanted}
 
-        def to_run(run_id: str, dataset_id: str) -> str:
-            return shell.run_on(services, run_id, dataset_id) or ""
+        def to_run(run_id: str, dataset_id: str) -> Updates:
+            wanted = shell.run_on(services, run_id, dataset_id) or ""
+            return gr.skip() if wanted == run_id else {run: wanted}
 
         chosen = [run, dataset]
         self.signals.follow([run.change], to_dataset, chosen, dataset)
