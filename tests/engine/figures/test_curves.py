@@ -78,3 +78,25 @@ def test_short_traces_stay_and_long_ones_share_the_rest(lengths: tuple[int, ...]
 def test_the_healthy_band_begins_where_a_router_starts_from_components() -> None:
     (band,) = json.loads(figures.head_load(long_run(5)))["layout"]["shapes"]
     assert (band["y0"], band["y1"]) == (default_value("tuner.router_entropy"), 0.95)
+
+
+@pytest.mark.parametrize(
+    ("events", "end"),
+    [
+        ([], 1),
+        ([EvalEvent(step=0, time=0, split="before", loss=None, exact_match=0.5, rows=9)], 1),
+        ([TrainEvent(step=1, time=1, loss=0.0)], 1),
+        ([TrainEvent(step=1, time=1, loss=2.0)], 2.0),
+        ([TrainEvent(step=1, time=1, loss=2.0), TrainEvent(step=2, time=2, loss=0.5)], 2.0),
+    ],
+)
+def test_axes_begin_at_zero_and_the_loss_ends_at_the_largest(events: list[Event], end: float) -> None:
+    """Plotly's own would be from -1 to 1 where there is one point or none."""
+    for figure in (figures.loss(events), figures.losses([("run", events)])):
+        layout = json.loads(figure)["layout"]
+        assert layout["yaxis"]["autorangeoptions"]["include"] == [0, end]
+        assert layout["xaxis"]["autorangeoptions"]["include"] == [0, 1]
+        assert layout["xaxis"]["rangemode"] == layout["yaxis"]["rangemode"] == "tozero"
+    groups = json.loads(figures.group_losses(long_run(3)))["layout"]["yaxis"]
+    assert groups["autorangeoptions"]["include"] == [0, 1]
+    assert json.loads(figures.head_load([]))["layout"]["xaxis"]["rangemode"] == "tozero"
