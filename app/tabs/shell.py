@@ -59,9 +59,12 @@ class Shell:
             k: the number of components found for the dataset.
         """
         services, run, dataset = self._services, self.run, self.dataset
-        picked = {self.bar.pick_run: run, self.bar.pick_dataset: dataset}
-        for event, field in picked.items():
-            event(_picked, None, field, **QUIET)
+
+        def pick_run(event: gr.EventData) -> Updates:
+            return choose_run(context, _picked(event))
+
+        self.bar.pick_run(pick_run, None, [run, dataset], **QUIET)
+        self.bar.pick_dataset(_picked, None, dataset, **QUIET)
 
         @handler
         def rename_run(run_id: str, event: gr.EventData) -> None:
@@ -76,17 +79,11 @@ class Shell:
             return {self.bar: views[0], self.stepper: views[1], self._shown: list(views)} | gone
 
         # What is chosen already is not sent: a late answer would undo what a person has chosen meanwhile.
-        def to_dataset(run_id: str, dataset_id: str) -> Updates:
-            wanted = shell.dataset_of(services, run_id) or dataset_id
-            return gr.skip() if wanted == dataset_id else {dataset: wanted}
-
         def to_run(run_id: str, dataset_id: str) -> Updates:
             wanted = shell.run_on(services, run_id, dataset_id) or ""
             return gr.skip() if wanted == run_id else {run: wanted}
 
-        chosen = [run, dataset]
-        self.signals.follow([run.change], to_dataset, chosen, dataset)
-        self.signals.follow([dataset.change], to_run, chosen, run)
+        self.signals.follow([dataset.change], to_run, [run, dataset], run)
         shown: list[Component] = [self.bar, self.stepper, self._shown, run]
         listing = {"fn": show, "inputs": [run, dataset, k, self._shown], "outputs": shown}
         self.bar.rename(rename_run, run, None, **QUIET).then(**listing, **QUIET)
@@ -96,3 +93,9 @@ class Shell:
 
 def _picked(event: gr.EventData) -> str:
     return str((event._data or {}).get("id", ""))
+
+
+def choose_run(context: Context, run_id: str) -> Updates:
+    """Choose a run, and with it its dataset, if this workspace has it."""
+    dataset_id = shell.dataset_of(context.services, run_id)
+    return {context.run: run_id} | ({context.dataset: dataset_id} if dataset_id else {})

@@ -84,9 +84,10 @@ def test_the_dataset_follows_the_run_and_the_run_the_dataset(
 ) -> None:
     own = shell.dataset_of(services, finished.run.id) or "demo"
     nothing = {"__type__": "update"}
-    assert page.tell("to_dataset", finished.run.id, "0" * 16, fills="dataset")["dataset"] in (own, nothing)
-    assert page.tell("to_dataset", finished.run.id, own, fills="dataset")["dataset"] == nothing  # it is chosen already
-    assert page.tell("to_run", finished.run.id, own, fills="run")["run"] == nothing
+    picked = page.tell("pick_run", fills="run", event={"id": finished.run.id})
+    assert picked["run"] == finished.run.id
+    assert picked["dataset"] in (own, nothing)
+    assert page.tell("to_run", finished.run.id, own, fills="run")["run"] == nothing  # it is chosen already
     assert page.tell("to_run", "", own, fills="run")["run"] in (elsewhere.id, nothing)  # the newest one on it
 
 

@@ -12,6 +12,7 @@ from ...page.buttons import action_button, upload_button
 from ...page.context import Context
 from ...page.handlers import QUIET, Updates, handler
 from ...page.text import say, sentence
+from ..shell import choose_run
 from .comparing import Comparing
 from .files import RunFiles
 
@@ -77,9 +78,9 @@ class _AllRuns:
             }
 
         @handler
-        def choose(event: gr.SelectData) -> str:
+        def choose(event: gr.SelectData) -> Updates:
             run_id = actions.readable(services, str(event.row_value[0]))
-            return run_id
+            return choose_run(self._context, run_id)
 
         listing: dict[str, Any] = {
             "fn": list_runs,
@@ -87,7 +88,7 @@ class _AllRuns:
             "outputs": [self.table, self.damaged, comparing.chosen, self.undo],
         }
         self._context.signals.follow([tab.select, run.change], *listing.values())
-        self.table.select(choose, None, run, **QUIET)
+        self.table.select(choose, None, [run, self._context.dataset], **QUIET)
         return listing
 
 
@@ -166,7 +167,8 @@ def _change(
     def delete(run_id: str, gone: Deleted) -> Updates:
         text = actions.delete(services, run_id)
         restorable = actions.restorable(services, [*gone.get("runs", []), run_id])
-        return {runs.status: say(text), run: newest_run(services) or "", deleted: {"runs": restorable}}
+        chosen = choose_run(context, newest_run(services) or "")
+        return {runs.status: say(text), deleted: {"runs": restorable}} | chosen
 
     @handler
     def restore(gone: Deleted) -> Updates:
@@ -179,9 +181,9 @@ def _change(
         return _chosen(run_id, f"{run_id} was imported.")
 
     def _chosen(run_id: str, text: str) -> Updates:
-        return {runs.status: say(text), run: run_id}
+        return {runs.status: say(text)} | choose_run(context, run_id)
 
-    outputs = [runs.status, run]
+    outputs = [runs.status, run, context.dataset]
     for event in (
         chosen_run.save.click(save, [run, *chosen_run.words], chosen_run.words, **QUIET),
         chosen_run.delete.click(delete, [run, deleted], [*outputs, deleted], **QUIET),
