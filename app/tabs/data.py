@@ -7,6 +7,7 @@ import gradio as gr
 from hydralora.data.mapping import Mapping
 from hydralora.data.sources import FORMATS, SUFFIXES
 from hydralora.data.store import DEMO
+from hydralora.errors import HydraError
 
 from ..actions import as_read
 from ..actions import data as actions
@@ -57,6 +58,9 @@ def build(context: Context) -> gr.Button:
     as_read.wire(viewed)
     sources.wire(context, columns)
     return following
+
+
+KEPT = "Nothing was added: the dataset below is the one that was there before."
 
 
 class _Sources:
@@ -127,6 +131,8 @@ class _Sources:
                     question = say(f"{step.message} Or map the columns below.")
                     waiting = {columns.pending: step.files, columns.panel: gr.Accordion(open=True)}
                     yield ended | {self.status: question} | waiting | columns.updates(step.columns, {})
+        except HydraError as error:  # it stays until another file is read
+            yield ended | {self.status: say(f"{error} {KEPT}")}
         except Exception:
             yield ended
             raise

@@ -8,6 +8,8 @@ const themed = (layout) => {
   const grid = isDark() ? '#374151' : '#e5e7eb';
   const out = {...layout, paper_bgcolor: 'rgba(0,0,0,0)', plot_bgcolor: 'rgba(0,0,0,0)'};
   out.font = {...layout.font, color: ink, family: 'system-ui, sans-serif'};
+  // Its tools stand at the right, on no ground of their own: the title is at the left.
+  out.modebar = {orientation: 'v', bgcolor: 'rgba(0,0,0,0)', color: isDark() ? '#9ca3af' : '#6b7280', activecolor: ink};
   out.hoverlabel = {font: {family: 'system-ui, sans-serif'}};
   for (const name of Object.keys(out))
     if (/^[xy]axis\d*$/.test(name)) out[name] = {gridcolor: grid, zerolinecolor: grid, linecolor: grid, ...out[name]};

@@ -48,8 +48,9 @@ def test_a_wrong_file_is_refused_by_row_and_column(page: Page, tmp_path: Path) -
     wrong = tmp_path / "wrong.jsonl"
     wrong.write_text('{"instruction": "c", "output": ""}\n', encoding="utf-8")
     page.locator(UPLOAD).set_input_files(wrong)
-    message = page.get_by_test_id("toast-body").first
+    message = page.locator("#reading")  # it stays
     expect(message).to_contain_text("wrong.jsonl, row 1: column 'output' is empty")
+    expect(message).to_contain_text("the dataset below is the one that was there before")
 
 
 def test_bad_rows_are_listed_and_unknown_columns_mapped(page: Page, tmp_path: Path) -> None:
