@@ -26,7 +26,7 @@ const draw = () => {
   id.textContent = chosen ?? '';
   run.title = name;
   rename.hidden = !chosen;
-  if (chosen) window.studio.link({run: chosen});
+  if (datasets.length) window.studio.link({run: chosen}); // else the server has not answered yet
 };
 
 const editing = (is) => {
