@@ -139,9 +139,11 @@ class TokenGates:
         return out
 
 
-def head_use(model: Any, rows: Sequence[Encoded], pad_token_id: int) -> HeadUse:
-    """How rows use the heads of the active HydraLoRA adapter."""
-    return _read(model, rows, pad_token_id, ignore_progress, keep=False)[0]
+def head_use(
+    model: Any, rows: Sequence[Encoded], pad_token_id: int, on_progress: OnProgress = ignore_progress
+) -> HeadUse:
+    """How rows use the heads of the active HydraLoRA adapter; `on_progress` is called with rows read and all rows."""
+    return _read(model, rows, pad_token_id, on_progress, keep=False)[0]
 
 
 def probe(

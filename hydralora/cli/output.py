@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,9 +22,11 @@ if TYPE_CHECKING:
     from hydralora.inference.on_files import FileScores
     from hydralora.runs.comparison import Comparison, RunMeasurements
     from hydralora.runs.events import Event, OnEvent
+    from hydralora.runs.phases import RunProgress
     from hydralora.runs.scores import Score
 
 P = ParamSpec("P")
+PHASE_SECONDS = 30.0  # between lines of one phase
 
 
 @dataclass(frozen=True)
@@ -89,41 +92,68 @@ def progress(label: str) -> Iterator[OnProgress]:
         yield lambda done, total: bars.update(bar, completed=done, total=total)
 
 
+@dataclass(frozen=True)
+class RunView:
+    """Functions that show a run on stderr: each of its events, and how far it has come."""
+
+    on_event: "OnEvent"
+    on_progress: "Callable[[RunProgress], None]"
+
+
 @contextmanager
-def following(max_steps: int | None) -> Iterator["OnEvent"]:
-    """Yield a function that shows a run's events on stderr: as a progress bar with the newest figures if that is a
-    terminal, else as lines."""
+def following() -> Iterator[RunView]:
+    """Yield what shows a run on stderr: one bar of all phases with the newest figures if that is a terminal, else
+    lines."""
     if not sys.stderr.isatty():
-        yield print_event
+        yield RunView(_print_figures, _PhaseLines())
         return
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
     from hydralora.runs.events import EvalEvent, NoteEvent, TrainEvent
 
-    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    columns = (BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
     console = Console(stderr=True)
-    with Progress(TextColumn("{task.description}", markup=False), *columns, console=console) as bars:
-        bar = bars.add_task("starting", total=max_steps)
+    with Progress(*columns, TextColumn("{task.description}", markup=False), console=console) as bars:
+        bar = bars.add_task("Starting", total=1.0)
+        figures: list[str] = []
 
-        def show(event: "Event") -> None:
+        def show_event(event: "Event") -> None:
             if isinstance(event, NoteEvent):
-                bars.update(bar, total=event.max_steps, description=event.stage.value if event.stage else None)
+                figures.clear()
                 for warning in event.warnings():
                     console.print(warning, markup=False, highlight=False)
             elif isinstance(event, TrainEvent):
-                bars.update(bar, completed=event.step, description=", ".join(("training", *event.figures())))
+                figures[:] = event.figures()
             elif isinstance(event, EvalEvent):
                 console.print(event.line(), markup=False, highlight=False)
 
-        yield show
+        def show_progress(progress: "RunProgress") -> None:
+            bars.update(bar, completed=progress.fraction, description=", ".join((progress.sentence(), *figures)))
+
+        yield RunView(show_event, show_progress)
+
+
+class _PhaseLines:
+    """Prints a line when a phase begins, and at most every `PHASE_SECONDS` while it lasts."""
+
+    def __init__(self) -> None:
+        self._phase, self._line, self._printed = 0, "", 0.0
+
+    def __call__(self, progress: "RunProgress") -> None:
+        line, now = progress.sentence(), time.monotonic()
+        due = line != self._line and now - self._printed >= PHASE_SECONDS
+        if progress.number != self._phase or due:
+            self._phase, self._line, self._printed = progress.number, line, now
+            say(f"{line}.")
+
+
+def _print_figures(event: "Event") -> None:
+    """Print an event as a line on stderr, unless it begins a stage: the line of its phase says so."""
+    from hydralora.runs.events import NoteEvent
+
+    if not (isinstance(event, NoteEvent) and event.stage):
+        print_event(event)
 
 
 def print_event(event: "Event") -> None:

@@ -60,19 +60,23 @@ def estimate(
 
 
 def followed(jobs: "JobManager", run: "Run", seen: int = 0) -> "RunState":
-    """Show a run's events after the first `seen` until it ends; returns its last state.
+    """Show a run's progress, and its events after the first `seen`, until it ends; returns its last state.
 
     Raises:
         RunError: it failed, or its process died.
     """
     from hydralora.errors import RunError
+    from hydralora.runs.phases import run_progress
 
     try:
-        with following(run.state().max_steps) as on_event:
-            state = jobs.follow(run, on_event, seen=seen)
+        recipe = run.recipe()
+        with following() as view:
+            state = jobs.follow(
+                run, view.on_event, seen=seen, on_state=lambda state: view.on_progress(run_progress(state, recipe))
+            )
     except KeyboardInterrupt:
         jobs.stop(run)
-        say("Stopping after this step; Ctrl-C again kills the run.")
+        say("Stopping; Ctrl-C again kills the run.")
         try:
             state = jobs.follow(run)
         except KeyboardInterrupt:
@@ -81,6 +85,8 @@ def followed(jobs: "JobManager", run: "Run", seen: int = 0) -> "RunState":
             raise
     if state.state not in ("finished", "stopped"):
         raise RunError(f"Run {run.id} {state.state}: {state.message}. Its log is {run.log}.")
+    if state.state == "stopped":
+        say(state.message)
     return state
 
 
@@ -109,12 +115,19 @@ def runs(as_json: Json = False, workspace: Workspace = None) -> Output:
 
 @command
 def show(run: RunName, as_json: Json = False, workspace: Workspace = None) -> Output:
-    """Show a run's state and results."""
+    """Show a run's state and results, and its phase while it is active."""
     from hydralora.runs.jobs import JobManager
+    from hydralora.runs.phases import run_progress
     from hydralora.runs.store import RunStore
 
     store = RunStore(workspace)
-    return Output(JobManager(store).refresh(store.get(run)).values())
+    stored = store.get(run)
+    state = JobManager(store).refresh(stored)
+    if not state.is_active:
+        return Output(state.values())
+    phase = run_progress(state, stored.recipe())
+    say(f"{phase.sentence()}.")
+    return Output(state.values() | {"phase": phase.values()})
 
 
 @command
@@ -124,7 +137,7 @@ def stop(
     as_json: Json = False,
     workspace: Workspace = None,
 ) -> Output:
-    """Stop a run after its current step; its adapter is saved."""
+    """Stop a run at once; the adapter of its last finished step is saved."""
     from hydralora.runs.jobs import JobManager
     from hydralora.runs.store import RunStore
 

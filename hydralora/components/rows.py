@@ -54,7 +54,7 @@ def split_with_components(
     return rows, component, heldout_component
 
 
-def components_of(recipe: Recipe, examples: Sequence[Example]) -> Clusters:
+def components_of(recipe: Recipe, examples: Sequence[Example], on_progress: OnProgress = ignore_progress) -> Clusters:
     """The components of a training file's rows, as many as heads if these start from them and have a given number.
 
     Rows that can't be clustered are one component, unless a setting depends on the components.
@@ -67,7 +67,7 @@ def components_of(recipe: Recipe, examples: Sequence[Example]) -> Clusters:
     asked_for = settings.only or settings.names or recipe.data.stratify == "component"
     heads = None if settings.only or not recipe.has_heads else tuner.num_heads
     try:
-        clusters = find_components(examples, settings, recipe.model, k=heads)
+        clusters = find_components(examples, settings, recipe.model, on_progress, k=heads)
     except (ConfigError, DatasetError):
         if on_components or asked_for:
             raise

@@ -1,6 +1,7 @@
 """Figures of a run over its steps: losses, speed, the load of its heads."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import plotly.graph_objects as go
@@ -9,6 +10,7 @@ from hydralora.figures.base import figure_json, short, thinned
 from hydralora.figures.palette import A_COLOUR, NEUTRAL, head_colour, head_mark, head_name
 from hydralora.runs.events import EvalEvent, Event, GatesEvent, TrainEvent
 
+ABOVE = 1.05  # the end of a loss axis, in largest losses: a point at the very edge is cut in half
 HEALTHY_ENTROPY = (0.6, 0.95)  # above: gates are almost uniform; below: one head dominates
 
 
@@ -41,8 +43,14 @@ def loss(events: Sequence[Event]) -> str:
         ],
         title="Loss on the answers",
         xaxis={"title": {"text": "step"}},
-        yaxis={"title": {"text": "nats per token"}, "rangemode": "tozero"},
+        yaxis=_loss_axis([event.loss for event in (*trained, *sampled, *whole)]),
     )
+
+
+def _loss_axis(losses: Iterable[float | None]) -> dict[str, Any]:
+    """An axis from 0 to the largest loss, or to 1 without any; Plotly's own begins at -1 if there is only one point."""
+    known = [loss for loss in losses if loss is not None and math.isfinite(loss)]
+    return {"title": {"text": "nats per token"}, "range": [0, ABOVE * max(known, default=0) or 1]}
 
 
 def training_curves(events: Sequence[Event]) -> str:
@@ -98,7 +106,11 @@ def group_losses(events: Sequence[Event]) -> str:
         ],
         title="Held-out loss of each component",
         xaxis={"title": {"text": "step"}},
-        yaxis={"title": {"text": "nats per token"}, "rangemode": "tozero"},
+        yaxis=_loss_axis(
+            event.per_component[group].loss
+            for group, measured in zip(groups, curves, strict=True)
+            for event in measured
+        ),
     )
 
 
@@ -127,7 +139,7 @@ def losses(runs: Sequence[tuple[str, Sequence[Event]]]) -> str:
         traces,
         title="Loss on the answers",
         xaxis={"title": {"text": "step"}},
-        yaxis={"title": {"text": "nats per token"}, "rangemode": "tozero"},
+        yaxis=_loss_axis(loss for trace in traces for loss in trace.y),
     )
 
 

@@ -9,10 +9,17 @@ from typing import Any, cast
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
-from transformers import GenerationConfig, LogitsProcessorList, TemperatureLogitsWarper, TopPLogitsWarper
+from transformers import (
+    GenerationConfig,
+    LogitsProcessorList,
+    StoppingCriteriaList,
+    TemperatureLogitsWarper,
+    TopPLogitsWarper,
+)
 
 from hydralora.data.encoding import encode_prompt
 from hydralora.data.examples import Message
+from hydralora.data.progress import OnProgress, ignore_progress
 from hydralora.data.templates import end_ids
 from hydralora.errors import ConfigError
 from hydralora.models.types import Tokenizer
@@ -150,8 +157,17 @@ def gated_modules(model: Any) -> list[str]:
 
 
 @torch.inference_mode()
-def answer_batch(model: Any, tokenizer: Tokenizer, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[str]:
-    """Greedy answers to several prompts at once, given as token ids and padded on the left."""
+def answer_batch(
+    model: Any,
+    tokenizer: Tokenizer,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    on_progress: OnProgress = ignore_progress,
+) -> list[str]:
+    """Greedy answers to several prompts at once, given as token ids and padded on the left.
+
+    `on_progress` is called after every token with the tokens of each answer so far, and `max_new_tokens`.
+    """
     width = max(map(len, prompts))
     pad = tokenizer.pad_token_id
     padded = torch.tensor([[pad] * (width - len(ids)) + list(ids) for ids in prompts])
@@ -163,7 +179,17 @@ def answer_batch(model: Any, tokenizer: Tokenizer, prompts: Sequence[Sequence[in
         pad_token_id=pad,
         eos_token_id=sorted(end_tokens(model, tokenizer)) or None,
     )
-    out = model.generate(input_ids=padded.to(device), attention_mask=mask.to(device), generation_config=greedy)
+
+    def count(ids: torch.Tensor, scores: object, **_: object) -> torch.Tensor:
+        on_progress(ids.shape[1] - width, max_new_tokens)
+        return torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
+
+    out = model.generate(
+        input_ids=padded.to(device),
+        attention_mask=mask.to(device),
+        generation_config=greedy,
+        stopping_criteria=StoppingCriteriaList([count]),
+    )
     return tokenizer.batch_decode(out[:, width:], skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
 

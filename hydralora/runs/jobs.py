@@ -1,6 +1,7 @@
 """Starting, stopping, resuming and following runs, as many at once as there are slots."""
 
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 
@@ -16,6 +17,7 @@ from hydralora.runs.state import ACTIVE, RESUMABLE, RunState
 from hydralora.runs.store import Queue, RunStore
 
 KILLING = 10.0  # seconds
+UNBEGUN = "Stopped before it started: nothing was learnt yet."
 
 
 class JobManager:
@@ -56,13 +58,22 @@ class JobManager:
                     step = run.rewind()
             except Timeout:
                 raise RunError(f"Run {run.id} is still running in another process. Stop it, or wait.") from None
-            run.update(state="queued", pid=None, step=step, message=f"resuming from step {step}", progress=None)
+            run.update(
+                state="queued",
+                pid=None,
+                step=step,
+                message=f"resuming from step {step}",
+                stage=None,
+                progress=None,
+                fraction=None,
+                base_measured=run.before() is not None,
+            )
             self._enqueue(run, recipe)
         self.advance()
         return step
 
     def stop(self, run: Run, measure: bool = False) -> None:
-        """Request a run to stop after its step and save its adapter; a waiting run leaves the queue.
+        """Request a run to stop at once and save what it learnt; a run that hasn't begun ends here.
 
         Args:
             measure: whether to evaluate the adapter on the held-out rows before the run ends.
@@ -76,8 +87,23 @@ class JobManager:
                 raise RunError(f"Run {run.id} is {state.state}, so there is nothing to stop.")
             if self.is_waiting(run):
                 self._leave(run)
-            else:
+            elif not (state.state == "queued" and self._end_unbegun(run)):
                 run.request_stop(measure)  # only the worker writes its run's state while it lives
+        self.advance()
+
+    def _end_unbegun(self, run: Run) -> bool:
+        """End a process that still imports what it needs; False if it has begun to work."""
+        try:
+            with run.worker_lock().acquire(timeout=0):
+                state = run.state()
+                if state.state != "queued":
+                    return False
+                run.update(state="stopped", message=UNBEGUN, ended=time.time())
+        except Timeout:
+            return False
+        if state.pid is not None and not elsewhere(state):
+            _end_processes(state.pid)
+        return True
 
     def kill(self, run: Run) -> None:
         """Kill a run's processes; steps after its newest checkpoint are lost.
@@ -91,11 +117,7 @@ class JobManager:
         if elsewhere(state):
             where = f"in job {state.job}" if state.job else f"on {state.host}"
             raise RunError(f"Run {run.id} is running {where}, so it can't be killed from here. It was asked to stop.")
-        launcher = psutil.Process(state.pid)
-        for process in [*launcher.children(recursive=True), launcher]:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
-        psutil.wait_procs([launcher], timeout=KILLING)
+        _end_processes(state.pid)
         self.refresh(run)
 
     def delete(self, run: Run) -> None:
@@ -188,7 +210,7 @@ class JobManager:
     def _leave(self, run: Run) -> None:
         queue = self.store.queue()
         self.store.write_queue(replace(queue, waiting=[other for other in queue.waiting if other != run.id]))
-        run.update(state="stopped", message="before it started")
+        run.update(state="stopped", message=UNBEGUN)
 
     def _enqueue(self, run: Run, recipe: Recipe) -> None:
         """Add a run to the queue, or submit it to a cluster, which has its own queue."""
@@ -224,19 +246,43 @@ class JobManager:
                 except OSError:  # a full disk must not hide the state
                     return state.changed(state="interrupted", message=message)
         if state.state in ACTIVE and run.stop_requested:
-            return state.changed(state="stopping", message="stopping after this step")
+            return state.changed(state="stopping", message="stopping")
         return state
 
-    def follow(self, run: Run, on_event: OnEvent = lambda event: None, poll: float = 0.5, seen: int = 0) -> RunState:
-        """Block until the run ends, passing on its events after the first `seen`; returns its last state."""
+    def follow(
+        self,
+        run: Run,
+        on_event: OnEvent = lambda event: None,
+        poll: float = 0.5,
+        seen: int = 0,
+        on_state: Callable[[RunState], None] = lambda state: None,
+    ) -> RunState:
+        """Block until the run ends, passing on its events after the first `seen`, and its state at each look.
+
+        Returns:
+            Its last state.
+        """
         tail = run.follow_events()
         while True:
             state = self.refresh(run)
             events = tail.look()
             for event in events[seen:]:
                 on_event(event)
+            on_state(state)
             self.advance()
             seen = len(events)
             if state.state not in ACTIVE:
                 return state
             time.sleep(poll)
+
+
+def _end_processes(launcher: int) -> None:
+    """Kill a process and those that it started."""
+    try:
+        process = psutil.Process(launcher)
+        for each in [*process.children(recursive=True), process]:
+            with suppress(psutil.NoSuchProcess):
+                each.kill()
+        psutil.wait_procs([process], timeout=KILLING)
+    except psutil.NoSuchProcess:
+        return

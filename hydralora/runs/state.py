@@ -10,7 +10,7 @@ from hydralora.errors import RunError
 from hydralora.models.fetching import BaseModelInfo
 from hydralora.recipe.reading import validation_message
 from hydralora.runs.records import Name, Record
-from hydralora.runs.results import DataSource, RunResults
+from hydralora.runs.results import DataSource, RowCounts, RunResults
 
 VERSION = 1
 UPGRADES: tuple[Callable[[dict[str, Any]], dict[str, Any]], ...] = ()  # of a state, from version 1 to 2, 2 to 3, ...
@@ -34,11 +34,12 @@ class Stage(str, Enum):
     EVALUATING_BASE = "evaluating the base model"
     TRAINING = "training"
     EVALUATING_TUNED = "evaluating the tuned model"
+    MEASURING_HEADS = "measuring the heads"
 
     @property
     def state(self) -> StateName:
         """The state of a run in this stage."""
-        if self in (Stage.EVALUATING_BASE, Stage.EVALUATING_TUNED):
+        if self in (Stage.EVALUATING_BASE, Stage.EVALUATING_TUNED, Stage.MEASURING_HEADS):
             return "evaluating"
         return "training" if self is Stage.TRAINING else "preparing"
 
@@ -70,6 +71,17 @@ class TrialEstimate(Record):
     step_seconds: float
 
 
+class StageClock(Record):
+    """The times of a stage: when it began, when its newest progress was reported, and how much was done at its begin.
+
+    Times are seconds since 1970; `first` is a step, since a resumed training doesn't begin at 0.
+    """
+
+    began: float
+    reported: float
+    first: int = 0
+
+
 class RunState(Record):
     """A run's state; fields that a newer program of the same version added are kept.
 
@@ -77,8 +89,12 @@ class RunState(Record):
         message: text for display; `stage` the same for programs.
         pid, host: of its process, or of the launcher of its processes; `job` the id of a cluster's job.
         started, heartbeat, ended: seconds since 1970.
-        progress: rows done, and all rows of an evaluation.
+        progress: what is done of the stage, and all of it, in its phase's unit (`hydralora.runs.phases`).
+        clock: the times of the stage.
+        fraction: the largest part of the whole run that was reported as done, 0 to 1.
         base, data, k: the base model, the data and the number of components, as soon as they are known.
+        rows_read, rows: the usable rows of the file, and what they were split into.
+        base_measured: whether the base model's scores are known from before the run was resumed.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -98,8 +114,13 @@ class RunState(Record):
     base: BaseModelInfo | None = None
     adapter_hash: str | None = None
     progress: tuple[int, int] | None = None
+    clock: StageClock | None = None
+    fraction: float | None = None
     data: list[DataSource] | None = None
     k: int | None = None
+    rows_read: int | None = None
+    rows: RowCounts | None = None
+    base_measured: bool = False
     results: RunResults | None = None
     spent: Spent | None = None
     estimate: TrialEstimate | None = None

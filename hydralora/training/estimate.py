@@ -50,13 +50,6 @@ def run_seconds(recipe: Recipe) -> float | None:
     return LOADING + work * tokens * weight_parameters(files) / (EFFICIENCY * cpu_flops())
 
 
-def describe_duration(seconds: float) -> str:
-    """A rounded duration: "40 s", "6 min", "2.5 h"."""
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
 @cache
 def cpu_flops() -> float:
     """Float32 operations a second of a matrix product of a small model's size, measured once (about 0.2 s).

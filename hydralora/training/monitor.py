@@ -9,6 +9,8 @@ from pathlib import Path
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from hydralora.data.encoding import Encoded
+from hydralora.data.progress import OnProgress, ignore_progress
 from hydralora.errors import RunError
 from hydralora.inference.evaluation import evaluate
 from hydralora.inference.sample_answers import answer_samples, choose_samples
@@ -28,6 +30,7 @@ from hydralora.runs.state import Stage
 from hydralora.training.parallel import Processes
 from hydralora.training.preparation import Prepared
 from hydralora.training.resources import UsageMeter
+from hydralora.training.stopping import StopRequestedError
 from hydralora.training.trainer import AnswerTrainer
 
 LIVE_ROWS = 32  # held-out rows in evaluations during training; before and after, all rows are evaluated
@@ -41,17 +44,14 @@ class Monitor:
 
     Attributes:
         on_event: called with each event (`hydralora.runs.events`).
-        should_stop: called at every stage, step and evaluated batch; if it returns True, the run stops and is saved.
+        should_stop: called at every stage, batch and block of the model; if it returns True, the run stops, and what
+            it learnt until its last finished step is saved.
         measure_stopped: whether a stopped run is evaluated before it ends.
     """
 
     on_event: OnEvent = lambda event: None
     should_stop: Callable[[], bool] = lambda: False
     measure_stopped: Callable[[], bool] = lambda: False
-
-
-class StopRequestedError(Exception):
-    """The monitor requested a stop outside the training steps."""
 
 
 class Reporter:
@@ -91,7 +91,7 @@ class Reporter:
         self.finish_stage()
         self._stage, self._since = stage, time.monotonic()
         self.note(stage=stage)
-        self._stop_if_asked()
+        self.check()
 
     def finish_stage(self) -> None:
         if self._stage:
@@ -105,21 +105,31 @@ class Reporter:
             StopRequestedError: the monitor asks to stop.
         """
         self.on_event(ProgressEvent(**self._now(), done=done, total=total))
-        self._stop_if_asked()
+        self.check()
 
-    def _now(self) -> dict[str, float]:
-        return {"step": self.step, "time": time.time()}
-
-    def _stop_if_asked(self) -> None:
+    def check(self) -> None:
+        """
+        Raises:
+            StopRequestedError: the monitor asks to stop.
+        """
         if self.should_stop():
             self.finish_stage()
             raise StopRequestedError
 
+    def _now(self) -> dict[str, float]:
+        return {"step": self.step, "time": time.time()}
 
-def sample_answers(prepared: Prepared, settings: TrainingSettings) -> list[SampleAnswer]:
-    """The model's current answers to a fixed few held-out prompts."""
-    chosen = choose_samples(prepared.heldout, prepared.heldout_labels, settings.sample_prompts, settings.seed)
-    return answer_samples(prepared.model, prepared.tokenizer, chosen)
+
+def sample_rows(prepared: Prepared, settings: TrainingSettings) -> list[Encoded]:
+    """A fixed few held-out rows, to whose prompts the model's answers are shown."""
+    return choose_samples(prepared.heldout, prepared.heldout_labels, settings.sample_prompts, settings.seed)
+
+
+def sample_answers(
+    prepared: Prepared, settings: TrainingSettings, on_progress: OnProgress = ignore_progress
+) -> list[SampleAnswer]:
+    """The model's current answers to those rows' prompts; `on_progress` as in `answer_samples`."""
+    return answer_samples(prepared.model, prepared.tokenizer, sample_rows(prepared, settings), on_progress)
 
 
 def diverged(step: int, loss: float | None = None) -> RunError:
@@ -234,26 +244,15 @@ class Snapshots(TrainerCallback):
             save_snapshot(self.watch.prepared.model, self.folder, step)
 
 
-class StopOnRequest(TrainerCallback):
-    """Ends the training after a step, in all processes, with a checkpoint if there is a folder for it."""
+class LiveEvaluations(TrainerCallback):
+    """Evaluates a sample of the held-out rows while the training pauses; must come after `StopOnRequest`.
+
+    A stop meanwhile ends the training after this step, with a checkpoint if `saves`.
+    """
 
     def __init__(self, watch: Watch, saves: bool) -> None:
         self.watch = watch
-        self.saves = saves
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **rest: object
-    ) -> None:
-        if self.watch.processes.agree(self.watch.reporter.should_stop()):
-            control.should_training_stop = True
-            control.should_save = self.saves
-
-
-class LiveEvaluations(TrainerCallback):
-    """Evaluates a sample of the held-out rows while the training pauses; must come after `StopOnRequest`."""
-
-    def __init__(self, watch: Watch) -> None:
-        self.watch = watch
+        self._saves = saves
         heldout, labels = watch.prepared.heldout, watch.prepared.heldout_labels
         count = min(LIVE_ROWS, len(heldout))  # at random: files are often sorted by task
         sample = random.Random(watch.settings.seed).sample(range(len(heldout)), count)
@@ -267,7 +266,17 @@ class LiveEvaluations(TrainerCallback):
         due = every and state.global_step % every == 0 and state.global_step < state.max_steps
         if not due or control.should_training_stop or not watch.processes.is_first:  # the others wait in the next step
             return
-        paused, prepared = time.monotonic(), watch.prepared
+        try:
+            self._evaluate()
+        except StopRequestedError:
+            if watch.processes.count > 1:  # the others are in the next step already
+                raise
+            control.should_training_stop = True
+            control.should_save = self._saves
+
+    def _evaluate(self) -> None:
+        watch, paused = self.watch, time.monotonic()
+        prepared = watch.prepared
         prepared.model.eval()
         pad = prepared.tokenizer.pad_token_id
         scores = evaluate(prepared.model, self._rows, pad, components=self._components)

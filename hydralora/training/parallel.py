@@ -64,6 +64,14 @@ class Processes:
         distributed.broadcast(chosen, src=0)
         return bool(chosen)
 
+    def gather(self, values: torch.Tensor) -> list[torch.Tensor]:
+        """These values of every process by rank, in the first process; its own alone in the others. On the CPU."""
+        if self.count == 1:
+            return [values]
+        parts = [torch.empty_like(values) for _ in range(self.count)] if self.is_first else None
+        distributed.gather(values, parts, dst=0)
+        return parts or [values]
+
     def total(self, values: torch.Tensor) -> torch.Tensor:
         """The sum of these values, without gradients, over all processes."""
         values = values.detach()

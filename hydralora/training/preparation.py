@@ -13,6 +13,7 @@ from peft import LoraConfig, PeftConfig, get_peft_model
 from hydralora.components import Clusters, Component, renamed
 from hydralora.components.rows import components_of, read_rows, split_with_components
 from hydralora.data.encoding import KEPT, Encoded, encode_rows
+from hydralora.data.progress import OnProgress, ignore_progress
 from hydralora.data.split import Split
 from hydralora.data.template_checks import check_base
 from hydralora.errors import ConfigError, DatasetError
@@ -25,6 +26,7 @@ from hydralora.models.types import Tokenizer
 from hydralora.recipe.settings import WITH_HEADS, Recipe
 from hydralora.runs.results import DataSource, RowCounts, TemplateCheck
 from hydralora.runs.state import Stage
+from hydralora.training.stopping import check_in_blocks
 from hydralora.tuner.config import HydraLoraConfig
 from hydralora.tuner.router_init import init_router
 from hydralora.tuner.targets import default_targets
@@ -59,8 +61,18 @@ class Prepared:
         return self.clusters.sizes
 
 
-def prepare(recipe: Recipe, on_stage: Callable[[Stage], None]) -> Prepared:
+def prepare(
+    recipe: Recipe,
+    on_stage: Callable[[Stage], None],
+    on_progress: OnProgress = ignore_progress,
+    check: Callable[[], None] | None = None,
+) -> Prepared:
     """Read, cluster, load and adapt.
+
+    Args:
+        on_stage: called at the beginning of each stage.
+        on_progress: called with what is done of the stage: rows read, steps of the clustering, models loaded.
+        check: called before every block of each of the model's passes from now on; an exception ends the pass.
 
     Raises:
         HydraError: the data, the model or a setting can't be used.
@@ -69,25 +81,30 @@ def prepare(recipe: Recipe, on_stage: Callable[[Stage], None]) -> Prepared:
     _set_threads(settings.threads, recipe.launch.processes)
     on_stage(Stage.READING)
     data = read_rows(recipe)
+    on_progress(len(data.examples), len(data.examples))
     on_stage(Stage.CLUSTERING)
-    clusters = components_of(recipe, data.examples)
+    clusters = components_of(recipe, data.examples, on_progress)
     components = renamed(clusters.components, recipe.components.names)
     rows, component, heldout_component = split_with_components(recipe, data, clusters)
     train, heldout = rows.train, rows.heldout
     on_stage(Stage.LOADING)
+    on_progress(0, 1)
     files, device = find_model(recipe.model), pick_device()
     tokenizer, base = load_tokenizer(files), load_base(files, device, recipe.quantization)
+    if check:
+        check_in_blocks(base, check)
     encoded = [encode_rows(tokenizer, part, recipe) for part in (train, heldout)]
     train_rows, heldout_rows = (part.rows for part in encoded)
     train_labels = [component[row.example.row] for row in train_rows]
     on_stage(Stage.ADAPTING)
+    on_progress(1, 1)
     torch.manual_seed(settings.seed)
     with trained_embeddings():
         model = _adapt_again(files, base, recipe) if recipe.start_from else _adapt(base, recipe, clusters.k)
     entropy = None
     if recipe.starts_from_components:
         on_stage(Stage.STARTING_ROUTER)
-        entropy = _start_router(model, recipe, train_rows, train_labels, components)
+        entropy = _start_router(model, recipe, train_rows, train_labels, components, on_progress)
     model.eval()
     kinds = sum((Counter(part.by_kind) for part in encoded), Counter[str]())
     notes = Counter(rows.notes) + Counter({kind: kinds.pop(kind) for kind in KEPT if kind in kinds})
@@ -170,7 +187,12 @@ def _has(config: HydraLoraConfig, changes: dict[str, Any]) -> bool:
 
 
 def _start_router(
-    model: Any, recipe: Recipe, rows: list[Encoded], labels: list[int], components: list[Component]
+    model: Any,
+    recipe: Recipe,
+    rows: list[Encoded],
+    labels: list[int],
+    components: list[Component],
+    on_progress: OnProgress,
 ) -> float:
     for component in components:
         if component.id not in labels:
@@ -179,7 +201,8 @@ def _start_router(
                 f"training.max_length={recipe.training.max_length} tokens, so no head can start from it. Raise "
                 "max_length, set data.stratify=component, or tuner.num_heads together with tuner.router_init=random."
             )
-    reached = init_router(model, [{"input_ids": row.input_ids} for row in rows], labels, recipe.tuner.router_entropy)
+    inputs = [{"input_ids": row.input_ids} for row in rows]
+    reached = init_router(model, inputs, labels, recipe.tuner.router_entropy, on_progress=on_progress)
     return sum(reached.values()) / len(reached)
 
 

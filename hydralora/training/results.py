@@ -3,18 +3,19 @@
 from hydralora.analysis import head_similarity, model_weights
 from hydralora.analysis.head_use import head_use
 from hydralora.components import overlap
+from hydralora.data.progress import OnProgress, ignore_progress
 from hydralora.runs.results import ComponentSummary, HeadUseSummary, RunResults
 from hydralora.runs.scores import Scores
 from hydralora.training.preparation import Prepared
 from hydralora.tuner.model import count_parameters, hydra_layers
 
 
-def measure_heads(prepared: Prepared) -> HeadUseSummary:
+def measure_heads(prepared: Prepared, on_progress: OnProgress = ignore_progress) -> HeadUseSummary:
     """How the held-out rows use the heads, and how similar the heads are; empty for an adapter without heads."""
     model = prepared.model
     if not hydra_layers(model):
         return HeadUseSummary()
-    use = head_use(model, prepared.heldout, prepared.tokenizer.pad_token_id)
+    use = head_use(model, prepared.heldout, prepared.tokenizer.pad_token_id, on_progress)
     means = use.mean_gates(prepared.heldout_labels)
     cosines = [cosine for cosine in head_similarity(model_weights(model)).values() if cosine is not None]
     return HeadUseSummary(

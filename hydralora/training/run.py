@@ -14,7 +14,7 @@ from hydralora.models.device import pick_device
 from hydralora.models.fetching import BaseModelInfo
 from hydralora.recipe.settings import Recipe
 from hydralora.recipe.without_effect import without_effect
-from hydralora.runs.checkpoints import best_checkpoint
+from hydralora.runs.checkpoints import best_checkpoint, saved_checkpoints
 from hydralora.runs.results import DataSource, HeadUseSummary, RunResults
 from hydralora.runs.scores import Scores
 from hydralora.runs.state import Stage
@@ -25,16 +25,16 @@ from hydralora.training.monitor import (
     Reporter,
     Reports,
     Snapshots,
-    StopOnRequest,
-    StopRequestedError,
     Watch,
     diverged,
     sample_answers,
+    sample_rows,
 )
 from hydralora.training.parallel import Processes, this_process
 from hydralora.training.preparation import Prepared, prepare
 from hydralora.training.resources import peak_memory
 from hydralora.training.results import measure_heads, run_results
+from hydralora.training.stopping import LastStep, StopOnRequest, StopRequestedError
 from hydralora.training.trainer import AnswerTrainer, all_finite, answer_trainer, check_reporting, training_arguments
 
 
@@ -103,9 +103,14 @@ def train(
         processes.leave()
         return _nothing_learnt(recipe, reporter)
     prepared, base = begun
-    trainer = _trainer(prepared, recipe, folders, reporter, processes, (base and base.loss) or 0.0)
-    _train(trainer, recipe, prepared, folders, reporter, resume)
-    processes.leave()
+    last = LastStep(processes)
+    trainer = _trainer(prepared, recipe, folders, reporter, processes, (base and base.loss) or 0.0, last)
+    if _train(trainer, recipe, prepared, folders, reporter, resume):
+        processes.leave()
+    elif not reporter.step:
+        return _nothing_learnt(recipe, reporter)
+    else:  # in the first process: the others wait in a step that never ends, until the run's end is recorded
+        _keep_last_step(trainer, last, folders)
     if not processes.is_first:
         return RunResults()
     stops, measures = monitor.should_stop, monitor.measure_stopped
@@ -119,7 +124,8 @@ def _begin(
     """The prepared run and, in the first process, the base model's scores; None when stopped before training."""
     base = resume.before if resume else None
     try:
-        prepared = prepare(recipe, reporter.stage)
+        sharded = recipe.launch.fsdp or recipe.launch.deepspeed  # saving needs all processes, at the end of a step
+        prepared = prepare(recipe, reporter.stage, reporter.progress, None if sharded else reporter.check)
         if resume and resume.step:
             _check_unchanged(resume, prepared)
         reporter.note(
@@ -165,20 +171,36 @@ def _train(
     folders: OutputFolders,
     reporter: Reporter,
     resume: Resume | None,
-) -> None:
-    """Train the remaining steps; if the loss diverges, keep the best checkpoint's adapter."""
+) -> bool:
+    """Train the remaining steps; if the loss diverges, keep the best checkpoint's adapter.
+
+    Returns:
+        False if a stop was requested within a step, which is abandoned.
+    """
     try:
         if resume and resume.checkpoint:
             trainer.continue_from(resume.checkpoint)
             reporter.step = trainer.state.global_step
         else:
             trainer.train()
+        return True
+    except StopRequestedError:
+        reporter.step = trainer.state.global_step
+        return False
     except RunError as error:
         best = best_checkpoint(folders.checkpoints) if folders.checkpoints else None
         if best is None or not trainer.processes.is_first:
             raise
         take_adapter(best[1], recipe, prepared, folders.adapter)
         raise RunError(f"{error} The adapter of step {best[0]}, the best on held-out rows, is kept.") from error
+
+
+def _keep_last_step(trainer: AnswerTrainer, last: LastStep, folders: OutputFolders) -> None:
+    """Save the last finished step if this process made it, so that training can continue from there."""
+    trainer.callback_handler.on_train_end(trainer.args, trainer.state, trainer.control)
+    saved = saved_checkpoints(folders.checkpoints) if folders.checkpoints else {}
+    if folders.checkpoints and last.states and trainer.state.global_step not in saved:
+        trainer.save_abandoned(last.states)
 
 
 def _end(
@@ -194,7 +216,9 @@ def _end(
     if not (stopped and reporter.should_stop()):
         try:
             tuned = _measure(prepared, recipe, reporter, Stage.EVALUATING_TUNED, "after")
-            heads = measure_heads(prepared)
+            if recipe.has_heads:
+                reporter.stage(Stage.MEASURING_HEADS)
+            heads = measure_heads(prepared, reporter.progress)
         except StopRequestedError:
             stopped = True
     reporter.finish_stage()
@@ -208,10 +232,18 @@ def _end(
 
 
 def _measure(prepared: Prepared, recipe: Recipe, reporter: Reporter, stage: Stage, split: str) -> Scores:
+    """Evaluate the held-out rows, and answer a few of them; an answered row counts as one more row of the progress."""
     reporter.stage(stage)
     pad, components = prepared.tokenizer.pad_token_id, prepared.heldout_labels
-    scores = evaluate(prepared.model, prepared.heldout, pad, reporter.progress, components)
-    reporter.scores(split, scores, sample_answers(prepared, recipe.training))
+    rows, answered = len(prepared.heldout), len(sample_rows(prepared, recipe.training))
+    total = rows + answered
+    scores = evaluate(prepared.model, prepared.heldout, pad, lambda done, _: reporter.progress(done, total), components)
+    answers = sample_answers(
+        prepared, recipe.training, lambda done, most: reporter.progress(rows + answered * done // most, total)
+    )
+    if answered:
+        reporter.progress(total, total)
+    reporter.scores(split, scores, answers)
     return scores
 
 
@@ -234,6 +266,7 @@ def _trainer(
     reporter: Reporter,
     processes: Processes,
     base_loss: float,
+    last: LastStep,
 ) -> AnswerTrainer:
     settings, checkpoints = recipe.training, folders.checkpoints
     folder = checkpoints or Path(tempfile.gettempdir())  # nothing is written there, but Trainer requires a folder
@@ -243,7 +276,8 @@ def _trainer(
     callbacks: list[TrainerCallback] = [Reports(watch, folder.parent)]
     if folders.snapshots and processes.is_first:
         callbacks.append(Snapshots(watch, folders.snapshots))
-    callbacks += [StopOnRequest(watch, bool(checkpoints)), LiveEvaluations(watch)]
+    stop = StopOnRequest(processes, lambda: reporter.should_stop(), bool(checkpoints))
+    callbacks += [last, stop, LiveEvaluations(watch, bool(checkpoints))]
     watch.trainer = answer_trainer(
         prepared.model,
         prepared.train,

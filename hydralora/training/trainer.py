@@ -18,6 +18,7 @@ from hydralora.inference.loss import summed_answer_loss
 from hydralora.recipe.settings import LaunchSettings, TrainingSettings
 from hydralora.runs.checkpoints import building_place, put_in_place
 from hydralora.training.parallel import Processes
+from hydralora.training.stopping import RandomState
 from hydralora.tuner.gates import live_gates, load_balance, mean_gates
 from hydralora.tuner.model import hydra_layers
 from hydralora.tuner.router import normalised_entropy
@@ -46,6 +47,7 @@ class AnswerTrainer(Trainer):
         self.heldout_loss: float | None = None  # of the newest measurement
         self.balance_weight = balance_weight
         self.balance = 0.0  # sum of the weighted load-balance losses, divided as the steps' losses are
+        self._abandoned: list[RandomState] = []  # each process's, while this one alone saves a step
 
     def get_train_dataloader(self) -> "DataLoader[Any]":
         return _Loader(cast(Any, self.train_dataset), batch_sampler=self.batches, collate_fn=self.data_collator)
@@ -90,13 +92,40 @@ class AnswerTrainer(Trainer):
         """Write a checkpoint to a temporary folder first: the process may be killed or the disk full at any time."""
         folder, step = Path(str(self.args.output_dir)), self.state.global_step
         super()._save_checkpoint(model, trial)
-        self.accelerator.wait_for_everyone()  # each process writes the state of its random numbers
+        if not self._abandoned:
+            self.accelerator.wait_for_everyone()  # each process writes the state of its random numbers
         if self.args.should_save:
             sound = all_finite(self.model)  # the loss is checked later
             put_in_place(folder, step, self.keep_checkpoints, self.heldout_loss if sound else None)
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(building_place(Path(str(self.args.output_dir)), self.state.global_step))
+
+    def save_abandoned(self, states: list[RandomState]) -> None:
+        """Save the last finished step, though another one was begun: in one process, without word to the others.
+
+        Args:
+            states: of each process's random numbers when that step was finished.
+        """
+        self._abandoned = states
+        states[0].restore()
+        try:
+            self._save_checkpoint(self.model_wrapped, None)
+        finally:
+            self._abandoned = []
+
+    def store_flos(self) -> None:
+        if not self._abandoned:  # it adds up those of all processes
+            super().store_flos()
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        super()._save_rng_state(output_dir)
+        for rank, state in enumerate(self._abandoned[1:], 1):
+            of_first = torch.load(Path(output_dir) / "rng_state_0.pth", weights_only=False)
+            of_first["cpu"] = state.cpu
+            if state.cuda is not None:
+                of_first["cuda"][rank] = state.cuda
+            torch.save(of_first, Path(output_dir) / f"rng_state_{rank}.pth")
 
     def continue_from(self, checkpoint: Path) -> None:
         """Load a checkpoint, and train the remaining steps, if any."""

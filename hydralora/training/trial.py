@@ -11,14 +11,13 @@ from transformers import TrainerCallback
 
 from hydralora.data.batches import batch_order
 from hydralora.data.encoding import Encoded
-from hydralora.data.progress import OnProgress, ignore_progress
+from hydralora.data.progress import OnProgress, describe_duration, ignore_progress
 from hydralora.inference.evaluation import BATCH, evaluate
 from hydralora.inference.sample_answers import answer_samples, choose_samples
 from hydralora.models.device import pick_device
 from hydralora.recipe.settings import Recipe
 from hydralora.runs.snapshots import snapshot_steps
 from hydralora.runs.state import TrialEstimate
-from hydralora.training.estimate import describe_duration
 from hydralora.training.monitor import LIVE_ROWS
 from hydralora.training.parallel import Processes
 from hydralora.training.preparation import Prepared, prepare

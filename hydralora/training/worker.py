@@ -1,5 +1,6 @@
 """`python -m hydralora.training.worker RUN_DIR`: the process of a run."""
 
+import atexit
 import errno
 import os
 import sys
@@ -14,8 +15,8 @@ from filelock import Timeout
 
 from hydralora.errors import HydraError, RunError
 from hydralora.runs.checkpoints import remove_unfinished
-from hydralora.runs.events import Event, NoteEvent, ProgressEvent
 from hydralora.runs.jobs import JobManager
+from hydralora.runs.phases import run_progress
 from hydralora.runs.processes import HOST
 from hydralora.runs.results import RunResults
 from hydralora.runs.run import Run
@@ -24,14 +25,33 @@ from hydralora.runs.store import RunStore
 from hydralora.training.energy import EnergyMeter
 from hydralora.training.monitor import Monitor
 from hydralora.training.parallel import Processes, this_process
+from hydralora.training.recording import Recorder
 from hydralora.training.resources import is_out_of_memory, peak_memory
 from hydralora.training.run import OutputFolders, Resume, train
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NOT_WRITTEN = ("No space left", "File too large", "failed writing file", "unexpected pos")  # torch's, safetensors'
 NICENESS = 5  # below the app and whatever else the user does
-PULSE = 30.0  # seconds between heartbeats without other events
+LAUNCHER_SECONDS = 0.3  # between looks at the launcher, and at the run's state
+ENDED = ("stopped", "failed")
 GRACE = 5.0  # seconds within which the launcher ends this process if another one of the run has died
+
+
+def run_as_process() -> None:
+    """`main`, and the end of the process.
+
+    It leaves as soon as what others registered for its end is done: taking all modules down would take over a second,
+    and longer where a group of processes waits for one that has left.
+    """
+    code = 1
+
+    def leave() -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+    atexit.register(leave)  # what is registered later is called before it
+    code = main()
 
 
 def main() -> int:
@@ -39,11 +59,11 @@ def main() -> int:
     pid = os.getpid()
     if processes.count > 1:
         pid = os.getppid()  # the launcher's, which lives as long as all of them
-        threading.Thread(target=_end_with, args=(pid,), daemon=True).start()
+        threading.Thread(target=_end_with, args=(pid, run, processes), daemon=True).start()
     if hasattr(os, "nice"):
         os.nice(max(0, NICENESS - os.nice(0)))  # a worker started by another one has it already
     if not processes.is_first:
-        return _work(run, processes)
+        return _work(run, processes, Recorder(run))
     try:
         with run.worker_lock():
             return _begin(run, processes, pid)
@@ -67,12 +87,14 @@ def _begin(run: Run, processes: Processes, pid: int) -> int:
     if state != "queued":
         print(f"Run {run.id} is {state}; only a queued run is started.", file=sys.stderr)
         return 1
-    run.update(state="preparing", pid=pid, host=HOST, message="starting")
-    threading.Thread(target=_live, args=(run,), daemon=True).start()
-    return _work(run, processes)
+    run.update(state="preparing", pid=pid, host=HOST, message="starting", stage=None, progress=None, fraction=None)
+    recorder = Recorder(run)
+    threading.Thread(target=recorder.pulse, daemon=True).start()
+    threading.Thread(target=recorder.end_unlearnt, args=(lambda: _end_unlearnt(run),), daemon=True).start()
+    return _work(run, processes, recorder)
 
 
-def _work(run: Run, processes: Processes) -> int:
+def _work(run: Run, processes: Processes, recorder: Recorder) -> int:
     meter = EnergyMeter() if processes.is_first else None
     try:
         step, checkpoint = run.newest_checkpoint() or (0, None)
@@ -80,25 +102,27 @@ def _work(run: Run, processes: Processes) -> int:
         results = train(
             RunStore(run.folder.parent.parent).resolved(run.recipe()),
             OutputFolders(run.adapter, run.checkpoints, run.snapshots),
-            Monitor(lambda event: _record(run, event), lambda: run.stop_requested, lambda: run.measure_requested),
+            Monitor(recorder.record, recorder.stop_requested, lambda: run.measure_requested),
             Resume(step, checkpoint, run.before(), state.base, state.data),
         )
     except Exception as error:  # any error must be reported in the run's state
         traceback.print_exc()
-        _fail(run, error, processes)
-        if meter:
-            with suppress(OSError):  # the error's message matters more
-                _record_spent(run, meter, {})
+        with recorder.ending():
+            _fail(run, error, processes)
+            if meter:
+                with suppress(OSError):  # the error's message matters more
+                    _record_spent(run, meter, {})
         return 1
     if meter:
-        _finish(run, results, _record_spent(run, meter, results.seconds))
+        with recorder.ending():
+            _finish(run, results, _record_spent(run, meter, results.seconds))
     return 0
 
 
-def _record_spent(run: Run, meter: EnergyMeter, seconds: dict[str, float]) -> Spent:
+def _record_spent(run: Run, meter: EnergyMeter | None, seconds: dict[str, float]) -> Spent:
     """Record the time and energy of this and earlier processes of the run."""
     before = run.state().spent or Spent()
-    energy = _sum(before.energy_kwh or {}, meter.stop() or {}) or None
+    energy = _sum(before.energy_kwh or {}, (meter and meter.stop()) or {}) or None
     total = round(before.total_seconds + time.time() - psutil.Process().create_time(), 2)
     spent = Spent(seconds=_sum(before.seconds, seconds), total_seconds=total, energy_kwh=energy)
     run.update(spent=spent)
@@ -112,14 +136,34 @@ def _sum(first: dict[str, float], second: dict[str, float]) -> dict[str, float]:
 def _finish(run: Run, results: RunResults, spent: Spent) -> None:
     results = results.changed(**dict(spent))
     step, changes = results.step, {}
-    if results.adapter_hash:
-        message, changes = f"after {step} steps", {"adapter_hash": results.adapter_hash, "results": results}
-    elif step:
-        message = f"before it continued from step {step}"
+    if results.adapter_hash or not step:
+        changes = {"adapter_hash": results.adapter_hash, "results": results}
+    if results.stopped:
+        state, message = "stopped", _stopped(run, results)
     else:
-        message, changes = "before its first step, so nothing was learnt yet", {"results": results}
-    state = "stopped" if results.stopped else "finished"
+        state, message = "finished", f"after {step} steps"
     run.update(state=state, step=step, message=message, stage=None, ended=time.time(), **changes)
+
+
+def _stopped(run: Run, results: RunResults | None = None) -> str:
+    """Where a run stopped, and what is kept; without results it has learnt nothing since it was started."""
+    state = run.state()
+    step = results.step if results else state.step
+    if results and results.adapter_hash:
+        kept = f"the adapter of step {step} is kept{' and evaluated' if results.tuned else ''}"
+    else:
+        kept = f"the checkpoint of step {step} is kept" if step else "nothing was learnt yet"
+    if results and results.adapter_hash and results.max_steps and step < results.max_steps:
+        return f"Stopped at step {step} of {results.max_steps}: {kept}."
+    return f"Stopped in {run_progress(state, run.recipe()).place}: {kept}."
+
+
+def _end_unlearnt(run: Run) -> None:
+    """Record the end of a run that has learnt nothing, and let the next one start."""
+    run.update(state="stopped", message=_stopped(run), stage=None, ended=time.time())
+    _record_spent(run, None, {})
+    if not _is_job(run):
+        JobManager(RunStore(run.folder.parent.parent)).advance()
 
 
 def _fail(run: Run, error: Exception, processes: Processes) -> None:
@@ -181,38 +225,18 @@ def _less_memory(run: Run) -> str:
     return f"training.max_length={max(8, training.max_length // 2)}"
 
 
-def _end_with(launcher: int) -> None:
-    """End this process if its launcher dies, which then can't do it."""
+def _end_with(launcher: int, run: Run, processes: Processes) -> None:
+    """End this process if its launcher dies, which then can't do it; or if the first process has recorded the end.
+
+    The others may then be waiting for the first one in a step that was abandoned.
+    """
     while os.getppid() == launcher and psutil.pid_exists(launcher):
-        time.sleep(0.5)
+        time.sleep(LAUNCHER_SECONDS)
+        with suppress(RunError):
+            if not processes.is_first and run.state().state in ENDED:
+                os._exit(0)
     os._exit(1)
 
 
-def _live(run: Run) -> None:
-    """Update the heartbeat, for observers on other machines."""
-    while True:
-        time.sleep(PULSE)
-        with suppress(OSError, RunError):  # a full disk may be temporary; a removed run needs no heartbeat
-            run.update()
-
-
-def _record(run: Run, event: Event) -> None:
-    """Store an event, and update the run's state from it."""
-    changes: dict[str, object] = {"step": event.step}
-    if isinstance(event, ProgressEvent):
-        changes["progress"] = (event.done, event.total)
-    if isinstance(event, NoteEvent):
-        if event.stage:
-            state = "stopping" if run.stop_requested else event.stage.state
-            changes |= {"state": state, "stage": event.stage, "message": event.stage.value}
-        known = {"max_steps": event.max_steps, "base": event.base, "data": event.data, "k": event.k}
-        changes |= {name: value for name, value in known.items() if value is not None}
-    if event.stored:
-        run.add_event(event)
-        if line := event.line():
-            print(line, file=sys.stderr)  # into the log
-    run.update(**changes)
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_as_process()

@@ -15,6 +15,7 @@ from hydralora.tuner.router import Router, UniformRouter, normalised_entropy
 
 ROWS_PER_COMPONENT = 24
 ROWS_PER_BATCH = 8
+PASSES = 2  # over the rows
 SHRINKAGE = 0.1  # share of the mean variance mixed into every feature's variance
 ENTROPY_TOLERANCE = 1e-3
 
@@ -27,6 +28,7 @@ def init_router(
     entropy: float = 0.6,
     rows_per_component: int = ROWS_PER_COMPONENT,
     shrinkage: float = SHRINKAGE,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, float]:
     """Set every router's weight and bias so that head i responds to component i.
 
@@ -42,6 +44,7 @@ def init_router(
         entropy: target share of the maximum entropy, between 0 and 1; 1 would be uniform gates.
         rows_per_component: how many rows of each component are read.
         shrinkage: share of a layer's mean variance that is mixed into every feature's variance, 0 or more.
+        on_progress: called after each batch with the rows read and all rows to read; each row is read twice.
 
     Returns:
         The normalised gate entropy reached, by module name.
@@ -55,8 +58,9 @@ def init_router(
     chosen = _choose(labels, num_heads, rows_per_component)
     batches = _batches(rows, chosen, next(model.parameters()).device)
     routers = {name: cast(Router, active_router(layer)) for name, layer in layers.items()}
-    discriminants = _discriminants(model, routers, batches, num_heads, shrinkage)
-    scores = _scores(model, routers, batches, discriminants)
+    reading = _Reading(model, routers, batches, on_progress)
+    discriminants = _discriminants(reading, num_heads, shrinkage)
+    scores = _scores(reading, discriminants)
     return {name: _write(router, *discriminants[name], scores[name], entropy) for name, router in routers.items()}
 
 
@@ -141,42 +145,49 @@ def _pad(component: int, rows: Sequence[Mapping[str, Any]], device: torch.device
     return _Batch(component, input_ids.to(device), attention_mask.to(device), tokens.to(device))
 
 
-def _read(
-    model: Any,
-    routers: dict[str, Router],
-    batches: list[_Batch],
-    use: Callable[[str, int, torch.Tensor], None],
-) -> None:
-    """Run every batch; `use` gets a router's name, the component, and what it reads: float32 (tokens, features)."""
+@dataclass
+class _Reading:
+    """Passes of a model over the batches, in which its routers are watched."""
 
-    def read(name: str, router: nn.Module, inputs: tuple[torch.Tensor, object], gates: torch.Tensor) -> None:
-        features = inputs[0].flatten(0, -2)  # (rows * width, features)
-        use(name, batch.component, features[batch.tokens.to(features.device)].float())
+    model: Any
+    routers: dict[str, Router]
+    batches: list[_Batch]
+    on_progress: Callable[[int, int], None]
+    done: int = 0  # rows
 
-    handles = [router.register_forward_hook(partial(read, name)) for name, router in routers.items()]
-    last_logits = 0 if isinstance(model.get_output_embeddings(), HydraLoraLayer) else 1  # 0: of every token
-    training = model.training
-    model.eval()
-    try:
-        for batch in batches:
-            model(
-                input_ids=batch.input_ids,
-                attention_mask=batch.attention_mask,
-                use_cache=False,
-                logits_to_keep=last_logits,
-            )
-    finally:
-        model.train(training)
-        for handle in handles:
-            handle.remove()
+    def read(self, use: Callable[[str, int, torch.Tensor], None]) -> None:
+        """Run every batch; `use` gets a router's name, the component, and what it reads: float32 (tokens, features)."""
+
+        def watch(name: str, router: nn.Module, inputs: tuple[torch.Tensor, object], gates: torch.Tensor) -> None:
+            features = inputs[0].flatten(0, -2)  # (rows * width, features)
+            use(name, batch.component, features[batch.tokens.to(features.device)].float())
+
+        handles = [router.register_forward_hook(partial(watch, name)) for name, router in self.routers.items()]
+        last_logits = 0 if isinstance(self.model.get_output_embeddings(), HydraLoraLayer) else 1  # 0: of every token
+        training = self.model.training
+        self.model.eval()
+        total = PASSES * sum(len(batch.input_ids) for batch in self.batches)
+        try:
+            for batch in self.batches:
+                self.model(
+                    input_ids=batch.input_ids,
+                    attention_mask=batch.attention_mask,
+                    use_cache=False,
+                    logits_to_keep=last_logits,
+                )
+                self.done += len(batch.input_ids)
+                self.on_progress(self.done, total)
+        finally:
+            self.model.train(training)
+            for handle in handles:
+                handle.remove()
 
 
-def _discriminants(
-    model: nn.Module, routers: dict[str, Router], batches: list[_Batch], num_heads: int, shrinkage: float
-) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+def _discriminants(reading: _Reading, num_heads: int, shrinkage: float) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     """By module name, weight (N, features) and bias (N,) of the discriminant, not yet scaled."""
+    routers = reading.routers
     moments = {name: [_Moments() for _ in range(num_heads)] for name in routers}
-    _read(model, routers, batches, lambda name, component, features: moments[name][component].add(features))
+    reading.read(lambda name, component, features: moments[name][component].add(features))
     return {name: _discriminant(groups, shrinkage, routers[name].bias is not None) for name, groups in moments.items()}
 
 
@@ -190,20 +201,15 @@ def _discriminant(groups: list[_Moments], shrinkage: float, bias: bool) -> tuple
     return weight, offset if bias else torch.zeros_like(offset)
 
 
-def _scores(
-    model: nn.Module,
-    routers: dict[str, Router],
-    batches: list[_Batch],
-    discriminants: dict[str, tuple[torch.Tensor, torch.Tensor]],
-) -> dict[str, torch.Tensor]:
+def _scores(reading: _Reading, discriminants: dict[str, tuple[torch.Tensor, torch.Tensor]]) -> dict[str, torch.Tensor]:
     """By module name, the discriminant's scores: (tokens, N)."""
-    scores: dict[str, list[torch.Tensor]] = {name: [] for name in routers}
+    scores: dict[str, list[torch.Tensor]] = {name: [] for name in reading.routers}
 
     def score(name: str, component: int, features: torch.Tensor) -> None:
         weight, bias = discriminants[name]
         scores[name].append(features @ weight.T + bias)
 
-    _read(model, routers, batches, score)
+    reading.read(score)
     return {name: torch.cat(parts) for name, parts in scores.items()}
 
 

@@ -3,12 +3,13 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from hydralora.data.progress import describe_duration
 from hydralora.models.device import describe_device
 from hydralora.recipe.presets import PRESETS
 from hydralora.recipe.reading import read_recipe
 from hydralora.recipe.settings import METHOD_NAMES, Recipe, default_value
 from hydralora.runs.state import TrialEstimate
-from hydralora.training.estimate import describe_duration, run_seconds
+from hydralora.training.estimate import run_seconds
 from hydralora.training.trial import PLACES, estimate_text, run_trial
 
 from ...services import Services

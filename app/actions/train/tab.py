@@ -6,11 +6,11 @@ from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 
 from hydralora import figures
+from hydralora.data.progress import describe_duration
 from hydralora.runs.events import EvalEvent, Event, GatesEvent, NoteEvent, TrainEvent
 from hydralora.runs.run import Run
 from hydralora.runs.scores import Score
 from hydralora.runs.state import RESUMABLE, RunState
-from hydralora.training.estimate import describe_duration
 
 from ...services import Services
 from ...services.cache import ResultKind

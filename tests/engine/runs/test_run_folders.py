@@ -29,7 +29,7 @@ from hydralora.runs.run import Run
 from hydralora.runs.scores import Score
 from hydralora.runs.state import RunState
 from hydralora.runs.store import default_workspace
-from hydralora.training import worker
+from hydralora.training import recording, worker
 from tests.conftest import FinishedRun
 from tests.known import known
 from tests.waiting import wait_until
@@ -178,6 +178,7 @@ def work(run: Run, monkeypatch: pytest.MonkeyPatch) -> tuple[int, RunState]:
     """What a worker does with a run, in this process."""
     monkeypatch.setattr(sys, "argv", ["worker", str(run.folder)])
     monkeypatch.setattr(os, "nice", lambda increment: 0)
+    monkeypatch.setattr(recording, "PATIENCE", 60.0)  # the worker must not end this process
     return worker.main(), run.state()
 
 

@@ -7,10 +7,11 @@ import pytest
 from safetensors import safe_open
 
 from hydralora import DatasetError
+from hydralora.data.progress import describe_duration
 from hydralora.models.catalogue import find_model
 from hydralora.models.loading import weight_parameters
 from hydralora.recipe.settings import Recipe
-from hydralora.training.estimate import LOADING, describe_duration, run_seconds
+from hydralora.training.estimate import LOADING, run_seconds
 
 Make = Callable[..., Recipe]
 
