@@ -78,3 +78,21 @@ def test_short_traces_stay_and_long_ones_share_the_rest(lengths: tuple[int, ...]
 def test_the_healthy_band_begins_where_a_router_starts_from_components() -> None:
     (band,) = json.loads(figures.head_load(long_run(5)))["layout"]["shapes"]
     assert (band["y0"], band["y1"]) == (default_value("tuner.router_entropy"), 0.95)
+
+
+@pytest.mark.parametrize(
+    ("events", "end"),
+    [
+        ([], 1),
+        ([EvalEvent(step=0, time=0, split="before", loss=None, exact_match=0.5, rows=9)], 1),
+        ([TrainEvent(step=1, time=1, loss=0.0)], 1),
+        ([TrainEvent(step=1, time=1, loss=2.0)], 2.1),
+        ([TrainEvent(step=1, time=1, loss=2.0), TrainEvent(step=2, time=2, loss=0.5)], 2.1),
+    ],
+)
+def test_a_loss_axis_is_from_zero_to_the_largest_loss(events: list[Event], end: float) -> None:
+    """Without a range of its own it would be from -1 to 1 where there is one point or none."""
+    for figure in (figures.loss(events), figures.losses([("run", events)])):
+        assert json.loads(figure)["layout"]["yaxis"]["range"] == [0, pytest.approx(end)]
+    groups = json.loads(figures.group_losses(long_run(3)))["layout"]["yaxis"]["range"]
+    assert groups == [0, pytest.approx(1.05)]
