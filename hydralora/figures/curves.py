@@ -10,7 +10,7 @@ from hydralora.figures.base import figure_json, short, thinned
 from hydralora.figures.palette import A_COLOUR, NEUTRAL, head_colour, head_mark, head_name
 from hydralora.runs.events import EvalEvent, Event, GatesEvent, TrainEvent
 
-ABOVE = 1.05  # the end of a loss axis, in largest losses: a point at the very edge is cut in half
+Axis = dict[str, Any]  # of a layout
 HEALTHY_ENTROPY = (0.6, 0.95)  # above: gates are almost uniform; below: one head dominates
 
 
@@ -42,15 +42,20 @@ def loss(events: Sequence[Event]) -> str:
             ),
         ],
         title="Loss on the answers",
-        xaxis={"title": {"text": "step"}},
+        xaxis=_axis("step", 1),
         yaxis=_loss_axis([event.loss for event in (*trained, *sampled, *whole)]),
     )
 
 
-def _loss_axis(losses: Iterable[float | None]) -> dict[str, Any]:
-    """An axis from 0 to the largest loss, or to 1 without any; Plotly's own begins at -1 if there is only one point."""
+def _loss_axis(losses: Iterable[float | None]) -> Axis:
+    """From 0 to the largest loss, or to 1 without any. It grows with the run, unless a reader has zoomed."""
     known = [loss for loss in losses if loss is not None and math.isfinite(loss)]
-    return {"title": {"text": "nats per token"}, "range": [0, ABOVE * max(known, default=0) or 1]}
+    return _axis("nats per token", max(known, default=0) or 1)
+
+
+def _axis(title: str, end: float) -> Axis:
+    """From 0 to `end` at least; Plotly's own begins at -1 if there is one point or none."""
+    return {"title": {"text": title}, "rangemode": "tozero", "autorangeoptions": {"include": [0, end]}}
 
 
 def training_curves(events: Sequence[Event]) -> str:
@@ -62,7 +67,7 @@ def training_curves(events: Sequence[Event]) -> str:
     )
     trained, *_ = thinned(*[[event for event in events if isinstance(event, TrainEvent)]] * len(rows))
     share = 1 / len(rows)
-    layout: dict[str, Any] = {}
+    layout: Axis = {}
     traces = []
     for i, (key, name) in enumerate(rows):
         axis = "" if i == 0 else str(i + 1)
@@ -83,7 +88,7 @@ def training_curves(events: Sequence[Event]) -> str:
                 line={"color": NEUTRAL[i]},
             )
         )
-    xaxis = {"title": {"text": "step"}, "anchor": f"y{len(rows)}"}
+    xaxis = _axis("step", 1) | {"anchor": f"y{len(rows)}"}
     return figure_json(traces, title="Training", height=460, showlegend=False, xaxis=xaxis, **layout)
 
 
@@ -105,7 +110,7 @@ def group_losses(events: Sequence[Event]) -> str:
             for group, measured in zip(groups, curves, strict=True)
         ],
         title="Held-out loss of each component",
-        xaxis={"title": {"text": "step"}},
+        xaxis=_axis("step", 1),
         yaxis=_loss_axis(
             event.per_component[group].loss
             for group, measured in zip(groups, curves, strict=True)
@@ -138,7 +143,7 @@ def losses(runs: Sequence[tuple[str, Sequence[Event]]]) -> str:
     return figure_json(
         traces,
         title="Loss on the answers",
-        xaxis={"title": {"text": "step"}},
+        xaxis=_axis("step", 1),
         yaxis=_loss_axis(loss for trace in traces for loss in trace.y),
     )
 
@@ -185,6 +190,6 @@ def head_load(events: Sequence[Event]) -> str:
         traces,
         shapes=[band | {"line": {"width": 0}, "fillcolor": A_COLOUR, "opacity": 0.12}],
         title="Load of each head",
-        xaxis={"title": {"text": "step"}},
+        xaxis=_axis("step", 1),
         yaxis={"title": {"text": "mean gate"}, "range": [0, 1]},
     )

@@ -86,13 +86,17 @@ def test_the_healthy_band_begins_where_a_router_starts_from_components() -> None
         ([], 1),
         ([EvalEvent(step=0, time=0, split="before", loss=None, exact_match=0.5, rows=9)], 1),
         ([TrainEvent(step=1, time=1, loss=0.0)], 1),
-        ([TrainEvent(step=1, time=1, loss=2.0)], 2.1),
-        ([TrainEvent(step=1, time=1, loss=2.0), TrainEvent(step=2, time=2, loss=0.5)], 2.1),
+        ([TrainEvent(step=1, time=1, loss=2.0)], 2.0),
+        ([TrainEvent(step=1, time=1, loss=2.0), TrainEvent(step=2, time=2, loss=0.5)], 2.0),
     ],
 )
-def test_a_loss_axis_is_from_zero_to_the_largest_loss(events: list[Event], end: float) -> None:
-    """Without a range of its own it would be from -1 to 1 where there is one point or none."""
+def test_axes_begin_at_zero_and_the_loss_ends_at_the_largest(events: list[Event], end: float) -> None:
+    """Plotly's own would be from -1 to 1 where there is one point or none."""
     for figure in (figures.loss(events), figures.losses([("run", events)])):
-        assert json.loads(figure)["layout"]["yaxis"]["range"] == [0, pytest.approx(end)]
-    groups = json.loads(figures.group_losses(long_run(3)))["layout"]["yaxis"]["range"]
-    assert groups == [0, pytest.approx(1.05)]
+        layout = json.loads(figure)["layout"]
+        assert layout["yaxis"]["autorangeoptions"]["include"] == [0, end]
+        assert layout["xaxis"]["autorangeoptions"]["include"] == [0, 1]
+        assert layout["xaxis"]["rangemode"] == layout["yaxis"]["rangemode"] == "tozero"
+    groups = json.loads(figures.group_losses(long_run(3)))["layout"]["yaxis"]
+    assert groups["autorangeoptions"]["include"] == [0, 1]
+    assert json.loads(figures.head_load([]))["layout"]["xaxis"]["rangemode"] == "tozero"
