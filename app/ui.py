@@ -84,14 +84,14 @@ def _plan_run(clusters_tab: clusters.ClustersTab, form: recipe_form.RecipeForm, 
     heads, only, method, stratify = (form.fields[name] for name in names)
 
     def all_components(k: int) -> Updates:
-        return {heads: k, only: 0, method: "hydralora", tabs: gr.Tabs(selected="train")}
+        return {heads: k, only: 0, method: "hydralora", tabs: gr.Tabs(selected="train")} | form.unfolded
 
     def one_component(k: int, number: int) -> Updates:
         # Some rows of a small component must be held out.
         settings: Updates = {heads: k, only: number, method: "lora", stratify: "component"}
-        return settings | {tabs: gr.Tabs(selected="train")}
+        return settings | {tabs: gr.Tabs(selected="train")} | form.unfolded
 
-    outputs = [heads, only, method, stratify, tabs]
+    outputs = [heads, only, method, stratify, tabs, form.setup]
     clusters_tab.use.click(all_components, clusters_tab.k, outputs, api_visibility="private")
     inputs = [clusters_tab.k, clusters_tab.number]
     clusters_tab.alone.click(one_component, inputs, outputs, api_visibility="private")
@@ -103,7 +103,7 @@ def _copy_settings(context: Context, runs_tab: runs.RunsTab, form: recipe_form.R
         (runs_tab.copy, runs_actions.settings),
         (runs_tab.continue_training, runs_actions.continuing),
     ]
-    outputs: list[Component] = [*form.inputs, tabs]
+    outputs: list[Component] = [*form.inputs, form.setup, tabs]
     for button, settings_of in sources:
 
         @handler

@@ -6,6 +6,7 @@ from typing import Any
 # learning rate, warmup, batch, length: github.com/Clin0212/HydraLoRA), since the paper names few of them.
 PRESETS: dict[str, dict[str, Any]] = {
     "Quick look": {"training.max_steps": 40, "training.max_length": 256, "training.eval_every": 10},
+    "Default": {},
     "Paper": {
         "tuner.r": 4,
         "tuner.num_heads": 4,

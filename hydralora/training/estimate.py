@@ -3,6 +3,7 @@
 import math
 import time
 from functools import cache
+from threading import Lock
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ FORWARD = 2.0  # flop per parameter and token
 FORWARD_BACKWARD = 4.3  # forward 2, gradient to the inputs 2, adapter about 0.3
 EFFICIENCY = 0.5  # a model's speed on a CPU as a share of a plain matrix product's
 SAMPLE = 40  # rows whose tokens are counted
+_measuring = Lock()
 LOADING = 15.0  # seconds to start the process, import and load
 
 
@@ -50,12 +52,17 @@ def run_seconds(recipe: Recipe) -> float | None:
     return LOADING + work * tokens * weight_parameters(files) / (EFFICIENCY * cpu_flops())
 
 
-@cache
 def cpu_flops() -> float:
     """Float32 operations a second of a matrix product of a small model's size, measured once (about 0.2 s).
 
     The fastest of many, so that another process's short burst doesn't count as the machine's speed.
     """
+    with _measuring:  # estimates that are shown beside one another rest on one measurement
+        return _measured_flops()
+
+
+@cache
+def _measured_flops() -> float:
     a, b = torch.randn(512, 576), torch.randn(576, 1536)
     fastest, until = math.inf, time.perf_counter() + 0.2
     while time.perf_counter() < until:

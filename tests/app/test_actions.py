@@ -389,7 +389,7 @@ def test_a_second_run_waits_and_says_so(services: Services, model_folder: Path) 
         assert [view.words.status for view in views] == ["Queued, 1 ahead.", "Queued, 2 ahead."]
         assert all(view.buttons.active for view in views)
         train.stop(services, runs[1].id)
-        assert train.view(services, runs[1].id).words.status.startswith("Stopped: before it started.")
+        assert train.view(services, runs[1].id).words.status.startswith("Stopped before it started: nothing")
         with pytest.raises(DatasetError, match="is training on this dataset, or waiting to"):
             data.remove(services, DEMO)
     finally:
@@ -455,7 +455,11 @@ def test_a_typed_model_is_never_a_path_of_the_machine(services: Services, model_
 
 def test_a_finished_run_is_shown_with_its_results(services: Services, finished: FinishedRun) -> None:
     view = train.view(services, finished.run.id)
-    assert view.words.status.startswith("Finished: after 10 steps. It took ")
+    assert view.words.status.startswith("Finished after 10 steps: exact match went from ")
+    assert "held-out rows." in view.words.status
+    assert view.words.details.startswith("It took ")
+    assert view.words.bar is None
+    assert view.measured.whole
     assert not view.buttons.active
     assert [row[0] for row in view.measured.table] == ["fruit", "tool", "all rows"]
     assert all(all(row) for row in view.measured.table)
@@ -591,12 +595,16 @@ def test_held_out_prompts_stand_beside_what_was_said_before() -> None:
         said = [SampleAnswer(prompt=f"ask {i}", expected="plum", answer=one) for i, one in enumerate(answers)]
         return _evaluation(split, answers=said)
 
+    def shown(events: list[Event]) -> list[tuple[str, str, str, str]]:
+        samples = train.sample_answers(events)
+        return [(sample["prompt"], sample["expected"], sample["before"], sample["now"]) for sample in samples]
+
     events: list[Event] = [evaluation("before", "a", "b")]
-    assert train.sample_table(events) == [["ask 0", "plum", "a", ""], ["ask 1", "plum", "b", ""]]
+    assert shown(events) == [("ask 0", "plum", "a", ""), ("ask 1", "plum", "b", "")]
     trained = TrainEvent(step=1, time=0, loss=1.0)
     events += [trained, evaluation("live", "c", "d"), evaluation("after", "plum", "e")]
-    assert train.sample_table(events) == [["ask 0", "plum", "a", "plum"], ["ask 1", "plum", "b", "e"]]
-    assert train.sample_table([]) == []
+    assert shown(events) == [("ask 0", "plum", "a", "plum"), ("ask 1", "plum", "b", "e")]
+    assert shown([]) == []
 
 
 def test_many_pages_draw_a_run_once(services: Services, finished: FinishedRun, monkeypatch: pytest.MonkeyPatch) -> None:

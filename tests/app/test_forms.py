@@ -59,16 +59,41 @@ def test_every_setting_that_is_one_value_has_a_widget() -> None:
     assert isinstance(widget("tuner.router_init"), gr.Dropdown)
 
 
+def held_by_form(**changes: Any) -> dict[str, Any]:
+    """A form with the defaults of the settings that presets are about, and these changes."""
+    return {key: default_value(key) for key in recipe_form.PRESET_KEYS} | changes
+
+
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_is_a_recipe(name: str) -> None:
     held: dict[str, dict[str, Any]] = {}
-    for key, value in recipe_form.preset(name, [*keys_of("tuner"), *keys_of("training")]).items():
+    for key, value in recipe_form.preset(name, held_by_form()).items():
         section, _, setting = key.partition(".")
         held.setdefault(section, {})[setting] = value
     recipe = parse_recipe({"model": "m", "data": {"train": "x"}} | held)
     for key, value in PRESETS[name].items():
         section, _, setting = key.partition(".")
         assert getattr(getattr(recipe, section), setting) == value
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_keeps_the_number_of_heads_that_the_components_gave(name: str) -> None:
+    held = held_by_form(**{"tuner.num_heads": 5})
+    assert recipe_form.preset(name, held)["tuner.num_heads"] == 5
+    assert "tuner.num_heads" not in [change.key for change in recipe_form.preset_changes(name, held)]
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_says_all_that_it_changes_and_no_more(name: str) -> None:
+    held = held_by_form(**{"training.max_length": 100, "training.max_steps": 7})
+    wanted = recipe_form.preset(name, held)
+    changes = recipe_form.preset_changes(name, held)
+    assert {change.key: change.after for change in changes} == {
+        key: value for key, value in wanted.items() if held[key] != value
+    }
+    assert all(change.before == held[change.key] for change in changes)
+    assert "training.max_length" in [change.key for change in changes]  # never silently
+    assert recipe_form.preset_changes(name, wanted) == []
 
 
 def test_what_is_wrong_is_told_by_field(services: Services) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from hydralora.data.progress import describe_duration
 from hydralora.models.device import describe_device
@@ -17,20 +18,58 @@ from ...services.background import Done, in_background
 from ...services.cache import ResultKind
 from ...services.components import ComponentRequest
 from ...services.processes import in_process
-from ..recipes import FormSettings, FormValues, form_from_recipe, recipe_from_form, to_copy
+from ..recipes import FormSettings, FormValues, SettingValue, form_from_recipe, recipe_from_form, to_copy
 
 ESTIMATE = ResultKind[TrialEstimate]("estimate")
+SECONDS = ResultKind[float | None]("seconds of a run", keep=64)
+HEADS = "tuner.num_heads"
+PRESET_KEYS = list(dict.fromkeys(key for settings in PRESETS.values() for key in settings))
 
 
-def device_line(services: Services, dataset_id: str, model: str, values: FormSettings) -> str:
-    """The device, and on a CPU how long the run will take."""
+class Change(NamedTuple):
+    """A setting that a preset would change."""
+
+    key: str
+    before: SettingValue
+    after: SettingValue
+
+
+def device_line() -> str:
+    """The device that a run would use."""
     device = describe_device()
-    free = f"{device.free_bytes / 2**30:.1f} GB free"
-    if device.kind != "cpu":
-        return f"{device.name}, {free}."
-    seconds = run_seconds(recipe_from_form(services, dataset_id, model, values))
-    about = f"about {describe_duration(seconds)}" if seconds else "the time is known once the base model is downloaded"
-    return f"{device.name}, {free}: {about}."
+    return f"{device.name}, {device.free_bytes / 2**30:.1f} GB free."
+
+
+def duration(services: Services, dataset_id: str, model: str, values: FormSettings) -> str:
+    """About how long a run with these settings takes on a CPU; "" on another device.
+
+    Raises:
+        HydraError: a value is out of its range, or the data can't be used.
+    """
+    if describe_device().kind != "cpu":
+        return ""
+    recipe = recipe_from_form(services, dataset_id, model, values)
+    seconds = services.cache.remember(SECONDS, recipe.to_yaml(), compute=lambda: run_seconds(recipe))
+    return f"About {describe_duration(seconds)}." if seconds else "The time is known once the base model is downloaded."
+
+
+def heads_line(services: Services, dataset_id: str, model: str, values: FormSettings) -> str:
+    """Where the number of heads comes from.
+
+    Raises:
+        HydraError: a value is out of its range.
+    """
+    recipe = recipe_from_form(services, dataset_id, model, values)
+    if not recipe.has_heads:
+        return "A plain LoRA has no heads."
+    request = ComponentRequest(recipe.components, recipe.model)
+    if not services.components.are_found(dataset_id, request):
+        return "The components are found when the run starts." if recipe.tuner.num_heads is None else ""
+    k = services.components.found(dataset_id, request).k
+    found = f"The rows have {k} component{'s' if k != 1 else ''}"
+    if recipe.tuner.num_heads is None:
+        return f"{found}: a head for each."
+    return f"{found}." if recipe.tuner.num_heads == k else f"{found}, and you ask for {recipe.tuner.num_heads} heads."
 
 
 def plan(services: Services, dataset_id: str, model: str, values: FormSettings) -> str:
@@ -58,9 +97,16 @@ def recipe_text(services: Services, dataset_id: str, model: str, values: FormSet
     return to_copy(recipe_from_form(services, dataset_id, model, values))
 
 
-def preset(name: str, keys: Sequence[str]) -> FormSettings:
-    """A preset's values for all of `keys`: its own, else the defaults."""
-    return {key: PRESETS[name].get(key, default_value(key)) for key in keys}
+def preset(name: str, current: FormSettings) -> FormSettings:
+    """A preset's values of the settings that presets are about. A number of heads that is set already stays."""
+    wanted = {key: PRESETS[name].get(key, default_value(key)) for key in PRESET_KEYS}
+    return wanted | ({HEADS: current[HEADS]} if current.get(HEADS) else {})
+
+
+def preset_changes(name: str, current: FormSettings) -> list[Change]:
+    """What a preset would change in the form."""
+    wanted = preset(name, current)
+    return [Change(key, current[key], value) for key, value in wanted.items() if current[key] != value]
 
 
 def opened_recipe(services: Services, file: str, keys: Sequence[str]) -> FormValues:
@@ -91,10 +137,10 @@ def estimate(services: Services, dataset_id: str, model: str, values: FormSettin
         )
     ):
         if isinstance(step, Done):
-            yield f"{estimate_text(step.value)}, by a trial of {len(PLACES) + 1} steps."
+            yield f"{estimate_text(step.value)}, measured on {len(PLACES) + 1} steps."
         else:
-            trying = f"Trying: step {step.done} of {step.total}."
-            yield trying if step.done else "Trying: reading the rows and loading the model."
+            trying = f"Measuring: step {step.done} of {step.total}."
+            yield trying if step.done else "Measuring: reading the rows and loading the model."
 
 
 def start(services: Services, dataset_id: str, model: str, values: FormSettings) -> str:

@@ -1,34 +1,45 @@
-"""The Train tab: what the page shows of a run, from the run's events."""
+"""The Train page: what it shows of a run, from the run's events."""
 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
+from typing import TypedDict
 
 from hydralora import figures
-from hydralora.data.progress import describe_duration
-from hydralora.runs.events import EvalEvent, Event, GatesEvent, NoteEvent, TrainEvent
+from hydralora.runs.events import EvalEvent, Event, GatesEvent, TrainEvent
+from hydralora.runs.phases import RunProgress, run_progress
 from hydralora.runs.run import Run
 from hydralora.runs.scores import Score
 from hydralora.runs.state import RESUMABLE, RunState
 
 from ...services import Services
 from ...services.cache import ResultKind
+from . import words
 
 LOG_BYTES = 2**20  # read from the end of the log
 LOG_LINES = 500
-IDLE_EVENTS = 3  # in a row, before a head is called idle
-IDLE_SHARE = 0.1  # of 1 / N
-SAMPLE_COLUMNS = ["held-out prompt", "expected", "before", "now"]
 COLUMNS = ["rows of", "loss before", "loss after", "exact match before", "exact match after"]
+NO_RUN = "No run yet. Check the settings above and press Start training."
+
+
+class Bar(TypedDict):
+    """The bar of a run's progress: 0 to 1, and its texts."""
+
+    fraction: float
+    place: str
+    share: str
+    left: str
 
 
 @dataclass(frozen=True)
 class Words:
-    """The sentences on a run."""
+    """The sentences on a run, and its bar; None for a run that waits or has ended."""
 
     status: str
+    details: str = ""
     usage: str = ""
+    bar: Bar | None = None
 
 
 @dataclass(frozen=True)
@@ -50,14 +61,24 @@ class Curves:
     curves: str = ""
 
 
+class Sample(TypedDict):
+    """Answers to a held-out prompt; `now` is "" until a second evaluation."""
+
+    prompt: str
+    expected: str
+    before: str
+    now: str
+
+
 @dataclass(frozen=True)
 class Measured:
     """What was measured: losses by component, scores, sample answers, which head answers which component."""
 
     groups: str = ""
     table: list[list[str]] = field(default_factory=list)
-    samples: list[list[str]] = field(default_factory=list)
+    samples: list[Sample] = field(default_factory=list)
     use: str = ""
+    whole: bool = False  # whether the tuned model was evaluated
 
 
 @dataclass(frozen=True)
@@ -97,7 +118,7 @@ def resume(services: Services, run_id: str) -> None:
 def view(services: Services, run_id: str | None) -> TrainView:
     """What to show of a run."""
     if not run_id:
-        return TrainView(Words("No run yet. Check the settings and press Start training."), Buttons(""))
+        return TrainView(Words(NO_RUN), Buttons(""))
     run = services.run(run_id)
     state = services.jobs.refresh(run)
     ahead = services.jobs.ahead(run) if services.jobs.is_waiting(run) else None
@@ -111,10 +132,13 @@ def _draw(services: Services, run: Run, state: RunState, ahead: int | None) -> T
     newest = (len(events), events[-1].time) if events else (0, 0.0)  # equal for the same events, which may be rewound
     curves, measured = services.cache.remember(DRAWN, run.id, newest, compute=lambda: _drawn(events))
     use = state.results and state.results.component_by_head
+    progress = run_progress(state, run.recipe(), state.heartbeat)
     return TrainView(
         Words(
-            " ".join([_status(state, events, ahead) + _idle_heads(events) + _as_estimated(state), *_warnings(events)]),
-            _usage(events) if state.is_active else "",
+            words.status(state, progress, ahead),
+            words.details(state, events),
+            words.usage(events) if state.is_active else "",
+            _bar(progress) if state.is_active and ahead is None else None,
         ),
         Buttons(f"{run.id} {state.state}", state.is_active, state.state in RESUMABLE, ahead is not None),
         curves,
@@ -122,6 +146,15 @@ def _draw(services: Services, run: Run, state: RunState, ahead: int | None) -> T
         if state.results and use
         else measured,
     )
+
+
+def _bar(progress: RunProgress) -> Bar:
+    return {
+        "fraction": round(progress.fraction, 4),
+        "place": f"P{progress.place[1:]}",
+        "share": progress.share,
+        "left": progress.left,
+    }
 
 
 def _drawn(events: Sequence[Event]) -> tuple[Curves, Measured]:
@@ -135,22 +168,8 @@ def _drawn(events: Sequence[Event]) -> tuple[Curves, Measured]:
         curves=figures.training_curves(events) if trained else "",
     )
     groups = figures.group_losses(events) if evaluated else ""
-    return curves, Measured(groups, score_table(events), sample_table(events))
-
-
-def _status(state: RunState, events: Sequence[Event], ahead: int | None) -> str:
-    name = state.state.capitalize()
-    if not state.is_active:
-        more = " Resume continues from its newest checkpoint." if state.state in RESUMABLE else ""
-        return f"{name}: {state.message.rstrip('.')}.{more}"
-    if ahead is not None:
-        return f"Queued, {ahead} ahead." if ahead else "Queued, next."
-    step, total = state.step, state.max_steps
-    if state.state == "training" and step and total:
-        return f"{name}: step {step} of {total}{_remaining(events, step, total)}."
-    done, rows = state.progress or (0, 0)
-    share = f", {done} of {rows} rows" if state.state == "evaluating" and done < rows else ""
-    return f"{name}: {state.message}{share}."
+    whole = any(isinstance(event, EvalEvent) and event.split == "after" for event in events)
+    return curves, Measured(groups, score_table(events), sample_answers(events), whole=whole)
 
 
 def log(services: Services, run_id: str | None, search: str | None) -> str:
@@ -160,56 +179,6 @@ def log(services: Services, run_id: str | None, search: str | None) -> str:
     lines = services.run(run_id).log_lines(LOG_BYTES)
     matching = [line for line in lines if (search or "").lower() in line.lower()]
     return "\n".join(matching[-LOG_LINES:])
-
-
-def _warnings(events: Sequence[Event]) -> list[str]:
-    """What the user should know of the run's rows and its base model's template."""
-    notes = [event for event in events if isinstance(event, NoteEvent) and event.rows]
-    return [f"{text[0].upper()}{text[1:].rstrip('.')}." for text in notes[-1].warnings()] if notes else []
-
-
-def _idle_heads(events: Sequence[Event]) -> str:
-    """A sentence on the heads that get hardly any gate weight, by the last events with gates."""
-    gates = [event.mean_gate for event in events if isinstance(event, GatesEvent)][-IDLE_EVENTS:]
-    if len(gates) < IDLE_EVENTS:
-        return ""
-    count = len(gates[0])
-    idle = [i + 1 for i in range(count) if all(means[i] < IDLE_SHARE / count for means in gates)]
-    if not idle:
-        return ""
-    which = f"Head {idle[0]} gets" if len(idle) == 1 else f"Heads {', '.join(map(str, idle))} get"
-    return f" {which} less than a tenth of an even share: idle."
-
-
-def _as_estimated(state: RunState) -> str:
-    """The time, memory and energy of a finished run, beside its estimate, if there is one."""
-    results, estimated = state.results, state.estimate
-    if not results or not results.total_seconds or not results.peak_memory_bytes or state.state != "finished":
-        return ""
-    before = (
-        f"; estimated {describe_duration(estimated.seconds)} and {_gigabytes(estimated.memory_bytes)}"
-        if estimated
-        else ""
-    )
-    energy = (results.energy_kwh or {}).get("total")
-    spent = f", and {1000 * energy:.2f} Wh" if energy else ""
-    memory = f"at most {_gigabytes(results.peak_memory_bytes)} of memory"
-    return f" It took {describe_duration(results.total_seconds)}, {memory}{spent}{before}."
-
-
-def _gigabytes(size: float) -> str:
-    return f"{size / 2**30:.1f} GB"
-
-
-def _remaining(events: Sequence[Event], step: int, total: int) -> str:
-    """The time of the remaining steps, at the speed since this process began to train."""
-    starts = [i for i, event in enumerate(events) if isinstance(event, NoteEvent) and event.max_steps is not None]
-    begun = starts[-1] if starts else 0
-    times = [(event.step, event.time) for event in events[begun:] if isinstance(event, TrainEvent)]
-    if len(times) < 2:
-        return ""
-    (first, began), (last, now) = times[0], times[-1]
-    return f", about {describe_duration((now - began) / max(last - first, 1) * (total - step))} of training left"
 
 
 def score_table(events: Sequence[Event]) -> list[list[str]]:
@@ -237,25 +206,13 @@ def score_table(events: Sequence[Event]) -> list[list[str]]:
     ]
 
 
-def sample_table(events: Sequence[Event]) -> list[list[str]]:
+def sample_answers(events: Sequence[Event]) -> list[Sample]:
     """Answers to a few held-out prompts, before training and at the newest evaluation."""
     answered = [event.answers for event in events if isinstance(event, EvalEvent) and event.answers]
     if not answered:
         return []
     newest = [sample.answer for sample in answered[-1]] if len(answered) > 1 else [""] * len(answered[0])
     return [
-        [first.prompt, first.expected, first.answer, last] for first, last in zip(answered[0], newest, strict=False)
+        {"prompt": first.prompt, "expected": first.expected, "before": first.answer, "now": last}
+        for first, last in zip(answered[0], newest, strict=False)
     ]
-
-
-def _usage(events: Sequence[Event]) -> str:
-    """What the run's process uses, and what its machine has free, by the newest event that reports it."""
-    usages = (event.usage for event in reversed(events) if isinstance(event, TrainEvent))
-    usage = next(filter(None, usages), None)
-    if not usage:
-        return ""
-    taken = f"It uses {usage.cpu_percent / 100:.1f} CPU cores and {_gigabytes(usage.memory_bytes)} of memory; "
-    if usage.gpu_memory_bytes is not None and usage.gpu_free_bytes is not None:
-        taken += f"{_gigabytes(usage.gpu_memory_bytes)} of GPU memory, with {_gigabytes(usage.gpu_free_bytes)} free; "
-    free, disk = _gigabytes(usage.memory_free_bytes), _gigabytes(usage.disk_free_bytes)
-    return f"{taken}the machine has {free} of memory and {disk} of disk free."

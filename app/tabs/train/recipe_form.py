@@ -1,6 +1,6 @@
-"""The form of a run: a recipe's settings, presets, errors beside the fields, and the recipe as a file."""
+"""The form of a run: a card for each decision, all other settings, errors beside the fields, the recipe as a file."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import gradio as gr
@@ -21,10 +21,10 @@ from ...page.handlers import QUIET, Component, Updates, handler
 from ...page.text import say, sentence
 from ...services import Services
 
-MAIN = ("tuner.num_heads", "training.max_steps", "training.batch_size")
+HEADS, STEPS = "tuner.num_heads", "training.max_steps"
 MODEL = "model"
 LONGEST = "training.max_length"
-PLACED_ELSEWHERE = (*MAIN, LONGEST, "data.eval", "data.mapping", "data.task_column")
+PLACED_ELSEWHERE = (HEADS, STEPS, LONGEST, "data.eval", "data.mapping", "data.task_column")
 GROUPS = {
     "Method and adapter": ["method", "start_from", "quantization", *keys_of("tuner")],
     "Rows": ["components.only", *keys_of("data")],
@@ -52,6 +52,7 @@ LABELS = {
     "training.too_long": "Rows that are too long",
 }
 NAMES = {"method": METHOD_NAMES}
+UNSET_WORDS = {HEADS: "one for each component", STEPS: "by epochs"}  # of a setting without a value, in a sentence
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,8 @@ class RecipeForm:
     dataset: gr.Textbox
     model: gr.Dropdown
     fields: dict[str, Widget]  # by setting
+    setup: gr.Accordion  # around the whole form
+    actions: gr.Column  # where the buttons that start a run are drawn
 
     @property
     def inputs(self) -> list[Component]:
@@ -81,7 +84,12 @@ class RecipeForm:
                 "To keep them, train the recipe in a terminal: hydralora train RECIPE.yaml."
             )
         pairs = zip(self.fields.items(), recipe.values, strict=True)
-        return updates | {field: forms.shown(key, value) for (key, field), value in pairs}
+        return updates | {field: forms.shown(key, value) for (key, field), value in pairs} | self.unfolded
+
+    @property
+    def unfolded(self) -> Updates:
+        """Show the form, which is folded to one line otherwise."""
+        return {self.setup: gr.Accordion(open=True)}
 
 
 def model_choice(services: Services) -> gr.Dropdown:
@@ -102,34 +110,136 @@ def longest_row() -> Widget:
     return _widget(LONGEST, render=False)
 
 
-def _widget(key: str, render: bool = True) -> Widget:
-    return widget(key, LABELS.get(key), NAMES.get(key), min_width=200, render=render)
+def _widget(key: str, **more: object) -> Widget:
+    return widget(key, LABELS.get(key), NAMES.get(key), min_width=200, **more)
 
 
 def build(context: Context, tab: gr.Tab, store: KeptChoices, components: dict[str, Widget]) -> RecipeForm:
     """Draw the form. The widgets of `components` belong to another tab; these, the base model's and that of
     `max_length` are stored in the browser where they are created."""
-    with gr.Row():
-        context.model.render()
-        fields = {key: _widget(key) for key in MAIN}
-    with gr.Row():
-        presets = [gr.Button(name, size="sm", scale=0, min_width=110) for name in PRESETS]
-        sentence("A preset sets all fields here. The settings of the Clusters tab stay.")
-    with gr.Accordion("More settings", open=False):
-        for group, keys in GROUPS.items():
-            sentence(group, elem_classes=["group"])
-            with gr.Row(elem_classes=["settings"]):
-                if group == "Training":
-                    context.max_length.render()
-                fields |= {key: _widget(key) for key in keys if key not in PLACED_ELSEWHERE}
+    with gr.Accordion("New run", open=not context.services.store.all(), elem_id="setup") as setup:
+        cards = _Cards(context)
+        planned = sentence("", elem_id="plan", elem_classes=["off"])
+        start = gr.Column(elem_id="start-row")
+        with gr.Accordion("More settings", open=False):
+            fields = cards.fields | _other_settings(context)
+        with gr.Accordion("The same from a terminal", open=False):
+            recipe, opened = _terminal(context.services)
     store.keep_all(fields)
-    form = RecipeForm(context.dataset, context.model, fields | {LONGEST: context.max_length} | components)
+    fields |= {LONGEST: context.max_length}
+    form = RecipeForm(context.dataset, context.model, fields | components, setup, start)
     _restore(context.page, store, {MODEL: context.model} | form.fields)
-    with gr.Accordion("The same from a terminal", open=False):
-        recipe = _terminal(context.services, form)
-    _presets(presets, form.fields)
-    _plan(context, form, recipe, [tab.select, *(item.change for item in form.inputs)])
+    _open_recipe(context.services, form, opened)
+    changes = [tab.select, *(item.change for item in form.inputs)]
+    cards.wire(context.services, form, lambda *listener: context.signals.follow(changes, *listener))
+    _plan(context, form, recipe, planned, changes)
+    # The page is built once: with a run that came later it opens folded all the same.
+    context.page.load(lambda: gr.Accordion(open=not context.services.store.all()), None, setup, **QUIET)
     return form
+
+
+def _other_settings(context: Context) -> dict[str, Widget]:
+    fields: dict[str, Widget] = {}
+    for group, keys in GROUPS.items():
+        sentence(group, elem_classes=["group"])
+        with gr.Row(elem_classes=["settings"]):
+            if group == "Training":
+                context.max_length.render()
+            fields |= {key: _widget(key) for key in keys if key not in PLACED_ELSEWHERE}
+    return fields
+
+
+class _Cards:
+    """A card for each decision: the base model, the number of heads, the length."""
+
+    def __init__(self, context: Context) -> None:
+        with gr.Row(elem_id="cards", equal_height=True):
+            with gr.Column(min_width=220, elem_classes=["card"]):
+                context.model.render()
+                self.device = sentence("", elem_id="device")
+            with gr.Column(min_width=220, elem_classes=["card"]):
+                heads = _widget(HEADS, info="0: one for each component.")
+                self.heads_line = sentence("", elem_id="heads-line")
+            with gr.Column(min_width=220, elem_classes=["card"]):
+                steps = _widget(STEPS, info="One step uses a batch of rows. 0: by epochs.")
+                self.time = sentence("", elem_id="time")
+        with gr.Column(elem_classes=["card"], elem_id="presets"):
+            sentence("Or let a preset set the length and what belongs to it. It changes nothing but what stands here.")
+            self.presets = {name: _Preset(name) for name in PRESETS}
+        self.fields: dict[str, Widget] = {HEADS: heads, STEPS: steps}
+
+    def wire(self, services: Services, form: RecipeForm, follow: Callable[..., object]) -> None:
+        """Keep the sentences true, and let a preset fill the form.
+
+        Args:
+            follow: calls a function after any change of the form.
+        """
+
+        def describe(dataset_id: str, model: str, *inputs: Component) -> Updates:
+            settings = values(form.fields, inputs)
+            try:
+                return {
+                    self.device: say(actions.device_line()),
+                    self.heads_line: say(actions.heads_line(services, dataset_id, model, settings)),
+                    self.time: say(actions.duration(services, dataset_id, model, settings)),
+                }
+            except HydraError:  # the error is shown beside its field
+                return {self.heads_line: "", self.time: ""}
+
+        def preview(dataset_id: str, model: str, *inputs: Component) -> Updates:
+            settings = values(form.fields, inputs)
+            return {
+                preset.effect: say(preset.sentence(services, dataset_id, model, settings))
+                for preset in self.presets.values()
+            }
+
+        follow(describe, form.inputs, [self.device, self.heads_line, self.time])
+        follow(preview, form.inputs, [preset.effect for preset in self.presets.values()])
+        for preset in self.presets.values():
+            preset.wire(form)
+
+
+class _Preset:
+    """A button that fills the form, and beside it what it would change."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        with gr.Row(elem_classes=["preset"]):
+            self._button = gr.Button(name, size="sm", scale=0, min_width=104)
+            self.effect = sentence("", elem_id=f"preset-{name.lower().replace(' ', '-')}")
+
+    def sentence(self, services: Services, dataset_id: str, model: str, settings: recipes.FormSettings) -> str:
+        """What it would change, and how long the run would then take."""
+        changes = actions.preset_changes(self._name, settings)
+        if not changes:
+            return "As the form is now."
+        changed = settings | {change.key: change.after for change in changes}
+        texts = [f"{_label(key)} {_value(key, before)} → {_value(key, after)}" for key, before, after in changes]
+        try:
+            about = actions.duration(services, dataset_id, model, changed)
+        except HydraError:  # the error is shown beside its field
+            about = ""
+        return f"{', '.join(texts)}. {about}".strip()
+
+    def wire(self, form: RecipeForm) -> None:
+        fields = {key: form.fields[key] for key in actions.PRESET_KEYS}
+
+        def fill(*inputs: Component) -> Updates:
+            preset = actions.preset(self._name, values(fields, inputs))
+            return {fields[key]: forms.shown(key, value) for key, value in preset.items()}
+
+        self._button.click(fill, list(fields.values()), list(fields.values()), **QUIET)
+
+
+def _label(key: str) -> str:
+    return LABELS.get(key, key.rpartition(".")[2].replace("_", " ").capitalize())
+
+
+def _value(key: str, value: object) -> str:
+    """A setting's value in a sentence."""
+    if value is None:
+        return UNSET_WORDS.get(key, "none")
+    return f"{value:g}" if isinstance(value, float) else f"{value}{' tokens' if key == LONGEST else ''}"
 
 
 def _restore(page: gr.Blocks, store: KeptChoices, settings: dict[str, Widget]) -> None:
@@ -141,39 +251,28 @@ def _restore(page: gr.Blocks, store: KeptChoices, settings: dict[str, Widget]) -
     store.restore(page, back, list(settings.values()))
 
 
-def _presets(buttons: Sequence[gr.Button], fields: dict[str, Widget]) -> None:
-    free = {key: field for key, field in fields.items() if not key.startswith("components.")}
-
-    def fill(name: str) -> Updates:
-        preset = actions.preset(name, list(free))
-        return {free[key]: forms.shown(key, value) for key, value in preset.items()}
-
-    for button in buttons:
-        button.click(fill, button, list(free.values()), **QUIET)
-
-
-def _terminal(services: Services, form: RecipeForm) -> gr.Code:
-    """The recipe as a file to copy, and a button that opens one; returns the widget of the recipe."""
+def _terminal(services: Services) -> tuple[gr.Code, gr.UploadButton]:
+    """The recipe as a file to copy, and a button that opens one."""
     sentence(
         "To start the same run from a terminal of this machine, save this as recipe.yaml and enter: "
         f"hydralora train recipe.yaml --follow{recipes.workspace_option(services)}"
     )
     recipe = gr.Code(language="yaml", interactive=False, show_label=False, elem_id="recipe")
-    opened = upload_button("Open a recipe", "open-recipe", (".yaml", ".yml"), 180)
+    return recipe, upload_button("Open a recipe", "open-recipe", (".yaml", ".yml"), 180)
 
+
+def _open_recipe(services: Services, form: RecipeForm, opened: gr.UploadButton) -> None:
     @handler
     def fill(file: str) -> Updates:
         return form.updates(actions.opened_recipe(services, file, list(form.fields)))
 
-    opened.upload(fill, opened, form.inputs, **QUIET)
-    return recipe
+    opened.upload(fill, opened, [*form.inputs, form.setup], **QUIET)
 
 
-def _plan(context: Context, form: RecipeForm, recipe: gr.Code, events: Sequence[Component]) -> None:
+def _plan(context: Context, form: RecipeForm, recipe: gr.Code, planned: gr.HTML, events: Sequence[Component]) -> None:
     """Show what would be trained, and beside every field its error."""
     services, fields = context.services, form.fields
     flagged = gr.State([])  # keys of the fields with an error beside them
-    planned = sentence("", elem_id="plan")
 
     def outline(before: list[str], dataset_id: str, model: str, *inputs: Component) -> Updates:
         settings = values(fields, inputs)
@@ -185,9 +284,11 @@ def _plan(context: Context, form: RecipeForm, recipe: gr.Code, events: Sequence[
             updates[field] = type(field)(info=error or field.info, elem_classes=["wrong"] if error else [])
         try:
             plan = actions.plan(services, dataset_id, model, settings)
-            return updates | {planned: say(plan), recipe: actions.recipe_text(services, dataset_id, model, settings)}
+            text = actions.recipe_text(services, dataset_id, model, settings)
+            shown = gr.HTML(say(plan), elem_classes=["sentence", "off"])  # the line of the folded form says it too
+            return updates | {planned: shown, recipe: text, form.setup: gr.Accordion(f"New run: {plan}")}
         except HydraError as error:
-            return updates | {planned: say(str(error))}
+            return updates | {planned: gr.HTML(say(str(error)), elem_classes=["sentence"])}
 
-    outputs = [flagged, planned, recipe, *fields.values()]
+    outputs = [flagged, planned, recipe, form.setup, *fields.values()]
     context.signals.follow(events, outline, [flagged, *form.inputs], outputs)

@@ -9,12 +9,15 @@ from hydralora.errors import HydraError
 
 from ...actions.train import recipe_form as form_actions
 from ...actions.train import tab as actions
+from ...page.buttons import action_button
 from ...page.context import Context
 from ...page.forms import values
 from ...page.handlers import QUIET, Component, Updates, cancel_then, handler
 from ...page.text import say, sentence
 from ...services import Services
 from ...widgets.plot import plot_panel
+from ...widgets.progress import progress_bar
+from ...widgets.samples import sample_answers
 from .recipe_form import RecipeForm
 
 POLL_SECONDS = 1.0
@@ -29,38 +32,38 @@ HOW_TO_READ = (
 
 
 def build(context: Context, tab: gr.Tab, form: RecipeForm) -> gr.Button:
-    """The part below the form; returns the button that leads to the next tab."""
-    controls = _Controls()
+    """The run below the form; returns the button that leads to the next page."""
+    controls = _Controls(form)
     picture = _Picture()
-    following = gr.Button("Next: look inside A and B", elem_id="to-parameters")
+    following = action_button("Next: look inside A and B", "to-parameters", 240)
     _log(context)
-    controls.wire(context, tab, form)
-    _watch(context, controls, picture)
+    controls.wire(context, form)
+    _watch(context, form, controls, picture)
     return following
 
 
 class _Controls:
-    """The buttons of a run, and the sentences on it."""
+    """The buttons that start and end a run, the sentences on it, and its progress."""
 
-    def __init__(self) -> None:
-        with gr.Row():
-            self.start = gr.Button("Start training", variant="primary", elem_id="start")
-            self.stop = gr.Button("Stop and keep what was learnt", elem_id="stop", interactive=False)
-            self.measure = gr.Button("Stop, then measure", elem_id="stop-measure", visible=False)
-            self.resume = gr.Button("Resume", elem_id="resume", visible=False)
-            self.sooner = gr.Button("Sooner", elem_id="sooner", visible=False)
-            self.later = gr.Button("Later", elem_id="later", visible=False)
-            self.trial = gr.Button("Estimate by a trial", elem_id="estimate")
-        self.device = sentence("", elem_id="device")
-        self.estimated = sentence("", elem_id="estimated")
-        self.status = sentence("", elem_id="status")
-        self.usage = sentence("", elem_id="usage")
+    def __init__(self, form: RecipeForm) -> None:
+        with form.actions, gr.Row():
+            self.start = gr.Button("Start training", variant="primary", elem_id="start", scale=0, min_width=180)
+            self.trial = action_button("Measure on a few steps", "estimate", 230)
+            self.estimated = sentence("", elem_id="estimated")
+        with gr.Row(elem_id="run-row"):
+            self.status = sentence("", elem_id="status")
+            self.stop = action_button("Stop", "stop", 96, visible=False, variant="stop")
+            self.measure = action_button("Stop, then measure", "stop-measure", 190, visible=False)
+            self.resume = action_button("Resume", "resume", 110, visible=False)
+            self.sooner = action_button("Sooner", "sooner", 100, visible=False)
+            self.later = action_button("Later", "later", 100, visible=False)
+        self.bar = progress_bar("progress")
+        self.details = sentence("", elem_id="details")
 
-    def wire(self, context: Context, tab: gr.Tab, form: RecipeForm) -> None:
+    def wire(self, context: Context, form: RecipeForm) -> None:
         self._wire_start(context, form)
         self._wire_run(context.services, context.run)
-        self._wire_estimate(context, form)
-        self._wire_device(context, tab, form)
+        self._wire_trial(context, form)
 
     def _wire_start(self, context: Context, form: RecipeForm) -> None:
         services = context.services
@@ -68,9 +71,10 @@ class _Controls:
         @handler
         def begin(dataset_id: str, model: str, *inputs: Component) -> Updates:
             run_id = form_actions.start(services, dataset_id, model, values(form.fields, inputs))
-            return {context.run: run_id, self.start: gr.Button(interactive=False)}
+            return {context.run: run_id, self.start: gr.Button(interactive=False), form.setup: gr.Accordion(open=False)}
 
-        self.start.click(begin, form.inputs, [context.run, self.start], api_visibility="private")
+        outputs = [context.run, self.start, form.setup]
+        self.start.click(begin, form.inputs, outputs, api_visibility="private")
 
     def _wire_run(self, services: Services, run: gr.Textbox) -> None:
         """The buttons of an existing run."""
@@ -87,7 +91,7 @@ class _Controls:
         for button, places in ((self.sooner, -1), (self.later, 1)):
             button.click(handler(partial(actions.swap, services, by=places)), run, None, **QUIET)
 
-    def _wire_estimate(self, context: Context, form: RecipeForm) -> None:
+    def _wire_trial(self, context: Context, form: RecipeForm) -> None:
         """A trial of the form's settings; changing a setting ends it and removes its result."""
 
         @handler
@@ -100,26 +104,14 @@ class _Controls:
         changes = [item.change for item in form.inputs]
         cancel_then(partial(context.signals.follow, changes), [trying], lambda: "", self.estimated)
 
-    def _wire_device(self, context: Context, tab: gr.Tab, form: RecipeForm) -> None:
-        services = context.services
-
-        def describe(dataset_id: str, model: str, *inputs: Component) -> str:
-            try:
-                return say(form_actions.device_line(services, dataset_id, model, values(form.fields, inputs)))
-            except HydraError:  # the error is shown beside its field
-                return ""
-
-        sized = [form.dataset, form.fields["training.max_steps"], form.fields["training.batch_size"], form.model]
-        changes = [tab.select, *(item.change for item in sized)]
-        context.signals.follow(changes, describe, form.inputs, self.device)
-
     def words(self, words: actions.Words) -> Updates:
-        return {self.status: say(words.status), self.usage: say(words.usage)}
+        details = " ".join(text for text in (words.usage, words.details) if text)
+        return {self.status: say(words.status), self.bar: words.bar, self.details: say(details)}
 
     def buttons(self, buttons: actions.Buttons) -> Updates:
         return {
             self.start: gr.Button(interactive=True),
-            self.stop: gr.Button(interactive=buttons.active),
+            self.stop: gr.Button(visible=buttons.active),
             self.measure: gr.Button(visible=buttons.active and not buttons.waiting),
             self.resume: gr.Button(visible=buttons.resumable),
             self.sooner: gr.Button(visible=buttons.waiting),
@@ -128,15 +120,20 @@ class _Controls:
 
 
 class _Picture:
-    """A run's curves and measurements."""
+    """A run's measurements and curves."""
 
     def __init__(self) -> None:
-        with gr.Row():
+        with gr.Row(elem_id="outcome", visible=False) as self.outcome:
+            self.table = _table(actions.COLUMNS, "results", "Held-out rows, before and after")
+            self.use = plot_panel("use", "Mean gate of each head on each component", empty="A plain LoRA has no heads.")
+        with gr.Row(elem_id="curves-row", visible=False) as self.curves_row:
             self.loss = plot_panel("loss", "Loss over steps", empty="The loss is drawn here once training starts.")
             self.load = plot_panel(
                 "load", "Mean gate of each head over steps", empty="The load of each head is drawn here."
             )
-        sentence(HOW_TO_READ)
+        self.samples = sample_answers("samples")
+        with gr.Accordion("How to read this", open=False):
+            sentence(HOW_TO_READ)
         with gr.Accordion("More curves", open=False), gr.Row():
             self.rates = plot_panel(
                 "curves", "Learning rate, gradient norm and speed", empty="Drawn once training starts."
@@ -144,18 +141,13 @@ class _Picture:
             self.groups = plot_panel(
                 "groups", "Held-out loss of each component", empty="Drawn at the first evaluation."
             )
-        self.table = _table(actions.COLUMNS, "results", "Held-out rows, before and after")
-        self.samples = _table(
-            actions.SAMPLE_COLUMNS, "samples", "The same few held-out prompts, answered before and now"
-        )
-        empty = "After the run: which head answers which component."
-        self.use = plot_panel("use", "Mean gate of each head on each component", empty=empty)
 
     def curves(self, curves: actions.Curves) -> Updates:
         return {self.loss: curves.loss, self.load: curves.load, self.rates: curves.curves}
 
     def measured(self, measured: actions.Measured) -> Updates:
         return {
+            self.outcome: gr.Row(visible=measured.whole),
             self.groups: measured.groups,
             self.table: measured.table,
             self.samples: measured.samples,
@@ -167,7 +159,7 @@ def _table(columns: list[str], elem_id: str, label: str) -> gr.Dataframe:
     return gr.Dataframe(headers=columns, wrap=True, interactive=False, elem_id=elem_id, label=label)
 
 
-def _watch(context: Context, controls: _Controls, picture: _Picture) -> None:
+def _watch(context: Context, form: RecipeForm, controls: _Controls, picture: _Picture) -> None:
     """Check the run every second, and show its parts that changed.
 
     The check itself fills only states on the server: Gradio rebuilds each component among a listener's outputs, even a
@@ -175,15 +167,28 @@ def _watch(context: Context, controls: _Controls, picture: _Picture) -> None:
     """
     services, run = context.services, context.run
     parts: dict[str, tuple[Callable[[actions.TrainView], Updates], list[Component]]] = {
-        "words": (lambda view: controls.words(view.words), [controls.status, controls.usage]),
+        "words": (lambda view: controls.words(view.words), [controls.status, controls.bar, controls.details]),
         "buttons": (
-            lambda view: controls.buttons(view.buttons),
-            [controls.start, controls.stop, controls.measure, controls.resume, controls.sooner, controls.later],
+            lambda view: (
+                controls.buttons(view.buttons)
+                | {picture.curves_row: gr.Row(visible=bool(view.buttons.phase))}
+                | ({} if view.buttons.phase else form.unfolded)
+            ),
+            [
+                picture.curves_row,
+                controls.start,
+                controls.stop,
+                controls.measure,
+                controls.resume,
+                controls.sooner,
+                controls.later,
+                form.setup,
+            ],
         ),
         "curves": (lambda view: picture.curves(view.curves), [picture.loss, picture.load, picture.rates]),
         "measured": (
             lambda view: picture.measured(view.measured),
-            [picture.groups, picture.table, picture.samples, picture.use],
+            [picture.outcome, picture.groups, picture.table, picture.samples, picture.use],
         ),
     }
     marks = {part: gr.State("") for part in parts}
