@@ -59,7 +59,7 @@ def test_every_setting_that_is_one_value_has_a_widget() -> None:
     assert isinstance(widget("tuner.router_init"), gr.Dropdown)
 
 
-def held_by_form(**changes: Any) -> dict[str, Any]:
+def held_by_form(**changes: object) -> dict[str, object]:
     """A form with the defaults of the settings that presets are about, and these changes."""
     return {key: default_value(key) for key in recipe_form.PRESET_KEYS} | changes
 

@@ -29,6 +29,14 @@ def expect_page(page: Page, name: str) -> None:
     expect(page.locator(f"#tabs button[data-tab-id={name}]")).to_have_attribute("aria-selected", "true")
 
 
+def unfold_form(page: Page) -> None:
+    """Show the form of a new run: it is folded to one line where there is a run."""
+    start = page.locator("#start")
+    if not start.is_visible():
+        page.locator("#setup > button").first.click()
+    expect(start).to_be_visible()
+
+
 def choose(page: Page, elem_id: str, option: str) -> None:
     page.locator(f"#{elem_id} input").click()
     page.get_by_role("option", name=option).click()

@@ -9,7 +9,17 @@ from playwright.sync_api import Page, expect
 
 from hydralora.data.store import DatasetStore
 from tests.browser.conftest import Seen
-from tests.browser.steps import UPLOAD, choose, download_until, expect_page, lasso, open_page, settle, traces
+from tests.browser.steps import (
+    UPLOAD,
+    choose,
+    download_until,
+    expect_page,
+    lasso,
+    open_page,
+    settle,
+    traces,
+    unfold_form,
+)
 from tests.serving import App
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -126,6 +136,7 @@ def test_trials_are_run_and_other_settings_forget_them(clusters: Page) -> None:
 def test_the_base_models_states_can_tell_rows_apart(clusters: Page) -> None:
     page = clusters
     open_page(page, "train")
+    unfold_form(page)
     choose(page, "model", "tiny (workspace)")
     open_page(page, "components")
     choose(page, "components-features", "the base model's states")

@@ -11,7 +11,18 @@ from hydralora.inference.generation import Sampling, generate
 from hydralora.inference.model_cache import load_base_model
 from hydralora.runs.store import RunStore
 from tests.browser.conftest import Seen
-from tests.browser.steps import UPLOAD, catch, choose, expect_page, lasso, open_page, photograph, traces
+from tests.browser.steps import (
+    SIZE,
+    UPLOAD,
+    catch,
+    choose,
+    expect_page,
+    lasso,
+    open_page,
+    photograph,
+    traces,
+    unfold_form,
+)
 from tests.serving import App
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -106,27 +117,39 @@ def _inspect_clusters(page: Page) -> None:
 
 
 def _train_and_reload(page: Page) -> str:
+    expect(page.locator("#start")).to_be_visible()  # with the heads that came from the components
     choose(page, "model", "tiny (workspace)")
     page.locator("#training-max_steps input").fill(str(STEPS))
     page.get_by_text("More settings").click()
     page.locator("#training-learning_rate input").fill("0.01")
     page.locator("#training-threads input").fill("1")  # more of them would wait for one another
+    expect(page.locator("#preset-quick-look")).to_contain_text("Longest row 512 tokens → 256 tokens")
+    page.get_by_role("button", name="Default", exact=True).click()
+    expect(page.locator("#training-max_steps input")).to_have_value("100")
+    expect(page.locator("#tuner-num_heads input")).to_have_value("3")  # a preset keeps them
+    page.locator("#training-max_steps input").fill(str(STEPS))
+    page.locator("#training-learning_rate input").fill("0.01")
     page.locator("#start").click()
-    catch(page, "status", rf"Training: step \d+ of {STEPS}")
+    expect(page.locator("#start")).to_be_hidden()  # the form is one line now, with its estimates
+    catch(page, "status", rf"Training, step \d+ of {STEPS}")
+    _expect_the_run_at_a_glance(page)
     page.wait_for_function("document.querySelector('#loss .plot')?.data?.[0].y.length >= 3")
     before = traces(page, "loss")[0]["y"]
     run_id = page.locator("#run textarea, #run input").input_value()
     page.reload()
     expect(page.locator("#run textarea, #run input")).to_have_value(run_id)
     expect_page(page, "train")
-    expect(page.locator("#model input")).to_have_value("tiny (workspace)")
-    expect(page.locator("#training-max_steps input")).to_have_value(str(STEPS))
     page.wait_for_function(
         "count => document.querySelector('#loss .plot')?.data?.[0].y.length >= count", arg=len(before)
     )
     after = traces(page, "loss")[0]["y"]
     assert after[: len(before)] == before
-    expect(page.locator("#status")).to_contain_text(f"Finished: after {STEPS} steps", timeout=180_000)
+    expect(page.locator("#status")).to_contain_text(f"Finished after {STEPS} steps: exact match", timeout=180_000)
+    expect(page.locator("#status")).to_contain_text(re.compile(r"Head \d took component|No head leads"))
+    expect(page.locator("#progress [role=progressbar]")).to_be_hidden()
+    unfold_form(page)
+    expect(page.locator("#model input")).to_have_value("tiny (workspace)")
+    expect(page.locator("#training-max_steps input")).to_have_value(str(STEPS))
     losses = traces(page, "loss")[0]["y"]
     assert losses[-1] < losses[0] / 2
     loads = [trace for trace in traces(page, "load") if trace["name"].startswith("head")]
@@ -138,6 +161,25 @@ def _train_and_reload(page: Page) -> str:
     assert len(use) == 3
     assert all(sum(row) == pytest.approx(1, abs=1e-3) for row in use)
     return run_id
+
+
+def _expect_the_run_at_a_glance(page: Page) -> None:
+    """Progress, loss and load are on one screen; loss and step begin at 0."""
+    page.set_viewport_size({"width": 1280, "height": 720})
+    bar = page.locator("#progress [role=progressbar]")
+    expect(bar).to_have_attribute(
+        "aria-valuetext", re.compile(r"\d+ %, Phase 7 of 9, training, [\d,]+ of [\d,]+ steps")
+    )
+    assert 0 < int(bar.get_attribute("aria-valuenow") or 0) <= 100
+    page.wait_for_function("document.querySelector('#load .plot')?.data?.length > 0")
+    for name in ("status", "progress", "loss", "load"):
+        box = page.locator(f"#{name}").bounding_box()
+        assert box
+        assert box["y"] >= 0
+        assert box["y"] + box["height"] <= 720, name
+    for axis in ("xaxis", "yaxis"):
+        assert page.evaluate(f"document.querySelector('#loss .plot')._fullLayout.{axis}.range[0]") == 0
+    page.set_viewport_size({"width": SIZE[0], "height": SIZE[1]})
 
 
 def _lasso_matrices(page: Page) -> None:

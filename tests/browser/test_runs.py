@@ -11,7 +11,7 @@ from hydralora.runs.jobs import JobManager
 from hydralora.runs.run import Run
 from hydralora.runs.store import RunStore
 from tests.browser.conftest import STEPS, Seen, new_page
-from tests.browser.steps import catch, choose, expect_page, open_page, traces
+from tests.browser.steps import catch, choose, expect_page, open_page, traces, unfold_form
 from tests.serving import App
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -84,6 +84,7 @@ def test_a_run_is_exported_deleted_brought_back_and_imported(
     expect(page.locator("#runs-table")).to_contain_text(run.id)
     before = {one.id for one in RunStore(app.workspace).all()}
     open_page(page, "train")
+    unfold_form(page)
     choose(page, "model", "tiny (workspace)")
     open_page(page, "runs")
     page.locator("input[data-testid='Import a run-upload-button']").set_input_files(file)
@@ -115,6 +116,7 @@ def test_a_run_goes_from_a_preset_through_a_stop_to_its_resumption(
     page: Page, browser: Browser, app: App, seen: Seen
 ) -> None:
     open_page(page, "train")
+    unfold_form(page)
     choose(page, "model", "tiny (workspace)")
     page.get_by_role("button", name="Quick look").click()
     expect(page.locator("#training-max_steps input")).to_have_value("40")
@@ -132,26 +134,28 @@ def test_a_run_goes_from_a_preset_through_a_stop_to_its_resumption(
     page.locator("#training-threads input").fill("1")
     page.locator("#training-threads input").press("Tab")
     page.locator("#start").click()
-    expect(page.locator("#status")).to_contain_text("Training: step")
+    expect(page.locator("#status")).to_contain_text("Training, step")
     (run_id,) = re.findall(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{4}", page.locator("#run textarea, #run input").input_value())
     page.reload()
     expect(page.locator("#run textarea, #run input")).to_have_value(re.compile(run_id))
-    expect(page.locator("#status")).to_contain_text("Training: step")
+    expect(page.locator("#status")).to_contain_text("Training, step")
     other = new_page(browser)  # somebody else
     other.goto(f"{app.url}/?page=train&run={run_id}")
-    expect(other.locator("#status")).to_contain_text("Training: step")
+    expect(other.locator("#status")).to_contain_text("Training, step")
     other.context.close()
-    expect(page.locator("#usage")).to_contain_text("CPU cores")
-    expect(page.locator("#samples")).to_contain_text("expected")
+    expect(page.locator("#details")).to_contain_text("CPU cores")
+    expect(page.locator("#samples")).to_contain_text("Expected answer")
     run = RunStore(app.workspace).get(run_id)
     catch(page, "status", r"step ([3-9]\d|\d{3})")
     page.locator("#stop").click()
-    expect(page.locator("#status")).to_contain_text("Stopped: after")
+    expect(page.locator("#status")).to_contain_text(
+        re.compile(r"Stopped at step \d+ of 100000: the adapter .* is kept")
+    )
     stopped = run.state().step
     page.locator("#resume").click()
-    expect(page.locator("#status")).to_contain_text("Training: step")
+    expect(page.locator("#status")).to_contain_text("Training, step")
     page.locator("#stop-measure").click()
-    expect(page.locator("#status")).to_contain_text("Stopped: after")
+    expect(page.locator("#status")).to_contain_text("Stopped at step")
     assert run.state().step > stopped
     expect(page.locator("#results")).to_contain_text("all rows")
     losses = next(trace for trace in traces(page, "loss") if len(trace["x"]) > 5)
@@ -162,6 +166,7 @@ def test_a_run_goes_from_a_preset_through_a_stop_to_its_resumption(
 
 def test_a_recipe_is_opened_and_a_wrong_one_refused(page: Page, app: App, tmp_path: Path, seen: Seen) -> None:
     open_page(page, "train")
+    unfold_form(page)
     page.get_by_role("button", name="The same from a terminal").click()
     file = tmp_path / "mine.yaml"
     settings = "method: lora\ntuner: {r: 3}\ntraining: {max_steps: 17}\n"
@@ -186,7 +191,7 @@ def test_a_waiting_run_is_moved_and_taken_out_of_the_queue(
     recipe = two_runs[0].recipe()
     recipe.training.max_steps = 1_000_000
     at_work, first, second = (jobs.start(recipe) for _ in range(3))
-    page.goto(f"{app.url}/?run={second.id}")
+    page.goto(f"{app.url}/?page=train&run={second.id}")
     expect(page.locator("#status")).to_contain_text("Queued, 2 ahead")
     page.locator("#sooner").click()
     expect(page.locator("#status")).to_contain_text("Queued, 1 ahead")
@@ -194,7 +199,7 @@ def test_a_waiting_run_is_moved_and_taken_out_of_the_queue(
     page.locator("#later").click()
     expect(page.locator("#status")).to_contain_text("Queued, 2 ahead")
     page.locator("#stop").click()
-    expect(page.locator("#status")).to_contain_text("Stopped: before it started")
+    expect(page.locator("#status")).to_contain_text("Stopped before it started")
     expect(page.locator("#sooner")).to_be_hidden()
     assert jobs.waiting() == [first]
     jobs.stop(first)

@@ -29,9 +29,9 @@ def status(state: RunState, progress: RunProgress, ahead: int | None) -> str:
     if state.state == "finished" and state.results and state.results.tuned:
         return verdict(state.results)
     message = state.message.rstrip(".")
-    name = "" if state.state == "stopped" else f"{state.state.capitalize()}: "
+    whole = message if state.state == "stopped" else f"{state.state.capitalize()}: {message}"
     more = " Resume continues from its newest checkpoint." if state.state in RESUMABLE else ""
-    return f"{name}{message[:1].upper()}{message[1:]}.{more}"
+    return f"{whole}.{more}"
 
 
 def _doing(state: RunState, progress: RunProgress) -> str:

@@ -1,7 +1,6 @@
 """The phases of a run: all are planned, and its progress never goes back."""
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -96,7 +95,7 @@ STEPS = st.lists(st.integers(0, 100), max_size=4).map(sorted)
 @settings(max_examples=40, deadline=None)
 @given(reports=st.lists(st.tuples(st.sampled_from(list(Stage)), STEPS), max_size=9), rows=st.integers(1, 10**6))
 def test_the_progress_never_goes_back_and_stays_a_share(
-    reports: list[tuple[Stage, list[int]]], rows: int, make_recipe: Make, tmp_path_factory: Any
+    reports: list[tuple[Stage, list[int]]], rows: int, make_recipe: Make, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """Whatever the order in which stages are reported, and whatever becomes known on the way."""
     run = RunStore(tmp_path_factory.mktemp("runs")).create(make_recipe(max_steps=100))
