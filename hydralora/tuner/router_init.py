@@ -28,7 +28,7 @@ def init_router(
     entropy: float = 0.6,
     rows_per_component: int = ROWS_PER_COMPONENT,
     shrinkage: float = SHRINKAGE,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, float]:
     """Set every router's weight and bias so that head i responds to component i.
 
@@ -152,7 +152,7 @@ class _Reading:
     model: Any
     routers: dict[str, Router]
     batches: list[_Batch]
-    on_progress: Callable[[int, int], None]
+    on_progress: Callable[[int, int], None] | None
     done: int = 0  # rows
 
     def read(self, use: Callable[[str, int, torch.Tensor], None]) -> None:
@@ -176,7 +176,8 @@ class _Reading:
                     logits_to_keep=last_logits,
                 )
                 self.done += len(batch.input_ids)
-                self.on_progress(self.done, total)
+                if self.on_progress:
+                    self.on_progress(self.done, total)
         finally:
             self.model.train(training)
             for handle in handles:

@@ -21,7 +21,7 @@ SIGNATURES = {
     "find_model": "name, download=True",
     "generate": "model, tokenizer, messages, sampling=None, adapter=True, lock=None, steering=None, alternatives=0, "
     "on_prompt=None",
-    "init_router": "model, rows, labels, entropy=0.6, rows_per_component=24, shrinkage=0.1",
+    "init_router": "model, rows, labels, entropy=0.6, rows_per_component=24, shrinkage=0.1, on_progress=None",
     "load_official": "model, folder",
     "loraplus_optimizer": "model, optimizer_cls, lr, loraplus_lr_ratio, loraplus_weight_decay=0.0, "
     "loraplus_lr_embedding=0.0, kwargs",

@@ -319,8 +319,11 @@ def test_a_damaged_run_is_listed(tmp_path: Path, make_recipe: Any) -> None:
 
 def test_stop_asks_the_worker(tmp_path: Path, make_recipe: Any) -> None:
     run = RunStore(tmp_path).create(make_recipe())
+    run.update(state="preparing")
     told = printed("stop", run.id, "--workspace", tmp_path)
     state = printed("show", run.id, "--workspace", tmp_path)
+    phase = state.pop("phase")
+    assert (phase["number"], phase["count"], phase["name"]) == (1, 9, "starting")
     assert told == state | {"run": run.id, "folder": str(run.folder)}
     assert run.stop_requested
     assert not run.measure_requested
