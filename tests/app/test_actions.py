@@ -455,7 +455,7 @@ def test_a_typed_model_is_never_a_path_of_the_machine(services: Services, model_
 
 def test_a_finished_run_is_shown_with_its_results(services: Services, finished: FinishedRun) -> None:
     view = train.view(services, finished.run.id)
-    assert view.words.status.startswith("Finished after 10 steps: exact match went from ")
+    assert view.words.status.startswith("Finished after 10 steps: exact match ")
     assert "held-out rows." in view.words.status
     assert view.words.details.startswith("It took ")
     assert view.words.bar is None

@@ -49,8 +49,13 @@ def verdict(results: RunResults) -> str:
     begun = f"Finished after {results.step} step{'s' if results.step != 1 else ''}"
     if not before or not after:
         return f"{begun}."
-    changed = f"exact match went from {before.exact_match:.1%} to {after.exact_match:.1%}, {_losses(before, after)}"
-    return f"{begun}: {changed}, on {after.rows} held-out row{'s' if after.rows != 1 else ''}. {heads(results)}".strip()
+    rows = f"{after.rows} held-out row{'s' if after.rows != 1 else ''}"
+    return f"{begun}: {_matches(before, after)}, {_losses(before, after)}, on {rows}. {heads(results)}".strip()
+
+
+def _matches(before: Scores, after: Scores) -> str:
+    first, last = f"{before.exact_match:.1%}", f"{after.exact_match:.1%}"
+    return f"exact match stayed at {last}" if first == last else f"exact match went from {first} to {last}"
 
 
 def _losses(before: Scores, after: Scores) -> str:

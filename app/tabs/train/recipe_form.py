@@ -286,7 +286,7 @@ def _plan(context: Context, form: RecipeForm, recipe: gr.Code, planned: gr.HTML,
             plan = actions.plan(services, dataset_id, model, settings)
             text = actions.recipe_text(services, dataset_id, model, settings)
             shown = gr.HTML(say(plan), elem_classes=["sentence", "off"])  # the line of the folded form says it too
-            return updates | {planned: shown, recipe: text, form.setup: gr.Accordion(f"New run: {plan}")}
+            return updates | {planned: shown, recipe: text, form.setup: gr.Accordion(f"New run ({plan.rstrip('.')})")}
         except HydraError as error:
             return updates | {planned: gr.HTML(say(str(error)), elem_classes=["sentence"])}
 
