@@ -17,7 +17,6 @@ from hydralora.runs.state import ACTIVE, RESUMABLE, RunState
 from hydralora.runs.store import Queue, RunStore
 
 KILLING = 10.0  # seconds
-UNBEGUN = "Stopped before it started: nothing was learnt yet."
 
 
 class JobManager:
@@ -98,7 +97,7 @@ class JobManager:
                 state = run.state()
                 if state.state != "queued":
                     return False
-                run.update(state="stopped", message=UNBEGUN, ended=time.time())
+                run.update(state="stopped", message=_unbegun(state), ended=time.time())
         except Timeout:
             return False
         if state.pid is not None and not elsewhere(state):
@@ -210,7 +209,7 @@ class JobManager:
     def _leave(self, run: Run) -> None:
         queue = self.store.queue()
         self.store.write_queue(replace(queue, waiting=[other for other in queue.waiting if other != run.id]))
-        run.update(state="stopped", message=UNBEGUN)
+        run.update(state="stopped", message=_unbegun(run.state()))
 
     def _enqueue(self, run: Run, recipe: Recipe) -> None:
         """Add a run to the queue, or submit it to a cluster, which has its own queue."""
@@ -274,6 +273,13 @@ class JobManager:
             if state.state not in ACTIVE:
                 return state
             time.sleep(poll)
+
+
+def _unbegun(state: RunState) -> str:
+    """What is kept of a run that is stopped before its process works."""
+    if state.step:
+        return f"Stopped before it continued: the checkpoint of step {state.step} is kept."
+    return "Stopped before it started: nothing was learnt yet."
 
 
 def _end_processes(launcher: int) -> None:
