@@ -18,9 +18,11 @@ LONGEST = 20_000  # milliseconds that a page may take to become quiet
 
 def open_page(page: Page, name: str) -> None:
     """Open "data", "components", "train", "explore", "chat" or "runs" as a person does."""
-    if not page.locator(f"#stepper a[data-page={name}]").is_visible():  # a narrow page
+    step = page.locator(f"#stepper a[data-page={name}]")
+    step.wait_for(state="attached")
+    if not step.is_visible():  # a narrow page
         page.get_by_role("button", name="Steps").click()
-    page.locator(f"#stepper a[data-page={name}]").click()
+    step.click()
     expect_page(page, name)
 
 
