@@ -37,7 +37,18 @@ def routes(services: Services) -> list[Route]:
         answer = _found(services, request)
         return _gone() if answer is None else JSONResponse(prompt_tokens(answer))
 
-    return [Route(ADDRESS, tokens), Route(f"{ADDRESS}/prompt", prompt)]
+    async def stop(request: Request) -> Response:
+        answer = _found(services, request)
+        if answer is None:
+            return _gone()
+        answer.stop_requested = True
+        return JSONResponse({})
+
+    return [
+        Route(ADDRESS, tokens),
+        Route(f"{ADDRESS}/prompt", prompt),
+        Route(f"{ADDRESS}/stop", stop, methods=["POST"]),
+    ]
 
 
 def _found(services: Services, request: Request) -> Answer | None:

@@ -21,6 +21,7 @@ class Answer:
         title: who answers, with the adapter's hash and the steering.
         has_ended: no token follows; until then the page waits for more.
         note: why it ended early, or what it waits for; "" otherwise.
+        stop_requested: whether a person asked for its end; it is obeyed before the next token.
         seconds: how long the generation has taken so far.
     """
 
@@ -33,6 +34,7 @@ class Answer:
     tokens: list[Token] = field(default_factory=list)
     has_ended: bool = False
     note: str = ""
+    stop_requested: bool = False
     seconds: float = 0.0
 
     @property

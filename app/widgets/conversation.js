@@ -243,5 +243,10 @@ list.addEventListener('keydown', (event) => {
   const next = Math.max(0, Math.min(tokens.children.length - 1, from + step));
   if (next !== chosen?.place || chosen.id !== id) choose(id, next, prompt);
 });
+// A stop goes straight to the answers: it must not wait in a queue behind them.
+document.addEventListener('click', (event) => {
+  if (!event.target.closest('#chat-stop')) return;
+  for (const [id, answer] of answers) if (!answer.ended) fetch(`studio/answers/${id}/stop`, {method: 'POST'});
+});
 draw();
 watch('value', draw);

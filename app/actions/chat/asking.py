@@ -93,6 +93,9 @@ class _Talk:
 
     def step(self) -> bool:
         """Generate one more token; False at the end. An error ends this column alone, and stands in it."""
+        if self.answer.stop_requested:
+            self.answer.end(STOPPED)
+            return False
         began = time.monotonic()
         try:
             token = next(self._tokens, None)
