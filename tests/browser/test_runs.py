@@ -11,7 +11,7 @@ from hydralora.runs.jobs import JobManager
 from hydralora.runs.run import Run
 from hydralora.runs.store import RunStore
 from tests.browser.conftest import STEPS, Seen, new_page
-from tests.browser.steps import catch, choose, expect_page, open_page, traces, unfold_form
+from tests.browser.steps import LISTED, catch, choose, expect_page, open_page, traces, unfold_form
 from tests.serving import App
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -54,7 +54,7 @@ def test_two_runs_are_compared(runs_page: Page, two_runs: list[Run], seen: Seen)
     page = runs_page
     page.locator("#compared input").click()
     for run in two_runs:
-        page.get_by_role("option", name=re.compile(rf"{re.escape(run.name)}|routed")).first.click()
+        page.locator(LISTED, has_text=re.compile(rf"{re.escape(run.name)}|routed")).first.click()
     page.keyboard.press("Escape")
     expect(page.locator("#compare-settings")).to_contain_text("tuner.r")
     expect(page.locator("#compare-settings")).not_to_contain_text("learning_rate")
