@@ -158,7 +158,7 @@ def test_a_question_is_stopped_changed_and_asked_again(inside: Page, seen: Seen,
     expect(page.locator("#save-trace")).to_be_enabled()
     tokens = page.locator("#strip-run .token, #strip-base .token")
     expect(page.locator("#chat-status")).to_contain_text("Stopped")
-    assert tokens.count() < 2 * 2000  # of two answers: they were stopped, not at their ends
+    assert tokens.count() < 2000  # it was stopped, not at its end
     expect(page.locator("#chat-run")).to_contain_text(SCRIPT)  # as text
     assert page.evaluate("window.hacked") is None
     page.locator("#chat-edit").click()
