@@ -92,7 +92,7 @@ class _AllRuns:
             "inputs": [run, self.offered, comparing.chosen, self._deleted],
             "outputs": [self.table, self.damaged, run, self.offered, comparing.chosen, self.undo],
         }
-        self._context.signals.follow([tab.select, run.change], *listing.values())
+        self._context.signals.follow([tab.select, run.change], listing["fn"], listing["inputs"], listing["outputs"])
         self.table.select(choose, None, run, **QUIET)
         run.focus(offer, [run, self.offered], [run, self.offered], **QUIET)
         return listing
