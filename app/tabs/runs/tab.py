@@ -87,7 +87,7 @@ class _AllRuns:
             "inputs": [comparing.chosen, self._deleted],
             "outputs": [self.table, self.damaged, comparing.chosen, self.undo],
         }
-        self._context.signals.follow([tab.select, run.change], *listing.values())
+        self._context.signals.follow([tab.select, run.change], listing["fn"], listing["inputs"], listing["outputs"])
         self.table.select(choose, None, [run, self._context.dataset], **QUIET)
         return listing
 
