@@ -13,8 +13,8 @@ from .page.handlers import QUIET, Component, Updates, handler
 from .services import Services
 from .tabs import data
 from .tabs.chat import tab as chat
-from .tabs.clusters import tab as clusters
-from .tabs.parameters import tab as parameters
+from .tabs.components import tab as components
+from .tabs.explore import tab as explore
 from .tabs.runs import tab as runs
 from .tabs.shell import Shell
 from .tabs.train import recipe_form
@@ -43,21 +43,21 @@ def build(services: Services) -> gr.Blocks:
             with _tab("data") as tab:
                 to_clusters = data.build(context)
             with _tab("components") as tab:
-                clusters_tab = clusters.build(context, tab, settings)
+                components_tab = components.build(context, tab, settings)
             with _tab("train") as tab:
-                form = recipe_form.build(context, tab, settings, clusters_tab.fields)
+                form = recipe_form.build(context, tab, settings, components_tab.fields)
                 after_training = train.build(context, tab, form)
             with _tab("runs") as tab:
                 runs_tab = runs.build(context, tab, deleted)
             with _tab("explore") as tab:
-                to_chat = parameters.build(context, tab)
+                to_chat = explore.build(context, tab)
             with _tab("chat") as tab:
                 chat.build(context, tab, answers)
-        shell.wire(context, clusters_tab.k)
+        shell.wire(context, components_tab.k)
         leads = {to_clusters: "components", after_training: "explore", runs_tab.next: "explore", to_chat: "chat"}
         for button, target in leads.items():
             button.click(None, None, None, js=f"() => studio.go('{target}')", **QUIET)
-        _plan_run(clusters_tab, form, tabs)
+        _plan_run(components_tab, form, tabs)
         _copy_settings(context, runs_tab, form, tabs)
     return page
 
@@ -78,7 +78,7 @@ def _context(services: Services, page: gr.Blocks, shell: Shell, place: KeptChoic
     return Context(services, page, shell.signals, shell.dataset, shell.run, model, max_length)
 
 
-def _plan_run(clusters_tab: clusters.ClustersTab, form: recipe_form.RecipeForm, tabs: gr.Tabs) -> None:
+def _plan_run(components_tab: components.ComponentsTab, form: recipe_form.RecipeForm, tabs: gr.Tabs) -> None:
     """Fill the run form from the components: as many heads, or one component alone."""
     names = ("tuner.num_heads", "components.only", "method", "data.stratify")
     heads, only, method, stratify = (form.fields[name] for name in names)
@@ -92,9 +92,9 @@ def _plan_run(clusters_tab: clusters.ClustersTab, form: recipe_form.RecipeForm, 
         return settings | {tabs: gr.Tabs(selected="train")} | form.unfolded
 
     outputs = [heads, only, method, stratify, tabs, form.setup]
-    clusters_tab.use.click(all_components, clusters_tab.k, outputs, api_visibility="private")
-    inputs = [clusters_tab.k, clusters_tab.number]
-    clusters_tab.alone.click(one_component, inputs, outputs, api_visibility="private")
+    components_tab.use.click(all_components, components_tab.k, outputs, api_visibility="private")
+    inputs = [components_tab.k, components_tab.number]
+    components_tab.alone.click(one_component, inputs, outputs, api_visibility="private")
 
 
 def _copy_settings(context: Context, runs_tab: runs.RunsTab, form: recipe_form.RecipeForm, tabs: gr.Tabs) -> None:

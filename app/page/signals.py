@@ -7,6 +7,7 @@ alone. Gradio also calls the listeners of an event one after another. With an ev
 
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +38,17 @@ class Signals:
         """Call a function after any of these events, at most once for a burst of them: the last change counts.
 
         Args:
-            changes: events such as `run.change` and `tab.select`. The function gets no event data.
+            changes: events such as `run.change` and `tab.select`, or ends of listeners such as `found.success`. The
+                function gets no event data.
             more: arguments of the listener, such as `show_progress`.
         """
         self._count += 1
         name = f"signal_{self._count}"
-        gr.on(list(changes), None, None, None, js=FIRE % json.dumps(name), **QUIET)
+        fire = {"js": FIRE % json.dumps(name)} | QUIET
+        ends = [change for change in changes if isinstance(change, partial)]
+        if events := [change for change in changes if change not in ends]:
+            gr.on(events, None, None, None, **fire)
+        for end in ends:
+            end(None, None, None, **fire)
         listener = EventListener(event_name=name).listener
         return listener(self._panel, function, inputs, outputs, **(QUIET | {"trigger_mode": "always_last"} | more))

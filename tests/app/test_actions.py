@@ -17,10 +17,10 @@ from pyarrow.csv import ParseOptions, read_csv
 from pyarrow.parquet import read_table
 
 from app.actions import as_read, data, recipes
-from app.actions.clusters import one_component, row_map
-from app.actions.clusters import tab as clusters
-from app.actions.clusters import trials as number_trials
-from app.actions.parameters import points
+from app.actions.components import one_component, row_map
+from app.actions.components import tab as components
+from app.actions.components import trials as number_trials
+from app.actions.explore import points
 from app.actions.run_choices import newest_run, run_choices
 from app.actions.train import recipe_form
 from app.actions.train import tab as train
@@ -179,15 +179,15 @@ def read(figure: str | None) -> dict[str, Any]:
     return json.loads(figure)
 
 
-def seen(services: Services, way: ComponentRequest) -> clusters.ClusterView:
+def seen(services: Services, way: ComponentRequest) -> components.ClusterView:
     """What the page shows of the demo's components, once they are found."""
-    *_, done = clusters.find(services, DEMO, way)
+    *_, done = components.find(services, DEMO, way)
     assert isinstance(done, Done)
     return done.value
 
 
 def test_clusters_of_the_demo(services: Services) -> None:
-    *steps, done = clusters.find(services, DEMO, asked(services))
+    *steps, done = components.find(services, DEMO, asked(services))
     assert isinstance(done, Done)
     assert all(isinstance(step, str) and step.startswith("Clustering") for step in steps)
     view = done.value
@@ -202,7 +202,7 @@ def test_clusters_of_the_demo(services: Services) -> None:
     assert sorted(map(sum, json.loads(view.tasks)["data"][0]["z"])) == [200] * 4
     assert seen(services, asked(services, k=6)).k == 6
     lines = ParseOptions(newlines_in_values=True)
-    files = [clusters.rows_file(services, DEMO, asked(services), kind) for kind in ("csv", "parquet")]
+    files = [components.rows_file(services, DEMO, asked(services), kind) for kind in ("csv", "parquet")]
     for table in (read_csv(files[0], parse_options=lines), read_table(files[1])):
         assert len(table) == 800
         assert set(table["component_number"].to_pylist()) == {1, 2, 3, 4}  # as the page counts
@@ -212,7 +212,7 @@ def test_a_run_finds_the_components_that_the_page_shows(services: Services, mode
     values = {"components.k": 3, "components.text": "everything", "components.method": "kmeans"}
     way = recipes.component_settings(services, "", values)
     labels = services.components.find(DEMO, way).labels
-    clusters.rename(services, DEMO, way, 2, "  the\nsecond ")
+    components.rename(services, DEMO, way, 2, "  the\nsecond ")
     recipe = recipes.recipe_from_form(services, DEMO, _own_model(services, model_folder), values)
     assert recipe.components.names == ["", "the second", ""]
     recipe.training.max_length = 200
@@ -239,14 +239,14 @@ def test_a_component_is_looked_at_and_named(services: Services, model_folder: Pa
     assert [row[0] for row in view.rows] == ["typical"] * 5 + ["outlier"] * 5
     assert [row[1] for row in view.rows] == [i + 1 for i in found.nearest + found.outliers]
     assert sum(json.loads(view.lengths)["data"][0]["y"]) == 200
-    named = clusters.rename(services, DEMO, way, 2, "<b>mine</b>")
+    named = components.rename(services, DEMO, way, 2, "<b>mine</b>")
     assert named.table[1][2] == f"<b>mine</b>: {', '.join(found.terms)}"
     assert named.components[1] == ("2: <b>mine</b>", 2)
     assert "&lt;b>mine" in json.loads(named.sizes)["data"][0]["y"][1]
     assert [trace["name"] for trace in drawn(services, DEMO, way)["data"]][1] == "2: &lt;b>mine&lt;/b>"
     assert one_component.component(services, DEMO, way, 2, model, 512).given == "<b>mine</b>"
     assert seen(services, asked(services, k=6)).table[1][2] != named.table[1][2]  # others keep theirs
-    again = clusters.rename(services, DEMO, way, 2, "")
+    again = components.rename(services, DEMO, way, 2, "")
     assert again.components[1][1] == 2
     assert "mine" not in again.components[1][0]
 
@@ -313,7 +313,7 @@ def test_what_needs_components_says_so_while_there_are_none(services: Services) 
     way = asked(services, k=7)
     for ask in (
         lambda: one_component.component(services, DEMO, way, 1, "", 512),
-        lambda: clusters.rename(services, DEMO, way, 1, "mine"),
+        lambda: components.rename(services, DEMO, way, 1, "mine"),
     ):
         with pytest.raises(DatasetError, match="components are not found yet"):
             ask()

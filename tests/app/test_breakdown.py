@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app.actions.parameters import breakdown, shapes
+from app.actions.explore import breakdown, shapes
 from app.services import Services
 from tests.conftest import FinishedRun
 from tests.waiting import wait_until

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from app.__main__ import restore_if_possible
-from app.actions.parameters import trajectory
+from app.actions.explore import trajectory
 from app.actions.run_choices import newest_run, run_choices
 from app.actions.runs import tab
 from app.services import Services

@@ -1,7 +1,7 @@
 """How soon the page answers a click while it clusters: python -m tests.benchmarks.answering FILE [--rows 100000].
 
-Rows are made from those of FILE, as tests.benchmarks.clusters_tab does. In a real browser the Clusters tab is opened,
-and until its number shows the Data tab is opened and a button pressed that only the server can answer.
+Rows are made from those of FILE, as tests.benchmarks.components_tab does. In a real browser the Components page is
+opened, and until its number shows the Data page is opened and a button pressed that only the server can answer.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from playwright.sync_api import Page, sync_playwright
 
-from tests.benchmarks.clusters_tab import write_rows
+from tests.benchmarks.components_tab import write_rows
 from tests.browser.conftest import ARGUMENTS
 from tests.browser.steps import UPLOAD, open_page
 from tests.serving import running_app

@@ -4,7 +4,7 @@ import gradio as gr
 
 from hydralora.figures import MEASURES, Measure
 
-from ...actions.parameters import heads as actions
+from ...actions.explore import heads as actions
 from ...page.context import Context
 from ...page.handlers import Updates, handler
 from ...page.text import say, sentence

@@ -1,4 +1,4 @@
-"""One component in detail, in the Clusters tab."""
+"""One component in detail, in the Components page."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import gradio as gr
 
 from hydralora.recipe.settings import TrainingSettings
 
-from ...actions.clusters import one_component as actions
+from ...actions.components import one_component as actions
 from ...page.buttons import action_button
 from ...page.context import Context
 from ...page.handlers import QUIET, Component, Updates, latest

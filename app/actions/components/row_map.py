@@ -1,4 +1,4 @@
-"""The map of the rows, in the Clusters tab: their positions, their colours, and the selected rows."""
+"""The map of the rows, in the Components page: their positions, their colours, and the selected rows."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

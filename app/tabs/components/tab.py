@@ -1,4 +1,4 @@
-"""Clusters: the dataset's components, how stable their number is, and the number of heads that they suggest."""
+"""Components: the dataset's components, how stable their number is, and the number of heads that they suggest."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import gradio as gr
 
 from hydralora.errors import HydraError
 
-from ...actions.clusters import tab as actions
+from ...actions.components import tab as actions
 from ...page.browser_state import KeptChoices
 from ...page.buttons import action_button, download_button
 from ...page.context import Context
@@ -26,7 +26,7 @@ FILES: dict[Literal["csv", "parquet"], str] = {"csv": "CSV", "parquet": "Parquet
 
 
 @dataclass(frozen=True)
-class ClustersTab:
+class ComponentsTab:
     """The parts that other tabs need.
 
     Attributes:
@@ -42,7 +42,7 @@ class ClustersTab:
     number: gr.Dropdown
 
 
-def build(context: Context, tab: gr.Tab, store: KeptChoices) -> ClustersTab:
+def build(context: Context, tab: gr.Tab, store: KeptChoices) -> ComponentsTab:
     k = gr.State(None)
     overview = _Overview(k)
     form = ComponentForm(context, store)
@@ -52,7 +52,7 @@ def build(context: Context, tab: gr.Tab, store: KeptChoices) -> ClustersTab:
     trials = Trials(context, form)
     row_map = RowMap(context, form)
     overview.wire(context, tab, form, component, trials, row_map)
-    return ClustersTab(form.fields, overview.use, k, component.alone, component.number)
+    return ComponentsTab(form.fields, overview.use, k, component.alone, component.number)
 
 
 class _Overview:
@@ -139,8 +139,9 @@ class _Overview:
         changed.success(**component.look, **QUIET)
         changed.success(**trials.forget, **QUIET)
         for event in (changed, renamed):
-            event.success(**row_map.draw, **QUIET)
             event.success(write, [dataset, *form.inputs], list(self.files.values()), **QUIET)
+
+        row_map.draw_after([changed.success, renamed.success])
 
         def choose(event: gr.SelectData) -> int:
             return int(event.row_value[0])

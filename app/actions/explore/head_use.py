@@ -1,4 +1,4 @@
-"""The Components and heads view of Parameters: which rows and tokens use each head."""
+"""The Components and heads view of Explore: which rows and tokens use each head."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""The settings of components: the form at the top of Clusters."""
+"""The settings of components: the form at the top of the Components page."""
 
 from importlib.util import find_spec
 

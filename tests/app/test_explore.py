@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
-from app.actions.parameters import head_use, heads, points, shapes, trajectory
-from app.actions.parameters.points import PointsRequest
+from app.actions.explore import head_use, heads, points, shapes, trajectory
+from app.actions.explore.points import PointsRequest
 from app.services import Services
 from hydralora.analysis import PointGroup, read_weights
 from hydralora.errors import ConfigError

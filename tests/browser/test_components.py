@@ -1,4 +1,4 @@
-"""The Clusters tab in a real browser: names, search, selection and zoom, trials, and what it hands to a run."""
+"""The Components page in a real browser: names, search, selection and zoom, trials, and what it hands to a run."""
 
 import re
 from pathlib import Path
@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 @pytest.fixture
 def clusters(page: Page, upload: Path) -> Page:
-    """The Clusters tab on the uploaded rows, with their map by PCA."""
+    """The Components page on the uploaded rows, with their map by PCA."""
     page.locator(UPLOAD).set_input_files(upload)
     expect(page.locator("#data-summary")).to_contain_text("three skills.jsonl")
     page.locator("#to-clusters").click()

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import gradio as gr
 
-from ...actions.parameters.shapes import PANELS
+from ...actions.explore.shapes import PANELS
 from ...page.handlers import Updates
 from ...widgets.plot import plot_panel
 

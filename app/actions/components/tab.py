@@ -1,4 +1,4 @@
-"""The Clusters tab: the components, their number, their names, and the rows as a file."""
+"""The Components page: the components, their number, their names, and the rows as a file."""
 
 import os
 import secrets

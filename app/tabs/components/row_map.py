@@ -1,14 +1,13 @@
-"""The map of the rows, in the Clusters tab."""
+"""The map of the rows, in the Components page."""
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
 
 import gradio as gr
 
 from hydralora.figures import ColourBy
 from hydralora.projection import METHODS, Method
 
-from ...actions.clusters import row_map as actions
+from ...actions.components import row_map as actions
 from ...actions.reading import ROW_COLUMNS, ROW_WIDTHS
 from ...page.buttons import method_choice
 from ...page.context import Context
@@ -22,7 +21,7 @@ KIND = "map"
 
 
 class RowMap:
-    """The map, and the table of selected rows; `draw` is the listener that draws the map again."""
+    """The map, and the table of selected rows; `draw_after` makes it follow the components."""
 
     def __init__(self, context: Context, form: ComponentForm) -> None:
         self._context, self._form = context, form
@@ -39,8 +38,6 @@ class RowMap:
             elem_id="map-rows",
             label=NOTHING,
         )
-        self.draw = self._drawing()
-        gr.on([self.method.change, self.colour_by.change], **self.draw, **QUIET, trigger_mode="multiple")
         self._searching()
         self._selecting()
 
@@ -64,7 +61,11 @@ class RowMap:
                 min_width=260,
             )
 
-    def _drawing(self) -> dict[str, Any]:
+    def draw_after(self, ends: Sequence[Callable[..., object]]) -> None:
+        """Draw the map whenever one of these listeners has ended, such as `found.success`, or a choice has changed.
+
+        They share one event. With a listener each, the one that a person caused last is not always called last.
+        """
         services, form = self._context.services, self._form
 
         @latest(services, KIND)
@@ -72,11 +73,10 @@ class RowMap:
             for view in actions.draw(services, dataset_id, form.request(*values), method, colour_by):
                 yield self._updates(view)
 
-        return {
-            "fn": draw,
-            "inputs": [self._context.dataset, self.method, self.colour_by, *form.inputs],
-            "outputs": [self.map, self.caption],
-        }
+        changes = [self.method.change, self.colour_by.change, *ends]
+        inputs = [self._context.dataset, self.method, self.colour_by, *form.inputs]
+        # Not after the last one has ended: a projection that is replaced may take minutes.
+        self._context.signals.follow(changes, draw, inputs, [self.map, self.caption], trigger_mode="multiple")
 
     def _searching(self) -> None:
         services, form = self._context.services, self._form

@@ -1,4 +1,4 @@
-"""The Over training view of Parameters: how A and the heads move from snapshot to snapshot."""
+"""The Over training view of Explore: how A and the heads move from snapshot to snapshot."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import gradio as gr
 
-from ...actions.parameters import head_use as actions
+from ...actions.explore import head_use as actions
 from ...page.buttons import action_button, new_choices
 from ...page.context import Context
 from ...page.handlers import QUIET, Updates, handler, latest

@@ -1,4 +1,4 @@
-"""The Points view of Parameters: A's and heads of one or several runs as points, and the matrix behind a point."""
+"""The Points view of Explore: A's and heads of one or several runs as points, and the matrix behind a point."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace

@@ -1,4 +1,4 @@
-"""The Breakdown view of Parameters: a LoRA for each component, and how far apart their A's and B's lie."""
+"""The Breakdown view of Explore: a LoRA for each component, and how far apart their A's and B's lie."""
 
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""Parameters: several views of the chosen run's A and heads."""
+"""Explore: several views of the chosen run's A and heads."""
 
 import gradio as gr
 

@@ -1,4 +1,4 @@
-"""From a file to components and their map, as the page does it: python -m tests.benchmarks.clusters_tab FILE.
+"""From a file to components and their map, as the page does it: python -m tests.benchmarks.components_tab FILE.
 
 Rows of FILE are repeated with other words and numbers until there are as many as asked for. For each size it prints
 seconds until number, components and PCA's map could show, the most memory, and the seconds of the slower maps; the
@@ -41,8 +41,8 @@ def write_rows(source: Path, path: Path, count: int) -> None:
 def measure(path: Path, workspace: Path, maps: bool) -> Iterator[str]:
     """Upload, cluster and draw, telling what each took."""
     from app.actions import data
-    from app.actions.clusters import row_map
-    from app.actions.clusters import tab as clusters
+    from app.actions.components import row_map
+    from app.actions.components import tab as components
     from app.actions.recipes import component_settings
     from app.services import Services
     from app.services.background import Done
@@ -61,7 +61,7 @@ def measure(path: Path, workspace: Path, maps: bool) -> Iterator[str]:
     dataset = done.value
     rows = len(services.read_dataset(dataset).examples)
     yield f"{rows:8} rows  read {lap():5.1f} s"
-    *_, found = clusters.find(services, dataset, asked)
+    *_, found = components.find(services, dataset, asked)
     assert isinstance(found, Done)
     yield f"cluster {lap():5.1f} s  N = {found.value.k}"
     list(row_map.draw(services, dataset, asked, "pca", "component"))
@@ -91,7 +91,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "rows.jsonl"
             write_rows(chosen.file, path, count)
-            command = [sys.executable, "-m", "tests.benchmarks.clusters_tab", str(path), "--measure", folder]
+            command = [sys.executable, "-m", "tests.benchmarks.components_tab", str(path), "--measure", folder]
             done = subprocess.run(
                 command + ["--maps"] * chosen.maps,
                 check=True,

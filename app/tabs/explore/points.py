@@ -7,8 +7,8 @@ import gradio as gr
 from hydralora.figures import MatrixColour
 from hydralora.projection import METHODS, Method
 
-from ...actions.parameters import points as actions
-from ...actions.parameters.head_use import is_measured
+from ...actions.explore import points as actions
+from ...actions.explore.head_use import is_measured
 from ...actions.run_choices import run_choices
 from ...page.buttons import method_choice, new_choices
 from ...page.context import Context

@@ -1,4 +1,4 @@
-"""Trials of the number of components by other methods, in the Clusters tab."""
+"""Trials of the number of components by other methods, in the Components page."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,7 +7,7 @@ import gradio as gr
 
 from hydralora.errors import HydraError
 
-from ...actions.clusters import trials as actions
+from ...actions.components import trials as actions
 from ...page.buttons import action_button
 from ...page.context import Context
 from ...page.handlers import QUIET, Component, Updates, cancel_then, latest

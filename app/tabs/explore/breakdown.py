@@ -8,7 +8,7 @@ from hydralora.analysis.breakdown import STEPS
 from hydralora.errors import HydraError
 from hydralora.projection import Method
 
-from ...actions.parameters import breakdown as actions
+from ...actions.explore import breakdown as actions
 from ...page.buttons import action_button, method_choice
 from ...page.context import Context
 from ...page.handlers import QUIET, Updates, handler, latest

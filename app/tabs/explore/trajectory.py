@@ -6,7 +6,7 @@ import gradio as gr
 
 from hydralora.projection import Method
 
-from ...actions.parameters import trajectory as actions
+from ...actions.explore import trajectory as actions
 from ...page.buttons import method_choice, new_choices
 from ...page.context import Context
 from ...page.handlers import QUIET, Updates, handler, latest

@@ -1,4 +1,4 @@
-"""The Heads view of Parameters: every head of a run in numbers, layer by layer."""
+"""The Heads view of Explore: every head of a run in numbers, layer by layer."""
 
 from dataclasses import dataclass
 

@@ -1,0 +1,1 @@
+"""The computations of the Explore page, one file per view."""

@@ -1,1 +1,0 @@
-"""The computations of the Parameters tab, one file per view."""

@@ -1,1 +1,0 @@
-"""The Parameters tab, one file per view."""
