@@ -21,6 +21,16 @@ def say(text: str) -> str:
     return f"<p>{html.escape(text)}</p>" if text else ""
 
 
+def reading_help(text: str, elem_id: str) -> gr.HTML:
+    """How to read a figure, folded behind a button; update it with `explain`."""
+    return gr.HTML(explain(text), elem_id=elem_id, elem_classes=["sentence", "reading-help"])
+
+
+def explain(text: str) -> str:
+    """The value of a `reading_help`."""
+    return f"<details><summary>How to read this</summary>{say(text)}</details>" if text else ""
+
+
 def as_message(error: Exception) -> gr.Error:
     """The page's message for a handler's error."""
     if isinstance(error, gr.Error):

@@ -1,5 +1,15 @@
 // `element`, `props`, `watch` and `trigger` are handed in by gr.HTML.
 const target = element.querySelector('.plot');
+const fills = target.classList.contains('fills'); // its height is the panel's, not the figure's
+
+// Plotly is most of the page's weight: it is loaded when a figure is first needed.
+const plotly = () => (window.plotlyLoading ??= new Promise((loaded, failed) => {
+  const script = document.createElement('script');
+  script.src = target.dataset.plotly;
+  script.onload = loaded;
+  script.onerror = failed;
+  document.head.append(script);
+}));
 const isDark = () => document.body.classList.contains('dark');
 
 // The figure comes without colours of its own for text, grid and paper: they follow the page's theme.
@@ -80,7 +90,7 @@ const cell = (value) => {
 };
 
 const page = async () => {
-  const script = await (await fetch(document.querySelector('script[src*="plotly.min.js"]').src)).text();
+  const script = await (await fetch(target.dataset.plotly)).text();
   const {data, layout, frames = []} = JSON.parse(props.value);
   const json = JSON.stringify({data, layout, frames, config: {responsive: true}}).replaceAll('<', '\\u003c');
   const close = '</' + 'script>';
@@ -119,12 +129,13 @@ exports.querySelector('.as-table').addEventListener('toggle', (event) => {
   event.target.querySelector('div').replaceChildren(...(event.target.open ? [listRows(table())] : []));
 });
 
+const AWAITED = 'awaited';
 let wired = false;
 let shown = null; // the figure's axes and points, as its meta names them
 let drawn = null; // the value that was drawn last: a change of theme draws it again
 const draw = async () => {
-  if (!window.Plotly) return setTimeout(draw, 50);
-  if (!props.value) {
+  target.classList.toggle('awaited', props.value === AWAITED);
+  if (!props.value || props.value === AWAITED) {
     if (shown !== null) window.Plotly.purge(target);
     target.style.height = '';
     shown = selected = null;
@@ -132,15 +143,19 @@ const draw = async () => {
     exports.hidden = true;
     return;
   }
-  const figure = JSON.parse(props.value);
+  const wanted = props.value;
+  await plotly();
+  if (wanted !== props.value) return; // another figure has come meanwhile
+  const figure = JSON.parse(wanted);
   figure.data = drawable(figure.data);
-  const {axes = '', points = '', selected: wanted} = figure.layout.meta || {};
+  const {axes = '', points = '', selected: chosen} = figure.layout.meta || {};
   const layout = themed(figure.layout);
   if (shown?.points !== points) selected = null;
-  if (wanted && drawn !== props.value) selected = wanted.length ? new Set(wanted) : null;
+  if (chosen && drawn !== wanted) selected = chosen.length ? new Set(chosen) : null;
   else if (shown?.axes === axes && target.layout?.selections) layout.selections = target.layout.selections;
   select(figure.data);
-  target.style.height = `${figure.layout.height}px`; // a resize takes its height from the element, not the layout
+  if (fills) delete layout.height;
+  else target.style.height = `${figure.layout.height}px`; // a resize takes its height from the element, not the layout
   await window.Plotly.react(target, {
     data: figure.data,
     layout: shown?.axes === axes ? keepView(layout) : layout,
@@ -151,7 +166,7 @@ const draw = async () => {
   const open = exports.querySelector('.as-table');
   if (open.open) open.querySelector('div').replaceChildren(listRows(table()));
   shown = {axes, points};
-  drawn = props.value;
+  drawn = wanted;
   if (wired) return;
   wired = true;
   target.on('plotly_selected', (e) => {

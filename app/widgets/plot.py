@@ -9,6 +9,7 @@ from pathlib import Path
 import gradio as gr
 import plotly
 
+AWAITED = "awaited"  # the value of a panel whose figure is being computed
 PLOTLY_JS = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
 EXPORTS = """<details class="exports" hidden><summary>Save, or show as a table</summary>
 <button type="button" data-as="png">PNG</button> <button type="button" data-as="svg">SVG</button>
@@ -18,23 +19,29 @@ EXPORTS = """<details class="exports" hidden><summary>Save, or show as a table</
 SCRIPT = Path(__file__).with_name("plot.js").read_text(encoding="utf-8")
 
 
-def plot_panel(elem_id: str, label: str, empty: str = "", caption: str = "") -> gr.HTML:
-    """A panel; its value is a figure as JSON (`figures`), or "" for none, when it shows `empty`.
+def plot_panel(
+    elem_id: str, label: str, empty: str = "", caption: str = "", fills: bool = False, awaited: bool = False
+) -> gr.HTML:
+    """A panel; its value is a figure as JSON (`figures`), AWAITED while one is computed, or "" for none.
 
     Args:
+        empty: what is shown where there is no figure.
         caption: the id of the element whose text explains the figure; a saved page includes it.
+        fills: whether the figure takes the height of its panel, not its own.
+        awaited: whether a figure is being computed from the start.
 
     Events: `.lasso` with `event.ids` (the customdata of the selected points; empty when deselected) and `.pick` with
     `event.id` (that of a clicked point).
     """
+    classes = "plot fills" if fills else "plot"
     return gr.HTML(
-        "",
-        html_template=f'<div class="plot" role="img" aria-label="{html.escape(label)}" '
-        f'data-empty="{html.escape(empty)}" data-caption="{html.escape(caption)}"></div>{EXPORTS}',
+        AWAITED if awaited else "",
+        html_template=f'<div class="{classes}" role="img" aria-label="{html.escape(label)}" '
+        f'data-empty="{html.escape(empty)}" data-caption="{html.escape(caption)}" '
+        f'data-plotly="/gradio_api/file={PLOTLY_JS.as_posix()}"></div>{EXPORTS}',
         js_on_load=SCRIPT,
-        head=f'<script src="/gradio_api/file={PLOTLY_JS.as_posix()}"></script>',
         elem_id=elem_id,
-        elem_classes=["plot-panel"],
+        elem_classes=["plot-panel", *(["fills"] if fills else [])],
     )
 
 

@@ -13,6 +13,7 @@ from hydralora.figures.matrices import (
     head_measures,
     singular_values,
 )
+from hydralora.figures.names import module_names
 from hydralora.figures.pages import write_page, write_replay
 from hydralora.figures.rows import (
     ColourBy,
@@ -20,7 +21,6 @@ from hydralora.figures.rows import (
     neighbour_distances,
     number_trials,
     row_map,
-    sizes,
     tasks_by_component,
     token_lengths,
 )
@@ -45,11 +45,11 @@ __all__ = [
     "how_to_read",
     "loss",
     "losses",
+    "module_names",
     "neighbour_distances",
     "number_trials",
     "row_map",
     "singular_values",
-    "sizes",
     "tasks_by_component",
     "token_lengths",
     "training_curves",

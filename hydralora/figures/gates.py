@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 
 from hydralora.figures.base import figure_json, short
+from hydralora.figures.names import layer_grid
 from hydralora.figures.palette import head_colour, head_name
-from hydralora.tuner.model import block_index
 
 
 def gate_bars(gates: Sequence[float], whose: str) -> str:
@@ -30,20 +30,13 @@ def gate_bars(gates: Sequence[float], whose: str) -> str:
 def gate_heatmap(modules: Sequence[str], gates: Sequence[Sequence[float]], title: str) -> str:
     """Gates (modules, N) of one token, or the mean of several: a column for each layer, a row for each head and kind of
     module."""
-    kinds = list(dict.fromkeys(module.rpartition(".")[2] for module in modules))
-    layers = list(dict.fromkeys(block_index(module) for module in modules))
-    count = len(gates[0])
-    cells = {(module.rpartition(".")[2], block_index(module)): row for module, row in zip(modules, gates, strict=True)}
-    rows, labels = [], []
-    for head in range(count):
-        for kind in kinds:
-            rows.append([cells[kind, layer][head] if (kind, layer) in cells else None for layer in layers])
-            labels.append(f"<span style='color:{head_colour(head)}'>■</span> {head_name(head)}, {kind}")
+    cells = {(module, head): gate for module, row in zip(modules, gates, strict=True) for head, gate in enumerate(row)}
+    layers, labels, rows = layer_grid(cells, len(gates[0]))
     return figure_json(
         [
             go.Heatmap(
                 z=rows,
-                x=[str(layer) for layer in layers],
+                x=layers,
                 y=list(range(len(rows))),
                 zmin=0,
                 zmax=1,

@@ -10,6 +10,7 @@ from hydralora.analysis.matrices import MatrixPoint, PointGroup
 from hydralora.errors import ConfigError
 from hydralora.figures.base import escaped, figure_json, points_trace, short, short_end
 from hydralora.figures.captions import how_drawn
+from hydralora.figures.names import layer_grid, module_name
 from hydralora.figures.palette import A_COLOUR, A_MARK, NEUTRAL, head_colour, head_mark, head_name
 
 MatrixColour = Literal["head", "kind", "layer", "module", "run", "step"]
@@ -21,6 +22,8 @@ MEASURES: dict[Measure, str] = {
     "effective_rank": "effective rank",
     "moved": "distance from the start",
 }
+LIGHT_DIVERGING = [[0, "#d6604d"], [0.5, "#f7f7f7"], [1, "#6baed6"]]  # -1, 0, 1: text can be read on each
+WRITTEN_CELLS = 160  # up to which a heatmap's cells hold their values
 SYMBOLS_3D = (
     "circle",
     "square",
@@ -60,7 +63,7 @@ def matrices(group: PointGroup, colour_by: MatrixColour, first_id: int = 0) -> s
     hidden = {"showticklabels": False, "title": {"text": ""}}
     return figure_json(
         traces,
-        title=f"{len(points)} matrices of {rows} x {columns}",
+        title=f"{_what(points)} of {rows} x {columns}",
         subtitle=how_drawn(group),
         dragmode="turntable" if solid else "lasso",
         height=488,
@@ -96,7 +99,7 @@ def describe_matrix(point: MatrixPoint, run: str = "") -> str:
     which = {"A": "A", "product": "B·A"}.get(point.kind, "B")
     head = "" if point.head is None else f" of {head_name(point.head)}"
     step = "" if point.step is None else f", step {point.step}"
-    return f"{point.module}, {which}{head}{step}{', ' + run if run else ''}"
+    return f"{module_name(point.module)}, {which}{head}{step}{', ' + run if run else ''}"
 
 
 def cosine_matrix(names: Sequence[str], values: Sequence[Sequence[float | None]], title: str) -> str:
@@ -149,28 +152,43 @@ def singular_values(values: Sequence[float], effective_rank: float, title: str) 
 
 
 def head_measures(rows: Sequence[HeadMeasures], measure: Measure) -> str:
-    """One measure of every head (columns) of every adapted module (rows)."""
-    modules = list(dict.fromkeys(row.module for row in rows))
-    heads = sorted({row.head for row in rows})
-    cells = {(row.module, row.head): getattr(row, measure) for row in rows}
-    alike = {"zmin": -1, "zmax": 1, "colorscale": "RdBu"} if measure == "similarity" else {"colorscale": "Cividis"}
+    """One measure of every head: a column for each layer, a row for each head and kind of module."""
+    layers, labels, values = layer_grid(
+        {(row.module, row.head): getattr(row, measure) for row in rows}, 1 + max(row.head for row in rows)
+    )
+    alike = {"zmin": -1, "zmax": 1, "colorscale": LIGHT_DIVERGING}
+    places = list(range(len(values)))
     return figure_json(
         [
             go.Heatmap(
-                z=[[cells.get((module, head)) for head in heads] for module in modules],
-                x=[head_name(head) for head in heads],
-                y=modules,
-                hovertemplate="%{y}, %{x}: %{z:.4g}<extra></extra>",
+                z=values,
+                x=layers,
+                y=places,
+                hovertemplate="layer %{x}<br>%{customdata}<br>%{z:.4g}<extra></extra>",
+                customdata=[[label.partition("</span> ")[2]] * len(layers) for label in labels],
+                texttemplate="%{z:.2g}" if len(values) * len(layers) <= WRITTEN_CELLS else "",
                 colorbar={"thickness": 12},
-                **alike,
+                **(alike if measure == "similarity" else {"colorscale": "Blues"}),
             )
         ],
         title=f"Heads: {MEASURES[measure]}",
-        height=140 + 14 * len(modules),
-        xaxis={"type": "category", "side": "top"},
-        yaxis={"automargin": True, "type": "category", "autorange": "reversed", "tickfont": {"size": 10}},
-        margin={"l": 56, "r": 16, "t": 72, "b": 24},
+        height=120 + max(22 * len(values), 160),
+        xaxis={"title": {"text": "layer"}, "type": "category"},
+        yaxis={
+            "tickmode": "array",
+            "tickvals": places,
+            "ticktext": labels,
+            "autorange": "reversed",
+            "automargin": True,
+        },
     )
+
+
+def _what(points: Sequence[MatrixPoint]) -> str:
+    """How many of what: "28 heads", or "35 matrices" where there are several kinds."""
+    kinds = {point.kind for point in points}
+    names = {"head": "heads", "A": "A matrices", "product": "products B·A"}
+    return f"{len(points)} {names[kinds.pop()] if len(kinds) == 1 else 'matrices'}"
 
 
 def _mark(point: MatrixPoint) -> str:

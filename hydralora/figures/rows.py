@@ -15,6 +15,7 @@ TRIAL_NAMES = {"kmeans": "this page", "kneedle": "Kneedle", "silhouette": "best 
 ColourBy = Literal["component", "task", "length"]
 MOST_TASKS = 20  # with their own colour and mark in the map
 OTHER = "other tasks"
+NO_COMPONENT = "noise"
 
 
 def component_number(
@@ -52,9 +53,9 @@ def component_number(
         title="How many components",
         meta={"axes": f"SSE {of}"},
         xaxis={"title": {"text": "k, number of components"}, "dtick": 2},
-        yaxis={"title": {"text": "sum of squared distances"}, "rangemode": "tozero"},
+        yaxis={"title": {"text": "SSE"}, "rangemode": "tozero"},
         yaxis2={
-            "title": {"text": "mean silhouette"},
+            "title": {"text": "silhouette"},
             "overlaying": "y",
             "side": "right",
             "showgrid": False,
@@ -111,25 +112,6 @@ def tasks_by_component(tasks: Sequence[str], components: Sequence[str], counts: 
     )
 
 
-def sizes(names: Sequence[str], counts: Sequence[int]) -> str:
-    """Rows in each component."""
-    order = range(len(counts))
-    return figure_json(
-        [
-            go.Bar(
-                y=[f"{i + 1}: {short(names[i])}" for i in order],
-                x=list(counts),
-                orientation="h",
-                text=list(counts),
-                marker={"color": [head_colour(i) for i in order], "line": {"color": "#555", "width": 1}},
-            )
-        ],
-        title="Rows in each component",
-        xaxis={"title": {"text": "rows"}},
-        yaxis={"autorange": "reversed", "automargin": True},
-    )
-
-
 def token_lengths(histogram: Sequence[tuple[int, int, int]], max_length: int) -> str:
     """Rows by their length in tokens, and the limit beyond which a run cuts them or leaves them out."""
     highest = max(count for _, _, count in histogram)
@@ -179,7 +161,7 @@ def row_map(
     of: str,
     selected: Sequence[int] | None = None,
 ) -> str:
-    """Rows as points; customdata is a row's id.
+    """Rows as points; customdata is a row's id. Components have no legend: the page lists them beside the map.
 
     Args:
         values: of each row: its component, its task, or its length.
@@ -208,6 +190,7 @@ def row_map(
     return figure_json(
         traces,
         title=f"Map of the rows ({METHODS[method].name})",
+        showlegend=colour_by != "component" or NO_COMPONENT in {trace.name for trace in traces},
         dragmode="lasso",
         height=520,
         meta={"axes": axes, "points": of} | selection,
@@ -234,7 +217,7 @@ def _row_traces(
             style = {"color": NEUTRAL[place % len(NEUTRAL)], "symbol": head_mark(place), "size": 7}
             out.append((short(value) or "no task", rows, style))
         elif value < 0:
-            out.append(("noise", rows, {"color": A_COLOUR, "symbol": A_MARK, "size": 6}))
+            out.append((NO_COMPONENT, rows, {"color": A_COLOUR, "symbol": A_MARK, "size": 6}))
         else:
             style = {"color": head_colour(value), "symbol": head_mark(value), "size": 7}
             out.append((f"{value + 1}: {short(names[value])}", rows, style))

@@ -189,12 +189,15 @@ def seen(services: Services, way: ComponentRequest) -> components.ClusterView:
 def test_clusters_of_the_demo(services: Services) -> None:
     *steps, done = components.find(services, DEMO, asked(services))
     assert isinstance(done, Done)
-    assert all(isinstance(step, str) and step.startswith("Clustering") for step in steps)
+    assert all(isinstance(step, components.Finding) and step.what == "Finding the components" for step in steps)
     view = done.value
     assert view.k == 4
     assert view.sentence.startswith("4 components: ")
     assert "halves of the rows" in view.sentence
-    assert [row[1] for row in view.table] == ["200 (25%)"] * 4
+    listed = components.listed(services, DEMO, asked(services), selected=[0, 4, 800])
+    assert [(line.size, line.share) for line in listed] == [(200, 0.25)] * 4
+    assert sum(line.selected for line in listed) == 2  # there is no row 800
+    assert {line.example for line in listed} <= {row.question for row in services.read_dataset(DEMO).examples}
     assert [number for _, number in view.components] == [1, 2, 3, 4]
     names = [trace["name"] for trace in json.loads(view.curve)["data"]]
     assert names == ["SSE", "chosen", "silhouette"]
@@ -240,12 +243,11 @@ def test_a_component_is_looked_at_and_named(services: Services, model_folder: Pa
     assert [row[1] for row in view.rows] == [i + 1 for i in found.nearest + found.outliers]
     assert sum(json.loads(view.lengths)["data"][0]["y"]) == 200
     named = components.rename(services, DEMO, way, 2, "<b>mine</b>")
-    assert named.table[1][2] == f"<b>mine</b>: {', '.join(found.terms)}"
+    assert components.listed(services, DEMO, way)[1].name == "<b>mine</b>"
     assert named.components[1] == ("2: <b>mine</b>", 2)
-    assert "&lt;b>mine" in json.loads(named.sizes)["data"][0]["y"][1]
     assert [trace["name"] for trace in drawn(services, DEMO, way)["data"]][1] == "2: &lt;b>mine&lt;/b>"
     assert one_component.component(services, DEMO, way, 2, model, 512).given == "<b>mine</b>"
-    assert seen(services, asked(services, k=6)).table[1][2] != named.table[1][2]  # others keep theirs
+    assert seen(services, asked(services, k=6)).components[1] != named.components[1]  # others keep theirs
     again = components.rename(services, DEMO, way, 2, "")
     assert again.components[1][1] == 2
     assert "mine" not in again.components[1][0]
@@ -293,7 +295,7 @@ def test_of_many_rows_a_sample_is_drawn(fresh: Services, monkeypatch: pytest.Mon
     way = asked(fresh)
     fresh.components.find(DEMO, way)
     *_, sampled = row_map.draw(fresh, DEMO, way, "pca", "component")
-    assert "A random sample is drawn, 300 of 800 rows." in sampled.caption
+    assert "A random sample is drawn: 300 of 800 rows." in sampled.caption
     ids = [i for trace in read(sampled.figure)["data"] for i in trace["customdata"]]
     assert len(set(ids)) == len(ids) == 300
 
@@ -352,7 +354,7 @@ def test_noise_is_shown_as_noise(services: Services) -> None:
     assert curve["y"] == sorted(curve["y"])
     assert knee["y"][0] == knee["y"][1] == pytest.approx(services.components.find(DEMO, way).density.eps)  # type: ignore[union-attr]
     assert "noise" in view.help
-    assert sum(int(str(row[1]).split()[0]) for row in view.table) + sum(noise) == 800
+    assert sum(line.size for line in components.listed(services, DEMO, way)) + sum(noise) == 800
     assert ("noise" in view.sentence) == bool(noise)
 
 

@@ -36,14 +36,14 @@ def drawn(view: points.PointsView) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("colour", ["head", "kind", "layer", "module", "run"])
 @pytest.mark.parametrize("dims", [2, 3])
 def test_every_matrix_is_a_point(services: Services, finished: FinishedRun, colour: Any, dims: int) -> None:
-    view = last(points.view(services, PointsRequest((finished.run.id,), dims=dims), colour))
+    view = last(points.view(services, PointsRequest((finished.run.id,), "parts", dims=dims), colour))
     traces = drawn(view)
     assert sorted(i for trace in traces for i in trace["customdata"]) == list(range(MATRICES))
     assert {trace["type"] for trace in traces} == {"scatter3d" if dims == 3 else "scatter"}
 
 
 def test_products_are_as_many_as_heads(services: Services, finished: FinishedRun) -> None:
-    wanted = PointsRequest((finished.run.id,), products=True)
+    wanted = PointsRequest((finished.run.id,), "products")
     traces = drawn(last(points.view(services, wanted, "head")))
     assert sorted(i for trace in traces for i in trace["customdata"]) == list(range(2 * 3 * 3))
 
@@ -166,21 +166,26 @@ def test_heads_are_measured_layer_by_layer(services: Services, finished: Finishe
     view = heads.view(services, finished.run.id, measure)
     assert view.rows is not None
     assert len(view.rows) == 2 * 3 * 3
-    assert len(json.loads(view.figure)["data"][0]["y"]) == 6
+    grid = json.loads(view.figure)
+    assert grid["data"][0]["x"] == ["0", "1", "2"]  # layers
+    assert [label.partition("</span> ")[2] for label in grid["layout"]["yaxis"]["ticktext"]] == [
+        f"head {head}, {kind}" for head in (1, 2, 3) for kind in ("q_proj", "down_proj")
+    ]
     assert "Mean" in view.sentence
 
 
 def test_a_trajectory_has_a_frame_for_every_snapshot(services: Services, finished: FinishedRun) -> None:
-    (module, *_), *_ = [trajectory.modules(services, finished.run.id)]
+    (label, module), *_ = offered = trajectory.modules(services, finished.run.id)
+    assert label.endswith(", layer 0")
     view = last(trajectory.view(services, finished.run.id, module, "pca"))
     figure = json.loads(view.figures[0])
     assert [frame["name"] for frame in figure["frames"]] == [str(step) for step in range(11)]
     assert len(figure["layout"]["sliders"][0]["steps"]) == 11
-    assert "PCA's axes are" in view.sentence
-    assert "mean nothing" not in view.sentence
-    whole = last(trajectory.view(services, finished.run.id, trajectory.modules(services, finished.run.id)[-1], "tsne"))
+    assert "PCA's axes are" in view.help
+    assert "mean nothing" not in view.help
+    whole = last(trajectory.view(services, finished.run.id, offered[-1][1], "tsne"))
     assert whole.figures
-    assert "gaps between far groups mean nothing" in whole.sentence
+    assert "gaps between far groups mean nothing" in whole.help
 
 
 def test_a_run_without_snapshots_says_how_to_get_some(services: Services, finished: FinishedRun) -> None:

@@ -52,7 +52,7 @@ def test_its_settings_are_those_of_a_run_on_the_demo(services: Services) -> None
 
 
 def test_its_heads_can_be_watched_over_training(services: Services) -> None:
-    kind = trajectory.modules(services, SHIPPED_ID)[-1]
+    _, kind = trajectory.modules(services, SHIPPED_ID)[-1]
     *_, last = trajectory.view(services, SHIPPED_ID, kind, "pca")
     assert last.figures
 

@@ -25,10 +25,11 @@ PLACES = ResultKind[np.ndarray]("map", keep=12)
 
 @dataclass(frozen=True)
 class MapView:
-    """What the page shows; figure None leaves the current one."""
+    """What the page shows; figure None leaves the current one, and `help` "" the current explanation."""
 
     figure: str | None
     caption: str
+    help: str = ""
 
 
 def draw(
@@ -45,15 +46,14 @@ def draw(
         selected: rows to select; None leaves the reader's selection.
     """
     if not services.components.are_found(dataset_id, request):  # the end of the clustering draws the map
-        yield MapView(None, "The map is drawn once the components are found.")
         return
     if not METHODS[method].is_quick and not services.cache.has(PLACES, dataset_id, request.features_key, method):
         first = _view(services, dataset_id, request, "pca", colour_by, selected)
         name, figure = METHODS[method].name, first.figure
         for ticks, step in enumerate(in_background(lambda on_progress: _points(services, dataset_id, request, method))):
             if not isinstance(step, Done) and ticks % MESSAGE_EVERY == 0:
-                sentence = f"{name} is being computed ({ticks * EVERY:.0f} s); meanwhile this is PCA. {first.caption}"
-                yield MapView(figure, sentence)
+                sentence = f"{name} is being computed ({ticks * EVERY:.0f} s). Meanwhile this is PCA."
+                yield MapView(figure, sentence, first.help)
                 figure = None
     yield _view(services, dataset_id, request, method, colour_by, selected)
 
@@ -67,6 +67,12 @@ def search(services: Services, dataset_id: str, text: str) -> tuple[list[int], s
     indices = [i for i, example in enumerate(examples) if needle in " ".join(example.everything.split()).casefold()]
     count = f"{len(indices):,} of {len(examples):,} rows hold" if len(indices) != 1 else "1 row holds"
     return indices, f"{count} “{text.strip()}”."
+
+
+def rows_of(services: Services, dataset_id: str, request: ComponentRequest, number: int) -> list[int]:
+    """The rows of a component, by its number from 1."""
+    labels = services.components.found(dataset_id, request).labels
+    return np.flatnonzero(labels == number - 1).tolist()
 
 
 def rows(services: Services, dataset_id: str, indices: Sequence[int]) -> list[list[Cell]]:
@@ -118,12 +124,12 @@ def _view(
         None if selected is None else sorted(set(selected) & set(drawn)),
     )
     whole = len(drawn) == len(data.examples)
-    sample = "" if whole else f" A random sample is drawn, {len(drawn):,} of {len(data.examples):,} rows."
     near = "the model takes for alike" if request.settings.by_model else "use the same words"
     return MapView(
         figure,
-        f"Rows that {near} lie close together; lasso some, click one, or search, to read them below. "
-        f"{METHODS[method].reading}{sample}",
+        "" if whole else f"A random sample is drawn: {len(drawn):,} of {len(data.examples):,} rows.",
+        f"Each point is a row. Rows that {near} lie close together. Draw a line around some, or click one, to read "
+        f"them below. {METHODS[method].reading}",
     )
 
 

@@ -2,6 +2,7 @@
 
 import os
 import secrets
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -15,10 +16,9 @@ from hydralora.data.progress import OnProgress
 from ...services import Services
 from ...services.background import Done, in_background
 from ...services.components import ComponentRequest
-from ..reading import Cell
+from ...widgets.component_list import ListedComponent
 from .one_component import component_of
 
-COLUMNS = ["#", "rows", "name and terms", "a typical row", "an outlier"]
 NEVER_ASSIGNED = (
     " The components set the number of heads and may initialize the router; no row is ever assigned to a head."
 )
@@ -32,67 +32,91 @@ HELP = {
 
 @dataclass(frozen=True)
 class ClusterView:
-    """What the page shows of a dataset's components; `tasks` is the table of tasks by components, if rows have any.
+    """What the page shows of a dataset's components.
 
-    `components` are the choices: (label, number from 1) of each.
+    Attributes:
+        curve: the figure of how their number was found, with its `help`.
+        agreement: a sentence on the task labels, with the table `tasks`; "" where the rows have none.
+        components: the choices: (label, number from 1) of each.
+        listed: a line of each.
     """
 
     sentence: str
     k: int
     curve: str
     help: str
-    sizes: str
-    table: list[list[Cell]]
     agreement: str
     tasks: str
     components: list[tuple[str, int]]
+    listed: list[ListedComponent]
 
 
-def find(services: Services, dataset_id: str, request: ComponentRequest) -> Iterator[str | Done[ClusterView]]:
-    """Cluster a dataset: yields its progress whenever that changes, then what to show."""
+@dataclass(frozen=True)
+class Finding:
+    """How far the computation is; `fraction` 0 to 1, None until known."""
+
+    what: str
+    fraction: float | None
+
+
+def find(services: Services, dataset_id: str, request: ComponentRequest) -> Iterator[Finding | Done[ClusterView]]:
+    """Find a dataset's components: yields its progress whenever that changes, then what to show."""
 
     def work(on_progress: OnProgress) -> ClusterView:
         services.components.find(dataset_id, request, on_progress)
         return view(services, dataset_id, request)
 
-    what = "Clustering; a model reads every row first" if request.settings.by_model else "Clustering"
-    previous = ""
+    by_model = request.settings.by_model
+    what = "Finding the components; a model reads every row first" if by_model else "Finding the components"
+    previous = None
     for step in in_background(work):
         if isinstance(step, Done):
             yield step
-        else:
-            message = f"{what}: {step.done / step.total:.0%}" if step.total > 1 else f"{what} …"
-            if message != previous:  # a page that gets the same update again and again responds late
-                yield message
-            previous = message
+            return
+        progress = Finding(what, round(step.done / step.total, 2) if step.total > 1 else None)
+        if progress != previous:  # a page that gets the same update again and again responds late
+            yield progress
+        previous = progress
 
 
 def view(services: Services, dataset_id: str, request: ComponentRequest) -> ClusterView:
     clusters = services.components.found(dataset_id, request)
     components = services.components.named(dataset_id, request)
-    examples = services.read_dataset(dataset_id).examples
-    rows: list[list[Cell]] = [
-        [
-            component.id + 1,
-            f"{component.size} ({component.share:.0%})",
-            _named(component.name, component.terms),
-            examples[component.nearest[0]].question,
-            examples[component.outliers[0]].question,
-        ]
-        for component in components
-    ]
     agreement, tasks = _agreement(services, dataset_id, clusters, components)
     return ClusterView(
         _sentence(clusters),
         clusters.k,
         _curve(clusters, dataset_id),
         HELP[clusters.method],
-        figures.sizes([component.name for component in components], clusters.sizes),
-        rows,
         agreement,
         tasks,
         [(f"{component.id + 1}: {component.name}", component.id + 1) for component in components],
+        listed(services, dataset_id, request),
     )
+
+
+def listed(
+    services: Services, dataset_id: str, request: ComponentRequest, selected: Sequence[int] = ()
+) -> list[ListedComponent]:
+    """The components in the order of their numbers.
+
+    Args:
+        selected: rows that are selected on the map.
+    """
+    labels = services.components.found(dataset_id, request).labels
+    chosen = Counter(labels[[i for i in selected if 0 <= i < len(labels)]].tolist())
+    examples = services.read_dataset(dataset_id).examples
+    return [
+        ListedComponent(
+            number=component.id + 1,
+            name=component.name,
+            size=component.size,
+            share=component.share,
+            selected=chosen[component.id],
+            example=examples[component.nearest[0]].question,
+        )
+        for component in services.components.named(dataset_id, request)
+    ]
 
 
 def rename(services: Services, dataset_id: str, request: ComponentRequest, number: int, name: str) -> ClusterView:
@@ -121,11 +145,6 @@ def _curve(clusters: Clusters, dataset_id: str) -> str:
     if dense:
         return figures.neighbour_distances(dense.reach.tolist(), dense.eps, dense.min_samples, dataset_id)
     return figures.component_number(clusters.sse, clusters.silhouette, clusters.k, dataset_id)
-
-
-def _named(name: str, terms: list[str]) -> str:
-    listed = ", ".join(terms)
-    return listed if listed.startswith(name) else f"{name}: {listed}"
 
 
 def _sentence(clusters: Clusters) -> str:

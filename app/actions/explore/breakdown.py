@@ -154,7 +154,7 @@ def _drawn(services: Services, trained: _Trained, shapes: Sequence[str]) -> Brea
         ready=True,
         rows=[*_rows(compared.parts, "component"), *_rows(heads, "head")],
         figures=drawn.figures,
-        caption=drawn.caption,
+        caption=f"{drawn.caption} {drawn.left_out}".strip(),
         shapes=drawn.shapes,
         drawn=drawn.drawn,
     )

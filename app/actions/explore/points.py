@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from hydralora import figures
 from hydralora.analysis import (
@@ -31,7 +32,9 @@ from .shapes import chosen_groups, draw_shapes
 COLUMNS = ["run", "matrix", "layer", "kind", "head", "x", "y", "z"]
 MESSAGE_EVERY = 5  # progress steps between two messages
 STEPS_SHOWN = 5
+STILL = "The heads of each module lie on one another: they have not moved apart yet. "
 SIBLINGS = 12  # heads whose cosines fit into the figure's squares
+Shown = Literal["heads", "parts", "products"]
 POINTS = ResultKind[list[PointGroup]]("points")
 SNAPSHOT = ResultKind[Weights]("snapshot", keep=8, of_adapter=True)
 
@@ -41,13 +44,14 @@ class PointsRequest:
     """What is drawn.
 
     Attributes:
-        runs: those whose matrices are drawn; `products` draws products of A and heads instead of each alone.
+        runs: those whose matrices are drawn.
+        shown: which of their matrices: heads alone, A and heads ("parts"), or the products of both.
         steps: also draw snapshots from training.
         shapes: the names of the shapes to draw if there are more than `PANELS`.
     """
 
     runs: tuple[str, ...]
-    products: bool = False
+    shown: Shown = "heads"
     method: Method = "pca"
     dims: int = 2
     neighbours: int | None = None
@@ -62,12 +66,14 @@ class PointsView:
 
     Attributes:
         shapes: the names of all shapes; `drawn`: those of the drawn ones.
+        help: how to read them; "" leaves the current explanation.
     """
 
     sentence: str
     figures: list[str] | None
     shapes: list[str] = field(default_factory=list)
     drawn: list[str] = field(default_factory=list)
+    help: str = ""
 
 
 @dataclass(frozen=True)
@@ -96,13 +102,13 @@ def view(services: Services, request: PointsRequest, colour_by: figures.MatrixCo
     request = _drawable(services, request)
     method = METHODS[request.method]
     if (request.steps or not method.is_quick) and not services.cache.has(POINTS, *_key(services, request)):
-        quick = PointsRequest(request.runs, request.products, "pca", request.dims, shapes=request.shapes)
+        quick = PointsRequest(request.runs, request.shown, "pca", request.dims, shapes=request.shapes)
         first = _view(services, quick, colour_by)
         drawn = first.figures
         for ticks, step in enumerate(in_background(lambda on_progress: _groups(services, request))):
             if not isinstance(step, Done) and ticks % MESSAGE_EVERY == 0:
                 sentence = f"{method.name} is being computed ({ticks * EVERY:.0f} s); meanwhile this is PCA."
-                yield PointsView(sentence, drawn, first.shapes, first.drawn)
+                yield PointsView(sentence, drawn, first.shapes, first.drawn, first.help)
                 drawn = None
     yield _view(services, request, colour_by)
 
@@ -122,7 +128,7 @@ def look_into(services: Services, request: PointsRequest, place: int) -> MatrixV
     if not 0 <= place < len(points):
         return MatrixView("")
     point = points[place]
-    members = _members(services, point.run, point.step, request.products)
+    members = _members(services, point.run, point.step, request.shown)
     matrix = next(
         member
         for member in members
@@ -164,14 +170,17 @@ def _steps(services: Services, run_id: str) -> list[int | None]:
     return [*steps[::every], None]
 
 
-def _members(services: Services, run_id: str, step: int | None, products: bool) -> list[Matrix]:
-    if step is None:
-        return matrices(adapter_weights(services, run_id), run_id, products=products)
+def _members(services: Services, run_id: str, step: int | None, shown: Shown) -> list[Matrix]:
+    weights = adapter_weights(services, run_id) if step is None else _snapshot(services, run_id, step)
+    members = matrices(weights, run_id, step, products=shown == "products")
+    return [member for member in members if shown != "heads" or member.kind == "head"]
+
+
+def _snapshot(services: Services, run_id: str, step: int) -> Weights:
     folder = services.run(run_id).snapshots
-    weights = services.cache.remember(
+    return services.cache.remember(
         SNAPSHOT, run_id, step, compute=lambda: read_weights(folder, saved_snapshots(folder)[step])
     )
-    return matrices(weights, run_id, step, products)
 
 
 def _siblings(family: Sequence[Matrix]) -> str:
@@ -180,8 +189,20 @@ def _siblings(family: Sequence[Matrix]) -> str:
 
 
 def _view(services: Services, request: PointsRequest, colour_by: figures.MatrixColour) -> PointsView:
-    shapes = draw_shapes(_groups(services, request), request.shapes, colour_by)
-    return PointsView(shapes.caption, shapes.figures, shapes.shapes, shapes.drawn)
+    groups = _groups(services, request)
+    shapes = draw_shapes(groups, request.shapes, colour_by)
+    said = "" if any(map(_parted, groups)) else STILL
+    return PointsView(said + shapes.left_out, shapes.figures, shapes.shapes, shapes.drawn, shapes.caption)
+
+
+def _parted(group: PointGroup) -> bool:
+    """Whether some module's heads are not all at one place."""
+    places: dict[tuple[str, str, int | None], set[tuple[float, ...]]] = {}
+    for point in group.points:
+        if point.kind != "A":
+            place = tuple(round(value, 9) for value in (point.x, point.y, point.z or 0.0))
+            places.setdefault((point.run, point.module, point.step), set()).add(place)
+    return any(len(found) > 1 for found in places.values())
 
 
 def _drawable(services: Services, request: PointsRequest) -> PointsRequest:
@@ -206,7 +227,7 @@ def _groups(services: Services, request: PointsRequest) -> list[PointGroup]:
             matrix
             for run_id in request.runs
             for step in (_steps(services, run_id) if request.steps else [None])
-            for matrix in _members(services, run_id, step, request.products)
+            for matrix in _members(services, run_id, step, request.shown)
         ]
         return project_matrices(members, request.method, request.dims, request.seed, request.neighbours)
 

@@ -14,12 +14,13 @@ class ShapesView:
     """The figures of the shapes that are drawn.
 
     Attributes:
-        caption: how to read them, and what is not drawn.
+        caption: how to read them; `left_out` says what is not drawn.
         shapes: the names of all shapes; `drawn`: those of the drawn ones.
     """
 
     figures: list[str]
     caption: str
+    left_out: str
     shapes: list[str]
     drawn: list[str]
 
@@ -39,5 +40,5 @@ def draw_shapes(groups: Sequence[PointGroup], shapes: Sequence[str], colour_by: 
         first += len(group.points)
     names = [group.name for group in chosen]
     left_out = [group.name for group in groups if group.name not in names]
-    note = f" Not drawn: {', '.join(left_out)}. Choose up to {PANELS} under Shapes." if left_out else ""
-    return ShapesView(drawn, figures.how_to_read(chosen) + note, [group.name for group in groups], names)
+    note = f"Not drawn: {', '.join(left_out)}. Choose up to {PANELS} under Shapes." if left_out else ""
+    return ShapesView(drawn, figures.how_to_read(chosen), note, [group.name for group in groups], names)

@@ -27,14 +27,16 @@ HOW_TO_READ = (
 
 @dataclass(frozen=True)
 class TrajectoryView:
-    """What the page shows; figures None leaves the current ones."""
+    """What the page shows; figures None leaves the current ones, and `help` says how to read them."""
 
     sentence: str
     figures: list[str] | None
+    help: str = ""
 
 
-def modules(services: Services, run_id: str | None) -> list[str]:
-    """What can be drawn of a run: every module, then each kind of module over all layers; none without snapshots."""
+def modules(services: Services, run_id: str | None) -> list[tuple[str, str]]:
+    """What can be drawn of a run, as choices of (label, value): every module, then each kind of module over all layers;
+    none without snapshots."""
     if not run_id:
         return []
     run = services.run(run_id)
@@ -45,7 +47,8 @@ def modules(services: Services, run_id: str | None) -> list[str]:
         MODULES, run_id, compute=lambda: list(read_weights(run.snapshots, saved[min(saved)]))
     )
     kinds = dict.fromkeys(name.rpartition(".")[2] for name in names)
-    return [*names, *(ALL + kind for kind in kinds)]
+    every = [(f"{kind}, all layers", ALL + kind) for kind in kinds]
+    return [(label, name) for name, label in figures.module_names(names).items()] + every
 
 
 def view(services: Services, run_id: str | None, module: str | None, method: Method) -> Iterator[TrajectoryView]:
@@ -72,7 +75,7 @@ def view(services: Services, run_id: str | None, module: str | None, method: Met
     losses = training_losses(services.events(run))
     groups = _groups(services, request)[:PANELS]
     drawn = [figures.trajectory(group, losses) for group in groups]
-    yield TrajectoryView(f"{HOW_TO_READ} {_methods(groups)}", drawn)
+    yield TrajectoryView("", drawn, f"{HOW_TO_READ} {_methods(groups)}")
 
 
 def _methods(groups: Sequence[PointGroup]) -> str:

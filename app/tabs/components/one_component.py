@@ -1,5 +1,6 @@
 """One component in detail, in the Components page."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gradio as gr
@@ -9,7 +10,7 @@ from hydralora.recipe.settings import TrainingSettings
 from ...actions.components import one_component as actions
 from ...page.buttons import action_button
 from ...page.context import Context
-from ...page.handlers import QUIET, Component, Updates, latest
+from ...page.handlers import Component, Updates, latest
 from ...page.text import say, sentence
 from ...widgets.plot import plot_panel
 from .settings import ComponentForm
@@ -23,16 +24,10 @@ class OneComponent:
     Attributes:
         number: the number of the component, from 1; `name`: the textbox of its name.
         alone: the button that plans a run on it alone.
-        look: the listener that fills the rest.
     """
 
-    def __init__(self, context: Context, form: ComponentForm) -> None:
-        self._draw()
-        self.look = self._listener(context, form)
-        self.number.input(**self.look, **QUIET)
-
-    def _draw(self) -> None:
-        with gr.Accordion("One component", open=True, elem_id="one-component"):
+    def __init__(self) -> None:
+        with gr.Accordion("One component: typical rows, outliers, lengths", open=False, elem_id="one-component"):
             with gr.Row():
                 self.number = gr.Dropdown([1], value=1, label="Component", elem_id="component", min_width=260)
                 self.name = gr.Textbox(
@@ -59,10 +54,13 @@ class OneComponent:
                 "component-lengths",
                 "Rows of the component by their length in tokens",
                 empty="Lengths are drawn once the base model is on this machine.",
+                awaited=True,
             )
             self.named = gr.State("")  # the component whose name the textbox holds
 
-    def _listener(self, context: Context, form: ComponentForm) -> dict[str, Any]:
+    def wire(self, context: Context, form: ComponentForm, ends: Sequence[Callable[..., object]]) -> None:
+        """Show the chosen component whenever one of these listeners has ended, or another one is chosen."""
+
         @latest(context.services, "component")
         def look(
             named: str, dataset_id: str, number: int | None, max_length: float | None, model: str, *values: Component
@@ -76,11 +74,9 @@ class OneComponent:
                 return updates
             return updates | {self.named: component, self.name: gr.Textbox(value=view.given, placeholder=view.terms)}
 
-        return {
-            "fn": look,
-            "inputs": [self.named, context.dataset, self.number, context.max_length, *form.inputs],
-            "outputs": [self.named, self.name, self.about, self.rows, self.lengths],
-        }
+        inputs = [self.named, context.dataset, self.number, context.max_length, *form.inputs]
+        outputs = [self.named, self.name, self.about, self.rows, self.lengths]
+        context.signals.follow([self.number.change, *ends], look, inputs, outputs, trigger_mode="multiple")
 
     def choices(self, components: list[tuple[str, int]], number: int | None) -> gr.Dropdown:
         """The components to choose from; a choice stays, even one made during the clustering."""

@@ -1,4 +1,4 @@
-"""The map of the rows, in the Components page."""
+"""The map of the rows, in the Components page, linked with the list of components both ways."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -8,78 +8,87 @@ from hydralora.figures import ColourBy
 from hydralora.projection import METHODS, Method
 
 from ...actions.components import row_map as actions
+from ...actions.components.tab import listed as component_lines
 from ...actions.reading import ROW_COLUMNS, ROW_WIDTHS
 from ...page.buttons import method_choice
 from ...page.context import Context
 from ...page.handlers import QUIET, Component, Updates, handler, latest
-from ...page.text import say, sentence
+from ...page.text import explain, reading_help, say, sentence
+from ...services import Services
+from ...widgets.component_list import list_value
 from ...widgets.plot import plot_panel, selected_ids
 from .settings import ComponentForm
 
-NOTHING = "Lasso points, click one, or search, to list their rows here"
+NOTHING = "Draw a line around points of the map, click one, or search, to list their rows here"
 KIND = "map"
 
 
 class RowMap:
-    """The map, and the table of selected rows; `draw_after` makes it follow the components."""
+    """The map, and the table of selected rows; every change of either is one of `KIND`, of which the newest counts."""
 
-    def __init__(self, context: Context, form: ComponentForm) -> None:
-        self._context, self._form = context, form
-        self._choices()
-        self.map = plot_panel("map", "Map of the rows", caption="map-caption")
-        self.caption = sentence("", elem_id="map-caption")
-        self.hits = sentence("", elem_id="map-hits")
-        self.rows = gr.Dataframe(
-            headers=ROW_COLUMNS,
-            column_widths=ROW_WIDTHS,
-            wrap=True,
-            interactive=False,
-            max_height=400,
-            elem_id="map-rows",
-            label=NOTHING,
-        )
-        self._searching()
-        self._selecting()
-
-    def _choices(self) -> None:
-        """The choices of projection, colour and search text."""
-        with gr.Row():
-            self.method = method_choice("map-method", "Projection", tuple(reversed(METHODS)), 260)
+    def __init__(self) -> None:
+        with gr.Row(elem_classes=["choices"]):
+            self.method = method_choice("map-method", "Projection", tuple(reversed(METHODS)), 200)
             self.colour_by = gr.Radio(
                 ["component", "task", "length"],
                 value="component",
                 label="Colour by",
                 elem_id="map-colour",
-                min_width=280,
+                min_width=200,
             )
+        self.map = plot_panel("map", "Map of the rows", caption="map-help", fills=True, awaited=True)
+        self.caption = sentence("", elem_id="map-caption")
+        self.help = reading_help("", "map-help")
+
+    def draw_rows(self) -> None:
+        with gr.Accordion("Rows selected on the map", open=True, elem_id="selected-rows"):
             self.text = gr.Textbox(
                 label="Search the rows",
                 placeholder="words of a question or an answer",
                 submit_btn="Search",
                 max_lines=1,
                 elem_id="map-search",
-                min_width=260,
+            )
+            self.hits = sentence("", elem_id="map-hits")
+            self.rows = gr.Dataframe(
+                headers=ROW_COLUMNS,
+                column_widths=ROW_WIDTHS,
+                wrap=True,
+                interactive=False,
+                max_height=400,
+                elem_id="map-rows",
+                label=NOTHING,
             )
 
-    def draw_after(self, ends: Sequence[Callable[..., object]]) -> None:
-        """Draw the map whenever one of these listeners has ended, such as `found.success`, or a choice has changed.
+    def wire(
+        self,
+        context: Context,
+        form: ComponentForm,
+        ends: Sequence[Callable[..., object]],
+        components: gr.HTML,
+        number: gr.Dropdown,
+    ) -> None:
+        """Draw the map whenever one of these listeners has ended, or a choice has changed.
 
-        They share one event. With a listener each, the one that a person caused last is not always called last.
+        Args:
+            components: the list of components, which shows how many of each are selected, and selects them.
+            number: the chosen component.
         """
-        services, form = self._context.services, self._form
+        services, dataset = context.services, context.dataset
+        inputs = [dataset, self.method, self.colour_by, *form.inputs]
+        drawn = [self.map, self.caption, self.help]
+        listed = [self.rows, self.hits, components]
 
         @latest(services, KIND)
         def draw(dataset_id: str, method: Method, colour_by: ColourBy, *values: Component) -> Iterator[Updates]:
-            for view in actions.draw(services, dataset_id, form.request(*values), method, colour_by):
+            request = form.request(*values)
+            for view in actions.draw(services, dataset_id, request, method, colour_by):
                 yield self._updates(view)
 
+        # One event for all: with a listener each, the one that a person caused last is not always called last. Not
+        # after the last one has ended: a projection that is replaced may take minutes.
         changes = [self.method.change, self.colour_by.change, *ends]
-        inputs = [self._context.dataset, self.method, self.colour_by, *form.inputs]
-        # Not after the last one has ended: a projection that is replaced may take minutes.
-        self._context.signals.follow(changes, draw, inputs, [self.map, self.caption], trigger_mode="multiple")
-
-    def _searching(self) -> None:
-        services, form = self._context.services, self._form
+        context.signals.follow(changes, draw, inputs, drawn, trigger_mode="multiple")
 
         @latest(services, KIND)
         def search(
@@ -88,23 +97,47 @@ class RowMap:
             indices, sentence_on_them = actions.search(services, dataset_id, text)
             # Repeated in each update, which sends it once. Left out of one it could be lost: Gradio's page applies the
             # changes of an update to the one before, even if that is not displayed yet.
-            listed = {self.hits: say(sentence_on_them), self.rows: self._table(dataset_id, indices)}
-            for view in actions.draw(services, dataset_id, form.request(*values), method, colour_by, indices):
-                yield self._updates(view) | listed
+            request = form.request(*values)
+            found = {self.hits: say(sentence_on_them), self.rows: self._table(services, dataset_id, indices)}
+            found |= {components: list_value(component_lines(services, dataset_id, request, indices))}
+            for view in actions.draw(services, dataset_id, request, method, colour_by, indices):
+                yield self._updates(view) | found
 
-        inputs = [self._context.dataset, self.text, self.method, self.colour_by, *form.inputs]
-        self.text.submit(search, inputs, [self.map, self.caption, self.hits, self.rows], **QUIET)
+        self.text.submit(search, [dataset, self.text, *inputs[1:]], [*drawn, *listed], **QUIET)
 
-    def _selecting(self) -> None:
-        dataset = self._context.dataset
+        @latest(services, KIND)
+        def pick(
+            event: gr.EventData, dataset_id: str, method: Method, colour_by: ColourBy, *values: Component
+        ) -> Iterator[Updates]:
+            request = form.request(*values)
+            picked = int((event._data or {}).get("number") or 0)
+            indices = actions.rows_of(services, dataset_id, request, picked) if picked else []
+            chosen = {number: picked} if picked else {}
+            found = {self.hits: "", self.rows: self._table(services, dataset_id, indices)} | chosen
+            found |= {components: list_value(component_lines(services, dataset_id, request), picked)}
+            for view in actions.draw(services, dataset_id, request, method, colour_by, indices):
+                yield self._updates(view) | found
+
+        components.pick(pick, inputs, [*drawn, *listed, number], **QUIET)
+        self._selecting(context, form, components)
+
+    def _selecting(self, context: Context, form: ComponentForm, components: gr.HTML) -> None:
+        services, dataset = context.services, context.dataset
 
         @handler
-        def select(dataset_id: str, event: gr.EventData) -> Updates:
-            return {self.rows: self._table(dataset_id, selected_ids(event)), self.hits: ""}
+        def select(dataset_id: str, event: gr.EventData, *values: Component) -> Updates:
+            ids = selected_ids(event)
+            lines = component_lines(services, dataset_id, form.request(*values), ids)
+            return {
+                self.rows: self._table(services, dataset_id, ids),
+                self.hits: "",
+                components: list_value(lines),
+            }
 
         for selected in (self.map.lasso, self.map.pick):  # gr.on takes no custom events
-            selected(select, dataset, [self.rows, self.hits], api_visibility="private")
-        self._context.signals.follow(
+            outputs = [self.rows, self.hits, components]
+            selected(select, [dataset, *form.inputs], outputs, api_visibility="private")
+        context.signals.follow(
             [dataset.change],
             lambda: {self.rows: gr.Dataframe(value=[], label=NOTHING), self.hits: ""},
             None,
@@ -112,8 +145,9 @@ class RowMap:
         )
 
     def _updates(self, view: actions.MapView) -> Updates:
-        return {self.caption: say(view.caption)} | ({self.map: view.figure} if view.figure else {})
+        told = {self.caption: say(view.caption), self.help: explain(view.help)}
+        return told | ({self.map: view.figure} if view.figure else {})
 
-    def _table(self, dataset_id: str, chosen: list[int]) -> gr.Dataframe:
+    def _table(self, services: Services, dataset_id: str, chosen: list[int]) -> gr.Dataframe:
         label = actions.listed(len(chosen)) if chosen else NOTHING
-        return gr.Dataframe(value=actions.rows(self._context.services, dataset_id, chosen), label=label)
+        return gr.Dataframe(value=actions.rows(services, dataset_id, chosen), label=label)

@@ -8,7 +8,7 @@ from ...actions.recipes import component_settings
 from ...page.browser_state import KeptChoices
 from ...page.context import Context
 from ...page.forms import Widget, values, widget
-from ...page.handlers import Component
+from ...page.handlers import QUIET, Component, Updates
 from ...services.components import ComponentRequest
 
 FEATURES = {
@@ -23,23 +23,32 @@ SENTENCE_MODEL = "components.sentence_model"
 class ComponentForm:
     """The settings of a run's components; `fields` are their widgets by setting."""
 
-    def __init__(self, context: Context, store: KeptChoices) -> None:
+    def __init__(self, context: Context, store: KeptChoices, found: gr.State) -> None:
+        """Args: found: the number of components that was found, which is offered where a person wants to set it."""
         self._context = context
-        self.fields = _fields()
+        with gr.Accordion("How the components are found", open=False, elem_id="component-settings"):
+            self.auto = gr.Checkbox(True, label="Find their number", elem_id="components-auto")
+            self.fields = _fields()
         store.keep_all(self.fields)
-        features, method = self.fields["components.features"], self.fields["components.method"]
+        self._wire_number(context, found)
+        features = self.fields["components.features"]
         context.signals.follow(
             [features.change],
             lambda features: gr.Textbox(visible=features == "sentence"),
             features,
             self.fields[SENTENCE_MODEL],
         )
-        context.signals.follow(  # DBSCAN finds their number itself
-            [method.change],
-            lambda method: gr.Number(visible=method == "kmeans"),
-            method,
-            self.fields["components.k"],
-        )
+
+    def _wire_number(self, context: Context, found: gr.State) -> None:
+        """The switch stands for the 0 of the setting, wherever that comes from."""
+        k, method, auto = self.fields["components.k"], self.fields["components.method"], self.auto
+
+        def show(number: float | None, method: str) -> Updates:
+            given = method == "kmeans"  # DBSCAN finds their number itself
+            return {auto: gr.Checkbox(value=not number, visible=given), k: gr.Number(visible=given and bool(number))}
+
+        auto.input(lambda on, found: 0 if on else found or 2, [auto, found], k, **QUIET)
+        context.signals.follow([k.change, method.change], show, [k, method], [auto, k])
 
     @property
     def inputs(self) -> list[Component]:
@@ -68,7 +77,7 @@ def _fields() -> dict[str, Widget]:
     offered = {key: name for key, name in FEATURES.items() if key != "sentence" or find_spec("sentence_transformers")}
     with gr.Row():
         fields = {
-            "components.k": widget("components.k", "Components", info="0 finds the number."),
+            "components.k": widget("components.k", "Components", info="From 2.", visible=False),
             "components.method": widget(
                 "components.method",
                 "Method",
@@ -80,7 +89,7 @@ def _fields() -> dict[str, Widget]:
             ),
             "components.text": widget(
                 "components.text",
-                "Text compared",
+                "Compare rows by",
                 names={"question": "the question", "everything": "question and answer"},
                 info="Also used for a run's held-out rows.",
             ),

@@ -13,7 +13,7 @@ from ...actions.run_choices import run_choices
 from ...page.buttons import method_choice, new_choices
 from ...page.context import Context
 from ...page.handlers import Component, Updates, handler, latest
-from ...page.text import say, sentence
+from ...page.text import explain, reading_help, say, sentence
 from ...services import Services
 from ...widgets.plot import plot_panel, selected_ids
 from .head_use import HeadTables
@@ -25,10 +25,14 @@ CLICK = "Click a point to see its matrix."
 
 def build(context: Context, tab: gr.Tab, view_tab: gr.Tab) -> None:
     """The view."""
-    pictures = ShapePanels("ab", "A and heads as points", "ab-caption")
-    form = _Form(pictures)
-    pictures.draw()
-    caption = sentence("", elem_id="ab-caption")
+    pictures = ShapePanels("ab", "A and heads as points", "ab-help")
+    with gr.Row(elem_classes=["with-rail"]):
+        with gr.Column(elem_id="points", elem_classes=["picture"]):
+            pictures.draw()
+            caption = sentence("", elem_id="ab-caption")
+            explanation = reading_help("", "ab-help")
+        with gr.Column(elem_classes=["rail"]):
+            form = _Form(pictures)
     matrix = _Matrix()
     matrix.wire(context.services, form, pictures)
 
@@ -36,7 +40,8 @@ def build(context: Context, tab: gr.Tab, view_tab: gr.Tab) -> None:
     def show(*values: Component) -> Iterator[Updates]:
         for view in actions.view(context.services, form.request(*values), form.colour_by(*values)):
             drawn = {} if view.figures is None else pictures.figures(view.figures)
-            yield {caption: say(view.sentence)} | drawn | pictures.shapes(view.shapes, view.drawn)
+            told = {caption: say(view.sentence), explanation: explain(view.help)}
+            yield told | drawn | pictures.shapes(view.shapes, view.drawn)
 
     @handler
     def other_runs(run_id: str | None, chosen: list[str]) -> gr.Dropdown:
@@ -49,7 +54,7 @@ def build(context: Context, tab: gr.Tab, view_tab: gr.Tab) -> None:
     signals = context.signals
     signals.follow([*opened, context.run.change], other_runs, [context.run, form.others], form.others)
     changes = [field.change for field in inputs]
-    signals.follow([*opened, *changes], show, inputs, [*pictures.panels, caption, pictures.choice])
+    signals.follow([*opened, *changes], show, inputs, [*pictures.panels, caption, explanation, pictures.choice])
     signals.follow(changes, matrix.empty, None, matrix.outputs)
     for panel in pictures.panels:  # gr.on takes no custom events
         panel.lasso(matrix.select, inputs, matrix.table, api_visibility="private")
@@ -60,18 +65,15 @@ class _Form:
     """What is drawn, and how."""
 
     def __init__(self, pictures: ShapePanels) -> None:
-        with gr.Row():
-            self.method = method_choice("ab-method")
-            colours = ["head", "kind", "layer", "module", "run", "step"]
-            self.colour = gr.Radio(colours, value="head", label="Colour by", elem_id="ab-colour", min_width=320)
-            self.dims = gr.Radio(
-                [("2-D", 2), ("3-D", 3)], value=2, label="Dimensions", elem_id="ab-dims", min_width=140
-            )
-            kinds = [("A and heads", "parts"), ("products B·A", "products")]
-            self.kind = gr.Radio(kinds, value="parts", label="Matrices", elem_id="ab-what", min_width=240)
-        with gr.Accordion("Other runs, seed, neighbours", open=False, elem_id="ab-more"), gr.Row():
+        kinds = [("Heads", "heads"), ("A and heads", "parts"), ("Products B·A", "products")]
+        self.kind = gr.Radio(kinds, value="heads", label="Show", elem_id="ab-what")
+        self.method = method_choice("ab-method")
+        colours = ["head", "kind", "layer", "module", "run", "step"]
+        self.colour = gr.Radio(colours, value="head", label="Colour by", elem_id="ab-colour")
+        self.dims = gr.Radio([("2-D", 2), ("3-D", 3)], value=2, label="Dimensions", elem_id="ab-dims")
+        with gr.Accordion("Other runs, seed, neighbours", open=False, elem_id="ab-more"):
             self.others = gr.Dropdown(
-                [], value=[], multiselect=True, label="Other runs in the same figure", elem_id="ab-runs", scale=2
+                [], value=[], multiselect=True, label="Other runs in the same figure", elem_id="ab-runs"
             )
             with_neighbours = [method for method in METHODS.values() if method.neighbours]
             names = ", ".join(f"{method.name}'s {method.neighbours_name}" for method in with_neighbours)
@@ -107,7 +109,7 @@ class _Form:
     def request(
         run_id: str | None,
         others: list[str],
-        kind: str,
+        kind: actions.Shown,
         method: Method,
         dims: int,
         neighbours: float | None,
@@ -117,7 +119,7 @@ class _Form:
     ) -> actions.PointsRequest:
         return actions.PointsRequest(
             (run_id, *others) if run_id else (),
-            kind == "products",
+            kind,
             method,
             dims,
             int(neighbours) if neighbours else None,

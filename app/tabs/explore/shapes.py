@@ -28,8 +28,10 @@ class ShapePanels:
     def draw(self) -> None:
         """Draw the panels in a row."""
         elem_id, label, caption, count = self._of
-        with gr.Row():
-            self.panels = [plot_panel(f"{elem_id}-{i}", label, caption=caption) for i in range(count)]
+        with gr.Row(elem_classes=["shapes"]):
+            self.panels = [
+                plot_panel(f"{elem_id}-{i}", label, caption=caption, fills=True, awaited=not i) for i in range(count)
+            ]
 
     def figures(self, figures: Sequence[str]) -> Updates:
         """Show these figures, and hide the remaining panels."""

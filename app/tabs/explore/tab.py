@@ -11,10 +11,10 @@ def build(context: Context, tab: gr.Tab) -> gr.Button:
     with gr.Tabs(elem_id="ab-views"):
         with gr.Tab("Points", id="points") as points_view:
             points.build(context, tab, points_view)
-        with gr.Tab("Heads", id="heads") as heads_view:
-            heads.build(context, heads_view)
         with gr.Tab("Over training", id="trajectory") as trajectory_view:
             trajectory.build(context, trajectory_view)
+        with gr.Tab("Heads", id="heads") as heads_view:
+            heads.build(context, heads_view)
         with gr.Tab("Components and heads", id="use"):
             head_use.build(context)
         with gr.Tab("Breakdown", id="breakdown") as breakdown_view:
