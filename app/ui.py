@@ -11,9 +11,9 @@ from .page.browser_state import KeptChoices, browser_state
 from .page.context import Context
 from .page.handlers import QUIET, Component, Updates, handler
 from .services import Services
-from .tabs import data
 from .tabs.chat import tab as chat
 from .tabs.components import tab as components
+from .tabs.data import tab as data
 from .tabs.explore import tab as explore
 from .tabs.runs import tab as runs
 from .tabs.shell import Shell

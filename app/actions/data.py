@@ -17,7 +17,7 @@ from hydralora.recipe.settings import DataSettings, Recipe
 from ..services import Services
 from ..services.background import Done, in_background
 from ..services.cache import ResultKind
-from .reading import Cell, row_cells
+from .reading import Cell, counted, row_cells
 
 SHOWN_ROWS = 100
 SHOWN_PROBLEMS = 200
@@ -46,8 +46,9 @@ IN_FORM = tuple(name for name in Mapping.model_fields if name != "missing")
 
 @dataclass(frozen=True)
 class DataView:
-    """What the page shows of a dataset."""
+    """What the page shows of a dataset; `counts` are short facts, the first one its name, and `summary` the rest."""
 
+    counts: list[str]
     summary: str
     problems: str
     problem_table: list[list[Cell]]
@@ -149,15 +150,24 @@ def view(services: Services, dataset_id: str) -> DataView:
     data = services.read_dataset(dataset_id)
     stored = services.datasets.get(dataset_id)
     tasks = sorted(set(data.tasks or []))
-    labels = (
-        f" Task labels, used for evaluation only: {', '.join(tasks[:12])}{'…' * (len(tasks) > 12)}." if tasks else ""
-    )
-    limit_note = f" The first {SHOWN_ROWS} are shown." if len(data.examples) > SHOWN_ROWS else ""
+    labels = f"Tasks, used for evaluation only: {', '.join(tasks[:12])}{'…' * (len(tasks) > 12)}." if tasks else ""
     encodings = {name for name in data.encodings if name and not name.startswith("utf-8")}
-    encoding_note = f" Its text is encoded as {', '.join(sorted(encodings))}, not UTF-8." if encodings else ""
+    encoding_note = f"Its text is encoded as {', '.join(sorted(encodings))}, not UTF-8." if encodings else ""
+    held_out, shared = _heldout(services, stored)
     return DataView(
-        f"{stored.name}: {_usable(data)}, read as {data.shape}; {_heldout_text(services, stored)}."
-        f"{encoding_note}{labels}{limit_note}",
+        list(
+            filter(
+                None,
+                (
+                    stored.name,
+                    _usable(data),
+                    f"{data.shape.capitalize()} format",
+                    held_out,
+                    counted(len(tasks), "task") if tasks else "",
+                ),
+            )
+        ),
+        " ".join(filter(None, (encoding_note, shared, labels))),
         _problem_sentence(data),
         _problem_table(data),
         [row_cells(example) for example in data.examples[:SHOWN_ROWS]],
@@ -203,19 +213,22 @@ def _label(dataset: StoredDataset) -> str:
 
 def _usable(data: Dataset) -> str:
     count, rows = len(data.examples), data.rows
-    return f"all {rows} rows can be used" if count == rows else f"{count} of {rows} rows can be used"
+    return counted(rows, "row") if count == rows else f"{count:,} of {counted(rows, 'row')} can be used"
 
 
-def _heldout_text(services: Services, stored: StoredDataset) -> str:
+def _heldout(services: Services, stored: StoredDataset) -> tuple[str, str]:
+    """How many rows are held out, and a sentence on those that are not because they are training rows."""
     if stored.heldout is None:
         share = DataSettings.model_fields["eval_fraction"].default
-        return f"a run holds out {share:.0%} of them, or the share set for it"
+        return f"{share:.0%} held out by a run", ""
     heldout = stored.heldout
     split = services.cache.remember(
         HELD_OUT, stored.id, compute=lambda: split_by_file(stored.read(), read_dataset(heldout, stored.read().mapping))
     )
-    shared = f" ({len(split.shared)} others are training rows too and are left out)" if split.shared else ""
-    return f"{len(split.heldout)} more are held out{shared}"
+    shared = (
+        f"{counted(len(split.shared), 'held-out row')} left out: also among the training rows." if split.shared else ""
+    )
+    return f"{len(split.heldout):,} held out", shared
 
 
 def _problem_sentence(data: Dataset) -> str:

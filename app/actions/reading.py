@@ -1,4 +1,4 @@
-"""Rows as table cells, and the tokenizers that read them."""
+"""Rows as table cells, counts in words, and the tokenizers that read rows."""
 
 from hydralora.data.examples import Example
 from hydralora.errors import ModelError
@@ -10,6 +10,11 @@ from .recipes import resolve_model
 Cell = str | int | float | None
 ROW_COLUMNS = ["row", "question", "answer", "task"]
 ROW_WIDTHS: list[str | int] = ["9%", "46%", "25%", "20%"]
+
+
+def counted(count: int, noun: str) -> str:
+    """A count with its noun: "1 row", "2,000 rows"."""
+    return f"{count:,} {noun}{'s' if count != 1 else ''}"
 
 
 def row_cells(example: Example) -> list[Cell]:

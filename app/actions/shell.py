@@ -9,6 +9,7 @@ from hydralora.runs.state import RunState
 
 from ..services import Services
 from . import data
+from .reading import counted
 from .recipes import form_from_recipe
 
 PATH = {"data": "Data", "components": "Components", "train": "Train", "explore": "Explore", "chat": "Chat"}
@@ -68,7 +69,7 @@ def steps(services: Services, run_id: str | None, dataset_id: str, k: int | None
         "train": _training(state) if state else "",
         "explore": "A and B" if run and run.has_adapter else "",
         "chat": "ready" if run and run.has_adapter else "base model only",
-        "runs": _count(len(services.store.all()), "run"),
+        "runs": counted(len(services.store.all()), "run"),
     }
     return [
         {"page": page, "label": label, "state": states[page], "on_path": page in PATH}
@@ -109,7 +110,7 @@ def _known(services: Services, run_id: str | None) -> Run | None:
 
 def _rows(services: Services, dataset_id: str) -> str:
     try:
-        return _count(len(services.read_dataset(dataset_id).examples), "row")
+        return counted(len(services.read_dataset(dataset_id).examples), "row")
     except HydraError:
         return ""
 
@@ -118,7 +119,3 @@ def _training(state: RunState) -> str:
     if state.state == "training":
         return f"{state.step} of {state.max_steps}"
     return f"at step {state.step}" if state.state in ("stopped", "interrupted") else state.state
-
-
-def _count(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'s' if count != 1 else ''}"

@@ -21,6 +21,11 @@ def say(text: str) -> str:
     return f"<p>{html.escape(text)}</p>" if text else ""
 
 
+def chips(texts: Sequence[str]) -> str:
+    """Short facts side by side, as the value of a gr.HTML."""
+    return f"<ul class='facts'>{''.join(f'<li>{html.escape(text)}</li>' for text in texts)}</ul>" if texts else ""
+
+
 def reading_help(text: str, elem_id: str) -> gr.HTML:
     """How to read a figure, folded behind a button; update it with `explain`."""
     return gr.HTML(explain(text), elem_id=elem_id, elem_classes=["sentence", "reading-help"])

@@ -21,7 +21,16 @@ const line = ({row, tokens}) => {
   return node;
 };
 
-const draw = () => list.replaceChildren(...((props.value || {}).rows || []).map(line));
+const SHOWN = 2; // rows; the others are folded
+
+const draw = () => {
+  const lines = ((props.value || {}).rows || []).map(line);
+  const rest = document.createElement('details');
+  const summary = document.createElement('summary');
+  summary.textContent = `The other ${lines.length - SHOWN} rows of this batch`;
+  rest.append(summary, ...lines.slice(SHOWN));
+  list.replaceChildren(...lines.slice(0, SHOWN), ...(lines.length > SHOWN ? [rest] : []));
+};
 
 draw();
 watch('value', draw);

@@ -16,6 +16,7 @@ from hydralora.models.types import Tokenizer
 
 SAMPLE = 5000  # rows at most; tokenising a gigabyte takes minutes
 BINS = 40
+FAR = 1.5  # times the 99th percentile, from which a row has no bar of its own
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,7 @@ def token_statistics(
     lengths = np.array([len(row.input_ids) for row in encoded.rows])
     answers = sum(label != IGNORED for row in encoded.rows for label in row.labels)
     cut_lengths, problems = _fitted(encoded, max_length)
-    width = -(-(int(np.ptp(lengths)) + 1) // BINS)
-    edges = np.arange(lengths.min(), lengths.max() + width + 1, width)
+    edges = _edges(lengths)
     counts, _ = np.histogram(lengths, bins=edges)
     return TokenStatistics(
         rows=len(examples),
@@ -86,6 +86,16 @@ def token_statistics(
         padding_random=_padding(cut_lengths, _random_order(len(cut_lengths), batch_size, seed)),
         histogram=[(int(a), int(b), int(count)) for a, b, count in zip(edges, edges[1:], counts, strict=False)],
     )
+
+
+def _edges(lengths: np.ndarray) -> np.ndarray:
+    """Edges of the histogram's bars, all of one width. The last bar alone is wider where few rows are far longer than
+    the others: those would press all others into a few bars."""
+    longest, most = int(lengths.max()), int(np.percentile(lengths, 99))
+    end = most if longest > FAR * most else longest
+    width = -(-(end - int(lengths.min()) + 1) // BINS)
+    edges = np.arange(lengths.min(), end + width + 1, width)
+    return edges if edges[-1] > longest else np.append(edges, longest + 1)
 
 
 def _fitted(encoded: EncodedRows, max_length: int) -> tuple[np.ndarray, list[tuple[int, RowError]]]:

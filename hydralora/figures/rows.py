@@ -115,16 +115,18 @@ def tasks_by_component(tasks: Sequence[str], components: Sequence[str], counts: 
 def token_lengths(histogram: Sequence[tuple[int, int, int]], max_length: int) -> str:
     """Rows by their length in tokens, and the limit beyond which a run cuts them or leaves them out."""
     highest = max(count for _, _, count in histogram)
+    width = histogram[0][1] - histogram[0][0]  # the last bar may stand for more lengths; it is drawn as wide as others
+    overflow = len(histogram) > 1 and histogram[-1][1] - histogram[-1][0] > width
     return figure_json(
         [
             go.Bar(
-                x=[(low + below - 1) / 2 for low, below, _ in histogram],
+                x=[low + (width - 1) / 2 for low, _, _ in histogram],
                 y=[count for _, _, count in histogram],
-                width=[below - low for low, below, _ in histogram],
+                width=width,
                 text=[_span(low, below) for low, below, _ in histogram],
                 textposition="none",
                 hovertemplate="%{text} tokens<br>%{y} rows<extra></extra>",
-                marker={"color": NEUTRAL[0]},
+                marker={"color": [NEUTRAL[0]] * (len(histogram) - overflow) + [NEUTRAL[3]] * overflow},
                 name="rows",
             ),
             go.Scatter(
@@ -139,6 +141,7 @@ def token_lengths(histogram: Sequence[tuple[int, int, int]], max_length: int) ->
             ),
         ],
         title="Length of the rows",
+        subtitle=f"The last bar holds all longer rows, up to {histogram[-1][1] - 1:,} tokens" if overflow else "",
         xaxis={"title": {"text": "tokens"}, "rangemode": "tozero"},
         yaxis={"title": {"text": "rows"}},
         showlegend=False,

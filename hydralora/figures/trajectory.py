@@ -6,13 +6,13 @@ from itertools import groupby
 import plotly.graph_objects as go
 
 from hydralora.analysis.matrices import MatrixPoint, PointGroup
-from hydralora.figures.base import figure_json
+from hydralora.figures.base import TWO_LINES, figure_json
 from hydralora.figures.captions import how_drawn
 from hydralora.figures.palette import A_COLOUR, A_MARK, head_colour, head_mark, head_name
 
 FRAME_MILLISECONDS = 600
-PICTURE = (0.36, 1.0)  # as shares of the height
-LOSS = (0.06, 0.24)
+PICTURE = (0.3, 1.0)  # as shares of the height
+LOSS = (0.04, 0.2)
 
 
 def trajectory(group: PointGroup, losses: Sequence[tuple[int, float]]) -> str:
@@ -56,8 +56,8 @@ def trajectory(group: PointGroup, losses: Sequence[tuple[int, float]]) -> str:
         yaxis={"showticklabels": False, "range": _range(group.points, "y"), "domain": list(PICTURE)},
         xaxis2={"title": {"text": "step"}, "anchor": "y2", "domain": [0, 1]},
         yaxis2={"title": {"text": "loss"}, "anchor": "x2", "domain": list(LOSS), "rangemode": "tozero"},
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 1, "xanchor": "right"},
-        margin={"l": 56, "r": 16, "t": 104, "b": 96},
+        legend={"orientation": "h", "y": 1.01, "yanchor": "bottom", "x": 1, "xanchor": "right"},
+        margin={"l": 56, "r": 16, "t": TWO_LINES, "b": 96},
         updatemenus=[_play()],
         sliders=[_slider(steps)],
     )
@@ -142,10 +142,10 @@ def _play() -> dict[str, object]:
         "direction": "left",
         "showactive": False,
         "x": 0,
-        "y": 1.02,
+        "y": 0,
         "xanchor": "left",
-        "yanchor": "bottom",
-        "pad": {"t": 0, "r": 8},
+        "yanchor": "top",
+        "pad": {"t": 44},
         "buttons": [
             {
                 "label": "Play",
@@ -161,7 +161,9 @@ def _slider(steps: Sequence[int]) -> dict[str, object]:
     at_once = {"mode": "immediate", "frame": {"duration": 0, "redraw": False}, "transition": {"duration": 0}}
     return {
         "active": len(steps) - 1,
+        "x": 0.2,
+        "len": 0.8,
         "currentvalue": {"prefix": "step "},
-        "pad": {"t": 40},
+        "pad": {"t": 20},
         "steps": [{"label": str(step), "method": "animate", "args": [[str(step)], at_once]} for step in steps],
     }

@@ -15,7 +15,7 @@ from ...services.background import Done, in_background
 from ...services.cache import ResultKind
 from ...services.components import ComponentRequest
 from ...services.processes import EVERY
-from ..reading import Cell, row_cells
+from ..reading import Cell, counted, row_cells
 
 HOVER = 90  # characters
 LISTED = 200  # rows
@@ -83,9 +83,7 @@ def rows(services: Services, dataset_id: str, indices: Sequence[int]) -> list[li
 
 def listed(count: int) -> str:
     """The table's title for so many selected rows."""
-    return f"{count:,} selected row{'s' if count != 1 else ''}" + (
-        f", the first {LISTED} of them" if count > LISTED else ""
-    )
+    return counted(count, "selected row") + (f", the first {LISTED} of them" if count > LISTED else "")
 
 
 def _drawn(services: Services, dataset_id: str, method: Method) -> list[int]:

@@ -12,7 +12,7 @@ from hydralora.transfer import export_run, import_run, push_run
 from ...services import Services
 from ...services.background import Done, in_background
 from ...services.processes import in_process
-from ..reading import Cell
+from ..reading import Cell, counted
 from ..recipes import resolve_model
 from .comparing import ALL, group_name
 
@@ -69,7 +69,7 @@ def evaluate(services: Services, run_id: str, file: str) -> Iterator[str | Done[
             scores = step.value
             left_out = scores.read - scores.rows
             note = f", {left_out} left out" if left_out else ""
-            rows = "1 row" if scores.rows == 1 else f"{scores.rows} rows"
+            rows = counted(scores.rows, "row")
             yield Done((f"{name}: {rows} measured{note}.", _score_rows(scores)))
         else:
             yield f"Evaluating on {name}: {step.done} of {step.total} rows, the base model's first."

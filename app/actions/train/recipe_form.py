@@ -18,6 +18,7 @@ from ...services.background import Done, in_background
 from ...services.cache import ResultKind
 from ...services.components import ComponentRequest
 from ...services.processes import in_process
+from ..reading import counted
 from ..recipes import FormSettings, FormValues, SettingValue, form_from_recipe, recipe_from_form, to_copy
 
 ESTIMATE = ResultKind[TrialEstimate]("estimate")
@@ -66,7 +67,7 @@ def heads_line(services: Services, dataset_id: str, model: str, values: FormSett
     if not services.components.are_found(dataset_id, request):
         return "The components are found when the run starts." if recipe.tuner.num_heads is None else ""
     k = services.components.found(dataset_id, request).k
-    found = f"The rows have {k} component{'s' if k != 1 else ''}"
+    found = f"The rows have {counted(k, 'component')}"
     if recipe.tuner.num_heads is None:
         return f"{found}: a head for each."
     return f"{found}." if recipe.tuner.num_heads == k else f"{found}, and you ask for {recipe.tuner.num_heads} heads."

@@ -9,6 +9,8 @@ from hydralora.runs.results import RunResults
 from hydralora.runs.scores import Scores
 from hydralora.runs.state import RESUMABLE, RunState
 
+from ..reading import counted
+
 IDLE_EVENTS = 3  # in a row, before a head is called idle
 IDLE_SHARE = 0.1  # of 1 / N
 LEADS_BY = 0.05  # by which the largest mean gate must exceed 1 / N, so that a head leads on a component
@@ -46,10 +48,10 @@ def _doing(state: RunState, progress: RunProgress) -> str:
 def verdict(results: RunResults) -> str:
     """What training changed on the held-out rows, and which head took which component."""
     before, after = results.base, results.tuned
-    begun = f"Finished after {results.step} step{'s' if results.step != 1 else ''}"
+    begun = f"Finished after {counted(results.step, 'step')}"
     if not before or not after:
         return f"{begun}."
-    rows = f"{after.rows} held-out row{'s' if after.rows != 1 else ''}"
+    rows = counted(after.rows, "held-out row")
     return f"{begun}: {_matches(before, after)}, {_losses(before, after)}, on {rows}. {heads(results)}".strip()
 
 

@@ -39,4 +39,9 @@ def build(context: Context, view_tab: gr.Tab) -> None:
             yield {reading: say(view.sentence), explanation: explain(view.help)} | drawn
 
     opened = context.signals.follow([view_tab.select, run.change], choices, [run, module], module)
-    context.signals.follow([opened.then, module.change, method.change], show, [run, module, method], [reading, explanation, *pictures.panels])
+    context.signals.follow(
+        [opened.then, module.change, method.change],
+        show,
+        [run, module, method],
+        [reading, explanation, *pictures.panels],
+    )

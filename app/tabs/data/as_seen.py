@@ -1,0 +1,62 @@
+"""What the model sees of the rows: lengths in tokens, and a first batch."""
+
+from collections.abc import Callable
+
+import gradio as gr
+
+from ...actions import as_read
+from ...page.context import Context
+from ...page.handlers import Updates, handler
+from ...page.text import explain, reading_help, say, sentence
+from ...widgets.batch import batch_view
+from ...widgets.plot import plot_panel
+
+
+class AsTheModelSeesIt:
+    """A first batch, its explanation, and below the fold the lengths and the chat template."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        with gr.Column(elem_id="as-seen", scale=2, min_width=320):
+            sentence("What the model sees", elem_classes=["group"])
+            self.batch = batch_view("batch")
+            self.reading = reading_help("", "batch-sentence")
+
+    def draw_more(self) -> None:
+        """Draw what stands below the rows."""
+        with gr.Accordion("Lengths in tokens, and the chat template", open=False, elem_id="lengths-and-template"):
+            self.counts = sentence("", elem_id="tokens-sentence")
+            self.lengths = plot_panel(
+                "lengths", "Rows by their length in tokens", caption="tokens-sentence", awaited=True
+            )
+            self.checks = gr.Dataframe(
+                headers=as_read.CHECK_COLUMNS,
+                column_widths=["28%", "24%", "48%"],
+                wrap=True,
+                interactive=False,
+                max_height=420,
+                elem_id="template-checks",
+                label="The base model's chat template",
+            )
+
+    def wire(self, viewed: gr.events.Dependency) -> None:
+        """Fill it after the dataset is shown, and when the model or the longest row changes."""
+        context = self._context
+        inputs = [context.dataset, context.model, context.max_length]
+        outputs = [self.counts, self.lengths, self.reading, self.batch, self.checks]
+        viewed.success(self._handler(), inputs, outputs, api_visibility="private")
+        context.signals.follow([context.model.change, context.max_length.change], self._handler(), inputs, outputs)
+
+    def _handler(self) -> Callable[[str, str, float], Updates]:
+        @handler
+        def read(dataset_id: str, model: str, max_length: float) -> Updates:
+            view = as_read.tokens(self._context.services, dataset_id, model, int(max_length))
+            return {
+                self.counts: say(view.sentence),
+                self.lengths: view.lengths,
+                self.reading: explain(view.batch_sentence),
+                self.batch: view.batch,
+                self.checks: view.checks,
+            }
+
+        return read
