@@ -1,8 +1,15 @@
 """The runs to choose from."""
 
+from hydralora.runs.state import StateName
+
 from ..services import Services
 
 Choice = tuple[str, str]  # (name, id)
+
+
+def dot(state: StateName) -> str:
+    """How a state is marked: "active", "finished", "failed" or "" (stopped or interrupted)."""
+    return {"finished": "finished", "failed": "failed", "stopped": "", "interrupted": ""}.get(state, "active")
 
 
 def run_choices(services: Services) -> list[Choice]:

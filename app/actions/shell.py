@@ -11,10 +11,10 @@ from ..services import Services
 from . import data
 from .reading import counted
 from .recipes import form_from_recipe
+from .run_choices import dot
 
 PATH = {"data": "Data", "components": "Components", "train": "Train", "explore": "Explore", "chat": "Chat"}
 BESIDE = {"runs": "Runs"}
-STATES = {"finished": "finished", "failed": "failed", "stopped": "", "interrupted": ""}
 
 
 class RunEntry(TypedDict):
@@ -46,8 +46,7 @@ class Step(TypedDict):
 def bar(services: Services, run_id: str | None, dataset_id: str) -> BarValue:
     """What the bar shows."""
     runs: list[RunEntry] = [
-        {"id": run.id, "name": run.name, "state": STATES.get(services.jobs.refresh(run).state, "active")}
-        for run in services.store.all()
+        {"id": run.id, "name": run.name, "state": dot(services.jobs.refresh(run).state)} for run in services.store.all()
     ]
     known = {entry["id"] for entry in runs}
     datasets = [(identity, label) for label, identity in data.choices(services)]

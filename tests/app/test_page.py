@@ -119,8 +119,15 @@ def test_an_empty_question_leaves_the_answer_that_is_given(ask: Callable[[str, s
 def test_figures_are_saved_with_captions_that_are_on_the_page(services: Services) -> None:
     blocks = [block for block in build(services).blocks.values() if isinstance(block, gr.HTML)]
     named = {found for block in blocks for found in re.findall(r'data-caption="([^"]+)"', block.html_template)}
-    assert {"ab-caption", "breakdown-caption", "trajectory-sentence", "map-caption", "use-sentence"} <= named
+    assert {"ab-help", "breakdown-caption", "trajectory-help", "map-help", "use-sentence"} <= named
     assert named <= {block.elem_id for block in blocks}
+
+
+def test_a_picture_is_drawn_by_one_listener(services: Services) -> None:
+    """With two of the same, the one that a person caused last is not always called last."""
+    newest_only = [fn.fn for fn in build(services).fns.values() if fn.fn and "latest." in fn.fn.__qualname__]
+    assert len(newest_only) > 5
+    assert [function.__name__ for function, count in Counter(newest_only).items() if count > 1] == []
 
 
 def test_no_two_listeners_of_an_event_wait_for_its_last_change(services: Services) -> None:

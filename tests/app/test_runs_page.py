@@ -36,9 +36,9 @@ def elsewhere(page: Page, services: Services, finished: FinishedRun) -> Iterator
 
 
 def test_a_row_of_a_run_that_was_started_elsewhere_opens_it(page: Page, finished: FinishedRun, elsewhere: Run) -> None:
-    listed = page.tell("list_runs", [], {}, fills="runs-table")
-    assert elsewhere.id in [row[0] for row in listed["runs-table"]["data"]]
-    chosen = page.tell("choose", fills="run", event={"index": [0, 0], "value": "", "row_value": [elsewhere.id]})["run"]
+    listed = page.tell("list_runs", None, [], {}, fills="runs-table")
+    assert elsewhere.id in [row["id"] for row in listed["runs-table"]["runs"]]
+    chosen = page.tell("choose", fills="run", event={"id": elsewhere.id})["run"]
     assert chosen == elsewhere.id
     assert elsewhere.id in page.tell("look", elsewhere.id, None, fills="run-sentence")["run-sentence"]
 
@@ -58,14 +58,14 @@ def test_a_run_that_was_deleted_elsewhere_is_chosen_no_more(
     page: Page, services: Services, finished: FinishedRun, elsewhere: Run
 ) -> None:
     both = [elsewhere.id, finished.run.id]
-    page.tell("list_runs", [], {}, fills="runs-table")
+    page.tell("list_runs", None, [], {}, fills="runs-table")
     services.store.delete(elsewhere)
     told = bar(page, elsewhere.id)
     assert elsewhere.id not in [run["id"] for run in told["bar"]["runs"]]
     assert told["run"] != elsewhere.id
-    assert page.tell("list_runs", both, {}, fills="runs-table")["compared"]["value"] == [finished.run.id]
+    assert page.tell("list_runs", None, both, {}, fills="runs-table")["compared"]["value"] == [finished.run.id]
     with pytest.raises(RefusedError, match="There is no run"):
-        page.tell("choose", fills="run", event={"index": [0, 0], "value": "", "row_value": [elsewhere.id]})
+        page.tell("choose", fills="run", event={"id": elsewhere.id})
 
 
 def test_the_address_opens_a_run_that_was_started_elsewhere(page: Page, elsewhere: Run) -> None:
@@ -109,7 +109,7 @@ def test_words_that_are_not_kept_yet_outlive_a_look_at_another_tab(
     page: Page, services: Services, finished: FinishedRun, elsewhere: Run
 ) -> None:
     words = ("label-name", "run-note", "run-tags")
-    page.tell("list_runs", [], {}, fills="runs-table")
+    page.tell("list_runs", None, [], {}, fills="runs-table")
     first = page.tell("look", finished.run.id, None, fills="run-sentence")
     assert [first[word] for word in words] == [finished.run.name, "", ""]
     again = page.tell("look", finished.run.id, None, fills="run-sentence")
@@ -129,11 +129,11 @@ def test_each_browser_brings_back_what_was_deleted_in_it(
     kept = {}
     for browser, run in ((page, mine), (another, other)):
         browser.tell("reopen", {}, fills="run")
-        listed = browser.tell("list_runs", [], {}, fills="runs-table")
+        listed = browser.tell("list_runs", None, [], {}, fills="runs-table")
         assert listed["undo-delete"]["visible"] is False
         browser.tell("delete", run.id, {}, fills="runs-told")
         kept[run.id] = {"runs": [run.id]}
-    listed = page.tell("list_runs", [], kept[mine.id], fills="runs-table")
+    listed = page.tell("list_runs", None, [], kept[mine.id], fills="runs-table")
     assert listed["undo-delete"]["visible"] is True
     told = page.tell("restore", kept[mine.id], fills="runs-told")
     assert told["run"] == mine.id
@@ -147,8 +147,8 @@ def test_a_damaged_run_is_told_under_the_table_and_its_row_opens_nothing(
     page: Page, finished: FinishedRun, elsewhere: Run
 ) -> None:
     (elsewhere.folder / "state.json").write_text("", encoding="utf-8")
-    listed = page.tell("list_runs", [], {}, fills="runs-table")
-    assert [row[2] for row in listed["runs-table"]["data"] if row[0] == elsewhere.id] == ["damaged"]
+    listed = page.tell("list_runs", None, [], {}, fills="runs-table")
+    assert [row["state"] for row in listed["runs-table"]["runs"] if row["id"] == elsewhere.id] == ["damaged"]
     assert "state.json can&#x27;t be read" in listed["runs-damaged"]
     with pytest.raises(RefusedError, match=r"state\.json"):
-        page.tell("choose", fills="run", event={"index": [0, 0], "value": "", "row_value": [elsewhere.id]})
+        page.tell("choose", fills="run", event={"id": elsewhere.id})

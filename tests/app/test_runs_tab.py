@@ -10,7 +10,7 @@ import pytest
 
 from app.actions import recipes
 from app.actions.run_choices import run_choices
-from app.actions.runs import comparing, files
+from app.actions.runs import comparing, files, listing
 from app.actions.runs import tab as runs
 from app.page.forms import shown
 from app.services import Services
@@ -24,8 +24,9 @@ from tests.known import known, loss_of
 
 
 def cells(services: Services, run_id: str) -> dict[str, object]:
-    line = next(line for line in runs.listing(services).rows if line[0] == run_id)
-    return dict(zip((column.name for column in runs.COLUMNS), line, strict=True))
+    line = next(line for line in listing.listing(services).rows if line.id == run_id)
+    names = [column.name for column in listing.COLUMNS]
+    return dict(zip([*names, "name", "state"], [*line.cells, line.name, line.state], strict=True))
 
 
 def test_every_run_is_in_the_table_with_its_numbers(services: Services, finished: FinishedRun) -> None:
@@ -33,7 +34,7 @@ def test_every_run_is_in_the_table_with_its_numbers(services: Services, finished
     found = cells(services, run.id)
     assert found["state"] == "finished"
     assert (found["method"], found["N"], found["rank"]) == ("HydraLoRA", 3, 4)
-    assert found["loss"] == round(known(tuned.loss), 4)
+    assert found["held-out loss"] == round(known(tuned.loss), 4)
     assert found["exact match, %"] == round(100 * tuned.exact_match, 1)
     assert (found["dataset"], found["base model"]) == ("rows.jsonl", "tiny")
 
@@ -61,11 +62,11 @@ def test_a_deleted_run_comes_back_for_a_day(
     with pytest.raises(RunError, match="none can be restored"):
         runs.restore(services, [run.id])
     assert run.id in runs.delete(services, run.id)
-    assert run.id not in [line[0] for line in runs.listing(services).rows]
+    assert run.id not in [line.id for line in listing.listing(services).rows]
     with pytest.raises(RunError, match="none can be restored"):
         runs.restore(services, [])  # another browser deleted it
     assert runs.restore(services, [run.id]) == run.id
-    assert cells(services, run.id)["state"] == "stopped"
+    assert cells(services, run.id)["state"] == "stopped, step 0 of 10"
     runs.delete(services, run.id)
     services.store.empty_bin()  # deleted just now, so it stays
     assert services.store.deleted() == [run.id]
@@ -236,10 +237,10 @@ def test_a_damaged_run_is_shown_with_what_can_be_done(finished: FinishedRun, tmp
     runs.label(own, stateless.id, "mine", "", "")
     (stateless.folder / "state.json").write_text("{", encoding="utf-8")
     (recipeless.folder / "recipe.yaml").write_text("model: [", encoding="utf-8")
-    seen = runs.listing(own)
-    assert [row[0] for row in seen.rows] == sorted((run.id for run in (stateless, recipeless, whole)), reverse=True)
-    states = {row[0]: row[2] for row in seen.rows}
-    assert states == {stateless.id: "damaged", recipeless.id: "damaged", whole.id: "stopped"}
+    seen = listing.listing(own)
+    assert [row.id for row in seen.rows] == sorted((run.id for run in (stateless, recipeless, whole)), reverse=True)
+    states = {row.id: row.state for row in seen.rows}
+    assert states == {stateless.id: "damaged", recipeless.id: "damaged", whole.id: "stopped, step 0 of 10"}
     assert cells(own, stateless.id)["name"] == "mine"
     assert set(seen.damaged) == {stateless.id, recipeless.id}
     for run, file in ((stateless, "state.json"), (recipeless, "recipe.yaml")):

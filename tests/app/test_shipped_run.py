@@ -8,7 +8,7 @@ import pytest
 from app.__main__ import restore_if_possible
 from app.actions.explore import trajectory
 from app.actions.run_choices import newest_run, run_choices
-from app.actions.runs import tab
+from app.actions.runs import listing, tab
 from app.services import Services
 from hydralora import RunError, RunStore
 from hydralora.data.store import DEMO
@@ -30,8 +30,9 @@ def test_a_new_workspace_opens_on_it(services: Services) -> None:
 
 
 def test_it_is_in_the_table_with_its_name_and_its_scores(services: Services) -> None:
-    (row,) = tab.listing(services).rows
-    assert row[:3] == [SHIPPED_ID, "Demo, 4 heads", "finished"]
+    (row,) = listing.listing(services).rows
+    assert (row.id, row.name, row.state) == (SHIPPED_ID, "Demo, 4 heads", "finished")
+    assert row.curve[-1] < row.curve[0]
     assert "hydralora gallery build" in tab.view(services, SHIPPED_ID).note
 
 

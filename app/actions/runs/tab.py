@@ -1,30 +1,17 @@
-"""The Runs tab: all runs in a table; one run's label, settings, deletion and restoring."""
+"""One run: its label, settings, deletion and restoring."""
 
 import json
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from hydralora.errors import HydraError, RunError
-from hydralora.recipe.settings import METHOD_NAMES
-from hydralora.runs.comparison import RunSummary, summary
-from hydralora.runs.run import Label, Run
+from hydralora.runs.comparison import summary
+from hydralora.runs.run import Label
 
 from ...services import Services
-from ..reading import Cell
-from ..recipes import FormValues, form_from_recipe, model_name, to_copy, workspace_option
+from ..recipes import FormValues, form_from_recipe, to_copy, workspace_option
 from .comparing import cell, energy
-
-DAMAGED = "damaged"
-
-
-@dataclass(frozen=True)
-class Listing:
-    """All runs, newest first: the table's rows, and the fix for each damaged run, by its id."""
-
-    rows: list[list[Cell]]
-    damaged: dict[str, str]
+from .listing import damage
 
 
 @dataclass(frozen=True)
@@ -40,69 +27,6 @@ class RunView:
     has_adapter: bool = False
 
 
-@dataclass(frozen=True)
-class _Row:
-    """A run for the table; a damaged one has only its label."""
-
-    run: Run
-    label: Label
-    summary: RunSummary | None = None
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column of the table: its header, what it holds, its width in pixels, and a run's cell."""
-
-    name: str
-    kind: Literal["str", "number"]
-    width: int
-    cell: Callable[[_Row], Cell]
-
-
-def _known(cell: Callable[[RunSummary], Cell], unknown: Cell = None) -> Callable[[_Row], Cell]:
-    """A cell from a run's summary, which a damaged run lacks."""
-    return lambda row: cell(row.summary) if row.summary else unknown
-
-
-COLUMNS = (
-    Column("run", "str", 170, lambda row: row.run.id),
-    Column("name", "str", 120, lambda row: row.label.name),
-    Column("state", "str", 95, _known(lambda summary: summary.state, DAMAGED)),
-    Column("method", "str", 110, _known(lambda summary: METHOD_NAMES[summary.method], "")),
-    Column("N", "number", 50, _known(lambda summary: summary.heads)),
-    Column("rank", "number", 60, _known(lambda summary: summary.rank)),
-    Column("parameters", "number", 110, _known(lambda summary: summary.parameters)),
-    Column("dataset", "str", 120, _known(lambda summary: summary.dataset, "")),
-    Column("base model", "str", 150, _known(lambda summary: model_name(summary.model), "")),
-    Column("loss", "number", 80, _known(lambda summary: _rounded(summary.loss, 4))),
-    Column("exact match, %", "number", 95, _known(lambda summary: _rounded(summary.exact_match, 1, 100))),
-    Column("training, s", "number", 90, _known(lambda summary: _rounded(summary.seconds, 0))),
-    Column("energy, Wh", "number", 90, _known(lambda summary: _rounded(summary.energy_kwh, 2, 1000))),
-    Column("tags", "str", 100, lambda row: ", ".join(row.label.tags)),
-)
-
-
-def listing(services: Services) -> Listing:
-    """All runs, including unreadable ones: people must see them to repair them."""
-    rows, damaged = {}, {}
-    for run in [*services.store.all(), *services.store.damaged()]:
-        try:
-            rows[run.id] = _Row(run, run.label(), summary(run, services.jobs.refresh(run)))
-        except HydraError as error:
-            damaged[run.id] = _damage(services, run, error)
-            rows[run.id] = _Row(run, run.label())
-    newest_first = [rows[run_id] for run_id in sorted(rows, reverse=True)]
-    return Listing([[column.cell(row) for column in COLUMNS] for row in newest_first], damaged)
-
-
-def _damage(services: Services, run: Run, error: HydraError) -> str:
-    """Why a run can't be read, and what can be done, without folders of this machine."""
-    message = str(error)
-    if not isinstance(error, RunError):  # its recipe
-        message = f"Run {run.id}: {message} Repair that file, or delete the folder {run.folder}."
-    return message.replace(f"{services.store.workspace}{os.sep}", "")
-
-
 def readable(services: Services, run_id: str) -> str:
     """The id of a run that a person chose, once it is known to be readable.
 
@@ -114,14 +38,14 @@ def readable(services: Services, run_id: str) -> str:
         run.state()
         run.recipe()
     except HydraError as error:
-        raise RunError(_damage(services, run, error)) from error
+        raise RunError(damage(services, run, error)) from error
     return run.id
 
 
 def view(services: Services, run_id: str | None) -> RunView:
     """One run: its label, its recipe and its use in code."""
     if not run_id:
-        return RunView("No run is chosen. Click one in the table, or choose it above.")
+        return RunView("No run is chosen. Click one in the list.")
     run = services.run(run_id)
     label, recipe, state = run.label(), run.recipe(), services.jobs.refresh(run)
     result = summary(run, state)
@@ -188,10 +112,6 @@ def restore(services: Services, deleted: Sequence[str]) -> str:
     if not run_ids:
         raise RunError("No run was deleted here in the last day, so none can be restored.")
     return services.store.restore(run_ids[-1]).id
-
-
-def _rounded(value: float | None, digits: int, times: float = 1) -> float | None:
-    return None if value is None else round(value * times, digits)
 
 
 def _code(run_id: str, base: str, workspace: str) -> str:

@@ -7,15 +7,19 @@ import gradio as gr
 
 from ...actions.run_choices import newest_run, run_choices
 from ...actions.runs import files as file_actions
+from ...actions.runs import listing as all_runs
 from ...actions.runs import tab as actions
 from ...page.buttons import action_button, upload_button
 from ...page.context import Context
 from ...page.handlers import QUIET, Updates, handler
 from ...page.text import say, sentence
+from ...widgets.run_list import ListedColumn, list_value, run_list
 from ..shell import choose_run
 from .comparing import Comparing
 from .files import RunFiles
 
+COLUMNS = [ListedColumn(column.name, column.kind, column.shown) for column in all_runs.COLUMNS]
+LOOK_SECONDS = 2.0  # between looks at a run that works
 Deleted = dict[str, list[str]]  # the browser's record of the runs deleted in it
 
 
@@ -41,22 +45,12 @@ def build(context: Context, tab: gr.Tab, deleted: gr.BrowserState) -> RunsTab:
 
 
 class _AllRuns:
-    """The table of all runs; importing a run, and restoring one."""
+    """The list of all runs; importing a run, and restoring one."""
 
     def __init__(self, context: Context, deleted: gr.BrowserState) -> None:
         self._context, self._deleted = context, deleted
-        sentence("Click a run to choose it, here and in the other tabs. Columns can be sorted and filtered.")
-        self.table = gr.Dataframe(
-            headers=[column.name for column in actions.COLUMNS],
-            datatype=[column.kind for column in actions.COLUMNS],
-            column_widths=[f"{column.width}px" for column in actions.COLUMNS],  # it scrolls
-            wrap=True,
-            interactive=False,
-            show_search="filter",
-            max_height=360,
-            elem_id="runs-table",
-            label="Runs, newest first",
-        )
+        self.table = run_list("runs-table")
+        self.again = gr.Timer(LOOK_SECONDS, active=False)
         self.damaged = sentence("", elem_id="runs-damaged")
         with gr.Row():
             self.upload = upload_button("Import a run", "import-run", (".zip",), 180)
@@ -67,28 +61,30 @@ class _AllRuns:
         """Returns the listener that lists the runs again."""
         services, run = self._context.services, self._context.run
 
-        def list_runs(picked: list[str] | None, gone: Deleted) -> Updates:
-            view = actions.listing(services)
+        def list_runs(run_id: str | None, picked: list[str] | None, gone: Deleted) -> Updates:
+            view = all_runs.listing(services)
             runs = run_choices(services)
             return {
-                self.table: view.rows,
+                self.table: list_value(COLUMNS, view.rows, run_id),
+                self.again: gr.Timer(active=any(row.fraction is not None for row in view.rows)),
                 self.damaged: say(" ".join(view.damaged.values())),
                 comparing.chosen: comparing.choices(services, runs, picked or []),
                 self.undo: gr.Button(visible=bool(actions.restorable(services, gone.get("runs", [])))),
             }
 
         @handler
-        def choose(event: gr.SelectData) -> Updates:
-            run_id = actions.readable(services, str(event.row_value[0]))
+        def choose(event: gr.EventData) -> Updates:
+            run_id = actions.readable(services, str((event._data or {}).get("id", "")))
             return choose_run(self._context, run_id)
 
         listing: dict[str, Any] = {
             "fn": list_runs,
-            "inputs": [comparing.chosen, self._deleted],
-            "outputs": [self.table, self.damaged, comparing.chosen, self.undo],
+            "inputs": [run, comparing.chosen, self._deleted],
+            "outputs": [self.table, self.again, self.damaged, comparing.chosen, self.undo],
         }
-        self._context.signals.follow([tab.select, run.change], listing["fn"], listing["inputs"], listing["outputs"])
-        self.table.select(choose, None, [run, self._context.dataset], **QUIET)
+        changes = [tab.select, run.change, self.again.tick]
+        self._context.signals.follow(changes, listing["fn"], listing["inputs"], listing["outputs"])
+        self.table.pick(choose, None, [run, self._context.dataset], **QUIET)
         return listing
 
 
@@ -102,7 +98,7 @@ class _ChosenRun:
                 self.name = gr.Textbox(label="Name", max_lines=1, max_length=60, elem_id="label-name", min_width=200)
                 self.tags = gr.Textbox(
                     label="Tags",
-                    info="Separated by commas.",
+                    info="Comma-separated.",
                     max_lines=1,
                     max_length=200,
                     elem_id="run-tags",
@@ -116,7 +112,7 @@ class _ChosenRun:
                 self.copy = action_button("Copy settings to form", "use-recipe", 240)
                 self.continue_training = action_button("Continue training", "train-on", 200)
                 self.following = action_button("Look inside A and B", "to-parameters-2", 200)
-                self.delete = action_button("Delete", "delete-run", 120, variant="stop")
+                self.delete = action_button("Delete", "delete-run", 120, variant="secondary")
             self.files = RunFiles()
             with gr.Accordion("Recipe and use in code", open=False):
                 self.recipe = gr.Code(
