@@ -8,7 +8,7 @@ from playwright.sync_api import Locator, Page, expect
 
 from tests.waiting import wait_until
 
-UPLOAD = "input[data-testid='Upload a dataset-upload-button']"
+UPLOAD = "#upload input[type=file]"
 SCREENSHOTS = Path(__file__).parent.parent / "screenshots"
 SIZE = 1280, 900
 LISTED = "li[role=option]"  # of Gradio's lists; the bar's own are native

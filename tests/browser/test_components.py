@@ -17,7 +17,6 @@ from tests.browser.steps import (
     lasso,
     open_page,
     settle,
-    traces,
     unfold_form,
 )
 from tests.serving import App
@@ -39,7 +38,9 @@ def clusters(page: Page, upload: Path) -> Page:
 
 def test_a_component_is_named_and_trained_alone(clusters: Page, app: App, seen: Seen) -> None:
     page = clusters
-    page.locator("#components").get_by_text("tool", exact=False).first.click()
+    page.locator("#component-list button").filter(has_text="tool").click()
+    expect(page.locator("#component-list button[aria-pressed=true]")).to_contain_text("40 rows, 33 %")
+    page.wait_for_function("document.querySelector('#map .plot').data.some((t) => t.selectedpoints?.length === 40)")
     chosen = page.locator("#component input")
     expect(chosen).to_have_value(re.compile("tool|engine"))
     expect(page.locator("#component-rows")).to_contain_text(re.compile("engine.*outlier", re.DOTALL))
@@ -47,11 +48,13 @@ def test_a_component_is_named_and_trained_alone(clusters: Page, app: App, seen: 
     number = int(re.search(r"(\d)", chosen.input_value()).group(1))  # type: ignore[union-attr]
     page.locator("#component-name textarea, #component-name input").fill("repairs & <b>tools</b>")
     page.locator("#component-name button").click()
-    expect(page.locator("#components")).to_contain_text("repairs & <b>tools</b>")
+    expect(page.locator("#component-list")).to_contain_text("repairs & <b>tools</b>")
     page.wait_for_function("document.querySelector('#map .plot').data.some((t) => t.name.includes('repairs'))")
+    page.get_by_role("button", name="Save the rows with their components").click()
     download_until(page, "components-csv", lambda text: text.count("repairs & <b>tools</b>") == 40)
     page.reload()
-    expect(page.locator("#components")).to_contain_text("repairs & <b>tools</b>")
+    expect(page.locator("#component-list")).to_contain_text("repairs & <b>tools</b>")
+    page.get_by_role("button", name="One component").click()
     choose(page, "component", "repairs")
     expect(page.locator("#component-name textarea, #component-name input")).to_have_value("repairs & <b>tools</b>")
     page.locator("#train-alone").click()
@@ -105,11 +108,16 @@ def test_search_selects_rows_and_leaves_the_others_grey(clusters: Page, seen: Se
 
 def test_what_was_asked_for_outlives_a_reload_at_once(clusters: Page, seen: Seen) -> None:
     page = clusters
+    _unfold_settings(page)
+    page.get_by_label("Find their number").uncheck()
+    expect(page.locator("#components-k input")).to_have_value("3")  # as found
     page.locator("#components-k input").fill("5")
     expect(page.locator("#clusters-sentence")).to_contain_text("5 components, as you asked.")
     page.reload()
     expect_page(page, "components")
+    _unfold_settings(page)
     expect(page.locator("#components-k input")).to_have_value("5")
+    expect(page.get_by_label("Find their number")).not_to_be_checked()
     expect(page.locator("#clusters-sentence")).to_contain_text("5 components, as you asked.")
     page.locator("#use-heads").click()
     expect(page.locator("#plan")).to_contain_text("HydraLoRA: 5 heads of rank 8")
@@ -126,6 +134,7 @@ def test_trials_are_run_and_other_settings_forget_them(clusters: Page) -> None:
     expect(page.locator("#trials-sentence")).to_contain_text("Trial")
     page.wait_for_function("document.querySelector('#trials-figure .plot')?.data?.length > 0")
     assert sum(int(times) for times in _data(page, "trials-figure")[0]["text"]) == 15 * 4
+    _unfold_settings(page)
     choose(page, "components-method", "DBSCAN")
     expect(page.locator("#clusters-sentence")).to_contain_text("noise")
     page.wait_for_function("!document.querySelector('#trials-figure .plot')?.data?.length")
@@ -139,9 +148,10 @@ def test_the_base_models_states_can_tell_rows_apart(clusters: Page) -> None:
     unfold_form(page)
     choose(page, "model", "tiny (workspace)")
     open_page(page, "components")
+    _unfold_settings(page)
     choose(page, "components-features", "the base model's states")
-    expect(page.locator("#map-caption")).to_contain_text("the model takes for alike")
-    assert len(traces(page, "sizes")[0]["x"]) >= 1
+    expect(page.locator("#map-help")).to_contain_text("the model takes for alike")
+    assert page.locator("#component-list button").count() >= 1
 
 
 def test_a_dataset_is_given_held_out_rows_and_removed(clusters: Page, app: App, tmp_path: Path) -> None:
@@ -150,7 +160,7 @@ def test_a_dataset_is_given_held_out_rows_and_removed(clusters: Page, app: App, 
     held = tmp_path / "held.jsonl"
     held.write_text('{"instruction": "name a fruit, new", "output": "plum"}\n', encoding="utf-8")
     page.locator("input[data-testid='Upload held-out rows-upload-button']").set_input_files(held)
-    expect(page.locator("#data-summary")).to_contain_text("1 more are held out")
+    expect(page.locator("#data-summary")).to_contain_text("1 held out")
     expect(page.locator("#bar .dataset option:checked")).to_contain_text("held out: held.jsonl")
     before = len(DatasetStore(app.workspace).all())
     page.locator("#remove").click()
@@ -163,6 +173,10 @@ def test_a_dataset_is_given_held_out_rows_and_removed(clusters: Page, app: App, 
     expect(page.locator("#data-summary")).to_contain_text("Demo: four skills")
     assert len(DatasetStore(app.workspace).all()) == before - 1
     expect(page.locator("#remove")).to_be_disabled()
+
+
+def _unfold_settings(page: Page) -> None:
+    page.get_by_role("button", name="How the components are found").click()
 
 
 def _data(page: Page, elem_id: str = "map") -> list[dict[str, Any]]:

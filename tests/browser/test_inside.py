@@ -57,7 +57,7 @@ def test_a_click_leads_from_a_point_to_its_matrix_its_tokens_and_rows(inside: Pa
     page.locator("#ab-0 .exports > summary").click()
     with page.expect_download() as saved:
         page.locator("#ab-0 [data-as=html]").click()
-    assert page.locator("#ab-caption p").inner_text() in Path(saved.value.path()).read_text(encoding="utf-8")
+    assert (page.locator("#ab-help p").text_content() or "?") in Path(saved.value.path()).read_text(encoding="utf-8")
     page.locator("#ab-0 .exports > summary").click()
     names = [trace["name"] for trace in traces(page, "ab-0")]
     click_point(page, "ab-0", names.index("head 2"))
@@ -182,7 +182,7 @@ def test_a_question_is_stopped_changed_and_asked_again(inside: Page, seen: Seen,
     expect(page.locator("#prompt textarea")).to_have_value("")
     base = page.locator("#answer-base[data-ended]")
     expect(base.locator(".state")).to_contain_text("Stopped")
-    assert page.locator("#answer-base .tokens .token").count() < 4000  # it was stopped, not at its end
+    assert page.locator("#answer-base .tokens .token").count() < 2000  # it was stopped, not at its end
     expect(page.locator("#conversation .question")).to_contain_text(SCRIPT)  # as text
     assert page.evaluate("window.hacked") is None
     page.locator("#chat-edit").click()

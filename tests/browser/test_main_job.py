@@ -20,6 +20,7 @@ from tests.browser.steps import (
     lasso,
     open_page,
     photograph,
+    settle,
     traces,
     unfold_form,
 )
@@ -62,8 +63,9 @@ def test_bad_rows_are_listed_and_unknown_columns_mapped(page: Page, tmp_path: Pa
     for field, column in (("question", "Frage"), ("answer", "Antwort"), ("task", "Art")):
         choose(page, f"column-{field}", column)
     page.locator("#apply-columns").click()
-    expect(page.locator("#data-summary")).to_contain_text("one.csv, two.csv: 2 of 4 rows can be used")
-    expect(page.locator("#data-summary")).to_contain_text("x, y")
+    expect(page.locator("#data-summary")).to_contain_text("one.csv, two.csv")
+    expect(page.locator("#data-summary")).to_contain_text("2 of 4 rows can be used")
+    expect(page.locator("#data-more")).to_contain_text("x, y")
     problems = page.locator("#problems")
     expect(problems).to_contain_text("one.csv, 2")
     expect(problems).to_contain_text("has 2 cells where the header has 3")
@@ -80,8 +82,10 @@ def test_bad_rows_are_listed_and_unknown_columns_mapped(page: Page, tmp_path: Pa
 
 
 def test_the_first_batch_shows_what_is_learnt(page: Page) -> None:
-    rows = page.locator("#batch .batch > div")
+    rows = page.locator("#batch [role=listitem]")
     expect(rows).to_have_count(8)
+    expect(rows.filter(visible=True)).to_have_count(2)  # the others are folded
+    page.get_by_role("button", name="Lengths in tokens").click()
     expect(page.locator("#template-checks")).to_contain_text("An answer ends with <|im_end|>.")
     expect(rows.first.locator(".special").first).to_have_text("<|im_start|>")
     learnt = "".join(rows.first.locator(".learnt").all_text_contents())
@@ -93,7 +97,8 @@ def test_the_first_batch_shows_what_is_learnt(page: Page) -> None:
 
 def _upload(page: Page, file: Path) -> None:
     page.locator(UPLOAD).set_input_files(file)
-    expect(page.locator("#data-summary")).to_contain_text("three skills.jsonl: all 120 rows can be used")
+    expect(page.locator("#data-summary")).to_contain_text("three skills.jsonl")
+    expect(page.locator("#data-summary")).to_contain_text("120 rows")
     expect(page.locator("#data-table")).to_contain_text("<img src=x")  # shown as text
     page.locator("#to-clusters").click()
 
@@ -105,7 +110,7 @@ def _inspect_clusters(page: Page) -> None:
     assert curve[0]["y"][2] < 0.6 * curve[0]["y"][0]
     assert curve[1]["x"] == [3]
     assert curve[2]["name"] == "silhouette"
-    assert traces(page, "sizes")[0]["x"] == [40, 40, 40]
+    expect(page.locator("#component-list .size")).to_have_text(["40 rows, 33 %"] * 3)
     page.locator("#map-method").get_by_text("PCA").click()
     page.wait_for_function("document.querySelector('#map .plot')?.layout?.title.text.includes('PCA')")
     expect(page.locator("#map-caption")).not_to_contain_text("is being computed")
@@ -113,6 +118,7 @@ def _inspect_clusters(page: Page) -> None:
     assert sum(len(trace["x"]) for trace in points) == 120
     lasso(page, page.locator("#map .plot"))
     expect(page.locator("#map-rows")).to_contain_text(re.compile("fruit|tool|city"))
+    expect(page.locator("#component-list")).to_contain_text("of 40 rows selected")
     page.locator("#use-heads").click()
     expect(page.locator("#tuner-num_heads input")).to_have_value("3")
 
@@ -186,15 +192,18 @@ def _expect_the_run_at_a_glance(page: Page) -> None:
 def _lasso_matrices(page: Page) -> None:
     page.locator("#to-parameters").click()
     page.wait_for_function("document.querySelector('#ab-0 .plot')?.data?.length > 0")
+    assert {trace["name"] for trace in traces(page, "ab-0")} == {"head 1", "head 2", "head 3"}
+    page.locator("#ab-what").get_by_text("A and heads").click()
+    page.wait_for_function("document.querySelector('#ab-0 .plot').data.some((trace) => trace.name === 'A')")
+    settle(page)
     groups = [traces(page, f"ab-{i}") for i in range(2)]
     points = sum(len(trace["x"]) for group in groups for trace in group)
     assert points == 2 * 3 * (1 + 3)  # 2 layers, 3 modules, an A and 3 heads each
-    assert {trace["name"] for trace in groups[0]} == {"A", "head 1", "head 2", "head 3"}
     page.locator("#ab-method").get_by_text("t-SNE").click()
     page.wait_for_function("document.querySelector('#ab-0 .plot')?.layout?.title.subtitle?.text.includes('t-SNE')")
     lasso(page, page.locator("#ab-0 .plot"))
     table = page.locator("#ab-points")
-    expect(table).to_contain_text("model.layers.")
+    expect(table).to_contain_text(re.compile(r"_proj, layer \d, B of head"))
     selected = page.evaluate(
         "document.querySelector('#ab-0 .plot').data.reduce((n, trace) => n + (trace.selectedpoints || []).length, 0)"
     )

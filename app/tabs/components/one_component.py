@@ -22,12 +22,14 @@ class OneComponent:
     """Its name, typical rows, outliers and row lengths.
 
     Attributes:
+        panel: its frame, folded at first.
         number: the number of the component, from 1; `name`: the textbox of its name.
         alone: the button that plans a run on it alone.
     """
 
     def __init__(self) -> None:
-        with gr.Accordion("One component: typical rows, outliers, lengths", open=False, elem_id="one-component"):
+        self.panel = gr.Accordion("One component: rows, outliers, lengths", open=False, elem_id="one-component")
+        with self.panel:
             with gr.Row():
                 self.number = gr.Dropdown([1], value=1, label="Component", elem_id="component", min_width=260)
                 self.name = gr.Textbox(

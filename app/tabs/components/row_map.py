@@ -17,6 +17,7 @@ from ...page.text import explain, reading_help, say, sentence
 from ...services import Services
 from ...widgets.component_list import list_value
 from ...widgets.plot import plot_panel, selected_ids
+from .one_component import OneComponent
 from .settings import ComponentForm
 
 NOTHING = "Draw a line around points of the map, click one, or search, to list their rows here"
@@ -66,13 +67,13 @@ class RowMap:
         form: ComponentForm,
         ends: Sequence[Callable[..., object]],
         components: gr.HTML,
-        number: gr.Dropdown,
+        component: OneComponent,
     ) -> None:
         """Draw the map whenever one of these listeners has ended, or a choice has changed.
 
         Args:
             components: the list of components, which shows how many of each are selected, and selects them.
-            number: the chosen component.
+            component: the chosen one, which opens.
         """
         services, dataset = context.services, context.dataset
         inputs = [dataset, self.method, self.colour_by, *form.inputs]
@@ -112,13 +113,13 @@ class RowMap:
             request = form.request(*values)
             picked = int((event._data or {}).get("number") or 0)
             indices = actions.rows_of(services, dataset_id, request, picked) if picked else []
-            chosen = {number: picked} if picked else {}
+            chosen = {component.number: picked, component.panel: gr.Accordion(open=True)} if picked else {}
             found = {self.hits: "", self.rows: self._table(services, dataset_id, indices)} | chosen
             found |= {components: list_value(component_lines(services, dataset_id, request), picked)}
             for view in actions.draw(services, dataset_id, request, method, colour_by, indices):
                 yield self._updates(view) | found
 
-        components.pick(pick, inputs, [*drawn, *listed, number], **QUIET)
+        components.pick(pick, inputs, [*drawn, *listed, component.number, component.panel], **QUIET)
         self._selecting(context, form, components)
 
     def _selecting(self, context: Context, form: ComponentForm, components: gr.HTML) -> None:

@@ -145,7 +145,7 @@ class _Overview:
             rename, [dataset, component.number, component.name, *form.inputs], outputs, **QUIET
         )
         ends = [changed.success, renamed.success]
-        row_map.wire(context, form, ends, self.list, component.number)
+        row_map.wire(context, form, ends, self.list, component)
         component.wire(context, form, ends)
         changed.success(**trials.forget, **QUIET)
         for event in (changed, renamed):
