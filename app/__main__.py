@@ -80,6 +80,7 @@ def serve(
         app_kwargs={"middleware": _guards(host), "routes": routes(services)},
         quiet=True,  # Gradio's hints are for its own users
         prevent_thread_lock=True,
+        _frontend=False,  # else Gradio asks this server for the page, and ends it if that takes three seconds
     )
     typer.echo(f"HydraLoRA studio is at {page.local_url} . Ctrl+C ends it; runs go on.")
     page.block_thread()
