@@ -1,8 +1,6 @@
 """The list of a dataset's components, beside their map."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import gradio as gr
@@ -23,26 +21,9 @@ SIGNS = {  # of the figures' marks
 }
 
 
-@dataclass(frozen=True)
-class ListedComponent:
-    """One line of the list.
-
-    Attributes:
-        number: from 1.
-        size: rows; `share` of all rows, 0 to 1; `selected` of them on the map.
-        example: the row that is nearest to its centre.
-    """
-
-    number: int
-    name: str
-    size: int
-    share: float
-    selected: int
-    example: str
-
-
 def component_list(elem_id: str) -> gr.HTML:
-    """The components; its value is a `list_value`, None while they are being computed.
+    """The components; its value is {components: [ListedComponent], chosen: number or 0}, None while they are
+    being computed.
 
     Event: `.pick` with `event.number`, 0 where a chosen one is no longer to be.
     """
@@ -54,8 +35,3 @@ def component_list(elem_id: str) -> gr.HTML:
     return gr.HTML(
         None, html_template=template, css_template=STYLE, js_on_load=script, elem_id=elem_id, elem_classes=["bare"]
     )
-
-
-def list_value(components: Sequence[ListedComponent], chosen: int = 0) -> dict[str, object]:
-    """The value of a `component_list`; `chosen` is a number, 0 for none."""
-    return {"components": [asdict(component) for component in components], "chosen": chosen}

@@ -67,7 +67,7 @@ def test_an_uploaded_file_is_kept_once_under_its_name(services: Services, data_f
     assert uploaded(services, path) == first
     assert ("my rows.jsonl", first) in data.choices(services)
     view = data.view(services, first)
-    assert view.summary.startswith("my rows.jsonl: all 48 rows can be used, read as alpaca")
+    assert view.counts == ["my rows.jsonl", "48 rows", "Alpaca format", "10% held out by a run", "2 tasks"]
     assert (view.problems, view.problem_table) == ("", [])
     assert view.table[0] == [1, "name fruit number aa", "plum", "fruit"]
     assert all(file.is_relative_to(services.store.workspace) for file in services.datasets.get(first).files)
@@ -81,7 +81,7 @@ def test_bad_rows_are_listed_with_their_fix(services: Services, tmp_path: Path) 
     path.write_text("\n".join([json.dumps(good), "{", json.dumps(good)]), encoding="utf-8")
     dataset = uploaded(services, path)
     view = data.view(services, dataset)
-    assert "1 of 3 rows can be used" in view.summary
+    assert "1 of 3 rows can be used" in view.counts
     assert view.problems.startswith("Left out: 1 broken row, 1 duplicate.")
     assert [row[0] for row in view.problem_table] == [2, 3]
     assert Path(data.problems_file(services, dataset)).read_text(encoding="utf-8").count("rows.jsonl") == 2
@@ -112,12 +112,13 @@ def test_unknown_columns_are_mapped_by_a_person(services: Services, tmp_path: Pa
 
 def test_held_out_rows_can_be_uploaded(services: Services, data_file: Path, tmp_path: Path) -> None:
     first = uploaded(services, data_file)
-    assert "a run holds out 10% of them" in data.view(services, first).summary
+    assert "10% held out by a run" in data.view(services, first).counts
     same = json.loads(data_file.read_text(encoding="utf-8").splitlines()[0])
     held = tmp_path / "held.jsonl"
     held.write_text("\n".join(map(json.dumps, [{"instruction": "new", "output": "x"}, same])), encoding="utf-8")
     second = data.hold_out(services, first, str(held))
-    assert "1 more are held out (1 others are training rows too" in data.view(services, second).summary
+    assert "1 held out" in data.view(services, second).counts
+    assert "1 held-out row left out: also among the training rows." in data.view(services, second).summary
     assert (f"{data_file.name} (held out: held.jsonl)", second) in data.choices(services)
     rows = read_split(recipes.recipe_from_form(services, second, "", {}))
     assert [row.question for row in rows.heldout] == ["new"]

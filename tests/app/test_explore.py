@@ -16,6 +16,7 @@ from app.actions.explore.points import PointsRequest
 from app.services import Services
 from hydralora.analysis import PointGroup, read_weights
 from hydralora.errors import ConfigError
+from hydralora.figures.names import module_name
 from hydralora.files import ADAPTER_WEIGHTS
 from hydralora.runs.run import Run
 from hydralora.runs.snapshots import saved_snapshots
@@ -70,12 +71,13 @@ def test_what_takes_long_shows_pca_first(
 
 
 def test_a_point_is_looked_into(services: Services, finished: FinishedRun) -> None:
-    wanted = PointsRequest((finished.run.id,))
+    wanted = PointsRequest((finished.run.id,), "parts")
     (row,) = points.rows(services, wanted, [1, 999])
     seen = points.look_into(services, wanted, 1)
     name, _, _, head = map(str, row[1:5])
     assert seen.sentence.startswith(name)
-    weights = read_weights(finished.run.adapter)[name.partition(",")[0]]
+    modules = read_weights(finished.run.adapter)
+    weights = next(layer for module, layer in modules.items() if module_name(module) == name.rpartition(", ")[0])
     matrix = weights.a[0] if row[3] == "A" else weights.heads[int(head) - 1]
     assert f"norm {float(matrix.norm()):.4g}" in seen.sentence
     values = json.loads(seen.spectrum)["data"][0]["y"]
@@ -84,7 +86,7 @@ def test_a_point_is_looked_into(services: Services, finished: FinishedRun) -> No
 
 
 def test_by_step_the_matrices_are_drawn_as_they_learnt(services: Services, finished: FinishedRun) -> None:
-    wanted = PointsRequest((finished.run.id,), steps=True)
+    wanted = PointsRequest((finished.run.id,), "parts", steps=True)
     (*_, view) = points.view(services, wanted, "step")
     traces = drawn(view)
     count = points.STEPS_SHOWN * MATRICES
@@ -119,7 +121,7 @@ def other_run(services: Services, finished: FinishedRun) -> Iterator[Run]:
 
 def test_runs_are_drawn_together(services: Services, finished: FinishedRun, other_run: Run) -> None:
     runs = finished.run.id, other_run.id
-    wanted = PointsRequest((*runs, finished.run.id))  # a run that is named twice counts once
+    wanted = PointsRequest((*runs, finished.run.id), "parts")  # a run that is named twice counts once
     traces = drawn(last(points.view(services, wanted, "run")))
     assert {trace["name"] for trace in traces} == set(runs)
     rows = points.rows(services, wanted, range(2 * MATRICES))
@@ -135,7 +137,7 @@ def test_a_stopped_runs_last_snapshot_is_not_its_adapter(services: Services, oth
     for step, file in saved_snapshots(other_run.snapshots).items():
         if step > 3:
             (other_run.snapshots / file).unlink()
-    wanted = PointsRequest((other_run.id,), steps=True)
+    wanted = PointsRequest((other_run.id,), "parts", steps=True)
 
     def steps() -> Counter[int | None]:
         return Counter(_step(str(row[1])) for row in points.rows(services, wanted, range(5 * MATRICES)))
@@ -150,10 +152,10 @@ def test_of_many_shapes_a_person_chooses(
     services: Services, finished: FinishedRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shapes, "PANELS", 1)
-    first = last(points.view(services, PointsRequest((finished.run.id,)), "head"))
+    first = last(points.view(services, PointsRequest((finished.run.id,), "parts"), "head"))
     assert (first.shapes, first.drawn) == (["4 x 48", "4 x 80"], ["4 x 48"])
     assert "Not drawn: 4 x 80." in first.sentence
-    wanted = PointsRequest((finished.run.id,), shapes=("4 x 80",))
+    wanted = PointsRequest((finished.run.id,), "parts", shapes=("4 x 80",))
     other = last(points.view(services, wanted, "head"))
     assert other.drawn == ["4 x 80"]
     assert "matrices of 4 x 80" in other.figures[0]
@@ -167,10 +169,10 @@ def test_heads_are_measured_layer_by_layer(services: Services, finished: Finishe
     assert view.rows is not None
     assert len(view.rows) == 2 * 3 * 3
     grid = json.loads(view.figure)
-    assert grid["data"][0]["x"] == ["0", "1", "2"]  # layers
-    assert [label.partition("</span> ")[2] for label in grid["layout"]["yaxis"]["ticktext"]] == [
-        f"head {head}, {kind}" for head in (1, 2, 3) for kind in ("q_proj", "down_proj")
-    ]
+    assert grid["data"][0]["x"] == ["0", "1"]  # layers
+    labels = [label.partition("</span> ")[2] for label in grid["layout"]["yaxis"]["ticktext"]]
+    assert [label[:6] for label in labels] == ["head 1"] * 3 + ["head 2"] * 3 + ["head 3"] * 3
+    assert {label[8:] for label in labels} == {"down_proj", "gate_proj", "up_proj"}
     assert "Mean" in view.sentence
 
 

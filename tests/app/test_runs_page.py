@@ -111,7 +111,7 @@ def test_words_that_are_not_kept_yet_outlive_a_look_at_another_tab(
     words = ("label-name", "run-note", "run-tags")
     page.tell("list_runs", None, [], {}, fills="runs-table")
     first = page.tell("look", finished.run.id, None, fills="run-sentence")
-    assert [first[word] for word in words] == [finished.run.name, "", ""]
+    assert [first[word] for word in words] == [finished.run.label().name, "", ""]
     again = page.tell("look", finished.run.id, None, fills="run-sentence")
     assert all("value" not in again[word] for word in words)  # nothing is sent
     kept = page.tell("save", elsewhere.id, " my  run ", "a note", "one,, two", fills="label-name")

@@ -4,7 +4,7 @@ import os
 import secrets
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 from hydralora import figures
@@ -16,7 +16,6 @@ from hydralora.data.progress import OnProgress
 from ...services import Services
 from ...services.background import Done, in_background
 from ...services.components import ComponentRequest
-from ...widgets.component_list import ListedComponent
 from .one_component import component_of
 
 NEVER_ASSIGNED = (
@@ -28,6 +27,24 @@ HELP = {
     "dbscan": "Rows in dense regions have near neighbours; where the curve bends upwards, rows begin to lie apart. A "
     "row with too few neighbours within eps is noise, unless a neighbour has enough." + NEVER_ASSIGNED,
 }
+
+
+@dataclass(frozen=True)
+class ListedComponent:
+    """One line of the list.
+
+    Attributes:
+        number: from 1.
+        size: rows; `share` of all rows, 0 to 1; `selected` of them on the map.
+        example: the row that is nearest to its centre.
+    """
+
+    number: int
+    name: str
+    size: int
+    share: float
+    selected: int
+    example: str
 
 
 @dataclass(frozen=True)
@@ -119,6 +136,11 @@ def listed(
     ]
 
 
+def list_value(components: Sequence[ListedComponent], chosen: int = 0) -> dict[str, object]:
+    """The value of the page's list (widgets/component_list.py); `chosen` is a number, 0 for none."""
+    return {"components": [asdict(component) for component in components], "chosen": chosen}
+
+
 def rename(services: Services, dataset_id: str, request: ComponentRequest, number: int, name: str) -> ClusterView:
     """Name a component; the name is saved with the dataset, and an empty one restores the terms."""
     clusters = services.components.found(dataset_id, request)
@@ -167,6 +189,6 @@ def _agreement(
     names = ["noise" if i == NOISE else f"{i + 1}: {components[i].name}" for i in agreed.components]
     return (
         f"Against the task labels: adjusted Rand index {agreed.ari:.2f} (1: the same groups, 0: chance), normalised "
-        f"mutual information {agreed.nmi:.2f}. The clustering does not use the labels.",
+        f"mutual information {agreed.nmi:.2f}. The components are found without the labels.",
         figures.tasks_by_component(agreed.tasks, names, agreed.table.tolist()),
     )

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 from hydralora.errors import HydraError, RunError
@@ -15,7 +15,6 @@ from hydralora.runs.state import RunState
 
 from ...services import Services
 from ...services.cache import ResultKind
-from ...widgets.run_list import ListedRun
 from ..reading import Cell
 from ..recipes import model_name
 from ..run_choices import dot
@@ -23,6 +22,27 @@ from ..run_choices import dot
 DAMAGED = "damaged"
 CURVE_POINTS = 40
 CURVES = ResultKind[list[float]]("loss curve", keep=500)
+
+
+@dataclass(frozen=True)
+class ListedRun:
+    """A line of the list.
+
+    Attributes:
+        name: for people.
+        dot: "active", "finished", "failed" or "" (stopped or interrupted).
+        fraction: how far it has come, 0 to 1; None where it does not run.
+        curve: a few of its losses, in order.
+        cells: a value for each column.
+    """
+
+    id: str
+    name: str
+    dot: str
+    state: str
+    fraction: float | None
+    curve: list[float]
+    cells: list[str | int | float | None]
 
 
 @dataclass(frozen=True)
@@ -112,6 +132,12 @@ def _curve(services: Services, run: Run, state: RunState) -> list[float]:
         return [*losses[:-1:every], *losses[-1:]]
 
     return services.cache.remember(CURVES, run.id, state.step, state.state, compute=compute)
+
+
+def list_value(view: Listing, chosen: str | None) -> dict[str, object]:
+    """The value of the page's list (widgets/run_list.py)."""
+    columns = [{"name": column.name, "kind": column.kind, "shown": column.shown} for column in COLUMNS]
+    return {"columns": columns, "runs": [asdict(row) for row in view.rows], "chosen": chosen or ""}
 
 
 def damage(services: Services, run: Run, error: HydraError) -> str:

@@ -8,6 +8,7 @@ from hydralora.figures import ColourBy
 from hydralora.projection import METHODS, Method
 
 from ...actions.components import row_map as actions
+from ...actions.components.tab import list_value
 from ...actions.components.tab import listed as component_lines
 from ...actions.reading import ROW_COLUMNS, ROW_WIDTHS
 from ...page.buttons import method_choice
@@ -15,7 +16,6 @@ from ...page.context import Context
 from ...page.handlers import QUIET, Component, Updates, handler, latest
 from ...page.text import explain, reading_help, say, sentence
 from ...services import Services
-from ...widgets.component_list import list_value
 from ...widgets.plot import plot_panel, selected_ids
 from .one_component import OneComponent
 from .settings import ComponentForm

@@ -16,7 +16,7 @@ from ...page.forms import Widget
 from ...page.handlers import QUIET, Component, Updates, cancel_then, handler
 from ...page.text import explain, reading_help, say, sentence
 from ...services.background import Done
-from ...widgets.component_list import component_list, list_value
+from ...widgets.component_list import component_list
 from ...widgets.plot import AWAITED, plot_panel
 from ...widgets.progress import progress_bar
 from .one_component import OneComponent
@@ -164,7 +164,7 @@ class _Overview:
             self.agreement: say(view.agreement),
             self.tasks: view.tasks,
             component.number: component.choices(view.components, number),
-            self.list: list_value(view.listed),
+            self.list: actions.list_value(view.listed),
         }
 
     def _awaited(self, component: OneComponent, row_map: RowMap) -> Updates:
@@ -183,4 +183,4 @@ class _Overview:
         """There are no components: the computation failed, or was stopped."""
         figures = {panel: "" for panel in (self.curve, self.tasks, row_map.map)}
         ended: Updates = {self.progress: None, self.stop: gr.Button(visible=False)}
-        return self._awaited(component, row_map) | figures | ended | {self.list: list_value([])}
+        return self._awaited(component, row_map) | figures | ended | {self.list: actions.list_value([])}

@@ -13,12 +13,11 @@ from ...page.buttons import action_button, upload_button
 from ...page.context import Context
 from ...page.handlers import QUIET, Updates, handler
 from ...page.text import say, sentence
-from ...widgets.run_list import ListedColumn, list_value, run_list
+from ...widgets.run_list import run_list
 from ..shell import choose_run
 from .comparing import Comparing
 from .files import RunFiles
 
-COLUMNS = [ListedColumn(column.name, column.kind, column.shown) for column in all_runs.COLUMNS]
 LOOK_SECONDS = 2.0  # between looks at a run that works
 Deleted = dict[str, list[str]]  # the browser's record of the runs deleted in it
 
@@ -65,7 +64,7 @@ class _AllRuns:
             view = all_runs.listing(services)
             runs = run_choices(services)
             return {
-                self.table: list_value(COLUMNS, view.rows, run_id),
+                self.table: all_runs.list_value(view, run_id),
                 self.again: gr.Timer(active=any(row.fraction is not None for row in view.rows)),
                 self.damaged: say(" ".join(view.damaged.values())),
                 comparing.chosen: comparing.choices(services, runs, picked or []),

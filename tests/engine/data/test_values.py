@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,8 @@ def test_the_same_table_gives_the_same_examples_in_every_format(rows: list[dict[
             data = read_dataset(path)
             found[suffix] = [example for example in data.examples], data.by_kind
         except DatasetError as error:
-            found[suffix] = str(error).replace(suffix, ""), {}
+            place = re.split(" is empty| holds only ", str(error))[0]  # not-a-number is a text in CSV, no value in JSON
+            found[suffix] = place.replace(suffix, ""), {}
     assert all(value == found[".csv"] for value in found.values()), found
 
 
