@@ -95,7 +95,7 @@ def test_an_export_comes_back_by_the_base_model_that_the_form_names(
     (other.store.workspace / "models").mkdir(parents=True)
     (other.store.workspace / "models" / "mine").symlink_to(finished.run.recipe().model)
     run_id = files.import_file(other, str(file), "mine")
-    assert cells(other, run_id)["held-out loss"] == cells(services, finished.run.id)["loss"]
+    assert cells(other, run_id)["held-out loss"] == cells(services, finished.run.id)["held-out loss"]
     other.close()
 
 
