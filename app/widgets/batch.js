@@ -23,13 +23,21 @@ const line = ({row, tokens}) => {
 
 const SHOWN = 2; // rows; the others are folded
 
+const rows = (lines) => {
+  const node = document.createElement('div');
+  node.setAttribute('role', 'list');
+  node.setAttribute('aria-label', 'Rows of a batch');
+  node.append(...lines);
+  return node;
+};
+
 const draw = () => {
   const lines = ((props.value || {}).rows || []).map(line);
   const rest = document.createElement('details');
   const summary = document.createElement('summary');
   summary.textContent = `The other ${lines.length - SHOWN} rows of this batch`;
-  rest.append(summary, ...lines.slice(SHOWN));
-  list.replaceChildren(...lines.slice(0, SHOWN), ...(lines.length > SHOWN ? [rest] : []));
+  rest.append(summary, rows(lines.slice(SHOWN)));
+  list.replaceChildren(rows(lines.slice(0, SHOWN)), ...(lines.length > SHOWN ? [rest] : []));
 };
 
 draw();

@@ -12,7 +12,7 @@ def batch_view(elem_id: str) -> gr.HTML:
     """An empty view; its value is {rows: [{row: number, tokens: [[text, learnt, special]]}]}."""
     return gr.HTML(
         {"rows": []},
-        html_template="<div class='batch' role='list' aria-label='A batch of rows'></div>",
+        html_template="<div class='batch'></div>",
         css_template=STYLE,
         js_on_load=SCRIPT,
         elem_id=elem_id,

@@ -36,7 +36,7 @@ def plot_panel(
     classes = "plot fills" if fills else "plot"
     return gr.HTML(
         AWAITED if awaited else "",
-        html_template=f'<div class="{classes}" role="img" aria-label="{html.escape(label)}" '
+        html_template=f'<div class="{classes}" role="figure" aria-label="{html.escape(label)}" '
         f'data-empty="{html.escape(empty)}" data-caption="{html.escape(caption)}" '
         f'data-plotly="/gradio_api/file={PLOTLY_JS.as_posix()}"></div>{EXPORTS}',
         js_on_load=SCRIPT,
