@@ -4,7 +4,7 @@ from pathlib import Path
 
 STYLE = Path(__file__).parents[1] / "style"
 PAGES_STYLE = STYLE / "pages.css"  # Gradio narrows it to its own container; the rest must reach outside of that
-FRAME_STYLES = ("tokens", "shell", "chat", "train")
+FRAME_STYLES = ("tokens", "shell", "chat", "train", "learn")
 SCRIPTS = ("browser_state", "navigation")
 
 

@@ -12,11 +12,11 @@ from hydralora.files import write_text
 from hydralora.recipe.reading import parse_recipe
 from hydralora.recipe.settings import Recipe
 
-ROWS = 6  # of each skill, the shortest ones: the router starts from all of them, and a step takes about a second
+SKILLS = 4  # of the demo: a head for each
+ROWS = 4  # of each skill, the shortest ones: the router starts from all of them, and a batch has those of one skill
 HELD_OUT = 1
 BLOCKS = 2  # the last ones: the backward pass ends there
-STEPS = 16
-SNAPSHOTS = 8  # one every two steps
+STEPS = 12
 NAME = "Demo slice"
 
 
@@ -31,9 +31,10 @@ def write_slice(folder: Path) -> Slice:
     """Write the shortest rows of each of the demo's skills into a folder, in turns."""
     files = Slice(folder / f"{NAME}.jsonl", folder / f"{NAME}, held out.jsonl")
     folder.mkdir(parents=True, exist_ok=True)
-    for source, target, count in (("train", files.train, ROWS), ("heldout", files.heldout, HELD_OUT)):
+    parts = (demo_file("train"), files.train, ROWS), (demo_file("heldout"), files.heldout, HELD_OUT)
+    for source, target, count in parts:
         by_skill: dict[str, list[Example]] = defaultdict(list)
-        for row in sorted(read_dataset(demo_file(source)).examples, key=lambda row: len(row.everything)):
+        for row in sorted(read_dataset(source).examples, key=lambda row: len(row.everything)):
             by_skill[row.task or ""].append(row)
         chosen = [rows[i] for i in range(count) for rows in by_skill.values()]
         lines = [json.dumps({"question": row.question, "answer": row.answer, "task": row.task}) for row in chosen]
@@ -56,19 +57,19 @@ def sandbox_recipe(model: str, blocks: int, files: Slice) -> Recipe:
             "data": {"train": str(files.train), "eval": str(files.heldout)},
             "tuner": {
                 "r": 4,
-                "num_heads": 4,
+                "num_heads": SKILLS,
                 "lora_alpha": 8,
                 "router_entropy": 0.4,
                 "layers_to_transform": list(range(max(0, blocks - BLOCKS), blocks)),
             },
             "training": {
                 "max_steps": STEPS,
-                "batch_size": 4,
+                "batch_size": ROWS,
                 "learning_rate": 4e-3,
                 "eval_every": 0,
                 "sample_prompts": 0,
                 "save_every": 0,
-                "snapshots": SNAPSHOTS,
+                "snapshots": STEPS,
                 "log_every": 1,
                 "threads": 1,
             },

@@ -5,12 +5,11 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 
 from hydralora.analysis.matrices import PointGroup
-from hydralora.figures.base import figure_json
+from hydralora.figures.base import MARGIN, TWO_LINES, figure_json
 from hydralora.figures.captions import how_drawn
 from hydralora.figures.palette import head_colour, head_mark, head_name
 
 HEIGHT = 380  # pixels: two of these and their controls fit a screen of 720
-LEGEND = {"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 1, "xanchor": "right"}
 
 
 def head_distances(spreads: Sequence[tuple[int, Sequence[float]]], last_step: int) -> str:
@@ -38,7 +37,7 @@ def head_distances(spreads: Sequence[tuple[int, Sequence[float]]], last_step: in
         title="How far the heads are apart",
         subtitle="distance of each head from the mean of the heads",
         height=HEIGHT,
-        legend=LEGEND,
+        margin=MARGIN | {"t": TWO_LINES, "b": 88},
         xaxis={"title": {"text": "step"}, "range": [-0.5, last_step + 0.5]},
         yaxis={"rangemode": "tozero", "autorangeoptions": {"include": [0, 0.1]}},
     )
@@ -80,7 +79,7 @@ def head_paths(group: PointGroup, title: str) -> str:
         title=title,
         subtitle=how_drawn(group),
         height=HEIGHT,
-        legend=LEGEND,
+        margin=MARGIN | {"t": TWO_LINES},
         xaxis={"showticklabels": False},
         yaxis={"showticklabels": False},
     )

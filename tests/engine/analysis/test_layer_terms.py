@@ -9,6 +9,7 @@ from hydralora import ConfigError, HydraLoraConfig, record_gates
 from hydralora.analysis.layer_terms import MOST_TOKENS, layer_pass, layer_terms, products
 from hydralora.tuner.gates import recorded_layers
 from hydralora.tuner.model import active_adapter
+from hydralora.tuner.steering import Steering, steered
 from tests.tiny_model import adapt, shake, tiny_gpt2, tiny_llama
 
 TEXT = list(range(10, 34))
@@ -66,12 +67,10 @@ def test_a_pinned_head_adds_its_own_product_alone() -> None:
     """The layer's own formula, with one gate of 1, gives what `products` gives."""
     model = model_with()
     layer, seen = recorded_layers(model)[MODULE], layer_pass(model, MODULE, TEXT)
-    router = layer.hydra_router[active_adapter(layer)]
     base, scaling = layer.base_layer(seen.x), layer.scaling[active_adapter(layer)]
     for i, product in enumerate(products(layer, seen.x)):
-        pinned = torch.eye(4)[i]
-        router.steering = lambda logits, pinned=pinned: pinned.expand_as(logits)
-        torch.testing.assert_close(base + scaling * product, layer(seen.x), atol=1e-5, rtol=1e-5)
+        with steered(model, Steering(pin=i)):
+            torch.testing.assert_close(base + scaling * product, layer(seen.x), atol=1e-5, rtol=1e-5)
 
 
 def test_a_convolution_of_gpt2_has_terms() -> None:
