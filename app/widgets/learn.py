@@ -18,8 +18,8 @@ FORMULA = """<div class="formula">
 <section class="box a"><h3>A</h3><p class="about"></p><p class="norm"></p></section>
 <section class="box router"><h3>Router</h3><p class="about"></p><p class="norm"></p></section>
 <section class="box heads"><table><thead><tr><th scope="col">head</th><th scope="col">gate g<sub>i</sub></th>
-<th scope="col">‖B<sub>i</sub> A x‖</th><th scope="col">adds</th><th scope="col">of ‖W x‖</th></tr></thead><tbody></tbody>
-</table></section>
+<th scope="col">‖B<sub>i</sub> A x‖</th><th scope="col">adds</th><th scope="col">of ‖W x‖</th></tr></thead>
+<tbody></tbody></table></section>
 <section class="box y"><h3>y</h3><p class="about"></p><p class="norm"></p><p class="adds"></p></section>
 <span class="arrow x-w" aria-hidden="true"></span><span class="arrow x-a" aria-hidden="true"></span>
 <span class="arrow x-r" aria-hidden="true"></span><span class="arrow a-h" aria-hidden="true"></span>
