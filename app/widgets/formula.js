@@ -10,7 +10,7 @@ let chosen = 0;
 const number = (value) => (value === 0 ? '0' : Math.abs(value) >= 1000 ? Math.round(value).toLocaleString('en') : value.toPrecision(3));
 const share = (part, whole) => {
   const percent = whole ? (100 * part) / whole : 0;
-  return percent > 0 && percent < 0.1 ? '< 0.1 %' : `${percent.toFixed(1)} %`;
+  return percent > 0 && percent < 0.1 ? '< 0.1 %' : `${percent.toFixed(percent < 100 ? 1 : 0)} %`;
 };
 const headName = (head) => {
   const component = props.value.names[head];

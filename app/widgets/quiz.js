@@ -45,7 +45,7 @@ const showGates = ({guess, lead, gates}) => {
     node.classList.toggle('leads', head === (lead ?? NONE));
     node.querySelector('.gate').textContent = gate === undefined ? '' : gate.toFixed(2);
     node.querySelector('.track').style.setProperty('--part', gate ?? 0);
-    node.disabled = true;
+    node.setAttribute('aria-disabled', 'true');
   }
   const top = Math.max(...gates).toFixed(2);
   const seen = lead === null ? `No head leads: the largest gate is ${top}.` : `Head ${lead + 1} leads, with a mean gate of ${top}.`;

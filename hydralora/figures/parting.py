@@ -67,6 +67,7 @@ def head_paths(group: PointGroup, title: str) -> str:
                 "symbol": head_mark(head),
                 "size": [14 if point is path[-1] else 5 for point in path],
                 "opacity": 1,
+                "line": {"width": 0},
             },
             text=[f"step {point.step}" for point in path],
             name=head_name(head),
