@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
 
 import torch
+from torch import nn
 
 from hydralora.errors import ConfigError
 from hydralora.tuner.gates import record_gates, recorded_layers
@@ -72,7 +72,7 @@ class LayerTerms:
 
 
 def layer_terms(
-    model: Any, module: str, input_ids: Sequence[int], lock: AbstractContextManager[object] | None = None
+    model: nn.Module, module: str, input_ids: Sequence[int], lock: AbstractContextManager[object] | None = None
 ) -> LayerTerms:
     """The terms of an adapted layer, from one pass of the model over a text (HydraLoRA, arXiv 2404.19245, section 3.2).
 
@@ -94,12 +94,12 @@ def layer_terms(
 
 
 @torch.no_grad()
-def layer_pass(model: Any, module: str, input_ids: Sequence[int]) -> LayerPass:
+def layer_pass(model: nn.Module, module: str, input_ids: Sequence[int]) -> LayerPass:
     """Run a text through the model, and keep what one of its adapted layers computed."""
     layer = recorded_layers(model)[module]
     kept: list[tuple[torch.Tensor, torch.Tensor]] = []
 
-    def keep(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+    def keep(_: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
         kept.append((inputs[0].detach().flatten(0, -2), output.detach().flatten(0, -2)))
 
     ids = torch.tensor([list(input_ids)], device=next(model.parameters()).device)

@@ -1,9 +1,9 @@
 """Parameters and memory of an adapter, counted on the base model's shape: no weights are loaded."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from peft import PeftConfig, get_peft_model
+from torch import nn
 
 from hydralora.errors import ConfigError
 from hydralora.models.loading import empty_model
@@ -71,5 +71,5 @@ def equal_rank(parameters: int, per_rank: int) -> int:
     return -(-parameters // per_rank)
 
 
-def _numbers(model: Any, *parts: str) -> int:
+def _numbers(model: nn.Module, *parts: str) -> int:
     return sum(parameter.numel() for name, parameter in model.named_parameters() if any(part in name for part in parts))

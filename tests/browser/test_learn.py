@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, ViewportSize, expect
 
 from hydralora.experiments.sandbox import SKILLS, STEPS
 from hydralora.runs.run import Run
@@ -14,7 +14,7 @@ from tests.serving import App
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
-SMALL = {"width": 1280, "height": 720}
+SMALL: ViewportSize = {"width": 1280, "height": 720}
 
 
 @pytest.fixture

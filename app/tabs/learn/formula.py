@@ -108,4 +108,4 @@ class Formula:
                 raise
 
         inputs = [context.run, self.prompt, self.rows, self.layer]
-        page.follow(asks, read, inputs, [self.status, self.view], concurrency_id=MODEL_QUEUE)
+        page.follow(asks, read, inputs, [self.status, self.view], queue=MODEL_QUEUE)

@@ -1,7 +1,6 @@
 """Listeners that work only while the Learn page is open: they would load a model that nobody looks at."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import gradio as gr
 
@@ -26,8 +25,12 @@ class OpenPage:
         function: Callable[..., object],
         inputs: Sequence[Component],
         outputs: Sequence[Component],
-        **more: Any,
+        queue: str | None = None,
     ) -> gr.events.Dependency:
-        """As `Signals.follow`; the function gets first whether the page is open."""
+        """As `Signals.follow`; the function gets first whether the page is open.
+
+        Args:
+            queue: the id of the queue in which its calls wait; None: one of its own.
+        """
         given = [self._is_open, *inputs]
-        return self._context.signals.follow(changes, function, given, list(outputs), js=IS_OPEN, **more)
+        return self._context.signals.follow(changes, function, given, list(outputs), js=IS_OPEN, concurrency_id=queue)
