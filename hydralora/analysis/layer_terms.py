@@ -74,7 +74,7 @@ class LayerTerms:
 def layer_terms(
     model: nn.Module, module: str, input_ids: Sequence[int], lock: AbstractContextManager[object] | None = None
 ) -> LayerTerms:
-    """The terms of an adapted layer, from one pass of the model over a text (HydraLoRA, arXiv 2404.19245, section 3.2).
+    """The terms of an adapted layer, from one pass of the model over a text (HydraLoRA, arXiv 2404.19245, section 3).
 
     Args:
         module: the layer's name, as in `recorded_layers`.
