@@ -15,6 +15,7 @@ from .tabs.chat import tab as chat
 from .tabs.components import tab as components
 from .tabs.data import tab as data
 from .tabs.explore import tab as explore
+from .tabs.learn import tab as learn
 from .tabs.runs import tab as runs
 from .tabs.shell import Shell
 from .tabs.train import recipe_form
@@ -37,6 +38,7 @@ def build(services: Services) -> gr.Blocks:
     ) as page:
         place, settings = KeptChoices(browser_state("hydralora")), KeptChoices(browser_state("hydralora-form"))
         answers, deleted = browser_state("hydralora-chat"), browser_state("hydralora-deleted")
+        learnt, quiz = KeptChoices(browser_state("hydralora-learn")), browser_state("hydralora-quiz")
         shell = Shell(services)
         context = _context(services, page, shell, place, settings)
         with gr.Tabs(elem_id="tabs") as tabs:
@@ -53,8 +55,11 @@ def build(services: Services) -> gr.Blocks:
                 to_chat = explore.build(context, tab)
             with _tab("chat") as tab:
                 chat.build(context, tab, answers)
+            with _tab("learn") as tab:
+                sandbox_to_explore = learn.build(context, tab, learnt, quiz)
         shell.wire(context, components_tab.k)
         leads = {to_clusters: "components", after_training: "explore", runs_tab.next: "explore", to_chat: "chat"}
+        leads |= {sandbox_to_explore: "explore"}
         for button, target in leads.items():
             button.click(None, None, None, js=f"() => studio.go('{target}')", **QUIET)
         _plan_run(components_tab, form, tabs)

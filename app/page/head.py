@@ -4,7 +4,7 @@ from pathlib import Path
 
 STYLE = Path(__file__).parents[1] / "style"
 PAGES_STYLE = STYLE / "pages.css"  # Gradio narrows it to its own container; the rest must reach outside of that
-FRAME_STYLES = ("tokens", "shell", "data", "components", "explore", "chat", "train", "runs")
+FRAME_STYLES = ("tokens", "shell", "data", "components", "explore", "chat", "train", "runs", "learn")
 SCRIPTS = ("browser_state", "navigation")
 
 

@@ -5,6 +5,7 @@ import tempfile
 import threading
 import time
 from collections import OrderedDict
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from transformers import PretrainedConfig
@@ -143,6 +144,10 @@ class Services:
         are completed."""
         self.cache.release(run_id)
         self._models.release(run_id)
+
+    def building_models(self) -> AbstractContextManager[object]:
+        """Hold this while a model is built without the services' help, such as an empty one."""
+        return self._models.building
 
     def _base_of(self, run_id: str | None, model: str) -> tuple[str, Quantization]:
         recipe = self.run(run_id).recipe() if run_id else None

@@ -102,3 +102,16 @@ def head_measures(weights: Weights, start: Weights | None = None) -> list[HeadMe
                 HeadMeasures(module, block_index(module), i, similarity, measured.norm, measured.effective_rank, moved)
             )
     return rows
+
+
+def head_spread(weights: Weights) -> list[float]:
+    """Each head's distance from the mean of its module's heads, as a Frobenius norm, mean over the modules: (N,).
+
+    Zero for all while the heads are one point.
+    """
+    apart = [
+        [distance(head, centre) for head in layer.heads]
+        for layer in weights.values()
+        for centre in (layer.heads.mean(0),)
+    ]
+    return [float(value) for value in np.mean(apart, axis=0)]

@@ -73,12 +73,11 @@ def params(
     workspace: Workspace = None,
 ) -> Output:
     """Count an adapter's parameters, with and without its router. Needs no weights."""
-    from peft import LoraConfig, get_peft_model
+    from peft import LoraConfig
 
-    from hydralora.models.loading import empty_model
     from hydralora.recipe.settings import WITH_HEADS
+    from hydralora.training.sizes import count_adapter
     from hydralora.tuner.config import HydraLoraConfig
-    from hydralora.tuner.model import count_parameters
 
     names = [name.strip() for name in targets.split(",") if name.strip()]
     if method in WITH_HEADS:
@@ -88,9 +87,8 @@ def params(
         config = LoraConfig(r=r, target_modules=names)
     else:
         raise ConfigError(f"--method is {method!r}. Choose one of lora, {', '.join(WITH_HEADS)}.")
-    empty = empty_model(base)
     try:
-        counts = count_parameters(get_peft_model(empty, config, low_cpu_mem_usage=True))
+        counts = count_adapter(base, config)
     except HydraError:
         raise
     except ValueError as error:  # PEFT's own, for a plain LoRA

@@ -24,6 +24,7 @@ from hydralora.runs.records import Record
 from hydralora.training.monitor import Monitor
 from hydralora.training.preparation import Prepared, prepare
 from hydralora.training.run import train
+from hydralora.training.sizes import equal_rank
 from hydralora.tuner.router_init import ROWS_PER_COMPONENT, SHRINKAGE, init_router
 
 HELDOUT = 120  # rows at most, so that evaluating takes less time than training
@@ -226,7 +227,7 @@ def _equal_lora(recipe: Recipe, cells: dict[str, Cell], seed: int) -> Recipe:
     target, r = cells[key].parameters or 0, recipe.tuner.r
     prepared = prepare(_with(recipe, method="lora"), lambda stage: None)
     per_rank = sum(parameter.numel() for parameter in prepared.model.parameters() if parameter.requires_grad) / r
-    rank = -(-target // int(per_rank))
+    rank = equal_rank(target, int(per_rank))
     return _with(recipe, method="lora", tuner={"r": rank, "lora_alpha": recipe.tuner.lora_alpha / r * rank})
 
 

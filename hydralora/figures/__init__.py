@@ -15,6 +15,7 @@ from hydralora.figures.matrices import (
 )
 from hydralora.figures.names import module_names
 from hydralora.figures.pages import write_page, write_replay
+from hydralora.figures.parting import head_distances, head_paths
 from hydralora.figures.rows import (
     ColourBy,
     component_number,
@@ -39,8 +40,10 @@ __all__ = [
     "gate_heatmap",
     "group_figure",
     "group_losses",
+    "head_distances",
     "head_load",
     "head_measures",
+    "head_paths",
     "how_drawn",
     "how_to_read",
     "loss",

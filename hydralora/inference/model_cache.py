@@ -68,12 +68,16 @@ class ModelCache:
 
     Each adapter is on a copy of the base model's modules that shares its weights. It takes only the memory of its own
     weights, the base model stays unchanged, and several adapters can answer side by side.
+
+    Attributes:
+        building: held while a model is built. transformers changes its own classes meanwhile, so that a model built in
+            another thread would not share the weights of its two embeddings.
     """
 
     def __init__(self) -> None:
         self._base: tuple[tuple[str, str], LoadedModel] | None = None
         self._adapted: OrderedDict[tuple[str, str], LoadedModel] = OrderedDict()
-        self._loading = threading.Lock()
+        self.building = threading.Lock()
 
     def base(self, name: str, quantization: Quantization = "none") -> LoadedModel:
         """A base model without an adapter.
@@ -81,7 +85,7 @@ class ModelCache:
         Raises:
             ModelError: it can't be found or loaded.
         """
-        with self._loading:
+        with self.building:
             return self._load_base(name, quantization)
 
     def run(self, run: Run) -> LoadedModel:
@@ -92,7 +96,7 @@ class ModelCache:
         """
         read_adapter_config(run.adapter)  # before minutes of loading
         recipe, adapter_hash = run.recipe(), hash_adapter(run.adapter)
-        with self._loading:
+        with self.building:
             base = self._load_base(recipe.model, recipe.quantization)
             loaded = self._adapted.pop((run.id, adapter_hash), None)
             if loaded is None:
@@ -107,7 +111,7 @@ class ModelCache:
         """Release a run's adapters, or everything; the memory is freed once no caller uses them."""
         import torch
 
-        with self._loading:
+        with self.building:
             for key in [key for key in self._adapted if run_id in (None, key[0])]:
                 del self._adapted[key]
             if run_id is None:

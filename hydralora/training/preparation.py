@@ -138,17 +138,23 @@ def _checked_template(files: BaseModelFiles, tokenizer: Tokenizer, recipe: Recip
 
 
 def _adapt(base: Any, recipe: Recipe, k: int) -> Any:
+    try:
+        return get_peft_model(base, adapter_config(base, recipe, k))
+    except ConfigError:
+        raise
+    except ValueError as error:  # PEFT's own, for a plain LoRA
+        raise ConfigError(f"tuner.target_modules: {error}") from error
+
+
+def adapter_config(base: Any, recipe: Recipe, k: int) -> PeftConfig:
+    """A recipe's adapter as PEFT's config; `k` heads where the recipe leaves their number to the components."""
     settings = recipe.tuner.model_dump() | {"task_type": "CAUSAL_LM"}
     settings["target_modules"] = recipe.tuner.target_modules or default_targets(base)
     if not recipe.has_heads:
-        try:
-            return get_peft_model(base, LoraConfig(**_known_to(LoraConfig, settings)))
-        except ValueError as error:
-            raise ConfigError(f"tuner.target_modules: {error}") from error
+        return LoraConfig(**_known_to(LoraConfig, settings))
     settings["num_heads"] = recipe.tuner.num_heads or k
     settings["router_init"] = "components" if recipe.starts_from_components else "random"
-    config = HydraLoraConfig(**_known_to(HydraLoraConfig, settings) | WITH_HEADS[recipe.method])
-    return get_peft_model(base, config)
+    return HydraLoraConfig(**_known_to(HydraLoraConfig, settings) | WITH_HEADS[recipe.method])
 
 
 def _known_to(config: type[PeftConfig], settings: dict[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from ..adapters import adapter_weights
 from ..recipes import model_name, resolve_model
 from .answers import COLUMNS
 
-LEAD = 0.05  # above 1/N, from which on a head is said to have taken a component
+LEAD = 0.05  # above 1/N, from which on a head is said to lead, or to have taken a component
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,12 @@ def heads_of(services: Services, run_id: str | None) -> Heads:
     by_head = [row for row in (results.component_by_head or [])] if results else []
     names = [component.name for component in results.components] if results else []
     return {"run": run.id, "heads": count, "names": [_component(by_head, names, head) for head in range(count)]}
+
+
+def leading_head(gates: Sequence[float]) -> int | None:
+    """The head with the largest gate; None in a tie, where no head leads."""
+    top = max(gates, default=0.0)
+    return gates.index(top) if gates and top >= 1 / len(gates) + LEAD else None
 
 
 def _component(by_head: Sequence[Sequence[float]], names: Sequence[str], head: int) -> str:

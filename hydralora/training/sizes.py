@@ -1,0 +1,75 @@
+"""Parameters and memory of an adapter, counted on the base model's shape: no weights are loaded."""
+
+from dataclasses import dataclass
+
+from peft import PeftConfig, get_peft_model
+from torch import nn
+
+from hydralora.errors import ConfigError
+from hydralora.models.loading import empty_model
+from hydralora.recipe.settings import Recipe
+from hydralora.training.preparation import adapter_config
+from hydralora.tuner.model import ParameterCounts, count_parameters
+
+WEIGHT_BYTES = 4  # adapters are trained and saved in float32
+MOMENTS = 2  # numbers that AdamW keeps for each weight
+
+
+@dataclass(frozen=True)
+class AdapterSize:
+    """An adapter's size.
+
+    Attributes:
+        counts: its parameters, and the base's.
+        a, heads: of `counts.adapter`, those of A and of the heads B.
+        weight_bytes, optimiser_bytes: of the adapter, and of the state that AdamW keeps while it trains.
+    """
+
+    counts: ParameterCounts
+    a: int
+    heads: int
+
+    @property
+    def weight_bytes(self) -> int:
+        return WEIGHT_BYTES * self.counts.total
+
+    @property
+    def optimiser_bytes(self) -> int:
+        return MOMENTS * self.weight_bytes
+
+
+def count_adapter(model: str, config: PeftConfig) -> ParameterCounts:
+    """Parameters of an adapter on a base model, whose config.json is enough.
+
+    Raises:
+        ModelError: there is no config, or its architecture is unknown.
+        ValueError: the config doesn't fit the model.
+    """
+    return count_parameters(get_peft_model(empty_model(model), config, low_cpu_mem_usage=True))
+
+
+def adapter_size(recipe: Recipe, k: int) -> AdapterSize:
+    """The size of a recipe's adapter; `k` heads where the recipe leaves their number to the components.
+
+    Raises:
+        HydraError: the base model's config is missing, or a setting doesn't fit it.
+    """
+    empty = empty_model(recipe.model)
+    try:
+        model = get_peft_model(empty, adapter_config(empty, recipe, k), low_cpu_mem_usage=True)
+    except ConfigError:
+        raise
+    except ValueError as error:  # PEFT's own, for a plain LoRA
+        raise ConfigError(f"tuner: {error}") from error
+    counts = count_parameters(model)
+    a = _numbers(model, ".hydra_A.", ".lora_A.")
+    return AdapterSize(counts, a, counts.adapter - a)
+
+
+def equal_rank(parameters: int, per_rank: int) -> int:
+    """The smallest rank of a plain LoRA with at least as many parameters; each rank has `per_rank`."""
+    return -(-parameters // per_rank)
+
+
+def _numbers(model: nn.Module, *parts: str) -> int:
+    return sum(parameter.numel() for name, parameter in model.named_parameters() if any(part in name for part in parts))
