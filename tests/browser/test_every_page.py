@@ -23,10 +23,11 @@ PAGES = {
         "#elbow .main-svg",
         ["#clusters-sentence", "#map", "#map-method", "#map-colour", "#component-list", "#elbow", "#use-heads"],
     ),
-    "train": ("#loss .main-svg", ["#status", "#loss", "#load"]),
+    "train": ("#use .main-svg", ["#status", "#results", "#use"]),  # of a run that has ended
     "explore": ("#ab-0 .main-svg", ["#points", "#ab-what", "#ab-method", "#ab-colour"]),
     "chat": ("#chips button", ["#prompt", "#send", "#chips", "#mixer", "#chat-columns"]),
     "runs": ("#runs-table tbody tr", ["#runs-table"]),
+    "learn": ("#learn-strip .token", ["#learn-strip"]),
 }
 WORST = ("serious", "critical")
 
