@@ -3,6 +3,7 @@
 from hydralora.figures.captions import how_drawn, how_to_read
 from hydralora.figures.curves import group_losses, head_load, loss, losses, training_curves
 from hydralora.figures.gates import component_by_head, gate_bars, gate_heatmap
+from hydralora.figures.lecture import LectureScreen, lecture_script, lecture_style, write_lecture
 from hydralora.figures.matrices import (
     MEASURES,
     MatrixColour,
@@ -29,6 +30,7 @@ from hydralora.figures.trajectory import trajectory
 __all__ = [
     "MEASURES",
     "ColourBy",
+    "LectureScreen",
     "MatrixColour",
     "Measure",
     "component_by_head",
@@ -43,6 +45,8 @@ __all__ = [
     "head_measures",
     "how_drawn",
     "how_to_read",
+    "lecture_script",
+    "lecture_style",
     "loss",
     "losses",
     "neighbour_distances",
@@ -54,6 +58,7 @@ __all__ = [
     "token_lengths",
     "training_curves",
     "trajectory",
+    "write_lecture",
     "write_page",
     "write_replay",
 ]

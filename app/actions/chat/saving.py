@@ -24,8 +24,8 @@ def save(services: Services, turns: Turns) -> tuple[str, str] | None:
         return None
     first_id, first = next(iter(ended.values()))
     trace, page = services.download("answer.json", first_id), services.download("answer.html", first_id)
-    save_trace(_trace(first), trace)
-    traces = [(COLUMNS[key], _trace(answer)) for key, (_, answer) in ended.items()]
+    save_trace(as_trace(first), trace)
+    traces = [(COLUMNS[key], as_trace(answer)) for key, (_, answer) in ended.items()]
     figures.write_replay(page, [(name, trace.whose, trace.model_dump_json()) for name, trace in traces])
     return str(trace), str(page)
 
@@ -56,7 +56,8 @@ def still_kept(services: Services, turns: Turns) -> list[Turn]:
     return [turn for turn in turns if kept_answers(services, turn.answers)]
 
 
-def _trace(answer: Answer) -> Trace:
+def as_trace(answer: Answer) -> Trace:
+    """An answer as it is saved."""
     return make_trace(answer.tokens, answer.prompt, answer.modules, answer.messages, answer.sampling, answer.source)
 
 
