@@ -11,7 +11,7 @@ from .page.browser_state import KeptChoices, browser_state
 from .page.context import Context
 from .page.handlers import QUIET, Component, Updates, handler
 from .services import Services
-from .tabs import data
+from .tabs import data, tour
 from .tabs.chat import tab as chat
 from .tabs.components import tab as components
 from .tabs.explore import tab as explore
@@ -37,6 +37,7 @@ def build(services: Services) -> gr.Blocks:
     ) as page:
         place, settings = KeptChoices(browser_state("hydralora")), KeptChoices(browser_state("hydralora-form"))
         answers, deleted = browser_state("hydralora-chat"), browser_state("hydralora-deleted")
+        before_tour = browser_state("hydralora-before-tour")
         shell = Shell(services)
         context = _context(services, page, shell, place, settings)
         with gr.Tabs(elem_id="tabs") as tabs:
@@ -52,8 +53,9 @@ def build(services: Services) -> gr.Blocks:
             with _tab("explore") as tab:
                 to_chat = explore.build(context, tab)
             with _tab("chat") as tab:
-                chat.build(context, tab, answers)
+                conversation = chat.build(context, tab, answers)
         shell.wire(context, components_tab.k)
+        tour.build(context, conversation, before_tour)
         leads = {to_clusters: "components", after_training: "explore", runs_tab.next: "explore", to_chat: "chat"}
         for button, target in leads.items():
             button.click(None, None, None, js=f"() => studio.go('{target}')", **QUIET)

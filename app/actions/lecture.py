@@ -180,7 +180,9 @@ def _has_snapshots(services: Services, run: Run) -> bool:
     return len(saved_snapshots(run.snapshots)) > 1
 
 
-ANSWER_READING = "A token has the colour of the head that leads it; grey, none leads. A gate is a weight, not an effect."
+ANSWER_READING = (
+    "A token has the colour of the head that leads it; grey, none leads. A gate is a weight, not an effect."
+)
 PICTURES = {
     "data": _Picture(
         "data",
