@@ -287,4 +287,5 @@ def _answers(run: Run, name: str) -> LectureScreen:
 
 
 def _short(text: str) -> str:
+    text = re.sub(r"\n\s*\n", "\n", text)
     return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"

@@ -4,7 +4,8 @@ dialog.id = 'class-dialog';
 dialog.className = 'teaching';
 dialog.setAttribute('aria-labelledby', 'class-title');
 dialog.innerHTML = `<h2 id="class-title">Class</h2>
-<p class="about">Your audience opens this address and sees the picture that you are showing. They can only look.</p>
+<p class="about">Your audience opens this address and sees the picture that you are showing.
+They can only look.</p>
 <img alt="The address as a QR code" hidden><p><a target="_blank" rel="noopener"></a></p><p class="reach"></p>
 <p class="said" role="status"></p>
 <div class="buttons"><button type="button" class="end" hidden>End the class</button>
@@ -17,14 +18,17 @@ let token = 0;
 let due = null;
 let opener = null;
 
-const kept = () => { try { return JSON.parse(sessionStorage.getItem('hydralora-class')); } catch { return null; } };
+const kept = () => {
+  try { return JSON.parse(sessionStorage.getItem('hydralora-class')); } catch { return null; }
+};
 const keep = (value) => {
   held = value;
   try {
     if (value) sessionStorage.setItem('hydralora-class', JSON.stringify(value));
     else sessionStorage.removeItem('hydralora-class');
   } catch { /* a private window: a reload ends the class */ }
-  for (const button of document.querySelectorAll('[data-opens=class]')) button.setAttribute('aria-pressed', String(Boolean(value)));
+  for (const button of document.querySelectorAll('[data-opens=class]'))
+    button.setAttribute('aria-pressed', String(Boolean(value)));
 };
 
 const post = async (what, body) => {
@@ -36,7 +40,8 @@ const post = async (what, body) => {
 };
 
 // The answers of the newest turn of Chat, by column.
-const newest = () => Object.fromEntries([...document.querySelectorAll('#conversation .turn:last-child .answer[data-ended]')]
+const NEWEST = '#conversation .turn:last-child .answer[data-ended]';
+const newest = () => Object.fromEntries([...document.querySelectorAll(NEWEST)]
   .filter((answer) => answer.dataset.answer).map((answer) => [answer.dataset.key, answer.dataset.answer]));
 
 const tell = () => {
@@ -48,7 +53,8 @@ const tell = () => {
     const turn = screen ? (screen.answers ?? {}) : page === 'chat' ? newest() : {};
     const run = document.querySelector('#run-name select')?.value ?? '';
     try {
-      await post('show', {...held, run, page, screen: screen?.name ?? '', turn, token: Object.keys(turn).length ? token : 0});
+      const at = Object.keys(turn).length ? token : 0;
+      await post('show', {...held, run, page, screen: screen?.name ?? '', turn, token: at});
       find('.said').textContent = '';
     } catch (error) {
       find('.said').textContent = error.message;
@@ -81,6 +87,7 @@ const start = async () => {
 
 const open = () => {
   opener = document.activeElement;
+  document.body.classList.remove('steps-open');
   find('.said').textContent = '';
   if (!dialog.open) dialog.showModal();
 };
@@ -91,7 +98,10 @@ find('.end').addEventListener('click', async () => {
   if (held) await post('end', held).catch(() => {});
   draw(null);
 });
-dialog.addEventListener('close', () => opener?.isConnected && opener.focus());
+dialog.addEventListener('close', () => {
+  const back = [opener, ...document.querySelectorAll('[data-opens=class], #bar .menu')];
+  back.find((node) => node?.offsetWidth && node !== document.body)?.focus();
+});
 dialog.addEventListener('keydown', (event) => event.stopPropagation()); // Present's arrow keys
 document.body.append(dialog);
 document.addEventListener('click', (event) => event.target.closest('[data-opens=class]') && open());

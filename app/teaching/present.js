@@ -6,8 +6,10 @@ dialog.setAttribute('aria-label', 'Presentation');
 dialog.innerHTML = `<div class="tools"><strong></strong>
 <button type="button" class="back" aria-label="Back">‹</button><span class="place" role="status"></span>
 <button type="button" class="next" aria-label="Next">›</button>
-<details class="export"><summary>Export</summary><div><button type="button" class="save">One page that works offline</button>
-<p>An HTML file with all these pictures and answers.</p><progress hidden></progress><p class="said" role="status"></p></div></details>
+<details class="export"><summary>Export</summary><div>
+<button type="button" class="save">One page that works offline</button>
+<p>An HTML file with all these pictures and answers.</p>
+<progress hidden></progress><p class="said" role="status"></p></div></details>
 <button type="button" data-opens="class">Class</button>
 <button type="button" class="leave" aria-label="Leave">✕</button></div>
 <div class="screen" tabindex="-1"></div>`;
@@ -20,7 +22,8 @@ let screens = []; // [{name, title, path}]
 let at = 0;
 let opener = null;
 
-const chosenRun = () => document.querySelector('#run-name select')?.value ?? '';
+const runs = () => document.querySelector('#run-name select');
+const chosenRun = () => runs()?.value ?? '';
 
 // A screen, or an error with a sentence.
 const load = (path) => {
@@ -36,10 +39,11 @@ const load = (path) => {
   return fetched.get(path);
 };
 
-// The answers of Chat's turns that have ended: [{run: id, base: id, ...}], the newest last.
-const turns = () => [...document.querySelectorAll('#conversation .turn')].map((turn) =>
-  Object.fromEntries([...turn.querySelectorAll('.answer[data-ended]')].filter((answer) => answer.dataset.answer)
-    .map((answer) => [answer.dataset.key, answer.dataset.answer]))).filter((answers) => Object.keys(answers).length).slice(-MOST_TURNS);
+// The answers of Chat's newest turns that have ended: [{run: id, base: id, ...}], the newest last.
+const ended = (turn) => Object.fromEntries([...turn.querySelectorAll('.answer[data-ended]')]
+  .filter((answer) => answer.dataset.answer).map((answer) => [answer.dataset.key, answer.dataset.answer]));
+const turns = () => [...document.querySelectorAll('#conversation .turn')].map(ended)
+  .filter((answers) => Object.keys(answers).length).slice(-MOST_TURNS);
 
 const show = async (to) => {
   if (!screens[to]) return;
@@ -66,16 +70,18 @@ const show = async (to) => {
 const open = async (name = '') => {
   const run = chosenRun();
   opener = document.activeElement;
+  document.body.classList.remove('steps-open');
   if (!dialog.open) dialog.showModal();
   root.focus();
-  find('strong').textContent = document.querySelector('#run-name select')?.selectedOptions[0]?.textContent ?? '';
+  find('strong').textContent = runs()?.selectedOptions[0]?.textContent ?? '';
   fetched.clear();
   const base = `studio/lecture/${encodeURIComponent(run)}`;
   try {
     if (!run) throw new Error('No run is chosen. Choose one, or train one, and present it.');
     const entries = await load(base);
     screens = entries.map((entry) => ({...entry, path: `${base}/screens/${entry.name}`}));
-    turns().forEach((answers, i) => screens.push({name: `turn-${i + 1}`, answers, path: `studio/turn?${new URLSearchParams(answers)}`}));
+    for (const [i, answers] of turns().entries())
+      screens.push({name: `turn-${i + 1}`, answers, path: `studio/turn?${new URLSearchParams(answers)}`});
     if (!screens.length) throw new Error('This run has no pictures yet. Choose another run.');
   } catch (error) {
     return window.lecture.problem(root, error.message);
@@ -97,7 +103,8 @@ const save = async () => {
     }
     said.textContent = 'Writing the page …';
     const asked = new URLSearchParams();
-    for (const answers of turns()) asked.append('turn', Object.entries(answers).map((pair) => pair.join(':')).join(','));
+    for (const {answers} of screens)
+      if (answers) asked.append('turn', Object.entries(answers).map((pair) => pair.join(':')).join(','));
     const answer = await fetch(`studio/lecture/${encodeURIComponent(chosenRun())}/page?${asked}`);
     if (!answer.ok) throw new Error((await answer.json()).error);
     const link = document.createElement('a');
@@ -123,7 +130,8 @@ dialog.addEventListener('close', () => {
   window.lecture.problem(root, '');
   window.studio.link({present: null});
   document.dispatchEvent(new CustomEvent('screen-shown', {detail: null}));
-  (opener?.isConnected && opener !== document.body ? opener : document.querySelector('#bar [data-opens=present]'))?.focus();
+  const back = [opener, ...document.querySelectorAll('[data-opens=present], #bar .menu')];
+  back.find((node) => node?.offsetWidth && node !== document.body)?.focus();
 });
 find('.back').addEventListener('click', () => show(at - 1));
 find('.next').addEventListener('click', () => show(at + 1));

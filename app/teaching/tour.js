@@ -1,22 +1,46 @@
 // The tour: eight steps over the real pages and the run that ships with the app. A step opens its page, spotlights what
 // it explains, and is a link (?step=6). The library driver.js draws the spotlight and places the text.
 const STEPS = [
-  {page: 'data', spots: ['#data-table'], title: 'The data',
-    text: 'The demo has four kinds of rows. Each row is a question and its expected answer. One model is to learn all four.'},
-  {page: 'components', spots: ['#map', '#elbow'], title: 'Components',
-    text: 'Each point is a row. Rows that are alike form a component. The demo has four. Their number becomes the number of heads.'},
-  {page: 'components', spots: ['#component-list', '#components'], title: 'Why one LoRA interferes',
-    text: 'A plain LoRA has one A and one B for all rows. Every component pulls at the same weights. What helps one of them can undo what helped another.'},
-  {page: 'explore', spots: ['#points', '#ab-0'], title: 'A and the heads',
-    text: 'HydraLoRA has one A for all rows, and several heads B. Each point is one matrix. Every head has its colour. Heads that lie apart have learnt different things.'},
-  {page: 'chat', spots: ['#mixer'], saved: true, title: 'The router',
-    text: 'The router reads each token and gives every head a gate. The gates sum to 1. The bars show the gates of one token. No row was ever assigned to a head.'},
-  {page: 'chat', spots: ['#heatmap'], saved: true, token: 3, title: 'The gates of a token',
-    text: 'One token of the answer is selected. Each row is a head, each column a layer. The stronger the colour, the larger the gate. Head 1 leads: it has learnt to reverse lists.'},
-  {page: 'chat', spots: ['#conversation'], saved: true, solo: 3, title: 'Pin a head, and see it fail',
-    text: 'Solo gives head 4 the whole weight. Head 4 has learnt to write JSON. So the same question is now answered as JSON, which is wrong.'},
-  {page: 'chat', spots: ['#answer-base', '#conversation'], saved: true, title: 'The base model beside it',
-    text: 'The base model answers the same question without A, heads and router. It repeats the list. Train shows how both do on 200 held-out rows.'},
+  {
+    page: 'data', spots: ['#data-table'], title: 'The data',
+    text: `The demo has four kinds of rows. Each row is a question and its expected answer. One model is to learn all
+four.`,
+  },
+  {
+    page: 'components', spots: ['#map', '#elbow'], title: 'Components',
+    text: `Each point is a row. Rows that are alike form a component. The demo has four. Their number becomes the number
+of heads.`,
+  },
+  {
+    page: 'components', spots: ['#component-list', '#components'], title: 'Why one LoRA interferes',
+    text: `A plain LoRA has one A and one B for all rows. Every component pulls at the same weights. What helps one of
+them can undo what helped another.`,
+  },
+  {
+    page: 'explore', spots: ['#points', '#ab-0'], title: 'A and the heads',
+    text: `HydraLoRA has one A for all rows, and several heads B. Each point is one matrix. Every head has its colour.
+Heads that lie apart have learnt different things.`,
+  },
+  {
+    page: 'chat', spots: ['#mixer'], saved: true, title: 'The router',
+    text: `The router reads each token and gives every head a gate. The gates sum to 1. The bars show the gates of one
+token. No row was ever assigned to a head.`,
+  },
+  {
+    page: 'chat', spots: ['#heatmap'], saved: true, token: 3, title: 'The gates of a token',
+    text: `One token of the answer is selected. Each row is a head, each column a layer. The stronger the colour, the
+larger the gate. Head 1 leads: it has learnt to reverse lists.`,
+  },
+  {
+    page: 'chat', spots: ['#conversation'], saved: true, solo: 3, title: 'Pin a head, and see it fail',
+    text: `Solo gives head 4 the whole weight. Head 4 has learnt to write JSON. So the same question is now answered as
+JSON, which is wrong.`,
+  },
+  {
+    page: 'chat', spots: ['#answer-base', '#conversation'], saved: true, title: 'The base model beside it',
+    text: `The base model answers the same question without A, heads and router. It repeats the list. Train shows how
+both do on 200 held-out rows.`,
+  },
 ];
 const QUESTION = 'Reverse the order of the words in this list. apple, boat, cloud, lamp'; // of the saved answers
 const LOOK = 150; // milliseconds between looks for what a step explains
@@ -30,12 +54,13 @@ let soloed = false;
 let saved = false; // whether the tour has put its answer into Chat
 
 const spotlight = window.driver.js.driver({
-  animate: !calm.matches, smoothScroll: false, allowKeyboardControl: false, overlayClickBehavior: () => {}, stagePadding: 6,
-  stageRadius: 8, overlayOpacity: 0.6, popoverOffset: 12,
+  animate: !calm.matches, smoothScroll: false, allowKeyboardControl: false, overlayClickBehavior: () => {},
+  stagePadding: 6, stageRadius: 8, overlayOpacity: 0.6, popoverOffset: 12,
 });
 
 const find = (query) => document.querySelector(query);
-const visible = (node) => Boolean(node && node.offsetWidth && node.offsetHeight && getComputedStyle(node).visibility !== 'hidden');
+const visible = (node) =>
+  Boolean(node?.offsetWidth && node.offsetHeight && getComputedStyle(node).visibility !== 'hidden');
 const tell = (name, data) => window.studio.tellTour?.(name, data);
 
 // Waits until something is true; false after a while, or once another step is shown.
@@ -54,9 +79,10 @@ const draw = (element, wait = '') => {
   spotlight.highlight({
     element: element ?? undefined,
     popover: {
-      title, description: text + (wait && `\n\n${wait}`), side: 'right', align: 'center',
+      title, description: text.replaceAll('\n', ' ') + (wait && `\n\n${wait}`), side: 'right', align: 'center',
       showButtons: at ? ['next', 'previous', 'close'] : ['next', 'close'],
-      nextBtnText: last ? 'Done' : 'Next', prevBtnText: 'Back', showProgress: true, progressText: `${at + 1} of ${STEPS.length}`,
+      nextBtnText: last ? 'Done' : 'Next', prevBtnText: 'Back',
+      showProgress: true, progressText: `${at + 1} of ${STEPS.length}`,
       onNextClick: () => go(at + 1), onPrevClick: () => go(at - 1), onCloseClick: () => leave(),
       onPopoverRender: ({wrapper, nextButton, previousButton, closeButton}) => {
         closeButton.setAttribute('aria-label', 'Leave the tour');
@@ -70,12 +96,17 @@ const draw = (element, wait = '') => {
 
 // Figures grow and pages move while they are drawn: the spotlight stays on what it shows.
 let place = '';
+let scrolled = false; // whether a person has scrolled in this step
+for (const way of ['wheel', 'touchmove']) document.addEventListener(way, () => (scrolled = true), {passive: true});
 setInterval(() => {
   if (at === null || !shown) return;
   const {x, y, width, height} = shown.getBoundingClientRect();
   const now = [x, y, width, height].join();
-  if (now !== place) spotlight.refresh();
+  if (now === place) return;
   place = now;
+  const isOut = y > innerHeight - 100 || y + height < 100;
+  if (isOut && !scrolled) shown.scrollIntoView({block: height > innerHeight / 2 ? 'start' : 'center'});
+  spotlight.refresh();
 }, LOOK);
 
 const spotOf = ({spots}) => spots.map(find).find(visible) ?? null;
@@ -96,7 +127,7 @@ const prepare = async (step, number) => {
   }
   const solo = wanted && find(wanted);
   if (!solo) {
-    if (find('#mixer.steered')) find('#mixer .reset').click();
+    if (find('#mixer.steered, #mixer .steered')) find('#mixer .reset').click();
     soloed = false;
   } else if (solo.getAttribute('aria-pressed') !== 'true') {
     solo.click();
@@ -108,13 +139,15 @@ const prepare = async (step, number) => {
     if (!answered && number === visit) tell('answer', {steered: true}); // the saved one: the model can't be loaded here
   }
   if (step.token !== undefined) choose(step.token);
+  else find('#conversation .token[aria-selected=true]')?.click(); // its label would cover other answers
 };
 
 // The token of a link, else the step's own, is selected as by a click.
 const choose = (own) => {
   const tokens = find('#answer-run .tokens')?.children ?? [];
   const linked = Number(new URLSearchParams(location.search).get('token') ?? NaN);
-  const place = Number.isInteger(linked) && linked >= 0 && linked < tokens.length ? linked : Math.min(own, tokens.length - 1);
+  const isPlace = Number.isInteger(linked) && linked >= 0 && linked < tokens.length;
+  const place = isPlace ? linked : Math.min(own, tokens.length - 1);
   const token = tokens[place];
   if (token && token.getAttribute('aria-selected') !== 'true') token.click();
 };
@@ -125,6 +158,8 @@ const go = async (to) => {
   const number = ++visit;
   const opened = at === null;
   goesBack = !opened && to < at;
+  scrolled = false;
+  document.body.classList.remove('steps-open');
   at = to;
   const step = STEPS[at];
   window.studio.store('tour', at + 1);
@@ -151,7 +186,7 @@ const leave = ({done = false} = {}) => {
   tell('leave', {});
   soloed = saved = false;
   window.studio.link({step: null, token: null});
-  [...document.querySelectorAll('[data-opens=tour]')].find(visible)?.focus();
+  [...document.querySelectorAll('[data-opens=tour], #bar .menu')].find(visible)?.focus();
 };
 
 // Where the tour was left.
@@ -174,7 +209,8 @@ document.addEventListener('click', (event) => event.target.closest('[data-opens=
 
 // A link such as ?step=6 opens the tour there, once the page and its run are known.
 const linked = new URLSearchParams(location.search).get('step');
-const whenKnown = (to) => (find('#run-name select')?.value && window.studio.page && window.studio.tellTour ? go(to) : setTimeout(() => whenKnown(to), LOOK));
+const isKnown = () => find('#run-name select')?.value && window.studio.page && window.studio.tellTour;
+const whenKnown = (to) => (isKnown() ? go(to) : setTimeout(() => whenKnown(to), LOOK));
 if (linked !== null) {
   if (/^[1-9]$/.test(linked) && STEPS[linked - 1]) whenKnown(linked - 1);
   else {

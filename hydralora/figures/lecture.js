@@ -49,17 +49,24 @@ window.lecture = {
     const out = {...layout, title: undefined, width: undefined, height: Math.max(320, picture.clientHeight),
       paper_bgcolor: 'rgba(0,0,0,0)', plot_bgcolor: 'rgba(0,0,0,0)',
       font: {...layout.font, color: ink, size, family: 'system-ui, sans-serif'}};
-    out.margin = {...layout.margin, t: layout.updatemenus || layout.legend?.y > 1 ? 72 : 24, b: Math.max(layout.margin?.b ?? 0, 4 * size)};
+    // A row for the play button and the legend above the picture; where it is narrow, a row for each.
+    const above = layout.updatemenus || layout.legend?.y > 1 ? (size < 20 ? 136 : 72) : 24;
+    out.margin = {...layout.margin, t: above, b: Math.max(layout.margin?.b ?? 0, 4 * size)};
     for (const name of Object.keys(out))
       if (/^[xy]axis\d*$/.test(name)) {
         const {tickfont, ...axis} = out[name];
         out[name] = {gridcolor: line, zerolinecolor: line, linecolor: line, automargin: true, ...axis};
       }
     // The play button's ground follows no theme of Plotly's.
-    out.updatemenus = layout.updatemenus?.map((menu) => ({...menu, bgcolor: 'rgba(127,127,127,.2)', font: {color: ink, size}}));
+    out.updatemenus = layout.updatemenus?.map((menu) => ({...menu, bgcolor: 'rgba(127,127,127,.2)',
+      font: {color: ink, size}, pad: {...menu.pad, b: size < 20 ? 64 : 0}}));
     out.sliders = layout.sliders?.map((slider) => ({...slider, font: {color: ink, size: size - 4}, bgcolor: line}));
-    const larger = data.map((trace) => trace.mode?.includes('markers') && typeof trace.marker?.size === 'number'
-      ? {...trace, marker: {...trace.marker, size: Math.round(trace.marker.size * 1.4)}} : trace);
+    const larger = data.map((trace) => {
+      const {line, marker} = trace;
+      const dots = trace.mode?.includes('markers') && typeof marker?.size === 'number';
+      return {...trace, ...(dots && {marker: {...marker, size: Math.round(marker.size * 1.4)}}),
+        ...(trace.mode?.includes('lines') && {line: {...line, width: Math.max(3, line?.width ?? 0)}})};
+    });
     return {data: larger, layout: out, frames};
   },
 };
