@@ -42,8 +42,10 @@ def started(client: TestClient) -> dict[str, str]:
     return client.post("/studio/classes/start", json={}).json()
 
 
-def show(client: TestClient, started: dict[str, str], **shown: object) -> httpx.Response:
-    return client.post("/studio/classes/show", json={"code": started["code"], "key": started["key"], **shown})
+def show(client: TestClient, started: dict[str, str], **shown: object) -> int:
+    """Show something as the presenter's page does; returns the status."""
+    sent = {"code": started["code"], "key": started["key"], **shown}
+    return client.post("/studio/classes/show", json=sent).status_code
 
 
 def test_codes_cant_be_guessed_and_tell_nothing_of_the_key() -> None:
@@ -81,7 +83,7 @@ def test_only_the_key_changes_what_is_shown(client: TestClient, started: dict[st
         assert client.post("/studio/classes/show", json=body).status_code == 404
         assert client.post("/studio/classes/end", json={"code": code, "key": key}).status_code == 404
     assert client.get(f"/class/{code}/now").status_code == 404  # nothing is shown yet
-    assert show(client, started, run=SHIPPED_ID, page="explore").status_code == 200
+    assert show(client, started, run=SHIPPED_ID, page="explore") == 200
     assert client.get(f"/class/{code}/now").json()["name"] == "heads"
 
 
@@ -115,7 +117,7 @@ def test_the_audience_sees_the_page_the_screen_and_the_answers(
     assert [answer["name"] for answer in client.get(now).json()["answers"]] == ["Tuned", "Steered", "Base model"]
     show(client, started, run=SHIPPED_ID, page="runs")
     assert "nothing that can be seen here" in client.get(now).json()["error"]
-    assert show(client, started, run="20990101-000000-0000", page="data").status_code == 404
+    assert show(client, started, run="20990101-000000-0000", page="data") == 404
 
 
 def test_texts_are_no_markup(shipped: Services, client: TestClient, started: dict[str, str]) -> None:
@@ -207,7 +209,9 @@ def server(shipped: Services) -> Iterator[str]:
 
 def test_thirty_viewers_follow_within_two_seconds_and_cost_little(server: str, shipped: Services) -> None:
     started = httpx.post(f"{server}/studio/classes/start", json={}).json()
-    lock, seen, ended = threading.Lock(), [], []
+    lock = threading.Lock()
+    seen: list[tuple[int, float]] = []
+    ended: list[tuple[int, float]] = []
 
     def follow() -> None:
         with httpx.stream("GET", f"{server}/class/{started['code']}/events", timeout=30) as lines:

@@ -1,4 +1,4 @@
-"""Present: a picture a screen, by arrow keys, and saved as a page that works offline. Class: a second browser follows."""
+"""Present: a picture a screen, by arrow keys, and saved as a page. Class: a second browser follows."""
 
 import json
 import re

@@ -20,7 +20,7 @@ WIDE, NARROW = (1280, 720), (390, 844)
 @pytest.fixture(params=[WIDE], ids=["wide"])
 def tour(request: pytest.FixtureRequest, shipped_app: App, browser: Browser, seen: Seen) -> Iterator[Page]:
     page = new_page(browser, color_scheme="light", reduced_motion="reduce")
-    page.set_viewport_size(dict(zip(("width", "height"), request.param, strict=True)))
+    page.set_viewport_size({"width": request.param[0], "height": request.param[1]})
     page.on("pageerror", lambda error: seen.errors.append(str(error)))
     page.goto(shipped_app.url)
     page.locator("#chips button").first.wait_for()
