@@ -27,8 +27,12 @@ const keep = (value) => {
     if (value) sessionStorage.setItem('hydralora-class', JSON.stringify(value));
     else sessionStorage.removeItem('hydralora-class');
   } catch { /* a private window: a reload ends the class */ }
+  mark();
+};
+
+const mark = () => {
   for (const button of document.querySelectorAll('[data-opens=class]'))
-    button.setAttribute('aria-pressed', String(Boolean(value)));
+    button.setAttribute('aria-pressed', String(Boolean(held)));
 };
 
 const post = async (what, body) => {
@@ -102,13 +106,13 @@ dialog.addEventListener('close', () => {
   const back = [opener, ...document.querySelectorAll('[data-opens=class], #bar .menu')];
   back.find((node) => node?.offsetWidth && node !== document.body)?.focus();
 });
-dialog.addEventListener('keydown', (event) => event.stopPropagation()); // Present's arrow keys
 document.body.append(dialog);
 document.addEventListener('click', (event) => event.target.closest('[data-opens=class]') && open());
 document.addEventListener('screen-shown', ({detail}) => {
   screen = detail;
   tell();
 });
+document.addEventListener('run-shown', mark); // the bar is drawn later than this begins
 for (const change of ['page-shown', 'answer-ended', 'run-shown']) document.addEventListener(change, tell);
 document.addEventListener('token-shown', ({detail}) => {
   const now = detail?.isSelected && !detail.ofPrompt ? detail.place : 0;

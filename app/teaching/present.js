@@ -17,10 +17,12 @@ const find = (query) => dialog.querySelector(query);
 const root = find('.screen');
 const STEP = {ArrowRight: 1, ArrowDown: 1, PageDown: 1, ArrowLeft: -1, ArrowUp: -1, PageUp: -1};
 const MOST_TURNS = 8; // of the conversation
+const PATIENCE = 3000; // milliseconds until the server has said which run is chosen
 const fetched = new Map(); // by path: a promise of the screen
 let screens = []; // [{name, title, path}]
 let at = 0;
 let opener = null;
+let saving = false;
 
 const runs = () => document.querySelector('#run-name select');
 const chosenRun = () => runs()?.value ?? '';
@@ -68,13 +70,16 @@ const show = async (to) => {
 };
 
 const open = async (name = '') => {
-  const run = chosenRun();
   opener = document.activeElement;
   document.body.classList.remove('steps-open');
   if (!dialog.open) dialog.showModal();
   root.focus();
-  find('strong').textContent = runs()?.selectedOptions[0]?.textContent ?? '';
   fetched.clear();
+  screens = [];
+  for (const end = Date.now() + PATIENCE; !chosenRun() && Date.now() < end; )
+    await new Promise((done) => setTimeout(done, 100));
+  const run = chosenRun();
+  find('strong').textContent = runs()?.selectedOptions[0]?.textContent ?? '';
   const base = `studio/lecture/${encodeURIComponent(run)}`;
   try {
     if (!run) throw new Error('No run is chosen. Choose one, or train one, and present it.');
@@ -93,7 +98,8 @@ const open = async (name = '') => {
 const save = async () => {
   const bar = find('progress');
   const said = find('.said');
-  find('.save').disabled = true;
+  if (saving) return;
+  saving = true;
   Object.assign(bar, {hidden: false, max: screens.length + 1, value: 0});
   try {
     for (const {path} of screens) {
@@ -117,12 +123,12 @@ const save = async () => {
     said.textContent = error.message;
   }
   bar.hidden = true;
-  find('.save').disabled = false;
+  saving = false;
 };
 
-dialog.addEventListener('keydown', (event) => {
+document.addEventListener('keydown', (event) => {
   const step = STEP[event.key];
-  if (!step || event.defaultPrevented || event.target.matches('input')) return;
+  if (!step || !dialog.open || event.defaultPrevented || event.target.closest('input, #class-dialog')) return;
   event.preventDefault();
   show(at + step);
 });
