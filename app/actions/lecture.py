@@ -180,9 +180,7 @@ def _has_snapshots(services: Services, run: Run) -> bool:
     return len(saved_snapshots(run.snapshots)) > 1
 
 
-ANSWER_READING = (
-    "A token has the colour of the head that leads it; grey, none leads. A gate is a weight, not an effect."
-)
+ANSWER_READING = "A token has the colour of its leading head; a grey one has none. A gate is a weight, not an effect."
 PICTURES = {
     "data": _Picture(
         "data",

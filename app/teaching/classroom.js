@@ -9,7 +9,8 @@ They can only look.</p>
 <img alt="The address as a QR code" hidden><p><a target="_blank" rel="noopener"></a></p><p class="reach"></p>
 <p class="said" role="status"></p>
 <div class="buttons"><button type="button" class="end" hidden>End the class</button>
-<button type="button" class="start primary">Start a class</button><button type="button" class="close">Close</button></div>`;
+<button type="button" class="start primary">Start a class</button>
+<button type="button" class="close">Close</button></div>`;
 const find = (query) => dialog.querySelector(query);
 const SETTLE = 150; // milliseconds after the last change
 let held = null; // {code, key} while there is a class
@@ -58,11 +59,13 @@ const tell = () => {
     const run = document.querySelector('#run-name select')?.value ?? '';
     try {
       const at = Object.keys(turn).length ? token : 0;
-      await post('show', {...held, run, page, screen: screen?.name ?? '', turn, token: at});
-      find('.said').textContent = '';
+      const {viewers} = await post('show', {...held, run, page, screen: screen?.name ?? '', turn, token: at});
+      find('.said').textContent = `${viewers} viewer${viewers === 1 ? '' : 's'} now.`;
     } catch (error) {
       find('.said').textContent = error.message;
-      if (error.status === 404) draw(null);
+      if (error.status !== 404 || !error.message.includes('ended')) return;
+      draw(null);
+      window.studio.notice('The class has ended.');
     }
   }, SETTLE);
 };
@@ -94,6 +97,7 @@ const open = () => {
   document.body.classList.remove('steps-open');
   find('.said').textContent = '';
   if (!dialog.open) dialog.showModal();
+  tell();
 };
 
 find('.start').addEventListener('click', start);

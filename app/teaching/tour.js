@@ -163,7 +163,10 @@ const go = async (to) => {
   at = to;
   const step = STEPS[at];
   window.studio.store('tour', at + 1);
-  if (opened) tell('begin', {});
+  if (opened) {
+    window.studio.store('touring', 'yes');
+    tell('begin', {});
+  }
   document.body.dataset.tour = at + 1;
   if (step.page !== window.studio.page) window.studio.go(step.page, {history: 'replaceState'});
   window.studio.link({step: at + 1, ...(step.token === undefined ? {token: null} : {})});
@@ -184,6 +187,7 @@ const leave = ({done = false} = {}) => {
   if (done) window.studio.store('tour', 1);
   if (soloed) find('#mixer .reset')?.click();
   tell('leave', {});
+  window.studio.store('touring', '');
   soloed = saved = false;
   window.studio.link({step: null, token: null});
   [...document.querySelectorAll('[data-opens=tour], #bar .menu')].find(visible)?.focus();
@@ -210,9 +214,16 @@ document.addEventListener('click', (event) => event.target.closest('[data-opens=
 // A link such as ?step=6 opens the tour there, once the page and its run are known.
 const linked = new URLSearchParams(location.search).get('step');
 const isKnown = () => find('#run-name select')?.value && window.studio.page && window.studio.tellTour;
-const whenKnown = (to) => (isKnown() ? go(to) : setTimeout(() => whenKnown(to), LOOK));
+const whenKnown = (then) => (isKnown() ? then() : setTimeout(() => whenKnown(then), LOOK));
+// A window that was closed during the tour: what was there before the tour comes back.
+if (linked === null && window.studio.stored('touring'))
+  whenKnown(() => {
+    if (at !== null) return;
+    tell('leave', {});
+    window.studio.store('touring', '');
+  });
 if (linked !== null) {
-  if (/^[1-9]$/.test(linked) && STEPS[linked - 1]) whenKnown(linked - 1);
+  if (/^[1-9]$/.test(linked) && STEPS[linked - 1]) whenKnown(() => go(linked - 1));
   else {
     window.studio.link({step: null});
     window.studio.notice(`The tour has the steps 1 to ${STEPS.length}; the link names ${linked.slice(0, 20)}.`);

@@ -7,7 +7,8 @@ window.lecture = {
   // Shows a screen: {title, caption, figure: Plotly's or null, table: [heads, ...rows], answers: as of `replay`}.
   async draw(root, screen, token = 0) {
     const number = ++this.drawing;
-    const make = (tag, className, text) => Object.assign(document.createElement(tag), {className, textContent: text ?? ''});
+    const make = (tag, className, text = '') =>
+      Object.assign(document.createElement(tag), {className, textContent: text});
     const picture = make('div', `picture${screen.figure ? ' figure' : ''}`);
     const old = root.querySelector('.js-plotly-plot');
     if (old) window.Plotly?.purge(old);

@@ -11,12 +11,13 @@ const REPLAY = `<p class="about"></p>
 <div class="below">
   <div><p>Gate of each head, mean over the layers</p><div class="bars"></div>
     <p class="weighed">Tokens that the model weighed here</p><table class="others"></table></div>
-  <div><p>Gates by module (rows) and head (columns); the darker, the larger</p>
-    <div class="scroll" tabindex="0" role="region" aria-label="Gates by module and head"><table class="heat"></table></div></div>
+  <div><p>Gates by module (rows) and head (columns); the stronger the colour, the larger</p>
+    <div class="scroll" tabindex="0" role="region" aria-label="Gates by module and head">
+      <table class="heat"></table></div></div>
 </div>
-<p class="how">Each token has the colour and number of its strongest head, the stronger the further that head leads. Pale tokens
-are the question's, with the gates that they were read with; a token of the answer has those that it was chosen with. A
-gate is the weight a head gets, not how much that head changed the answer.</p>`;
+<p class="how">Each token has the colour and number of its strongest head, the stronger the further that head leads. Pale
+tokens are the question's, with the gates that they were read with; a token of the answer has those that it was chosen
+with. A gate is the weight a head gets, not how much that head changed the answer.</p>`;
 
 // `answers` are [{name, whose, trace}], as hydralora.inference.traces writes a trace. `first` is the selected token.
 window.replay = (root, answers, first = 0) => {
@@ -29,7 +30,9 @@ window.replay = (root, answers, first = 0) => {
     parent?.append(node);
     return node;
   };
-  const means = (gates) => gates.length ? gates[0].map((_, head) => gates.reduce((sum, row) => sum + row[head], 0) / gates.length) : [];
+  const mean = (gates, head) => gates.reduce((sum, row) => sum + row[head], 0) / gates.length;
+  const means = (gates) => (gates[0] ?? []).map((_, head) => mean(gates, head));
+  const withMeans = (token, read) => ({...token, read, mean: means(token.gates)});
   root.classList.add('replay');
   root.innerHTML = REPLAY;
   const asked = answers[0].trace;
@@ -46,7 +49,8 @@ window.replay = (root, answers, first = 0) => {
     list.setAttribute('role', 'listbox');
     list.setAttribute('aria-label', `Tokens: ${name}`);
     list.tabIndex = 0;
-    const tokens = [...trace.prompt.map((token) => ({...token, read: true})), ...trace.tokens].map((token) => ({...token, mean: means(token.gates)}));
+    const read = trace.prompt.map((token) => withMeans(token, true));
+    const tokens = [...read, ...trace.tokens.map((token) => withMeans(token, false))];
     const nodes = tokens.map((token, i) => {
       const node = make('span', token.text === '' ? '·' : token.text.replaceAll('\n', '⏎\n'), list);
       node.className = token.read ? 'token read' : 'token';
@@ -66,7 +70,8 @@ window.replay = (root, answers, first = 0) => {
       if (!step) return;
       event.preventDefault();
       pause();
-      show(column, Math.min(tokens.length - 1, Math.max(0, (at[0] === column ? at[1] : trace.prompt.length - 1) + step)));
+      const from = at[0] === column ? at[1] : trace.prompt.length - 1;
+      show(column, Math.min(tokens.length - 1, Math.max(0, from + step)));
     };
     return {trace, tokens, nodes};
   });
@@ -81,7 +86,8 @@ window.replay = (root, answers, first = 0) => {
   const show = (column, i) => {
     at = [column, i];
     const {trace, tokens} = columns[column];
-    columns.forEach(({nodes}, other) => nodes.forEach((node, j) => node.setAttribute('aria-selected', other === column && j === i)));
+    for (const [other, {nodes}] of columns.entries())
+      nodes.forEach((node, j) => node.setAttribute('aria-selected', other === column && j === i));
     const token = tokens[i];
     if (!token) return;
     find('.count').textContent = `${i + 1 - trace.prompt.length} of ${trace.tokens.length}`;
