@@ -173,9 +173,8 @@ const go = async (to) => {
   draw(spotOf(step));
   await prepare(step, number);
   if (number !== visit) return;
-  const before = shown;
   await until(() => spotOf(step), number, PATIENCE.spot);
-  if (number === visit && (spotOf(step) !== before || step.saved)) draw(spotOf(step));
+  if (number === visit && spotOf(step) !== shown) draw(spotOf(step));
 };
 
 const leave = ({done = false} = {}) => {
