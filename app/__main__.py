@@ -49,6 +49,7 @@ def serve(
     from .services import Services
     from .services.processes import warm_up
     from .streams import routes
+    from .teaching import routes as teaching_routes
     from .ui import build, theme
     from .widgets.plot import PLOTLY_JS
 
@@ -77,7 +78,7 @@ def serve(
         theme=theme(),
         css_paths=PAGES_STYLE,
         head=head(),
-        app_kwargs={"middleware": _guards(host), "routes": routes(services)},
+        app_kwargs={"middleware": _guards(host), "routes": [*routes(services), *teaching_routes(services, host)]},
         quiet=True,  # Gradio's hints are for its own users
         prevent_thread_lock=True,
         _frontend=False,  # else Gradio asks this server for the page, and ends it if that takes three seconds

@@ -11,6 +11,7 @@ from .page.browser_state import KeptChoices, browser_state
 from .page.context import Context
 from .page.handlers import QUIET, Component, Updates, handler
 from .services import Services
+from .tabs import tour
 from .tabs.chat import tab as chat
 from .tabs.components import tab as components
 from .tabs.data import tab as data
@@ -39,6 +40,7 @@ def build(services: Services) -> gr.Blocks:
         place, settings = KeptChoices(browser_state("hydralora")), KeptChoices(browser_state("hydralora-form"))
         answers, deleted = browser_state("hydralora-chat"), browser_state("hydralora-deleted")
         learnt, quiz = KeptChoices(browser_state("hydralora-learn")), browser_state("hydralora-quiz")
+        before_tour = browser_state("hydralora-before-tour")
         shell = Shell(services)
         context = _context(services, page, shell, place, settings)
         with gr.Tabs(elem_id="tabs") as tabs:
@@ -54,10 +56,11 @@ def build(services: Services) -> gr.Blocks:
             with _tab("explore") as tab:
                 to_chat = explore.build(context, tab)
             with _tab("chat") as tab:
-                chat.build(context, tab, answers)
+                conversation = chat.build(context, tab, answers)
             with _tab("learn") as tab:
                 sandbox_to_explore = learn.build(context, tab, learnt, quiz)
         shell.wire(context, components_tab.k)
+        tour.build(context, conversation, before_tour)
         leads = {to_clusters: "components", after_training: "explore", runs_tab.next: "explore", to_chat: "chat"}
         leads |= {sandbox_to_explore: "explore"}
         for button, target in leads.items():

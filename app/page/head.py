@@ -6,12 +6,15 @@ STYLE = Path(__file__).parents[1] / "style"
 PAGES_STYLE = STYLE / "pages.css"  # Gradio narrows it to its own container; the rest must reach outside of that
 FRAME_STYLES = ("tokens", "shell", "data", "components", "explore", "chat", "train", "runs", "learn")
 SCRIPTS = ("browser_state", "navigation")
+TEACHING = """<link rel="stylesheet" href="studio/files/teaching.css">
+<script defer src="studio/files/teaching.js"></script>"""  # tour, Present and Class: app/teaching
 
 
 def head() -> str:
     """The styles of the frame, and the scripts that must be there before any component."""
     styles = "".join(f"<style>{_read(STYLE / f'{name}.css')}</style>" for name in FRAME_STYLES)
-    return styles + "".join(f"<script>{_read(Path(__file__).parent / f'{name}.js')}</script>" for name in SCRIPTS)
+    scripts = "".join(f"<script>{_read(Path(__file__).parent / f'{name}.js')}</script>" for name in SCRIPTS)
+    return styles + scripts + TEACHING
 
 
 def _read(path: Path) -> str:

@@ -40,6 +40,19 @@ window.studio = {
     if (address.href !== location.href) history[change](null, '', address);
   },
 
+  // A short message, such as on a link that leads nowhere.
+  notice(text) {
+    let place = document.getElementById('notice');
+    if (!place) {
+      place = Object.assign(document.createElement('div'), {id: 'notice'});
+      place.setAttribute('role', 'status');
+      document.body.append(place);
+    }
+    place.textContent = text;
+    clearTimeout(this.noticeDue);
+    this.noticeDue = setTimeout(() => (place.textContent = ''), 8000);
+  },
+
   stored(name) {
     try { return localStorage.getItem(`hydralora-${name}`); } catch { return null; }
   },

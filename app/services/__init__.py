@@ -26,6 +26,7 @@ from hydralora.runs.store import RUN_ID, RunStore
 
 from .answers import Answers
 from .cache import ResultCache, ResultKind
+from .classes import Classes
 from .components import ComponentFinder, digest
 from .sessions import Sessions
 
@@ -47,6 +48,7 @@ class Services:
         self.cache = ResultCache()
         self.sessions = Sessions()
         self.answers = Answers()
+        self.classes = Classes()
         self.components = ComponentFinder(self.datasets, self.cache)
         self._models = ModelCache()
         self._downloads = tempfile.TemporaryDirectory(prefix="hydralora-", ignore_cleanup_errors=True)

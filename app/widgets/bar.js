@@ -26,7 +26,9 @@ const draw = () => {
   id.textContent = chosen ?? '';
   run.title = name;
   rename.hidden = !chosen;
-  if (datasets.length) window.studio.link({run: chosen}); // else the server has not answered yet
+  if (!datasets.length) return; // the server has not answered yet
+  window.studio.link({run: chosen});
+  document.dispatchEvent(new CustomEvent('run-shown', {detail: chosen}));
 };
 
 const editing = (is) => {

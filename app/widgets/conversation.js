@@ -8,6 +8,7 @@ const live = element.querySelector('.live');
 const TIE = 0.05; // above 1/N: below it no head leads
 const answers = new Map(); // by id: {node, tokens, layers, heads, ended, source}
 let chosen = null; // {id, place} of the selected token, or null: the newest
+let linked = new URLSearchParams(location.search).get('token'); // to be selected in the newest answer, once it is there
 
 const make = (tag, className, text) => {
   const node = document.createElement(tag);
@@ -97,6 +98,19 @@ const choose = (id, place, prompt = false) => {
   show();
 };
 
+// A link such as ?token=12 selects that token of the newest answer.
+const chooseLinked = (answer) => {
+  if (linked === null || !list.lastElementChild?.contains(answer.node) || answer.key === 'base') return;
+  const place = Number(linked);
+  if (/^\d{1,6}$/.test(linked) && place < answer.tokens.length) choose(answer.node.dataset.answer, place);
+  else if (!answer.ended) return;
+  else {
+    window.studio.link({token: null});
+    window.studio.notice(`The link names token ${linked.slice(0, 20)}; the newest answer has the tokens 0 to ${answer.tokens.length - 1}.`);
+  }
+  linked = null;
+};
+
 const grow = (answer, update) => {
   Object.assign(answer, {layers: update.layers, heads: update.heads});
   const strip = answer.node.querySelector('.tokens');
@@ -126,6 +140,7 @@ const grow = (answer, update) => {
     document.dispatchEvent(new CustomEvent('answer-ended'));
   }
   if (follows) list.scrollTop = list.scrollHeight;
+  chooseLinked(answer);
   show();
 };
 
@@ -211,6 +226,7 @@ const turnNode = () => {
 
 const draw = () => {
   const {turns = [], pending = null} = props.value || {};
+  if (pending) linked = null; // a person asks meanwhile
   const shown = pending ? [...turns, {question: pending.question, expected: pending.expected, answers: {}}] : turns;
   const count = list.children.length;
   while (list.children.length > shown.length) list.lastElementChild.remove();

@@ -5,7 +5,10 @@ from pathlib import Path
 import gradio as gr
 
 HERE = Path(__file__).parent
-BAR = """<header class="bar">
+TEACHING = """<span class="teach"><button type="button" data-opens="tour">Tour</button>
+<button type="button" data-opens="present">Present</button>
+<button type="button" data-opens="class" aria-pressed="false">Class</button></span>"""  # what they do: app/teaching
+BAR = f"""<header class="bar">
 <button type="button" class="menu" aria-label="Steps">☰</button>
 <strong>HydraLoRA studio</strong>
 <div class="field" id="run-name"><span class="dot"></span><select aria-label="Run"></select>
@@ -13,10 +16,10 @@ BAR = """<header class="bar">
 <button type="button" class="rename" aria-label="Rename the run" title="Rename the run" hidden>✎</button>
 <small></small></div>
 <div class="field dataset"><span>on</span><select aria-label="Dataset"></select></div>
-<span class="gap"></span>
+<span class="gap"></span>{TEACHING}
 <button type="button" class="theme" aria-label="Light or dark" title="Light or dark">◐</button>
 </header>"""
-STEPS = "<nav class='steps' aria-label='Steps'><ol></ol><ul></ul></nav>"
+STEPS = f"<nav class='steps' aria-label='Steps'><ol></ol><ul></ul>{TEACHING}</nav>"
 
 
 def bar(value: object) -> gr.HTML:

@@ -3,6 +3,7 @@
 from hydralora.figures.captions import how_drawn, how_to_read
 from hydralora.figures.curves import group_losses, head_load, loss, losses, training_curves
 from hydralora.figures.gates import component_by_head, gate_bars, gate_heatmap
+from hydralora.figures.lecture import LectureScreen, lecture_script, lecture_style, write_lecture
 from hydralora.figures.matrices import (
     MEASURES,
     MatrixColour,
@@ -30,6 +31,7 @@ from hydralora.figures.trajectory import trajectory
 __all__ = [
     "MEASURES",
     "ColourBy",
+    "LectureScreen",
     "MatrixColour",
     "Measure",
     "component_by_head",
@@ -46,6 +48,8 @@ __all__ = [
     "head_paths",
     "how_drawn",
     "how_to_read",
+    "lecture_script",
+    "lecture_style",
     "loss",
     "losses",
     "module_names",
@@ -57,6 +61,7 @@ __all__ = [
     "token_lengths",
     "training_curves",
     "trajectory",
+    "write_lecture",
     "write_page",
     "write_replay",
 ]

@@ -2,7 +2,8 @@
 
 import html
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from plotly.io import from_json, to_html
@@ -12,7 +13,7 @@ from hydralora.errors import ConfigError
 from hydralora.figures.palette import HEAD_COLOURS
 from hydralora.files import write_text
 
-REPLAY = Path(__file__).with_name("replay.html")
+HERE = Path(__file__).parent
 PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title>
@@ -46,7 +47,10 @@ def write_page(path: Path, title: str, figures: Sequence[tuple[str, str]]) -> No
         raise ConfigError(f"{path}: can't be written ({error.strerror or error}). Give another file.") from error
 
 
-def write_replay(path: Path, answers: Sequence[tuple[str, str, str]]) -> None:
+ReplayedAnswer = tuple[str, str, str]  # its heading, its source in words, its trace as JSON
+
+
+def write_replay(path: Path, answers: Sequence[ReplayedAnswer]) -> None:
     """Write a self-contained page that replays answers side by side with their gates; it needs no network.
 
     Args:
@@ -56,12 +60,41 @@ def write_replay(path: Path, answers: Sequence[tuple[str, str, str]]) -> None:
     Raises:
         ConfigError: the file can't be written.
     """
+    parts = {"STYLE": replay_style(), "SCRIPT": replay_script(), "ANSWERS": embedded(replay_json(answers))}
+    written(path, HERE / "replay.html", parts)
+
+
+def replay_script() -> str:
+    """The script that plays answers."""
+    return (HERE / "replay.js").read_text(encoding="utf-8").replace("HEAD_COLOURS", json.dumps(HEAD_COLOURS))
+
+
+def replay_style() -> str:
+    """The styles of replayed answers."""
+    return (HERE / "replay.css").read_text(encoding="utf-8")
+
+
+def replay_json(answers: Sequence[ReplayedAnswer]) -> str:
+    """Answers as `replay.js` reads them."""
     parts = [
         f'{{"name":{json.dumps(name)},"whose":{json.dumps(whose)},"trace":{trace}}}' for name, whose, trace in answers
     ]
-    data = f"[{','.join(parts)}]".replace("<", "\\u003c")  # no text in the data may end the element that holds it
-    page = REPLAY.read_text(encoding="utf-8").replace("COLOURS", json.dumps(HEAD_COLOURS))
-    text = page.replace("ANSWERS", data)
+    return f"[{','.join(parts)}]"
+
+
+def embedded(data: str) -> str:
+    """JSON for a script element: no text in the data may end the element that holds it."""
+    return data.replace("<", "\\u003c")
+
+
+def written(path: Path, template: Path, parts: Mapping[str, str]) -> None:
+    """Write a page from a template, in which each key stands for its part. What a part holds is never replaced.
+
+    Raises:
+        ConfigError: the file can't be written.
+    """
+    page = template.read_text(encoding="utf-8")
+    text = re.sub("|".join(parts), lambda key: parts[key.group()], page)
     try:
         write_text(path, text)
     except OSError as error:

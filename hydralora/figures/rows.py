@@ -163,8 +163,9 @@ def row_map(
     axes: str,
     of: str,
     selected: Sequence[int] | None = None,
+    legend: bool = True,
 ) -> str:
-    """Rows as points; customdata is a row's id. Components have no legend: the page lists them beside the map.
+    """Rows as points; customdata is a row's id.
 
     Args:
         values: of each row: its component, its task, or its length.
@@ -172,6 +173,7 @@ def row_map(
         axes: what the points' positions depend on; a new figure with the same value keeps the zoom.
         of: what the ids refer to; a new figure with the same value keeps the selection.
         selected: ids to select, at every call; None keeps the user's selection.
+        legend: whether components are named in the figure; noise and tasks always are.
     """
     traces = []
     trace = points_trace(len(values))
@@ -193,7 +195,7 @@ def row_map(
     return figure_json(
         traces,
         title=f"Map of the rows ({METHODS[method].name})",
-        showlegend=colour_by != "component" or NO_COMPONENT in {trace.name for trace in traces},
+        showlegend=legend or colour_by != "component" or NO_COMPONENT in {trace.name for trace in traces},
         dragmode="lasso",
         height=520,
         meta={"axes": axes, "points": of} | selection,

@@ -42,6 +42,13 @@ def app(tmp_path_factory: pytest.TempPathFactory, user_environment: dict[str, st
 
 
 @pytest.fixture(scope="session")
+def shipped_app(tmp_path_factory: pytest.TempPathFactory, user_environment: dict[str, str]) -> Iterator[App]:
+    """On a fresh workspace, with the run that ships and the real default model."""
+    with running_app(tmp_path_factory.mktemp("shipped") / "workspace", user_environment) as app:
+        yield app
+
+
+@pytest.fixture(scope="session")
 def routed(app: App) -> Run:
     """A HydraLoRA of the tiny model on the demo, finished; all tests share it."""
     return _train(app, "hydralora", 4)

@@ -244,7 +244,7 @@ def _replay_from_disk(browser: Browser, file: Path) -> None:
     assert [answer["name"] for answer in answers] == ["Tuned", "Steered", "Base model"]
     counts = [len(answer["trace"]["prompt"]) + len(answer["trace"]["tokens"]) for answer in answers]
     expect(page.locator(".token")).to_have_count(sum(counts))
-    page.locator("#play").click()
+    page.locator(".play").click()
     page.wait_for_function("() => document.querySelectorAll('.token.later').length > 0")
     page.wait_for_function("() => document.querySelectorAll('.token.later').length === 0")
     page.screenshot(path=SCREENSHOTS / "replay.png", full_page=True)

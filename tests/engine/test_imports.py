@@ -19,7 +19,7 @@ ENGINE = (
     {"transfer", "bench", "experiments", "worker"},
     {"cli"},
 )
-APP = ({"headers", "widgets"}, {"services"}, {"page", "actions"}, {"tabs", "streams"}, {"ui"}, {"__main__"})
+APP = ({"headers", "widgets"}, {"services"}, {"page", "actions"}, {"tabs", "streams", "teaching"}, {"ui"}, {"__main__"})
 FORBIDDEN_IN_THE_ENGINE = {"app", "gradio", "plotly"}
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from hydralora import figures
 from hydralora.inference.generation import Alternative, Sampling, Token
 from hydralora.inference.traces import Trace, TraceToken, load_trace, make_trace, save_trace
+from hydralora.runs.run import SHIPPED_ID
 
 from ...services import Services
 from ...services.answers import Answer
@@ -24,8 +25,8 @@ def save(services: Services, turns: Turns) -> tuple[str, str] | None:
         return None
     first_id, first = next(iter(ended.values()))
     trace, page = services.download("answer.json", first_id), services.download("answer.html", first_id)
-    save_trace(_trace(first), trace)
-    traces = [(COLUMNS[key], _trace(answer)) for key, (_, answer) in ended.items()]
+    save_trace(as_trace(first), trace)
+    traces = [(COLUMNS[key], as_trace(answer)) for key, (_, answer) in ended.items()]
     figures.write_replay(page, [(name, trace.whose, trace.model_dump_json()) for name, trace in traces])
     return str(trace), str(page)
 
@@ -37,6 +38,24 @@ def replay(services: Services, file: Path) -> Turn:
         ConfigError: the file is not a trace.
     """
     trace = load_trace(file)
+    question = next((message.content for message in reversed(trace.messages) if message.role == "user"), "")
+    return Turn(question, answers={"run": services.answers.keep(_replayed(trace))})
+
+
+def shipped_turn(services: Services, steered: bool = False) -> Turn:
+    """The first question of the shipped run with its saved answers: tuned, base, and if `steered` head 4 alone.
+
+    Raises:
+        HydraError: the run is not in this workspace, or a file is damaged.
+    """
+    folder = services.run(SHIPPED_ID).answers
+    files = {"run": "1-router", "base": "1-base"} | ({"steered": "1-head-4"} if steered else {})
+    traces = {key: load_trace(folder / f"{name}.json") for key, name in files.items()}
+    answers = {key: services.answers.keep(_replayed(trace)) for key, trace in traces.items()}
+    return Turn(traces["run"].messages[-1].content, answers=answers)
+
+
+def _replayed(trace: Trace) -> Answer:
     answer = Answer(
         f"Replayed from a file: {model_name(trace.base)}, {trace.whose}",
         trace.modules,
@@ -47,8 +66,7 @@ def replay(services: Services, file: Path) -> Turn:
         tokens=[_as_token(token) for token in trace.tokens],
     )
     answer.end("Replayed from a file, without a model.")
-    question = next((message.content for message in reversed(trace.messages) if message.role == "user"), "")
-    return Turn(question, answers={"run": services.answers.keep(answer)})
+    return answer
 
 
 def still_kept(services: Services, turns: Turns) -> list[Turn]:
@@ -56,7 +74,8 @@ def still_kept(services: Services, turns: Turns) -> list[Turn]:
     return [turn for turn in turns if kept_answers(services, turn.answers)]
 
 
-def _trace(answer: Answer) -> Trace:
+def as_trace(answer: Answer) -> Trace:
+    """An answer as it is saved."""
     return make_trace(answer.tokens, answer.prompt, answer.modules, answer.messages, answer.sampling, answer.source)
 
 

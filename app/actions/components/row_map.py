@@ -39,23 +39,25 @@ def draw(
     method: Method,
     colour_by: figures.ColourBy,
     selected: Sequence[int] | None = None,
+    legend: bool = False,
 ) -> Iterator[MapView]:
     """The map; if it takes longer, PCA's first, then the time taken so far.
 
     Args:
         selected: rows to select; None leaves the reader's selection.
+        legend: whether the components are named in the map; the page names them beside it.
     """
     if not services.components.are_found(dataset_id, request):  # the end of the clustering draws the map
         return
     if not METHODS[method].is_quick and not services.cache.has(PLACES, dataset_id, request.features_key, method):
-        first = _view(services, dataset_id, request, "pca", colour_by, selected)
+        first = _view(services, dataset_id, request, "pca", colour_by, selected, legend)
         name, figure = METHODS[method].name, first.figure
         for ticks, step in enumerate(in_background(lambda on_progress: _points(services, dataset_id, request, method))):
             if not isinstance(step, Done) and ticks % MESSAGE_EVERY == 0:
                 sentence = f"{name} is being computed ({ticks * EVERY:.0f} s). Meanwhile this is PCA."
                 yield MapView(figure, sentence, first.help)
                 figure = None
-    yield _view(services, dataset_id, request, method, colour_by, selected)
+    yield _view(services, dataset_id, request, method, colour_by, selected, legend)
 
 
 def search(services: Services, dataset_id: str, text: str) -> tuple[list[int], str]:
@@ -105,6 +107,7 @@ def _view(
     method: Method,
     colour_by: figures.ColourBy,
     selected: Sequence[int] | None,
+    legend: bool,
 ) -> MapView:
     data = services.read_dataset(dataset_id)
     drawn = _drawn(services, dataset_id, method)
@@ -120,6 +123,7 @@ def _view(
         f"{dataset_id} {request.features_key} {method}",
         dataset_id,
         None if selected is None else sorted(set(selected) & set(drawn)),
+        legend,
     )
     whole = len(drawn) == len(data.examples)
     near = "the model takes for alike" if request.settings.by_model else "use the same words"

@@ -12,8 +12,8 @@ from .question import Question
 from .saving import Saving
 
 
-def build(context: Context, tab: gr.Tab, store: gr.BrowserState) -> None:
-    """The page, part by part; `store` is where the browser keeps its conversation."""
+def build(context: Context, tab: gr.Tab, store: gr.BrowserState) -> Conversation:
+    """The page, part by part; `store` is where the browser keeps its conversation, which is returned."""
     with gr.Row(elem_id="chat-page"):
         with gr.Column(scale=2, elem_id="chat-main"):
             conversation = Conversation()
@@ -30,3 +30,4 @@ def build(context: Context, tab: gr.Tab, store: gr.BrowserState) -> None:
     question.wire(context, tab, conversation, options, asking)
     saving.wire(context, conversation, tab, store, asking.events)
     heads_alone.wire(context, options.system)
+    return conversation

@@ -1,0 +1,143 @@
+// Plays answers side by side, token by token, with their gates. Texts are set as textContent: never as HTML.
+const REPLAY = `<p class="about"></p>
+<blockquote class="question"></blockquote>
+<div class="controls">
+  <button class="play" type="button">Play</button>
+  <input class="place" type="range" min="0" value="0" aria-label="Token">
+  <span class="count"></span>
+</div>
+<div class="legend"></div>
+<div class="answers"></div>
+<div class="below">
+  <div><p>Gate of each head, mean over the layers</p><div class="bars"></div>
+    <p class="weighed">Tokens that the model weighed here</p><table class="others"></table></div>
+  <div><p>Gates by module (rows) and head (columns); the stronger the colour, the larger</p>
+    <div class="scroll" tabindex="0" role="region" aria-label="Gates by module and head">
+      <table class="heat"></table></div></div>
+</div>
+<p class="how">Each token has the colour and number of its strongest head, the stronger the further that head leads. Pale
+tokens are the question's, with the gates that they were read with; a token of the answer has those that it was chosen
+with. A gate is the weight a head gets, not how much that head changed the answer.</p>`;
+
+// `answers` are [{name, whose, trace}], as hydralora.inference.traces writes a trace. `first` is the selected token.
+window.replay = (root, answers, first = 0) => {
+  const colours = HEAD_COLOURS;
+  const colour = (head) => colours[head % colours.length];
+  const find = (query) => root.querySelector(query);
+  const make = (tag, text, parent) => {
+    const node = document.createElement(tag);
+    if (text !== undefined) node.textContent = text;
+    parent?.append(node);
+    return node;
+  };
+  const mean = (gates, head) => gates.reduce((sum, row) => sum + row[head], 0) / gates.length;
+  const means = (gates) => (gates[0] ?? []).map((_, head) => mean(gates, head));
+  const withMeans = (token, read) => ({...token, read, mean: means(token.gates)});
+  root.classList.add('replay');
+  root.innerHTML = REPLAY;
+  const asked = answers[0].trace;
+  find('.about').textContent = `Temperature ${asked.sampling.temperature}, seed ${asked.sampling.seed}.`;
+  find('.question').textContent = asked.messages.at(-1).content;
+  const columns = answers.map(({name, whose, trace}, column) => {
+    const node = make('section', undefined, find('.answers'));
+    node.className = 'answer';
+    make('h2', name, node);
+    const source = make('p', `${whose}, ${trace.base}`, node);
+    source.title = source.textContent;
+    const list = make('div', undefined, node);
+    list.className = 'tokens';
+    list.setAttribute('role', 'listbox');
+    list.setAttribute('aria-label', `Tokens: ${name}`);
+    list.tabIndex = 0;
+    const read = trace.prompt.map((token) => withMeans(token, true));
+    const tokens = [...read, ...trace.tokens.map((token) => withMeans(token, false))];
+    const nodes = tokens.map((token, i) => {
+      const node = make('span', token.text === '' ? '·' : token.text.replaceAll('\n', '⏎\n'), list);
+      node.className = token.read ? 'token read' : 'token';
+      node.setAttribute('role', 'option');
+      const top = Math.max(0, ...token.mean);
+      if (top >= 1 / token.mean.length + 0.05) { // else no head leads
+        const head = token.mean.indexOf(top);
+        node.style.setProperty('--head', colour(head));
+        node.style.setProperty('--strength', `${Math.round(12 + 50 * (top - 1 / token.mean.length))}%`);
+        make('sub', head + 1, node);
+      }
+      node.onclick = () => { pause(); show(column, i); };
+      return node;
+    });
+    list.onkeydown = (event) => {
+      const step = {ArrowRight: 1, ArrowLeft: -1}[event.key];
+      if (!step) return;
+      event.preventDefault();
+      pause();
+      const from = at[0] === column ? at[1] : trace.prompt.length - 1;
+      show(column, Math.min(tokens.length - 1, Math.max(0, from + step)));
+    };
+    return {trace, tokens, nodes};
+  });
+  const heads = Math.max(...columns.map(({tokens}) => tokens[0]?.mean.length ?? 0));
+  for (let head = 0; head < heads; head++)
+    make('span', `head ${head + 1}`, find('.legend')).style.setProperty('--head', colour(head));
+  const lead = Math.max(0, columns.findIndex(({tokens}) => tokens[0]?.mean.length));
+  const place = find('.place');
+  const longest = Math.max(...columns.map(({trace}) => trace.tokens.length));
+  place.max = Math.max(0, longest - 1);
+  let at = [lead, 0]; // the column and the token whose gates are shown
+  const show = (column, i) => {
+    at = [column, i];
+    const {trace, tokens} = columns[column];
+    for (const [other, {nodes}] of columns.entries())
+      nodes.forEach((node, j) => node.setAttribute('aria-selected', other === column && j === i));
+    const token = tokens[i];
+    if (!token) return;
+    find('.count').textContent = `${i + 1 - trace.prompt.length} of ${trace.tokens.length}`;
+    find('.bars').replaceChildren(...token.mean.map((gate, head) => {
+      const bar = make('div');
+      bar.className = 'bar';
+      make('span', `head ${head + 1}`, bar);
+      const share = make('i', undefined, make('div', undefined, bar));
+      share.style.setProperty('--head', colour(head));
+      share.style.setProperty('--share', `${100 * gate}%`);
+      make('span', gate.toFixed(2), bar);
+      return bar;
+    }));
+    find('.weighed').hidden = !token.alternatives.length;
+    find('.others').replaceChildren(...token.alternatives.map((one) => {
+      const row = make('tr');
+      make('td', one.text.replaceAll('\n', '⏎'), row);
+      make('td', `${(100 * one.probability).toFixed(1)} %`, row);
+      return row;
+    }));
+    find('.heat').replaceChildren(...token.gates.map((gates, module) => {
+      const row = make('tr');
+      make('th', trace.modules[module], row);
+      gates.forEach((gate, head) => {
+        const cell = make('td', undefined, row);
+        cell.className = 'cell';
+        cell.title = `${trace.modules[module]}, head ${head + 1}: ${gate.toFixed(3)}`;
+        cell.style.background = `color-mix(in srgb, ${colour(head)} ${Math.round(100 * gate)}%, transparent)`;
+      });
+      return row;
+    }));
+  };
+  // All answers grow together; the gates are those of the first one that has some.
+  const advance = (i, hide = false) => {
+    place.value = i;
+    for (const {trace, nodes} of columns)
+      nodes.forEach((node, j) => node.classList.toggle('later', hide && j > trace.prompt.length + i));
+    const {trace, tokens} = columns[lead];
+    show(lead, Math.min(tokens.length - 1, trace.prompt.length + i));
+  };
+  let playing = null;
+  const pause = () => { clearInterval(playing); playing = null; find('.play').textContent = 'Play'; };
+  find('.play').onclick = () => {
+    if (playing) return pause();
+    find('.play').textContent = 'Pause';
+    if (Number(place.value) >= longest - 1) place.value = -1;
+    let i = Number(place.value);
+    // A page that shows something else meanwhile has taken this one out of the document.
+    playing = setInterval(() => (!root.isConnected || i >= longest - 1 ? pause() : advance(++i, true)), 350);
+  };
+  place.oninput = () => { pause(); advance(Number(place.value)); };
+  if (longest) advance(Math.max(0, Math.min(longest - 1, first)));
+};
