@@ -107,9 +107,9 @@ def _guards(host: str) -> list[Any]:
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-    from .headers import Headers, OwnPages
+    from .headers import Compressed, Headers, OwnPages
 
-    guards = [Middleware(Headers, headers=SECURITY), Middleware(OwnPages)]
+    guards = [Middleware(Headers, headers=SECURITY), Middleware(Compressed), Middleware(OwnPages)]
     if host in LOOPBACK:
         guards.append(Middleware(TrustedHostMiddleware, allowed_hosts=list(LOOPBACK)))
     return guards
