@@ -1,6 +1,7 @@
 """The page: its frame, the pages in the order of work, and the state kept across reloads."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import gradio as gr
 
@@ -10,6 +11,7 @@ from .actions.shell import BESIDE, PATH
 from .page.browser_state import KeptChoices, browser_state
 from .page.context import Context
 from .page.handlers import QUIET, Component, Updates, handler
+from .page.signals import Signals
 from .services import Services
 from .tabs import tour
 from .tabs.chat import tab as chat
@@ -44,20 +46,20 @@ def build(services: Services) -> gr.Blocks:
         shell = Shell(services)
         context = _context(services, page, shell, place, settings)
         with gr.Tabs(elem_id="tabs") as tabs:
-            with _tab("data") as tab:
+            with _page(shell.signals, "data") as tab:
                 to_clusters = data.build(context)
-            with _tab("components") as tab:
+            with _page(shell.signals, "components") as tab:
                 components_tab = components.build(context, tab, settings)
-            with _tab("train") as tab:
+            with _page(shell.signals, "train") as tab:
                 form = recipe_form.build(context, tab, settings, components_tab.fields)
                 after_training = train.build(context, tab, form)
-            with _tab("runs") as tab:
+            with _page(shell.signals, "runs") as tab:
                 runs_tab = runs.build(context, tab, deleted)
-            with _tab("explore") as tab:
+            with _page(shell.signals, "explore") as tab:
                 to_chat = explore.build(context, tab)
-            with _tab("chat") as tab:
+            with _page(shell.signals, "chat") as tab:
                 conversation = chat.build(context, tab, answers)
-            with _tab("learn") as tab:
+            with _page(shell.signals, "learn") as tab:
                 sandbox_to_explore = learn.build(context, tab, learnt, quiz)
         shell.wire(context, components_tab.k)
         tour.build(context, conversation, before_tour)
@@ -70,11 +72,14 @@ def build(services: Services) -> gr.Blocks:
     return page
 
 
-def _tab(name: str) -> gr.Tab:
-    """A page; the browser opens it, and is told when the server does."""
-    tab = gr.Tab((PATH | BESIDE)[name], id=name)
-    tab.select(None, None, None, js=f"() => studio.shown('{name}')", **QUIET)
-    return tab
+@contextmanager
+def _page(signals: Signals, name: str) -> Iterator[gr.Tab]:
+    """A page; the browser opens it, and is told when the server does. Its listeners wait until it is open."""
+    with gr.Tab((PATH | BESIDE)[name], id=name) as tab:
+        tab.select(None, None, None, js=f"() => studio.shown('{name}')", **QUIET)
+        signals.page = name
+        yield tab
+        signals.page = None
 
 
 def _context(services: Services, page: gr.Blocks, shell: Shell, place: KeptChoices, settings: KeptChoices) -> Context:

@@ -17,15 +17,23 @@ from gradio.events import EventListener
 from .handlers import QUIET, Component
 
 SCRIPT = Path(__file__).with_suffix(".js").read_text(encoding="utf-8")
-FIRE = "() => { const name = %s; window.fireSignal ? window.fireSignal(name) : (window.signalsDue ??= []).push(name); }"
+FIRE = (
+    "() => { const of = [%s, %s]; window.fireSignal ? window.fireSignal(...of) : (window.signalsDue ??= []).push(of); }"
+)
 
 
 class Signals:
-    """The events of all listeners of a page. Create it at the top of the page: in a tab it is created too late."""
+    """The events of all listeners of a page. Create it at the top of the page: in a tab it is created too late.
+
+    Attributes:
+        page: the page of the studio whose listeners are being made. They are called once it is open: until then nothing
+            is computed or sent for it. None for those that are called at any time.
+    """
 
     def __init__(self) -> None:
         self._panel = gr.HTML("", js_on_load=SCRIPT, elem_classes=["signals"])
         self._count = 0
+        self.page: str | None = None
 
     def follow(
         self,
@@ -44,7 +52,7 @@ class Signals:
         """
         self._count += 1
         name = f"signal_{self._count}"
-        fire = {"js": FIRE % json.dumps(name)} | QUIET
+        fire = {"js": FIRE % (json.dumps(name), json.dumps(self.page))} | QUIET
         ends = [change for change in changes if isinstance(change, partial)]
         if events := [change for change in changes if change not in ends]:
             gr.on(events, None, None, None, **fire)
