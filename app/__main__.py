@@ -41,8 +41,6 @@ def serve(
     os.environ["GRADIO_TEMP_DIR"] = str(store.workspace / "uploads")  # otherwise copies stay in the system's folder
     # After every event Gradio builds a table of the last 10,000 for a dashboard, which is disabled below.
     os.environ |= {"GRADIO_ANALYTICS_CACHE_FREQUENCY": str(sys.maxsize), "GRADIO_ANALYTICS_MAX_EVENTS": "1000"}
-    import gradio as gr
-
     from hydralora.models.catalogue import DEFAULT_MODEL, find_model
 
     from .page.head import PAGES_STYLE, head
@@ -51,7 +49,6 @@ def serve(
     from .streams import routes
     from .teaching import routes as teaching_routes
     from .ui import build, theme
-    from .widgets.plot import PLOTLY_JS
 
     try:
         typer.echo("Checking the default base model. The first download takes about a minute.")
@@ -64,7 +61,6 @@ def serve(
     restore_if_possible(services.store)
     services.jobs.set_slots(slots)
     services.keep_queue()
-    gr.set_static_paths([PLOTLY_JS])
     page = build(services).queue(default_concurrency_limit=SESSIONS)
     page.launch(
         server_name=host,

@@ -61,6 +61,18 @@ window.studio = {
     try { localStorage.setItem(`hydralora-${name}`, value); } catch { /* a private window: nothing is kept */ }
   },
 
+  // Plotly is most of the page's weight: it is loaded when a figure is first needed.
+  plotly() {
+    this.loading ??= new Promise((done, failed) => {
+      const script = document.createElement('script');
+      script.src = 'studio/files/plotly.js';
+      script.onload = () => done(window.Plotly);
+      script.onerror = () => failed(new Error('The script that draws figures can not be loaded. Reload the page.'));
+      document.head.append(script);
+    });
+    return this.loading;
+  },
+
   theme(dark) {
     document.body.classList.toggle('dark', dark);
     this.store('theme', dark ? 'dark' : 'light');

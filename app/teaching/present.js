@@ -1,4 +1,5 @@
 // Present: one picture a screen, large, without forms. Arrow keys go through the screens; Escape leaves.
+window.lecture.plotly = () => window.studio.plotly();
 const dialog = document.createElement('dialog');
 dialog.id = 'present';
 dialog.className = 'teaching';

@@ -2,16 +2,6 @@
 const target = element.querySelector('.plot');
 const fills = target.classList.contains('fills'); // its height is the panel's, not the figure's
 
-// Plotly is most of the page's weight: it is loaded when a figure is first needed.
-const plotly = () => (window.plotlyLoading ??= new Promise((loaded, failed) => {
-  const script = document.createElement('script');
-  script.src = target.dataset.plotly;
-  script.onload = loaded;
-  script.onerror = failed;
-  document.head.append(script);
-}));
-const isDark = () => document.body.classList.contains('dark');
-
 // The figure comes without colours of its own for text, grid and paper: they follow the page's theme.
 const themed = (layout) => {
   const ink = isDark() ? '#e5e7eb' : '#1f2937';
@@ -90,7 +80,7 @@ const cell = (value) => {
 };
 
 const page = async () => {
-  const script = await (await fetch(target.dataset.plotly)).text();
+  const script = await (await fetch('studio/files/plotly.js')).text();
   const {data, layout, frames = []} = JSON.parse(props.value);
   const json = JSON.stringify({data, layout, frames, config: {responsive: true}}).replaceAll('<', '\\u003c');
   const close = '</' + 'script>';
@@ -144,7 +134,7 @@ const draw = async () => {
     return;
   }
   const wanted = props.value;
-  await plotly();
+  await window.studio.plotly();
   if (wanted !== props.value) return; // another figure has come meanwhile
   const figure = JSON.parse(wanted);
   figure.data = drawable(figure.data);

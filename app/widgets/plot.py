@@ -7,10 +7,8 @@ import html
 from pathlib import Path
 
 import gradio as gr
-import plotly
 
 AWAITED = "awaited"  # the value of a panel whose figure is being computed
-PLOTLY_JS = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
 EXPORTS = """<details class="exports" hidden><summary>Save, or show as a table</summary>
 <button type="button" data-as="png">PNG</button> <button type="button" data-as="svg">SVG</button>
 <button type="button" data-as="html" title="A page that works offline">HTML</button>
@@ -37,8 +35,7 @@ def plot_panel(
     return gr.HTML(
         AWAITED if awaited else "",
         html_template=f'<div class="{classes}" role="figure" aria-label="{html.escape(label)}" '
-        f'data-empty="{html.escape(empty)}" data-caption="{html.escape(caption)}" '
-        f'data-plotly="/gradio_api/file={PLOTLY_JS.as_posix()}"></div>{EXPORTS}',
+        f'data-empty="{html.escape(empty)}" data-caption="{html.escape(caption)}"></div>{EXPORTS}',
         js_on_load=SCRIPT,
         elem_id=elem_id,
         elem_classes=["plot-panel", *(["fills"] if fills else [])],
