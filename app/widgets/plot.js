@@ -2,6 +2,8 @@
 const target = element.querySelector('.plot');
 const fills = target.classList.contains('fills'); // its height is the panel's, not the figure's
 
+const isDark = () => document.body.classList.contains('dark');
+
 // The figure comes without colours of its own for text, grid and paper: they follow the page's theme.
 const themed = (layout) => {
   const ink = isDark() ? '#e5e7eb' : '#1f2937';
