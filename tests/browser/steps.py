@@ -34,6 +34,7 @@ def expect_page(page: Page, name: str) -> None:
 
 def unfold_form(page: Page) -> None:
     """Show the form of a new run: it is folded to one line where there is a run."""
+    settle(page)  # where there is no run, the page unfolds it
     start = page.locator("#start")
     if not start.is_visible():
         page.locator("#setup > button").first.click()

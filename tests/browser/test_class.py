@@ -106,6 +106,8 @@ def test_a_lecture_is_one_file_that_shows_the_same_offline(
     shown = {}
     for name in [*NAMES, "turn"]:
         screen(page, name)
+        if page.locator("#present .picture.figure").count():
+            page.wait_for_function("document.querySelector('#present .js-plotly-plot')?.data?.length > 0")
         shown[name] = page.evaluate(CONTENT, "#present .screen")
         page.keyboard.press("PageDown")
     alone = new_page(browser, offline=True)
