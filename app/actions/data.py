@@ -161,7 +161,7 @@ def view(services: Services, dataset_id: str) -> DataView:
                 (
                     stored.name,
                     _usable(data),
-                    f"{data.shape.capitalize()} format",
+                    "mapped columns" if data.shape == "columns" else f"{data.shape.capitalize()} format",
                     held_out,
                     counted(len(tasks), "task") if tasks else "",
                 ),

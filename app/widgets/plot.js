@@ -124,18 +124,21 @@ exports.querySelector('.as-table').addEventListener('toggle', (event) => {
 const AWAITED = 'awaited';
 let wired = false;
 let shown = null; // the figure's axes and points, as its meta names them
-let drawn = null; // the value that was drawn last: a change of theme draws it again
-const draw = async () => {
-  target.classList.toggle('awaited', props.value === AWAITED);
-  if (!props.value || props.value === AWAITED) {
+let painted = null; // the value and the theme of what is shown
+const paint = async () => {
+  const wanted = props.value;
+  const dark = isDark();
+  if (painted?.value === wanted && painted.dark === dark) return;
+  target.classList.toggle('awaited', wanted === AWAITED);
+  if (!wanted || wanted === AWAITED) {
     if (shown !== null) window.Plotly.purge(target);
     target.style.height = '';
     shown = selected = null;
     wired = false;
     exports.hidden = true;
+    painted = {value: wanted, dark};
     return;
   }
-  const wanted = props.value;
   await window.studio.plotly();
   if (wanted !== props.value) return; // another figure has come meanwhile
   const figure = JSON.parse(wanted);
@@ -143,7 +146,7 @@ const draw = async () => {
   const {axes = '', points = '', selected: chosen} = figure.layout.meta || {};
   const layout = themed(figure.layout);
   if (shown?.points !== points) selected = null;
-  if (chosen && drawn !== wanted) selected = chosen.length ? new Set(chosen) : null;
+  if (chosen && painted?.value !== wanted) selected = chosen.length ? new Set(chosen) : null;
   else if (shown?.axes === axes && target.layout?.selections) layout.selections = target.layout.selections;
   select(figure.data);
   if (fills) delete layout.height;
@@ -158,7 +161,7 @@ const draw = async () => {
   const open = exports.querySelector('.as-table');
   if (open.open) open.querySelector('div').replaceChildren(listRows(table()));
   shown = {axes, points};
-  drawn = wanted;
+  painted = {value: wanted, dark};
   if (wired) return;
   wired = true;
   target.on('plotly_selected', (e) => {
@@ -175,10 +178,14 @@ const draw = async () => {
     if (e.points[0].customdata !== undefined) trigger('pick', {id: e.points[0].customdata});
   });
 };
+// One after another: Plotly fails where a figure is removed or resized while it is still being drawn.
+let last = Promise.resolve();
+const then = (work) => { last = last.catch(() => {}).then(work); };
+const draw = () => then(paint);
 draw();
 watch('value', draw);
 new MutationObserver(draw).observe(document.body, {attributes: true, attributeFilter: ['class']});
 // A panel drawn in a hidden tab has no width; size it when it comes into view.
-new ResizeObserver(() => {
-  if (shown !== null && target.offsetWidth && window.Plotly) window.Plotly.Plots.resize(target);
-}).observe(element);
+new ResizeObserver(() => then(() => {
+  if (shown !== null && target.offsetWidth) return window.Plotly.Plots.resize(target);
+})).observe(element);

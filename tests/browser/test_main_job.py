@@ -82,6 +82,9 @@ def test_bad_rows_are_listed_and_unknown_columns_mapped(page: Page, tmp_path: Pa
 
 
 def test_the_first_batch_shows_what_is_learnt(page: Page) -> None:
+    page.locator("#use-demo").click()
+    expect(page.locator("#data-summary")).to_contain_text("Demo: four skills")
+    settle(page)
     rows = page.locator("#batch [role=listitem]")
     expect(rows).to_have_count(8)
     expect(rows.filter(visible=True)).to_have_count(2)  # the others are folded

@@ -16,6 +16,7 @@ from ...page.text import say, sentence
 from ...services.background import Done
 from .columns import Columns
 
+VIEW = "dataset"  # the kind of request that shows a dataset
 KEPT = "Nothing was added: the dataset below is the one that was there before."
 
 
@@ -54,13 +55,19 @@ class Sources:
     def wire(self, context: Context, columns: Columns) -> None:
         services = context.services
 
+        def supersede(request: gr.Request) -> None:
+            """A view of the dataset that was there before must not fill the columns of these files."""
+            services.sessions.newest(request.session_hash or "", VIEW)
+
         @handler
-        def keep(files: list[str]) -> Iterator[Updates]:
+        def keep(request: gr.Request, files: list[str]) -> Iterator[Updates]:
+            supersede(request)
             for updates in self._follow(context, columns, actions.upload(services, files)):
                 yield updates | {self.upload: None}  # the zone takes another file at once
 
         @handler
-        def fetch(name: str) -> Iterator[Updates]:
+        def fetch(request: gr.Request, name: str) -> Iterator[Updates]:
+            supersede(request)
             yield from self._follow(context, columns, actions.fetch(services, name))
 
         @handler

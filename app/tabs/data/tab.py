@@ -4,12 +4,12 @@ import gradio as gr
 
 from ...actions import data as actions
 from ...page.context import Context
-from ...page.handlers import Updates, handler
+from ...page.handlers import Updates, latest
 from . import own_files
 from .as_seen import AsTheModelSeesIt
 from .columns import Columns
 from .rows import Rows
-from .sources import Sources
+from .sources import VIEW, Sources
 
 
 def build(context: Context) -> gr.Button:
@@ -30,7 +30,7 @@ def build(context: Context) -> gr.Button:
     as_seen.draw_more()
     own_files.build(context)
 
-    @handler
+    @latest(services, VIEW)
     def show(dataset_id: str) -> Updates:
         view = actions.view(services, dataset_id)
         mapping_file = gr.DownloadButton(value=actions.mapping_file(services, dataset_id))
