@@ -139,6 +139,7 @@ const paint = async () => {
     painted = {value: wanted, dark};
     return;
   }
+  if (!target.offsetWidth) return; // it is not on the screen; it is drawn once it is
   await window.studio.plotly();
   if (wanted !== props.value) return; // another figure has come meanwhile
   const figure = JSON.parse(wanted);
@@ -185,7 +186,7 @@ const draw = () => then(paint);
 draw();
 watch('value', draw);
 new MutationObserver(draw).observe(document.body, {attributes: true, attributeFilter: ['class']});
-// A panel drawn in a hidden tab has no width; size it when it comes into view.
-new ResizeObserver(() => then(() => {
-  if (shown !== null && target.offsetWidth) return window.Plotly.Plots.resize(target);
+new ResizeObserver(() => then(async () => {
+  await paint();
+  if (shown !== null && target.offsetWidth) await window.Plotly.Plots.resize(target);
 })).observe(element);

@@ -42,7 +42,7 @@ class ListedRun:
     state: str
     fraction: float | None
     curve: list[float]
-    cells: list[str | int | float | None]
+    cells: list[Cell]
 
 
 @dataclass(frozen=True)
