@@ -27,7 +27,7 @@ PAGES = {
     "explore": ("#ab-0 .main-svg", ["#points", "#ab-what", "#ab-method", "#ab-colour"]),
     "chat": ("#chips button", ["#prompt", "#send", "#chips", "#mixer", "#chat-columns"]),
     "runs": ("#runs-table tbody tr", ["#runs-table"]),
-    "learn": ("#learn-strip .token", ["#learn-strip"]),
+    "learn": ("#formula .strip .token", ["#learn-prompt", "#learn-layer", "#formula .strip", "#formula .picture"]),
 }
 WORST = ("serious", "critical")
 

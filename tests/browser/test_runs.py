@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Locator, Page, expect
 
 from hydralora.data.demo import demo_file
 from hydralora.runs.jobs import JobManager
@@ -23,16 +23,21 @@ def two_runs(routed: Run, plain: Run) -> list[Run]:
     return [routed, plain]
 
 
+def line(page: Page, run: Run) -> Locator:
+    """A run in the list; a click chooses it."""
+    return page.locator(f"#runs-table [data-run='{run.id}']")
+
+
 @pytest.fixture
 def runs_page(two_runs: list[Run], page: Page) -> Page:
     open_page(page, "runs")
-    expect(page.locator("#runs-table")).to_contain_text(two_runs[0].id)
+    line(page, two_runs[0]).wait_for()
     return page
 
 
 def test_a_run_is_named_found_again_and_its_settings_used(runs_page: Page, two_runs: list[Run], seen: Seen) -> None:
     page = runs_page
-    page.locator("#runs-table").get_by_text(two_runs[0].id).filter(visible=True).first.click()
+    line(page, two_runs[0]).click()
     expect(page.locator("#run-sentence")).to_contain_text(f"{two_runs[0].id} is finished")
     page.locator("#label-name textarea, #label-name input").fill("the <b>routed</b> one")
     page.locator("#run-tags textarea, #run-tags input").fill("first, small")
@@ -68,7 +73,7 @@ def test_a_run_is_exported_deleted_brought_back_and_imported(
     runs_page: Page, two_runs: list[Run], app: App, tmp_path: Path, seen: Seen
 ) -> None:
     page, run = runs_page, two_runs[1]
-    page.locator("#runs-table").get_by_text(run.id).filter(visible=True).first.click()
+    line(page, run).click()
     expect(page.locator("#run-sentence")).to_contain_text(f"{run.id} is finished")
     page.locator("#export").click()
     expect(page.locator("#export-told")).to_contain_text("is ready")
@@ -78,10 +83,10 @@ def test_a_run_is_exported_deleted_brought_back_and_imported(
     download.value.save_as(file)
     page.locator("#delete-run").click()
     expect(page.locator("#runs-told")).to_contain_text("is deleted")
-    expect(page.locator("#runs-table")).not_to_contain_text(run.id)
+    expect(line(page, run)).to_have_count(0)
     page.locator("#undo-delete").click()
     expect(page.locator("#runs-told")).to_contain_text("restored")
-    expect(page.locator("#runs-table")).to_contain_text(run.id)
+    expect(line(page, run)).to_have_count(1)
     before = {one.id for one in RunStore(app.workspace).all()}
     open_page(page, "train")
     unfold_form(page)
@@ -102,7 +107,7 @@ def test_a_run_is_exported_deleted_brought_back_and_imported(
 
 def test_a_run_is_measured_on_a_file(runs_page: Page, two_runs: list[Run], tmp_path: Path, seen: Seen) -> None:
     page = runs_page
-    page.locator("#runs-table").get_by_text(two_runs[0].id).filter(visible=True).first.click()
+    line(page, two_runs[0]).click()
     expect(page.locator("#run-sentence")).to_contain_text(f"{two_runs[0].id} is finished")
     file = tmp_path / "new rows.jsonl"
     file.write_text('{"instruction": "Add 1 and 2.", "output": "3", "task": "<i>sum</i>"}\n', encoding="utf-8")
@@ -212,7 +217,7 @@ def test_a_waiting_run_is_moved_and_taken_out_of_the_queue(
 
 def test_a_run_is_trained_on(runs_page: Page, two_runs: list[Run], seen: Seen) -> None:
     page = runs_page
-    page.locator("#runs-table").get_by_text(two_runs[0].id).filter(visible=True).first.click()
+    line(page, two_runs[0]).click()
     expect(page.locator("#run-sentence")).to_contain_text(f"{two_runs[0].id} is finished")
     page.locator("#train-on").click()
     expect_page(page, "train")
