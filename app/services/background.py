@@ -1,7 +1,7 @@
 """Long work in a thread: a page can show its progress and stop it."""
 
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -11,6 +11,7 @@ from hydralora.data.progress import OnProgress
 from .processes import EVERY
 
 T = TypeVar("T")
+MESSAGE_EVERY = 5  # looks between two messages of `seconds_of`
 
 
 @dataclass(frozen=True)
@@ -56,3 +57,13 @@ def in_background(work: Callable[[OnProgress], T]) -> Generator[Progress | Done[
     finally:
         stop.set()
         pool.shutdown(wait=False)
+
+
+def seconds_of(work: Callable[[], object]) -> Iterator[float]:
+    """Run `work` in a thread, yielding the seconds that it has taken, at once and then every few looks, until it ends.
+
+    Its errors are raised here.
+    """
+    for ticks, step in enumerate(in_background(lambda on_progress: work())):
+        if not isinstance(step, Done) and ticks % MESSAGE_EVERY == 0:
+            yield ticks * EVERY

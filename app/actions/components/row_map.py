@@ -11,15 +11,13 @@ from hydralora.data.examples import Example
 from hydralora.projection import METHODS, Method
 
 from ...services import Services
-from ...services.background import Done, in_background
+from ...services.background import seconds_of
 from ...services.cache import ResultKind
 from ...services.components import ComponentRequest
-from ...services.processes import EVERY
 from ..reading import Cell, counted, row_cells
 
 HOVER = 90  # characters
 LISTED = 200  # rows
-MESSAGE_EVERY = 5  # progress steps between two messages
 PLACES = ResultKind[np.ndarray]("map", keep=12)
 
 
@@ -52,11 +50,10 @@ def draw(
     if not METHODS[method].is_quick and not services.cache.has(PLACES, dataset_id, request.features_key, method):
         first = _view(services, dataset_id, request, "pca", colour_by, selected, legend)
         name, figure = METHODS[method].name, first.figure
-        for ticks, step in enumerate(in_background(lambda on_progress: _points(services, dataset_id, request, method))):
-            if not isinstance(step, Done) and ticks % MESSAGE_EVERY == 0:
-                sentence = f"{name} is being computed ({ticks * EVERY:.0f} s). Meanwhile this is PCA."
-                yield MapView(figure, sentence, first.help)
-                figure = None
+        for seconds in seconds_of(lambda: _points(services, dataset_id, request, method)):
+            sentence = f"{name} is being computed ({seconds:.0f} s). Meanwhile this is PCA."
+            yield MapView(figure, sentence, first.help)
+            figure = None
     yield _view(services, dataset_id, request, method, colour_by, selected, legend)
 
 

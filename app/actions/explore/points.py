@@ -22,15 +22,13 @@ from hydralora.projection import METHODS, Method
 from hydralora.runs.snapshots import saved_snapshots
 
 from ...services import Services
-from ...services.background import Done, in_background
+from ...services.background import seconds_of
 from ...services.cache import ResultKind
-from ...services.processes import EVERY
 from ..adapters import adapter_hash, adapter_weights, why_no_adapter
 from ..reading import Cell
 from .shapes import chosen_groups, draw_shapes
 
 COLUMNS = ["run", "matrix", "layer", "kind", "head", "x", "y", "z"]
-MESSAGE_EVERY = 5  # progress steps between two messages
 STEPS_SHOWN = 5
 STILL = "The heads of each module lie on one another: they have not moved apart yet. "
 SIBLINGS = 12  # heads whose cosines fit into the figure's squares
@@ -105,11 +103,10 @@ def view(services: Services, request: PointsRequest, colour_by: figures.MatrixCo
         quick = PointsRequest(request.runs, request.shown, "pca", request.dims, shapes=request.shapes)
         first = _view(services, quick, colour_by)
         drawn = first.figures
-        for ticks, step in enumerate(in_background(lambda on_progress: _groups(services, request))):
-            if not isinstance(step, Done) and ticks % MESSAGE_EVERY == 0:
-                sentence = f"{method.name} is being computed ({ticks * EVERY:.0f} s); meanwhile this is PCA."
-                yield PointsView(sentence, drawn, first.shapes, first.drawn, first.help)
-                drawn = None
+        for seconds in seconds_of(lambda: _groups(services, request)):
+            sentence = f"{method.name} is being computed ({seconds:.0f} s); meanwhile this is PCA."
+            yield PointsView(sentence, drawn, first.shapes, first.drawn, first.help)
+            drawn = None
     yield _view(services, request, colour_by)
 
 

@@ -10,13 +10,11 @@ from hydralora.runs.events import training_losses
 from hydralora.runs.snapshots import saved_snapshots
 
 from ...services import Services
-from ...services.background import Done, in_background
+from ...services.background import seconds_of
 from ...services.cache import ResultKind
-from ...services.processes import EVERY
 
 ALL = "all: "  # prefix of a kind of module whose layers are all drawn
 PANELS = 2
-MESSAGE_EVERY = 5  # progress steps between two messages
 MODULES = ResultKind[list[str]]("modules")
 PLACES = ResultKind[list[PointGroup]]("trajectory")
 HOW_TO_READ = (
@@ -69,9 +67,8 @@ def view(services: Services, run_id: str | None, module: str | None, method: Met
         return
     request = _Request(run_id, steps, module, method)
     if not services.cache.has(PLACES, request):
-        for ticks, step in enumerate(in_background(lambda on_progress: _groups(services, request))):
-            if not isinstance(step, Done) and ticks % MESSAGE_EVERY == 0:
-                yield TrajectoryView(f"{len(steps)} snapshots are being projected ({ticks * EVERY:.0f} s).", None)
+        for seconds in seconds_of(lambda: _groups(services, request)):
+            yield TrajectoryView(f"{len(steps)} snapshots are being projected ({seconds:.0f} s).", None)
     losses = training_losses(services.events(run))
     groups = _groups(services, request)[:PANELS]
     drawn = [figures.trajectory(group, losses) for group in groups]

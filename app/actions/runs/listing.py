@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 from hydralora.errors import HydraError, RunError
@@ -100,17 +100,17 @@ def listing(services: Services) -> Listing:
         try:
             state = services.jobs.refresh(run)
             row = _Row(run, run.label(), summary(run, state))
-            listed = _listed(row, dot(state.state), _told(state), _fraction(run, state))
-            rows[run.id] = replace(listed, curve=_curve(services, run, state))
+            curve = _curve(services, run, state)
+            rows[run.id] = _listed(row, dot(state.state), _told(state), _fraction(run, state), curve)
         except HydraError as error:
             damaged[run.id] = damage(services, run, error)
-            rows[run.id] = _listed(_Row(run, run.label()), "failed", DAMAGED, None)
+            rows[run.id] = _listed(_Row(run, run.label()), "failed", DAMAGED, None, [])
     return Listing([rows[run_id] for run_id in sorted(rows, reverse=True)], damaged)
 
 
-def _listed(row: _Row, dot: str, state: str, fraction: float | None) -> ListedRun:
+def _listed(row: _Row, dot: str, state: str, fraction: float | None, curve: list[float]) -> ListedRun:
     cells = [column.cell(row) for column in COLUMNS]
-    return ListedRun(row.run.id, row.label.name or row.run.id, dot, state, fraction, [], cells)
+    return ListedRun(row.run.id, row.label.name or row.run.id, dot, state, fraction, curve, cells)
 
 
 def _told(state: RunState) -> str:
