@@ -2,7 +2,7 @@
 
 from hydralora.figures.captions import how_drawn, how_to_read
 from hydralora.figures.curves import group_losses, head_load, loss, losses, training_curves
-from hydralora.figures.gates import component_by_head, gate_bars, gate_heatmap
+from hydralora.figures.gates import component_by_head
 from hydralora.figures.lecture import LectureScreen, lecture_script, lecture_style, write_lecture
 from hydralora.figures.matrices import (
     MEASURES,
@@ -38,8 +38,6 @@ __all__ = [
     "component_number",
     "cosine_matrix",
     "describe_matrix",
-    "gate_bars",
-    "gate_heatmap",
     "group_figure",
     "group_losses",
     "head_distances",
