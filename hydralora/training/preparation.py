@@ -77,8 +77,7 @@ def prepare(
     Raises:
         HydraError: the data, the model or a setting can't be used.
     """
-    settings = recipe.training
-    _set_threads(settings.threads, recipe.launch.processes)
+    _set_threads(recipe.training.threads, recipe.launch.processes)
     on_stage(Stage.READING)
     data = read_rows(recipe)
     on_progress(len(data.examples), len(data.examples))
@@ -90,17 +89,13 @@ def prepare(
     on_stage(Stage.LOADING)
     on_progress(0, 1)
     files, device = find_model(recipe.model), pick_device()
-    tokenizer, base = load_tokenizer(files), load_base(files, device, recipe.quantization)
-    if check:
-        check_in_blocks(base, check)
+    tokenizer, base = load_tokenizer(files), _load_base(files, device, recipe, check)
     encoded = [encode_rows(tokenizer, part, recipe) for part in (train, heldout)]
     train_rows, heldout_rows = (part.rows for part in encoded)
     train_labels = [component[row.example.row] for row in train_rows]
     on_stage(Stage.ADAPTING)
     on_progress(1, 1)
-    torch.manual_seed(settings.seed)
-    with trained_embeddings():
-        model = _adapt_again(files, base, recipe) if recipe.start_from else _adapt(base, recipe, clusters.k)
+    model = _adapted(files, base, recipe, clusters.k)
     entropy = None
     if recipe.starts_from_components:
         on_stage(Stage.STARTING_ROUTER)
@@ -135,6 +130,20 @@ def _counts(rows: Split, problems: Counter[str], notes: Counter[str]) -> RowCoun
 def _checked_template(files: BaseModelFiles, tokenizer: Tokenizer, recipe: Recipe) -> list[TemplateCheck]:
     trained = [*(recipe.tuner.modules_to_save or ()), *(recipe.tuner.target_modules or ())]
     return [TemplateCheck(**asdict(check)) for check in check_base(files, tokenizer, trained)]
+
+
+def _load_base(files: BaseModelFiles, device: str, recipe: Recipe, check: Callable[[], None] | None) -> Any:
+    base = load_base(files, device, recipe.quantization)
+    if check:
+        check_in_blocks(base, check)
+    return base
+
+
+def _adapted(files: BaseModelFiles, base: Any, recipe: Recipe, k: int) -> Any:
+    """The base model with the recipe's adapter, new or of an earlier run."""
+    torch.manual_seed(recipe.training.seed)
+    with trained_embeddings():
+        return _adapt_again(files, base, recipe) if recipe.start_from else _adapt(base, recipe, k)
 
 
 def _adapt(base: Any, recipe: Recipe, k: int) -> Any:
