@@ -18,23 +18,9 @@ from app.teaching import routes
 from app.teaching.address import class_address
 from hydralora.errors import HydraError
 from hydralora.runs.run import SHIPPED_ID
-from hydralora.runs.shipped import restore_shipped_run
 
 AUDIENCE = ("", "/events", "/now", "/screens", "/screens/data")
 VIEWERS = 30
-
-
-@pytest.fixture(scope="module")
-def shipped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
-    services = Services(tmp_path_factory.mktemp("shipped"))
-    restore_shipped_run(services.store)
-    yield services
-    services.close()
-
-
-@pytest.fixture
-def client(shipped: Services) -> TestClient:
-    return TestClient(Starlette(routes=routes(shipped, "127.0.0.1")), base_url="http://127.0.0.1:7860")
 
 
 @pytest.fixture

@@ -1,34 +1,17 @@
 """The pictures of a lecture: what a run has, its answers, and what Present and the saved page get."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from app.actions import lecture
 from app.actions.chat import saving
 from app.services import Services
-from app.teaching import routes
 from hydralora.errors import HydraError
 from hydralora.runs.run import SHIPPED_ID
-from hydralora.runs.shipped import restore_shipped_run
 from tests.conftest import FinishedRun
-
-
-@pytest.fixture(scope="module")
-def shipped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
-    services = Services(tmp_path_factory.mktemp("shipped"))
-    restore_shipped_run(services.store)
-    yield services
-    services.close()
-
-
-@pytest.fixture
-def client(shipped: Services) -> TestClient:
-    return TestClient(Starlette(routes=routes(shipped, "127.0.0.1")), base_url="http://127.0.0.1:7860")
 
 
 def test_the_shipped_run_has_every_picture_and_all_its_answers(shipped: Services) -> None:
