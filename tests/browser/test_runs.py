@@ -13,6 +13,7 @@ from hydralora.runs.store import RunStore
 from tests.browser.conftest import STEPS, Seen, new_page
 from tests.browser.steps import LISTED, catch, choose, expect_page, open_page, traces, unfold_form
 from tests.serving import App
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -159,9 +160,9 @@ def test_a_run_goes_from_a_preset_through_a_stop_to_its_resumption(
     stopped = run.state().step
     page.locator("#resume").click()
     expect(page.locator("#status")).to_contain_text("Training, step")
+    wait_until(lambda: run.state().step > stopped)
     page.locator("#stop-measure").click()
     expect(page.locator("#status")).to_contain_text("Stopped at step")
-    assert run.state().step > stopped
     expect(page.locator("#results")).to_contain_text("all rows")
     losses = next(trace for trace in traces(page, "loss") if len(trace["x"]) > 5)
     assert losses["x"] == sorted(losses["x"])
