@@ -14,7 +14,7 @@ from hydralora.figures.matrices import (
     head_measures,
     singular_values,
 )
-from hydralora.figures.names import module_names
+from hydralora.figures.names import module_name, module_names
 from hydralora.figures.pages import write_page, write_replay
 from hydralora.figures.parting import head_distances, head_paths
 from hydralora.figures.rows import (
@@ -50,6 +50,7 @@ __all__ = [
     "lecture_style",
     "loss",
     "losses",
+    "module_name",
     "module_names",
     "neighbour_distances",
     "number_trials",

@@ -40,9 +40,8 @@ def numbers(services: Services, run_id: str, question: str, rows: Any = (), laye
 
 def test_the_layers_have_short_names(services: Services, finished: FinishedRun) -> None:
     names = [name for name, _ in formula.layers(services, finished.run.id)]
-    assert names[:2] == ["layer 0, down_proj", "layer 0, gate_proj"]
+    assert names[:2] == ["down_proj, layer 0", "gate_proj, layer 0"]
     assert len(names) == 6
-    assert formula.short_name("lm_head") == "lm_head"
 
 
 def test_the_tokens_of_a_typed_prompt_have_the_models_own_gates(services: Services, finished: FinishedRun) -> None:
@@ -220,19 +219,17 @@ def served(services: Services) -> Iterator[Page]:
         yield page
 
 
-def test_a_closed_page_loads_nothing(served: Page, finished: FinishedRun) -> None:
-    arranged = served.tell("arrange", "yes", finished.run.id, "", "", None, None, {}, fills="learn-chips")
+def test_the_first_prompt_of_a_run_is_read(served: Page, finished: FinishedRun) -> None:
+    arranged = served.tell("arrange", finished.run.id, "", "", None, None, {}, fills="learn-chips")
     layer, question = arranged["learn-layer"]["value"], arranged["learn-prompt"]
     assert question == arranged["learn-chips"][0]["question"]
-    held = finished.run.id, question, None, layer
-    assert "tokens" not in served.tell("read", "", *held, fills="formula")["formula"]
-    shown = served.tell("read", "yes", *held, fills="formula")["formula"]
+    shown = served.tell("read", finished.run.id, question, None, layer, fills="formula")["formula"]
     assert any(token["of_answer"] for token in shown["tokens"])
 
 
 def test_the_prompt_and_the_layer_that_the_browser_keeps_come_back(served: Page, finished: FinishedRun) -> None:
     stored = {"question": QUESTION, "layer": "model.layers.0.mlp.gate_proj"}
-    arranged = served.tell("arrange", "yes", finished.run.id, "", "", None, None, stored, fills="learn-chips")
+    arranged = served.tell("arrange", finished.run.id, "", "", None, None, stored, fills="learn-chips")
     assert arranged["learn-prompt"] == QUESTION
     assert arranged["learn-layer"]["value"] == stored["layer"]
 

@@ -1,15 +1,16 @@
 """The Learn page in a real browser: a token's numbers, sizes that are recounted, predictions, and heads that part."""
 
+import json
 import re
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Page, ViewportSize, expect
+from playwright.sync_api import Page, Request, ViewportSize, expect
 
 from hydralora.experiments.sandbox import SKILLS, STEPS
 from hydralora.runs.run import Run
 from tests.browser.conftest import SCRIPT, Seen
-from tests.browser.steps import choose, expect_page, open_page, photograph, traces, unfold_form
+from tests.browser.steps import choose, expect_page, open_page, photograph, settle, traces, unfold_form
 from tests.serving import App
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -61,11 +62,37 @@ def test_a_click_on_a_token_shows_its_numbers(learn: Page) -> None:
     gates = [float(text) for text in page.locator("#formula tbody td:nth-child(2)").all_inner_texts()]
     assert sum(gates) == pytest.approx(1, abs=0.03)
     before = norms(page)
-    choose(page, "learn-layer", "layer 0, up_proj")
-    expect(page.locator("#formula .which")).to_contain_text("layer 0, up_proj")
+    choose(page, "learn-layer", "up_proj, layer 0")
+    expect(page.locator("#formula .which")).to_contain_text("up_proj, layer 0")
     expect(page.locator("#formula .which")).to_contain_text("Token 3 of")
     assert norms(page) != before
     photograph(page, "learn-formula")
+
+
+def test_nothing_is_asked_for_a_page_that_is_not_open(learn: Page, app: App, routed: Run) -> None:
+    page, asked = learn, set[int]()
+
+    def note(sent: Request) -> None:
+        if "/queue/join" in sent.url:
+            asked.add(json.loads(sent.post_data or "{}")["fn_index"])
+
+    page.on("request", note)
+    page.goto(f"{app.url}/?page=chat&run={routed.id}")
+    expect(page.locator("#chips button").first).to_be_visible()
+    settle(page)
+    filling = page.evaluate(
+        """() => {
+          const ids = gradio_config.components.filter(({props}) => props.elem_id === 'formula').map(({id}) => id);
+          const fills = ({outputs}) => outputs.some((output) => ids.includes(output));
+          return gradio_config.dependencies.filter(fills).map(({id}) => id);
+        }"""
+    )
+    assert asked
+    assert filling
+    assert asked.isdisjoint(filling)
+    open_page(page, "learn")
+    expect(page.locator("#formula .which")).to_contain_text("Token")
+    assert not asked.isdisjoint(filling)
 
 
 def test_a_typed_prompt_is_read_by_keyboard_and_comes_back(learn: Page) -> None:

@@ -182,6 +182,10 @@ def test_a_recipe_is_opened_and_a_wrong_one_refused(page: Page, app: App, tmp_pa
     expect(page.locator("#training-max_steps input")).to_have_value("17")
     expect(page.locator("#recipe")).to_contain_text("method: lora")
     expect(page.locator("#plan")).to_contain_text("LoRA")
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.locator("#recipe button").click()
+    expect(page.locator("#recipe button")).to_have_text("Copied")
+    assert "max_steps: 17" in page.evaluate("navigator.clipboard.readText()")
     wrong = tmp_path / "wrong.yaml"
     wrong.write_text("model: tiny\ntuner: {rank: 3}\n", encoding="utf-8")
     opened.set_input_files(wrong)

@@ -3,13 +3,13 @@
 from collections.abc import Iterator, Sequence
 from typing import TypedDict
 
+from hydralora import figures
 from hydralora.analysis.layer_terms import LayerTerms, TokenTerms, layer_terms
 from hydralora.data.encoding import IGNORED, encode, encode_prompt
 from hydralora.data.examples import Example, Message
 from hydralora.errors import HydraError
 from hydralora.inference.generation import token_text
 from hydralora.models.types import Tokenizer
-from hydralora.tuner.model import block_index
 
 from ...services import Services
 from ...services.cache import ResultKind
@@ -79,13 +79,8 @@ def layers(services: Services, run_id: str | None) -> list[Choice]:
     """(short name, name) of a run's adapted layers; none if it has no heads. No model is loaded."""
     if why_not(services, run_id) or not run_id:
         return []
-    return [(short_name(module), module) for module in adapter_weights(services, run_id)]
-
-
-def short_name(module: str) -> str:
-    """A layer's name on the page: "layer 12, o_proj"."""
-    block, kind = block_index(module), module.rpartition(".")[2]
-    return kind if block is None else f"layer {block}, {kind}"
+    names = figures.module_names(list(adapter_weights(services, run_id)))
+    return [(name, module) for module, name in names.items()]
 
 
 def read(
@@ -121,7 +116,7 @@ def _read(services: Services, run_id: str, question: str, expected: str, module:
     recipe = services.run(run_id).recipe()
     reads = {"hidden": "x", "latent": "A x"}[recipe.tuner.router_input]
     return {
-        "layer": short_name(module),
+        "layer": figures.module_name(module),
         "sizes": (terms.in_features, terms.out_features, terms.r, terms.num_heads),
         "shared_A": terms.shared_A,
         "scaling": terms.scaling,

@@ -14,7 +14,6 @@ from ...services import Services
 from ...services.cache import ResultKind
 from ..recipes import resolve_model
 from ..train import tab as train
-from .formula import short_name
 
 NO_RUN = (
     f"Trains the last {BLOCKS} layers of the base model on {SKILLS * ROWS} rows of the demo, with {SKILLS} heads, for "
@@ -117,7 +116,9 @@ def _figures(services: Services, run: Run, steps: tuple[int, ...]) -> tuple[str,
             if matrix.kind == "head"
         ]
         (group,) = project_matrices(heads)
-        return figures.head_distances(spreads, STEPS), figures.head_paths(group, f"Heads of {short_name(module)}")
+        return figures.head_distances(spreads, STEPS), figures.head_paths(
+            group, f"Heads of {figures.module_name(module)}"
+        )
 
     return services.cache.remember(FIGURES, run.id, steps, compute=compute)
 

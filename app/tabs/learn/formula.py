@@ -15,7 +15,6 @@ from ...page.text import say, sentence
 from ...services import MODEL_QUEUE
 from ...widgets import learn
 from ...widgets.chat import chips
-from .open_page import OpenPage
 
 
 class Formula:
@@ -44,7 +43,7 @@ class Formula:
         self.view = learn.formula("formula")
         kept.keep_all({"question": self.prompt, "layer": self.layer})
 
-    def wire(self, context: Context, page: OpenPage, opened: Sequence[Callable[..., object]]) -> None:
+    def wire(self, context: Context, opened: Sequence[Callable[..., object]]) -> None:
         """Follow the chosen run; read the prompt when it is asked for, and when the run or the layer changes."""
         services, run = context.services, context.run
 
@@ -56,7 +55,6 @@ class Formula:
 
         @handler
         def arrange(
-            is_open: str,
             run_id: str,
             dataset_id: str,
             question: str,
@@ -64,8 +62,6 @@ class Formula:
             layer: str | None,
             stored: dict[str, str] | None,
         ) -> Updates:
-            if not is_open:
-                return gr.skip()
             known = actions.layers(services, run_id)
             rows = example_actions.examples(services, run_id, dataset_id) if known else []
             wanted, names = layer or (stored or {}).get("layer"), [module for _, module in known]
@@ -82,20 +78,16 @@ class Formula:
 
         arranging = [run, context.dataset, self.prompt, self.rows, self.layer, self._kept.state]
         changes = [*opened, run.change, context.dataset.change]
-        arranged = page.follow(changes, arrange, arranging, [self.chips, self.rows, self.layer, self.prompt])
+        arranged = context.signals.follow(changes, arrange, arranging, [self.chips, self.rows, self.layer, self.prompt])
         chosen = self.chips.ask(take_example, self.rows, self.prompt, **QUIET)
         asks = [arranged.then, chosen.then, self.layer.change, self.compute.click, self.prompt.submit]
-        self._wire_reading(context, page, asks)
+        self._wire_reading(context, asks)
 
-    def _wire_reading(self, context: Context, page: OpenPage, asks: Sequence[Callable[..., object]]) -> None:
+    def _wire_reading(self, context: Context, asks: Sequence[Callable[..., object]]) -> None:
         services = context.services
 
         @latest(services, "formula")
-        def read(
-            is_open: str, run_id: str, question: str, rows: list[ExamplePrompt], layer: str | None
-        ) -> Iterator[Updates]:
-            if not is_open:
-                return
+        def read(run_id: str, question: str, rows: list[ExamplePrompt], layer: str | None) -> Iterator[Updates]:
             why = actions.why_not(services, run_id)
             if why or not question.strip() or not layer:
                 yield {self.status: say(why or ("" if layer else "This run has no layer to show.")), self.view: None}
@@ -108,4 +100,4 @@ class Formula:
                 raise
 
         inputs = [context.run, self.prompt, self.rows, self.layer]
-        page.follow(asks, read, inputs, [self.status, self.view], queue=MODEL_QUEUE)
+        context.signals.follow(asks, read, inputs, [self.status, self.view], concurrency_id=MODEL_QUEUE)

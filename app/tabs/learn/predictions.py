@@ -9,7 +9,6 @@ from ...page.context import Context
 from ...page.handlers import QUIET, Component, Updates, handler
 from ...services import MODEL_QUEUE
 from ...widgets import learn
-from .open_page import OpenPage
 
 
 class Predictions:
@@ -18,9 +17,7 @@ class Predictions:
     def __init__(self) -> None:
         self.view = learn.quiz("quiz")
 
-    def wire(
-        self, context: Context, page: OpenPage, opened: Sequence[Callable[..., object]], store: gr.BrowserState
-    ) -> None:
+    def wire(self, context: Context, opened: Sequence[Callable[..., object]], store: gr.BrowserState) -> None:
         """The browser keeps the predictions in `store`."""
         services, run = context.services, context.run
 
@@ -28,9 +25,7 @@ class Predictions:
             return {self.view: actions.view(services, quiz), store: actions.stored(quiz)}
 
         @handler
-        def show(is_open: str, run_id: str, stored: Component) -> Updates:
-            if not is_open:
-                return gr.skip()
+        def show(run_id: str, stored: Component) -> Updates:
             return {self.view: actions.view(services, actions.quiz_of(services, run_id, stored))}
 
         @handler
@@ -44,6 +39,6 @@ class Predictions:
             return updates(actions.again(actions.quiz_of(services, run_id, stored)))
 
         inputs, outputs = [run, store], [self.view, store]
-        page.follow([*opened, run.change], show, inputs, [self.view])
+        context.signals.follow([*opened, run.change], show, inputs, [self.view])
         self.view.guess(guess, inputs, outputs, trigger_mode="once", concurrency_id=MODEL_QUEUE, **QUIET)
         self.view.again(again, inputs, outputs, **QUIET)

@@ -9,7 +9,6 @@ from ...page.context import Context
 from ...page.handlers import Component, Updates, handler
 from ...page.text import sentence
 from ...widgets import learn
-from .open_page import OpenPage
 
 HOW_TO_READ = (
     "Each bar is all that is trained. A is shared, so a further head costs its B alone; the plain LoRA has one A and "
@@ -27,22 +26,22 @@ class Sizes:
         self.view = learn.sizes("sizes")
         self.reading = sentence(HOW_TO_READ, elem_id="sizes-reading")
 
-    def wire(self, context: Context, page: OpenPage, opened: Sequence[Callable[..., object]]) -> None:
+    def wire(self, context: Context, opened: Sequence[Callable[..., object]]) -> None:
         """Begin at the chosen run's rank and heads; recount at every change."""
         services, run = context.services, context.run
         shown = gr.State(None)  # the run whose rank and heads the sliders began at
 
         @handler
-        def begin(is_open: str, run_id: str, before: str | None) -> Updates:
-            if not is_open or run_id == before:
+        def begin(run_id: str, before: str | None) -> Updates:
+            if run_id == before:
                 return gr.skip()
             r, heads = actions.start(services, run_id)
             return {self.r: r, self.heads: heads, shown: run_id}
 
         @handler
-        def count(is_open: str, run_id: str, r: float, heads: float) -> Updates:
-            return {self.view: actions.sizes(services, run_id, int(r), int(heads))} if is_open else gr.skip()
+        def count(run_id: str, r: float, heads: float) -> Updates:
+            return {self.view: actions.sizes(services, run_id, int(r), int(heads))}
 
-        begun = page.follow([*opened, run.change], begin, [run, shown], [self.r, self.heads, shown])
+        begun = context.signals.follow([*opened, run.change], begin, [run, shown], [self.r, self.heads, shown])
         changes: list[Component] = [begun.then, self.r.change, self.heads.change]
-        page.follow(changes, count, [run, self.r, self.heads], [self.view])
+        context.signals.follow(changes, count, [run, self.r, self.heads], [self.view])

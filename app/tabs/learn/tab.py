@@ -5,7 +5,6 @@ import gradio as gr
 from ...page.browser_state import KeptChoices
 from ...page.context import Context
 from .formula import Formula
-from .open_page import OpenPage
 from .predictions import Predictions
 from .sandbox import Sandbox
 from .sizes import Sizes
@@ -18,15 +17,14 @@ def build(context: Context, tab: gr.Tab, kept: KeptChoices, quiz: gr.BrowserStat
         kept: the browser's prompt, layer and sandbox run.
         quiz: the browser's predictions.
     """
-    page = OpenPage(context)
     with gr.Tabs(elem_id="learn-views"):
         with gr.Tab("Formula", id="formula") as view:
             formula = Formula(kept)
-            formula.wire(context, page, [tab.select, view.select])
+            formula.wire(context, [tab.select, view.select])
         with gr.Tab("Size", id="sizes") as view:
-            Sizes().wire(context, page, [tab.select, view.select])
+            Sizes().wire(context, [tab.select, view.select])
         with gr.Tab("Predict", id="quiz") as view:
-            Predictions().wire(context, page, [tab.select, view.select], quiz)
+            Predictions().wire(context, [tab.select, view.select], quiz)
         with gr.Tab("Sandbox", id="sandbox"):
             sandbox = Sandbox(kept)
             sandbox.wire(context)

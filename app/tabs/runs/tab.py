@@ -13,6 +13,7 @@ from ...page.buttons import action_button, upload_button
 from ...page.context import Context
 from ...page.handlers import QUIET, Updates, handler
 from ...page.text import say, sentence
+from ...widgets.copied_text import copied_text
 from ...widgets.run_list import run_list
 from ..shell import choose_run
 from .comparing import Comparing
@@ -114,10 +115,8 @@ class _ChosenRun:
                 self.delete = action_button("Delete", "delete-run", 120, variant="secondary")
             self.files = RunFiles()
             with gr.Accordion("Recipe and use in code", open=False):
-                self.recipe = gr.Code(
-                    language="yaml", label="Recipe: hydralora train RECIPE.yaml", elem_id="run-recipe"
-                )
-                self.code = gr.Code(language="python", label="Use in code", elem_id="run-code")
+                self.recipe = copied_text("Recipe: hydralora train RECIPE.yaml", "run-recipe")
+                self.code = copied_text("Use in code", "run-code")
             self.looked_at = gr.State(None)  # the run whose files and measurements are shown
 
     @property

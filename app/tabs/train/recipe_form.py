@@ -20,6 +20,7 @@ from ...page.forms import UNSET, Widget, keys_of, values, widget
 from ...page.handlers import QUIET, Component, Updates, handler
 from ...page.text import say, sentence
 from ...services import Services
+from ...widgets.copied_text import copied_text
 
 HEADS, STEPS = "tuner.num_heads", "training.max_steps"
 MODEL = "model"
@@ -251,13 +252,13 @@ def _restore(page: gr.Blocks, store: KeptChoices, settings: dict[str, Widget]) -
     store.restore(page, back, list(settings.values()))
 
 
-def _terminal(services: Services) -> tuple[gr.Code, gr.UploadButton]:
+def _terminal(services: Services) -> tuple[gr.HTML, gr.UploadButton]:
     """The recipe as a file to copy, and a button that opens one."""
     sentence(
         "To start the same run from a terminal of this machine, save this as recipe.yaml and enter: "
         f"hydralora train recipe.yaml --follow{recipes.workspace_option(services)}"
     )
-    recipe = gr.Code(language="yaml", interactive=False, show_label=False, elem_id="recipe")
+    recipe = copied_text("recipe.yaml", "recipe")
     return recipe, upload_button("Open a recipe", "open-recipe", (".yaml", ".yml"), 180)
 
 
@@ -269,7 +270,7 @@ def _open_recipe(services: Services, form: RecipeForm, opened: gr.UploadButton) 
     opened.upload(fill, opened, [*form.inputs, form.setup], **QUIET)
 
 
-def _plan(context: Context, form: RecipeForm, recipe: gr.Code, planned: gr.HTML, events: Sequence[Component]) -> None:
+def _plan(context: Context, form: RecipeForm, recipe: gr.HTML, planned: gr.HTML, events: Sequence[Component]) -> None:
     """Show what would be trained, and beside every field its error."""
     services, fields = context.services, form.fields
     flagged = gr.State([])  # keys of the fields with an error beside them
