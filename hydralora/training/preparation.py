@@ -143,19 +143,28 @@ def _adapted(files: BaseModelFiles, base: Any, recipe: Recipe, k: int) -> Any:
     """The base model with the recipe's adapter, new or of an earlier run."""
     torch.manual_seed(recipe.training.seed)
     with trained_embeddings():
-        return _adapt_again(files, base, recipe) if recipe.start_from else _adapt(base, recipe, k)
+        return _adapt_again(files, base, recipe) if recipe.start_from else adapt(base, recipe, k)
 
 
-def _adapt(base: Any, recipe: Recipe, k: int) -> Any:
+def adapt(base: Any, recipe: Recipe, k: int, empty: bool = False) -> Any:
+    """A base model with a recipe's new adapter.
+
+    Args:
+        k: the number of heads, where the recipe leaves it to the components.
+        empty: the base has no weights; give the adapter none either.
+
+    Raises:
+        ConfigError: a setting doesn't fit the model.
+    """
     try:
-        return get_peft_model(base, adapter_config(base, recipe, k))
+        return get_peft_model(base, _adapter_config(base, recipe, k), low_cpu_mem_usage=empty)
     except ConfigError:
         raise
     except ValueError as error:  # PEFT's own, for a plain LoRA
         raise ConfigError(f"tuner.target_modules: {error}") from error
 
 
-def adapter_config(base: Any, recipe: Recipe, k: int) -> PeftConfig:
+def _adapter_config(base: Any, recipe: Recipe, k: int) -> PeftConfig:
     """A recipe's adapter as PEFT's config; `k` heads where the recipe leaves their number to the components."""
     settings = recipe.tuner.model_dump() | {"task_type": "CAUSAL_LM"}
     settings["target_modules"] = recipe.tuner.target_modules or default_targets(base)

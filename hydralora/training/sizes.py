@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from peft import PeftConfig, get_peft_model
 from torch import nn
 
-from hydralora.errors import ConfigError
 from hydralora.models.loading import empty_model
 from hydralora.recipe.settings import Recipe
-from hydralora.training.preparation import adapter_config
+from hydralora.training.preparation import adapt
 from hydralora.tuner.model import ParameterCounts, count_parameters
 
 WEIGHT_BYTES = 4  # adapters are trained and saved in float32
@@ -54,13 +53,7 @@ def adapter_size(recipe: Recipe, k: int) -> AdapterSize:
     Raises:
         HydraError: the base model's config is missing, or a setting doesn't fit it.
     """
-    empty = empty_model(recipe.model)
-    try:
-        model = get_peft_model(empty, adapter_config(empty, recipe, k), low_cpu_mem_usage=True)
-    except ConfigError:
-        raise
-    except ValueError as error:  # PEFT's own, for a plain LoRA
-        raise ConfigError(f"tuner: {error}") from error
+    model = adapt(empty_model(recipe.model), recipe, k, empty=True)
     counts = count_parameters(model)
     a = _numbers(model, ".hydra_A.", ".lora_A.")
     return AdapterSize(counts, a, counts.adapter - a)
