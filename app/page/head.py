@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-STYLE = Path(__file__).parents[1] / "style"
+APP = Path(__file__).parents[1]
+STYLE = APP / "style"
 PAGES_STYLE = STYLE / "pages.css"  # Gradio narrows it to its own container; the rest must reach outside of that
 FRAME_STYLES = ("tokens", "shell", "data", "components", "explore", "chat", "train", "runs", "learn")
-SCRIPTS = ("browser_state", "navigation")
+SCRIPTS = ("page/browser_state", "page/navigation", "widgets/glossary")
 TEACHING = """<link rel="stylesheet" href="studio/files/teaching.css">
 <script defer src="studio/files/teaching.js"></script>"""  # tour, Present and Class: app/teaching
 
@@ -13,7 +14,7 @@ TEACHING = """<link rel="stylesheet" href="studio/files/teaching.css">
 def head() -> str:
     """The styles of the frame, and the scripts that must be there before any component."""
     styles = "".join(f"<style>{_read(STYLE / f'{name}.css')}</style>" for name in FRAME_STYLES)
-    scripts = "".join(f"<script>{_read(Path(__file__).parent / f'{name}.js')}</script>" for name in SCRIPTS)
+    scripts = "".join(f"<script>{_read(APP / f'{name}.js')}</script>" for name in SCRIPTS)
     return styles + scripts + TEACHING
 
 

@@ -8,6 +8,8 @@ import gradio as gr
 from hydralora.errors import HydraError
 from hydralora.training.resources import is_out_of_memory
 
+from ..widgets.glossary import with_terms
+
 LONGEST_ERROR = 300  # characters quoted of an unexpected error
 
 
@@ -17,8 +19,8 @@ def sentence(text: str, elem_id: str | None = None, elem_classes: Sequence[str] 
 
 
 def say(text: str) -> str:
-    """The value of a `sentence`."""
-    return f"<p>{html.escape(text)}</p>" if text else ""
+    """The value of a `sentence`; the field's terms are explained where they stand."""
+    return f"<p>{with_terms(text)}</p>" if text else ""
 
 
 def chips(texts: Sequence[str]) -> str:

@@ -23,7 +23,7 @@ const draw = () => {
   const {state = '', name = ''} = runs.find((entry) => entry.id === chosen) || {};
   dot.className = `dot ${state}`;
   dot.title = state;
-  id.textContent = chosen ?? '';
+  id.textContent = name === chosen ? '' : chosen ?? ''; // a run without a name is listed by its id
   run.title = name;
   rename.hidden = !chosen;
   if (!datasets.length) return; // the server has not answered yet

@@ -8,11 +8,13 @@ import gradio as gr
 
 from hydralora.figures.palette import HEAD_COLOURS
 
+from .glossary import with_terms
+
 HERE = Path(__file__).parent
 STYLE = (HERE / "chat.css").read_text(encoding="utf-8")
 CONVERSATION = """<div class="turns"></div><p class="hint">Ask a question, or click an example. Each token of the answer
 gets the colour of the head that leads it.</p><div class="live" role="status" aria-live="polite"></div>"""
-MIXER = """<div class="mixer"><div class="top"><h3>Heads</h3>
+MIXER = f"""<div class="mixer"><div class="top"><h3>{with_terms("Heads")}</h3>
 <button type="button" class="reset">As trained</button></div>
 <p class="caption" role="status"></p><div class="channels"></div>
 <template><div class="channel"><span class="name"></span><span class="component"></span><span class="gate"></span>
@@ -21,11 +23,15 @@ MIXER = """<div class="mixer"><div class="top"><h3>Heads</h3>
 <button type="button" class="solo" aria-pressed="false" title="Solo: it gets the whole weight">S</button>
 <input type="range" class="level" min="0" max="3" step="0.1" value="1" title="Level: a factor on its gate">
 <span class="times">×1</span></span></div></template>
-<div class="more"><label>Router temperature <input type="range" class="heat" min="0.1" max="5" step="0.1" value="1">
+<div class="more"><label data-meaning="Below 1 the strongest head gains, above 1 the gates become more alike.">
+Router temperature <input type="range" class="heat" min="0.1" max="5" step="0.1" value="1">
 <span class="heat-value">1</span></label>
-<button type="button" data-flag="uniform" aria-pressed="false">Equal weights</button>
-<button type="button" data-flag="top" aria-pressed="false">Top-1</button>
-<label>Layers <input class="layers" placeholder="all, or 0-11" size="8" maxlength="20"></label></div>
+<button type="button" data-flag="uniform" aria-pressed="false"
+data-meaning="Every head gets the same gate, as if there were no router.">Equal weights</button>
+<button type="button" data-flag="top" aria-pressed="false"
+data-meaning="In each layer the head with the largest gate gets the whole weight.">Top-1</button>
+<label data-meaning="Steer only these layers, counted from 0.">
+Layers <input class="layers" placeholder="all, or 0-11" size="8" maxlength="20"></label></div>
 <p class="no-heads">This run has no heads to mix.</p></div>"""
 HEATMAP = """<div class="heatmap"><h3>Gates by layer</h3><svg role="img" aria-label="Gates by layer and head"></svg>
 <p class="readout"></p><ul class="others" aria-label="Likeliest tokens at this place, before temperature"></ul></div>"""
@@ -51,8 +57,11 @@ def heatmap(elem_id: str) -> gr.HTML:
 
 
 def chips(elem_id: str) -> gr.HTML:
-    """Example prompts; the value is a list of `ExamplePrompt`. Event: `.ask` with `event.index`."""
-    return _part([], '<div class="chips" role="group" aria-label="Example prompts"></div>', "chips", elem_id)
+    """Example prompts; the value is a list of `ExamplePrompt`, None while they aren't known.
+
+    Event: `.ask` with `event.index`.
+    """
+    return _part(None, '<div class="chips" role="group" aria-label="Example prompts"></div>', "chips", elem_id)
 
 
 def _part(value: object, template: str, script: str, elem_id: str, **constants: object) -> gr.HTML:

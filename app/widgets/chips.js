@@ -1,4 +1,5 @@
-// Example prompts as chips. `element`, `props`, `watch` and `trigger` are handed in by gr.HTML.
+// Example prompts as chips; null while they are not known. `element`, `props`, `watch` and `trigger` are handed in by
+// gr.HTML.
 const place = element.querySelector('.chips');
 const draw = () => {
   place.replaceChildren(...(props.value || []).map(({question, expected, task}, index) => {
@@ -10,6 +11,7 @@ const draw = () => {
     chip.addEventListener('click', () => trigger('ask', {index}));
     return chip;
   }));
+  if (props.value && !props.value.length) place.textContent = 'No examples: the rows that this run held out are gone.';
 };
 draw();
 watch('value', draw);

@@ -34,7 +34,7 @@ def lora(services: Services, make_recipe: Callable[..., Recipe]) -> Iterator[Run
 def numbers(services: Services, run_id: str, question: str, rows: Any = (), layer: int = -1) -> formula.FormulaValue:
     module = formula.layers(services, run_id)[layer][1]
     *_, value = formula.read(services, run_id, question, list(rows), module)
-    assert not isinstance(value, str)
+    assert not isinstance(value, formula.Waiting)
     return value
 
 

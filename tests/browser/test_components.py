@@ -186,3 +186,19 @@ def _data(page: Page, elem_id: str = "map") -> list[dict[str, Any]]:
 def _selected(page: Page) -> set[int]:
     """The customdata of the selected points."""
     return {trace["customdata"][i] for trace in _data(page) for i in trace.get("selectedpoints") or []}
+
+
+def test_a_term_is_explained_by_pointer_and_by_keyboard(clusters: Page) -> None:
+    page, meaning = clusters, clusters.locator("#meaning")
+    term = page.locator("#clusters-sentence dfn").first
+    term.hover()
+    expect(meaning).to_contain_text("A group of rows that are alike")
+    meaning.hover()
+    expect(meaning).to_be_visible()
+    page.mouse.move(5, 700)
+    expect(meaning).to_be_hidden()
+    term.focus()
+    expect(meaning).to_be_visible()
+    expect(term).to_have_attribute("aria-describedby", "meaning")
+    page.keyboard.press("Escape")
+    expect(meaning).to_be_hidden()

@@ -1,6 +1,7 @@
 """The formula with the numbers of a text's tokens, in one adapted layer of a run."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TypedDict
 
 from hydralora import figures
@@ -12,6 +13,7 @@ from hydralora.inference.generation import token_text
 from hydralora.models.types import Tokenizer
 
 from ...services import Services
+from ...services.background import seconds_of
 from ...services.cache import ResultKind
 from ...services.components import digest
 from ..adapters import adapter_hash, adapter_weights, why_no_adapter
@@ -21,8 +23,18 @@ from ..run_choices import Choice
 
 NO_HEADS = "This run is a plain LoRA: it has one B and no router. Choose a run with heads."
 NO_RUN = "Choose a run in the bar above to see its numbers."
-LOADING = "Loading the model …"
-READING = "The model reads the text …"
+NO_QUESTION = "Type a prompt, then press Compute."
+LOADING = "Phase 1 of 2, loading the model"
+READING = "Phase 2 of 2, reading the text"
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """What is being done, the part of the work before it, and the seconds that it has taken so far."""
+
+    phase: str
+    fraction: float
+    seconds: float = 0
 
 
 class TokenValue(TypedDict):
@@ -85,8 +97,8 @@ def layers(services: Services, run_id: str | None) -> list[Choice]:
 
 def read(
     services: Services, run_id: str | None, question: str, rows: Sequence[ExamplePrompt], module: str | None
-) -> Iterator[str | FormulaValue]:
-    """The formula's numbers for a question; before that, sentences on what is done.
+) -> Iterator[Waiting | FormulaValue]:
+    """The formula's numbers for a question; before that, what is done.
 
     The model also reads the expected answer, if the question is an example's.
 
@@ -103,9 +115,9 @@ def read(
     expected = next((row["expected"] for row in rows if row["question"] == question), "")
     key = run_id, adapter_hash(services, run_id), digest(question, expected), module
     if not services.cache.has(FORMULA, *key):
-        yield LOADING
-        services.loaded(run_id)
-        yield READING
+        for seconds in seconds_of(lambda: services.loaded(run_id)):
+            yield Waiting(LOADING, 0, seconds)
+        yield Waiting(READING, 0.5)
     yield services.cache.remember(FORMULA, *key, compute=lambda: _read(services, run_id, question, expected, module))
 
 

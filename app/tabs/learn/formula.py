@@ -15,6 +15,7 @@ from ...page.text import say, sentence
 from ...services import MODEL_QUEUE
 from ...widgets import learn
 from ...widgets.chat import chips
+from ...widgets.progress import progress_bar
 
 
 class Formula:
@@ -40,6 +41,7 @@ class Formula:
             )
             self.compute = gr.Button("Compute", variant="primary", scale=0, min_width=110, elem_id="learn-compute")
         self.status = sentence("", elem_id="learn-status")
+        self.bar = progress_bar("learn-progress")
         self.view = learn.formula("formula")
         kept.keep_all({"question": self.prompt, "layer": self.layer})
 
@@ -71,7 +73,7 @@ class Formula:
             if rows and (is_old or not asked):
                 asked = rows[0]["question"]
             return {
-                self.chips: rows,
+                self.chips: rows if known else None,
                 self.rows: rows,
                 self.layer: new_choices(gr.Dropdown, known, layer, chosen),
             } | ({self.prompt: asked} if asked != question else {})
@@ -90,14 +92,22 @@ class Formula:
         def read(run_id: str, question: str, rows: list[ExamplePrompt], layer: str | None) -> Iterator[Updates]:
             why = actions.why_not(services, run_id)
             if why or not question.strip() or not layer:
-                yield {self.status: say(why or ("" if layer else "This run has no layer to show.")), self.view: None}
+                yield {self.status: say(why or actions.NO_QUESTION), self.bar: None, self.view: None}
                 return
             try:
                 for step in actions.read(services, run_id, question, rows, layer):
-                    yield {self.status: say(step)} if isinstance(step, str) else {self.status: "", self.view: step}
+                    yield (
+                        {self.status: "", self.bar: _bar(step)}
+                        if isinstance(step, actions.Waiting)
+                        else {self.status: "", self.bar: None, self.view: step}
+                    )
             except Exception:
-                yield {self.status: "", self.view: None}
+                yield {self.status: "", self.bar: None, self.view: None}
                 raise
 
         inputs = [context.run, self.prompt, self.rows, self.layer]
-        context.signals.follow(asks, read, inputs, [self.status, self.view], concurrency_id=MODEL_QUEUE)
+        context.signals.follow(asks, read, inputs, [self.status, self.bar, self.view], concurrency_id=MODEL_QUEUE)
+
+
+def _bar(waiting: actions.Waiting) -> dict[str, object]:
+    return {"fraction": waiting.fraction, "place": waiting.phase, "left": f"{waiting.seconds:.0f} s"}
