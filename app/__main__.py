@@ -99,13 +99,16 @@ def _has_screen() -> bool:
 
 
 def _guards(host: str) -> list[Any]:
-    """Middleware: fixed headers and, on a loopback address, only loopback host names (against DNS rebinding)."""
+    """Middleware: fixed headers, times of arrival, and what `headers.py` does besides.
+
+    A loopback address takes only loopback host names, against DNS rebinding.
+    """
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-    from .headers import Compressed, Headers, OwnPages
+    from .headers import Compressed, Headers, OwnPages, Stamped
 
-    guards = [Middleware(Headers, headers=SECURITY), Middleware(Compressed), Middleware(OwnPages)]
+    guards = [Middleware(Headers, headers=SECURITY), Middleware(Compressed), Middleware(OwnPages), Middleware(Stamped)]
     if host in LOOPBACK:
         guards.append(Middleware(TrustedHostMiddleware, allowed_hosts=list(LOOPBACK)))
     return guards

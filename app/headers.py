@@ -1,10 +1,13 @@
 """What the server does with every request and response, beside Gradio."""
 
+import time
 from urllib.parse import parse_qsl, urlencode
 
 from starlette.datastructures import MutableHeaders
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+ARRIVED = "hydralora.arrived"  # of a request's scope
 
 
 class Headers:
@@ -38,6 +41,19 @@ class OwnPages:
             kept = urlencode([(name, value) for name, value in pairs if name != "page"])
             scope = {**scope, "query_string": kept.encode("latin-1")}
         await self.app(scope, receive, send)
+
+
+class Stamped:
+    """ASGI middleware that stamps each request with the time of its arrival, `time.monotonic_ns()`.
+
+    Two requests of a page may be answered by threads that begin in another order (services/sessions.py).
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.app({**scope, ARRIVED: time.monotonic_ns()}, receive, send)
 
 
 class Compressed:

@@ -7,6 +7,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 import gradio as gr
 
+from ..headers import ARRIVED
 from ..services import Services
 from .text import as_message
 
@@ -80,7 +81,7 @@ def latest(
     def decorate(function: Callable[P, R]) -> Callable[Concatenate[gr.Request, P], R]:
         def begin(request: gr.Request, args: tuple[object, ...]) -> Callable[[], bool]:
             run_id = cast(str | None, args[0]) if about_run else None
-            return services.sessions.newest(request.session_hash or "", kind, run_id)
+            return services.sessions.newest(request.session_hash or "", kind, run_id, arrival(request))
 
         def run(request: gr.Request, *args: P.args, **kwargs: P.kwargs) -> R:
             is_newest = begin(request, args)
@@ -100,6 +101,11 @@ def latest(
         return cast(Callable[Concatenate[gr.Request, P], R], _with_request(listener, function))
 
     return decorate
+
+
+def arrival(request: gr.Request) -> int | None:
+    """When a request arrived, for `Sessions`; None if this server did not stamp it (headers.py)."""
+    return getattr(getattr(request, "request", None), "scope", {}).get(ARRIVED)
 
 
 def _with_request(listener: Callable[..., object], function: Callable[..., object]) -> Callable[..., object]:

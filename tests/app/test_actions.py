@@ -336,6 +336,16 @@ def test_of_two_requests_of_a_session_the_newer_one_wins(services: Services) -> 
     assert all(is_newest() for is_newest in (second, other, trials))
 
 
+def test_the_request_that_arrived_last_wins_whichever_begins_first(services: Services) -> None:
+    late = services.sessions.newest("their session", "map", arrived=2)
+    early = services.sessions.newest("their session", "map", arrived=1)
+    assert late()
+    assert not early()
+    assert not services.sessions.switch_to("their session", "map", "a run", arrived=1)
+    assert services.sessions.switch_to("their session", "map", "a run", arrived=3)
+    assert not late()
+
+
 def test_no_path_of_this_machine_is_in_what_the_page_gets(services: Services, model_folder: Path) -> None:
     way = recipes.component_settings(
         services, _own_model(services, model_folder), {"components.features": "model", "components.k": 2}

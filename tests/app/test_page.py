@@ -11,9 +11,11 @@ from typing import Any
 import gradio as gr
 import httpx
 import pytest
+from starlette.middleware import Middleware
 
+from app.headers import Stamped
 from app.page.forms import values
-from app.page.handlers import Updates, latest
+from app.page.handlers import Updates, arrival, latest
 from app.services import Services
 from app.ui import build
 from hydralora.figures.palette import A_COLOUR, HEAD_COLOURS, HEAD_MARKS
@@ -82,6 +84,30 @@ def test_a_stream_that_says_nothing_or_is_superseded_fills_nothing_at_its_end(
     assert values[0] == ([said[0]] * count if said else nothing)
     (done,) = [message["output"]["data"] for message in told if message["msg"] == "process_completed"]
     assert done == nothing
+
+
+def test_requests_bring_the_order_of_their_arrival() -> None:
+    arrived: list[int | None] = []
+
+    def note(request: gr.Request) -> None:
+        arrived.append(arrival(request))
+
+    with gr.Blocks(analytics_enabled=False) as page:
+        page.load(note, None, None)
+    guards = {"middleware": [Middleware(Stamped)]}
+    _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, app_kwargs=guards)
+    try:
+        for session in ("first", "second"):
+            asked = {"data": [], "fn_index": 0, "session_hash": session}
+            httpx.post(f"{url}gradio_api/queue/join", json=asked).raise_for_status()
+            with httpx.stream("GET", f"{url}gradio_api/queue/data", params={"session_hash": session}) as answer:
+                answer.read()
+    finally:
+        page.close()
+    first, second = arrived
+    assert first
+    assert second
+    assert first < second
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import gradio as gr
 from ...actions.chat import heads_alone as actions
 from ...page.buttons import action_button
 from ...page.context import Context
-from ...page.handlers import QUIET, Updates, handler, latest
+from ...page.handlers import QUIET, Updates, arrival, handler, latest
 from ...page.text import say, sentence
 from ...services import MODEL_QUEUE
 
@@ -71,7 +71,7 @@ class HeadsAlone:
                     yield {self.status: say(text), self.questions: "\n".join(lines)}
 
         def forget(request: gr.Request, run_id: str | None) -> Updates:
-            if not services.sessions.switch_to(request.session_hash or "", KIND, run_id):
+            if not services.sessions.switch_to(request.session_hash or "", KIND, run_id, arrival(request)):
                 return gr.skip()
             hidden = gr.Dataframe(visible=False)
             return {self.status: say("Ask each head of the chosen run."), self.summary: hidden, self.answers: hidden}

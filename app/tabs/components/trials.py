@@ -10,7 +10,7 @@ from hydralora.errors import HydraError
 from ...actions.components import trials as actions
 from ...page.buttons import action_button
 from ...page.context import Context
-from ...page.handlers import QUIET, Component, Updates, cancel_then, latest
+from ...page.handlers import QUIET, Component, Updates, arrival, cancel_then, latest
 from ...page.text import say, sentence
 from ...services.background import Done
 from ...widgets.plot import plot_panel
@@ -42,7 +42,8 @@ class Trials:
             now = f"{dataset_id} {form.request(*values).key}"
             if now == subject:
                 return gr.skip()
-            services.sessions.newest(request.session_hash or "", KIND)  # supersedes running trials, which are outdated
+            # Supersedes running trials, which are outdated.
+            services.sessions.newest(request.session_hash or "", KIND, arrived=arrival(request))
             return self._ended() | {self.subject: now, self.figure: ""}
 
         outputs = [self.status, self.stop, self.figure]

@@ -11,7 +11,7 @@ from hydralora.errors import HydraError
 from ...actions import data as actions
 from ...page.buttons import action_button
 from ...page.context import Context
-from ...page.handlers import QUIET, Updates, cancel_then, handler
+from ...page.handlers import QUIET, Updates, arrival, cancel_then, handler
 from ...page.text import say, sentence
 from ...services.background import Done
 from .columns import Columns
@@ -57,7 +57,7 @@ class Sources:
 
         def supersede(request: gr.Request) -> None:
             """A view of the dataset that was there before must not fill the columns of these files."""
-            services.sessions.newest(request.session_hash or "", VIEW)
+            services.sessions.newest(request.session_hash or "", VIEW, arrived=arrival(request))
 
         @handler
         def keep(request: gr.Request, files: list[str]) -> Iterator[Updates]:

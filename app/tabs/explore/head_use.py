@@ -7,7 +7,7 @@ import gradio as gr
 from ...actions.explore import head_use as actions
 from ...page.buttons import action_button, new_choices
 from ...page.context import Context
-from ...page.handlers import QUIET, Updates, handler, latest
+from ...page.handlers import QUIET, Updates, arrival, handler, latest
 from ...page.text import say, sentence
 from ...services import Services
 from ...widgets.plot import plot_panel
@@ -106,7 +106,7 @@ class _HeadUse:
             return self.tables.of(services, run_id, head - 1 if head else None, module)
 
         def forget(request: gr.Request, run_id: str | None) -> Updates:
-            if not services.sessions.switch_to(request.session_hash or "", KIND, run_id):
+            if not services.sessions.switch_to(request.session_hash or "", KIND, run_id, arrival(request)):
                 return gr.skip()
             return self._unread() | self.tables.hidden()
 
