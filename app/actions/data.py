@@ -137,7 +137,7 @@ def remove(services: Services, dataset_id: str) -> None:
 
 
 def _reads(recipe: Recipe, dataset: StoredDataset) -> bool:
-    read = recipe.data.train if isinstance(recipe.data.train, list) else [recipe.data.train]
+    read = recipe.data.train_files
     return any(str(file) in read for file in dataset.files)
 
 

@@ -18,6 +18,7 @@ from ..services.cache import ResultKind
 from ..services.components import ComponentRequest
 from . import shell
 from .chat.answers import COLUMNS, kept_answers
+from .chat.columns import heads_of
 from .chat.examples import examples
 from .chat.saving import as_trace
 from .components import row_map
@@ -79,7 +80,7 @@ def screen(services: Services, run_id: str, name: str) -> LectureScreen:
     if picture is None or not picture.exists(services, run):
         if name not in _saved(run):
             raise RunError(f"This run has no picture {name[:40]!r}. Choose another one.")
-        return services.cache.remember(SCREEN, run_id, name, compute=lambda: _answers(run, name))
+        return services.cache.remember(SCREEN, run_id, name, compute=lambda: _answers(services, run, name))
     key = run_id, name, run.state().adapter_hash, run.state().step
     drawn = services.cache.remember(SCREEN, *key, compute=lambda: picture.draw(services, run))
     return drawn
@@ -96,7 +97,8 @@ def turn_screen(services: Services, answer_ids: Mapping[str, str]) -> LectureScr
     if not traces:
         raise HydraError("These answers are not kept any longer, or have not ended. Ask again.")
     replayed = tuple((COLUMNS[key], trace.whose, trace.model_dump_json()) for key, trace in traces.items())
-    return LectureScreen("turn", "chat", "An answer from Chat", ANSWER_READING, answers=replayed)
+    heads = _heads(services, next((trace.run for trace in traces.values() if trace.run), None))
+    return LectureScreen("turn", "chat", "An answer from Chat", ANSWER_READING, answers=replayed, heads=heads)
 
 
 def page_screen(services: Services, run_id: str, page: str) -> str:
@@ -180,6 +182,7 @@ def _has_snapshots(services: Services, run: Run) -> bool:
     return len(saved_snapshots(run.snapshots)) > 1
 
 
+ALONE_READING = "Each head answers alone, with the whole weight. Most have not learnt what is asked here."
 ANSWER_READING = "A token has the colour of its leading head; a grey one has none. A gate is a weight, not an effect."
 PICTURES = {
     "data": _Picture(
@@ -192,7 +195,8 @@ PICTURES = {
     "number": _Picture(
         "components",
         "How many components the data has",
-        "The curve bends where another component explains little more. That number becomes the number of heads.",
+        "The curve of SSE, how far rows are from the centre of their component, bends where one more explains little. "
+        "That number becomes the number of heads. Silhouette, how clearly components are apart, is a second opinion.",
         _draw_number,
         _has_data,
     ),
@@ -220,7 +224,7 @@ PICTURES = {
     "heads": _Picture(
         "explore",
         "A and the heads as points",
-        "Each point is one matrix of one layer, projected from all its elements. Grey crosses are A.",
+        "Each point is one matrix of one layer. The heads of a layer begin as one point and part while they learn.",
         _draw_heads,
         _has_heads,
     ),
@@ -266,10 +270,21 @@ def _saved(run: Run) -> list[str]:
 
 
 def _answer_title(name: str) -> str:
-    return "The same question, each head alone" if name.startswith("alone") else "The tuned model beside its base"
+    kind, _, number = name.partition("-")
+    return (
+        "The same question, each head alone" if kind == "alone" else f"Question {number}: the tuned model and its base"
+    )
 
 
-def _answers(run: Run, name: str) -> LectureScreen:
+def _heads(services: Services, run_id: str | None) -> tuple[str, ...]:
+    """The component that each head of a run has taken."""
+    try:
+        return tuple(heads_of(services, run_id)["names"])
+    except HydraError:  # the run was deleted, or its adapter is damaged
+        return ()
+
+
+def _answers(services: Services, run: Run, name: str) -> LectureScreen:
     found = ANSWER.fullmatch(name)
     assert found  # `_saved` names no others
     kind, number = found.groups()
@@ -281,7 +296,9 @@ def _answers(run: Run, name: str) -> LectureScreen:
         (WHO.get(who, who.replace("-", " ").capitalize()), trace.whose, trace.model_dump_json())
         for who, trace in traces.items()
     )
-    return LectureScreen(name, "chat", _answer_title(name), ANSWER_READING, answers=replayed)
+    caption = ALONE_READING if kind == "alone" else ANSWER_READING
+    heads = _heads(services, run.id)
+    return LectureScreen(name, "chat", _answer_title(name), caption, answers=replayed, heads=heads)
 
 
 def _short(text: str) -> str:

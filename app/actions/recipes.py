@@ -115,7 +115,7 @@ class FormValues(NamedTuple):
 
 def form_from_recipe(services: Services, recipe: Recipe, keys: Sequence[str]) -> FormValues:
     """The values of a form with the settings `keys` for this recipe."""
-    train = recipe.data.train if isinstance(recipe.data.train, list) else [recipe.data.train]
+    train = recipe.data.train_files
     names = sorted(Path(file).name for file in train)
     alike = [stored for stored in services.datasets.all() if sorted(file.name for file in stored.files) == names]
     alike.sort(
@@ -148,7 +148,7 @@ def to_copy(recipe: Recipe) -> str:
     """A recipe as YAML that works from any folder of this machine, since it names its files by full path. Files missing
     here, such as the rows of an imported run, are given by name. An exported recipe names no folders."""
     data = recipe.data
-    files = [*(data.train if isinstance(data.train, list) else [data.train]), data.eval, data.mapping]
+    files = [*data.train_files, data.eval, data.mapping]
     if not all(file is None or file.startswith(PREFIX) or Path(file).exists() for file in files):
         data = recipe.portable().data
     return recipe.model_copy(update={"data": data}).to_yaml()

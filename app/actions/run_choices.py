@@ -1,5 +1,8 @@
 """The runs to choose from."""
 
+from hydralora.errors import HydraError
+from hydralora.experiments.sandbox import is_sandbox
+from hydralora.runs.run import Run
 from hydralora.runs.state import StateName
 
 from ..services import Services
@@ -18,6 +21,14 @@ def run_choices(services: Services) -> list[Choice]:
 
 
 def newest_run(services: Services) -> str | None:
-    """The active run, else the newest."""
+    """The active run, else the newest; a run to watch only where there is no other, since it has hardly learnt."""
     runs = [*services.jobs.active(), *services.store.all()]
-    return runs[0].id if runs else None
+    chosen = next((run for run in runs if not _is_sandbox(run)), next(iter(runs), None))
+    return chosen.id if chosen else None
+
+
+def _is_sandbox(run: Run) -> bool:
+    try:
+        return is_sandbox(run.recipe())
+    except HydraError:  # a damaged run
+        return False

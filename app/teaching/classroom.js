@@ -5,7 +5,7 @@ dialog.className = 'teaching';
 dialog.setAttribute('aria-labelledby', 'class-title');
 dialog.innerHTML = `<h2 id="class-title">Class</h2>
 <p class="about">Your audience opens this address and sees the picture that you are showing.
-They can only look.</p>
+On that page they can look and nothing else.</p>
 <img alt="The address as a QR code" hidden><p><a target="_blank" rel="noopener"></a></p><p class="reach"></p>
 <p class="said" role="status"></p>
 <div class="buttons"><button type="button" class="end" hidden>End the class</button>
@@ -58,7 +58,7 @@ const tell = () => {
     const turn = screen ? (screen.answers ?? {}) : page === 'chat' ? newest() : {};
     const run = document.querySelector('#run-name select')?.value ?? '';
     try {
-      const at = Object.keys(turn).length ? token : 0;
+      const at = screen || Object.keys(turn).length ? token : 0;
       const {viewers} = await post('show', {...held, run, page, screen: screen?.name ?? '', turn, token: at});
       find('.said').textContent = `${viewers} viewer${viewers === 1 ? '' : 's'} now.`;
     } catch (error) {
@@ -74,6 +74,7 @@ const draw = (found) => {
   keep(found && {code: found.code, key: found.key});
   find('img').hidden = !found;
   if (found) find('img').src = found.picture;
+  else find('img').removeAttribute('src');
   const link = find('a');
   link.textContent = found?.address ?? '';
   link.href = found?.address ?? '';
@@ -105,6 +106,7 @@ find('.close').addEventListener('click', () => dialog.close());
 find('.end').addEventListener('click', async () => {
   if (held) await post('end', held).catch(() => {});
   draw(null);
+  find('.said').textContent = 'The class has ended.';
 });
 dialog.addEventListener('close', () => {
   const back = [opener, ...document.querySelectorAll('[data-opens=class], #bar .menu')];
@@ -114,10 +116,15 @@ document.body.append(dialog);
 document.addEventListener('click', (event) => event.target.closest('[data-opens=class]') && open());
 document.addEventListener('screen-shown', ({detail}) => {
   screen = detail;
+  token = 0;
   tell();
 });
 document.addEventListener('run-shown', mark); // the bar is drawn later than this begins
 for (const change of ['page-shown', 'answer-ended', 'run-shown']) document.addEventListener(change, tell);
+document.addEventListener('place-shown', ({detail}) => { // of an answer that Present plays
+  if (detail !== token) tell();
+  token = detail;
+});
 document.addEventListener('token-shown', ({detail}) => {
   const now = detail?.isSelected && !detail.ofPrompt ? detail.place : 0;
   if (now !== token) tell();

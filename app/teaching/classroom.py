@@ -21,6 +21,7 @@ from hydralora.runs.run import SHIPPED_ID
 from ..actions import lecture
 from ..services import Services
 from ..services.classes import MOST_VIEWERS, Class, Shown
+from ..services.components import digest
 from .address import class_address
 from .answering import answered, json_text, refused
 from .lecture import answer_ids
@@ -193,7 +194,8 @@ async def _events(of: Class) -> AsyncIterator[str]:
             shown = of.shown
             if shown.version != version:
                 version, quiet = shown.version, 0.0
-                told = {"version": version, "token": shown.token, "ended": shown.ended}
+                picture = digest(shown.run, shown.screen, *sorted(shown.turn.items()))
+                told = {"version": version, "picture": picture, "token": shown.token, "ended": shown.ended}
                 yield f"id: {version}\ndata: {json.dumps(told)}\n\n"
             elif quiet >= ALIVE_SECONDS:
                 quiet = 0.0

@@ -51,6 +51,7 @@ const turns = () => [...document.querySelectorAll('#conversation .turn')].map(en
 const show = async (to) => {
   if (!screens[to]) return;
   at = to;
+  find('.export').open = false;
   const {name, path, answers} = screens[at];
   find('.place').textContent = `${at + 1} of ${screens.length}`;
   find('.back').disabled = at === 0;
@@ -144,9 +145,14 @@ find('.back').addEventListener('click', () => show(at - 1));
 find('.next').addEventListener('click', () => show(at + 1));
 find('.leave').addEventListener('click', () => dialog.close());
 find('.save').addEventListener('click', save);
+dialog.addEventListener('click', ({target}) => { if (!target.closest('.export')) find('.export').open = false; });
 document.body.append(dialog);
-new MutationObserver(() => dialog.open && screens.length && show(at))
-  .observe(document.body, {attributes: true, attributeFilter: ['class']}); // the theme
+let dark = document.body?.classList.contains('dark');
+new MutationObserver(() => {
+  const before = dark;
+  dark = document.body.classList.contains('dark');
+  if (before !== dark && dialog.open && screens.length) show(at); // figures have the colours of the theme
+}).observe(document.body, {attributes: true, attributeFilter: ['class']});
 window.studio.present = {open, isOpen: () => dialog.open};
 document.addEventListener('click', (event) => event.target.closest('[data-opens=present]') && open());
 

@@ -18,8 +18,8 @@ them can undo what helped another.`,
   },
   {
     page: 'explore', spots: ['#points', '#ab-0'], title: 'A and the heads',
-    text: `HydraLoRA has one A for all rows, and several heads B. Each point is one matrix. Every head has its colour.
-Heads that lie apart have learnt different things.`,
+    text: `HydraLoRA has one A for all rows, and several heads B. Each point is one head in one layer, in its head's
+colour. The heads of a layer began as one point. They have parted while they learnt.`,
   },
   {
     page: 'chat', spots: ['#mixer'], saved: true, title: 'The router',
@@ -94,12 +94,20 @@ const draw = (element, wait = '') => {
   });
 };
 
-// Figures grow and pages move while they are drawn: the spotlight stays on what it shows.
+// Figures grow, pages move and answers are drawn again: the spotlight stays on what it shows. The library loses it where
+// one step follows another before its light has moved.
 let place = '';
+let lost = 0; // looks in a row that found the light elsewhere
 let scrolled = false; // whether a person has scrolled in this step
 for (const way of ['wheel', 'touchmove']) document.addEventListener(way, () => (scrolled = true), {passive: true});
 setInterval(() => {
   if (at === null || !shown) return;
+  const spot = visible(shown) ? shown : spotOf(STEPS[at]);
+  lost = spot && spotlight.getActiveElement() !== spot ? lost + 1 : 0;
+  if (lost > 3) {
+    lost = 0;
+    return draw(spot);
+  }
   const {x, y, width, height} = shown.getBoundingClientRect();
   const now = [x, y, width, height].join();
   if (now === place) return;

@@ -19,9 +19,9 @@ MIXER = f"""<div class="mixer"><div class="top"><h3>{with_terms("Heads")}</h3>
 <p class="caption" role="status"></p><div class="channels"></div>
 <template><div class="channel"><span class="name"></span><span class="component"></span><span class="gate"></span>
 <span class="track"><span class="bar"></span></span><span class="controls">
-<button type="button" class="mute" aria-pressed="false" title="Mute: it gets no weight">M</button>
-<button type="button" class="solo" aria-pressed="false" title="Solo: it gets the whole weight">S</button>
-<input type="range" class="level" min="0" max="3" step="0.1" value="1" title="Level: a factor on its gate">
+<button type="button" class="mute" aria-pressed="false" data-meaning="Mute: it gets no weight.">M</button>
+<button type="button" class="solo" aria-pressed="false" data-meaning="Solo: it gets the whole weight.">S</button>
+<input type="range" class="level" min="0" max="3" step="0.1" value="1" data-meaning="Level: a factor on its gate.">
 <span class="times">×1</span></span></div></template>
 <div class="more"><label data-meaning="Below 1 the strongest head gains, above 1 the gates become more alike.">
 Router temperature <input type="range" class="heat" min="0.1" max="5" step="0.1" value="1">
@@ -31,7 +31,7 @@ data-meaning="Every head gets the same gate, as if there were no router.">Equal 
 <button type="button" data-flag="top" aria-pressed="false"
 data-meaning="In each layer the head with the largest gate gets the whole weight.">Top-1</button>
 <label data-meaning="Steer only these layers, counted from 0.">
-Layers <input class="layers" placeholder="all, or 0-11" size="8" maxlength="20"></label></div>
+Layers <input class="layers" placeholder="all, or 6-12" size="8" maxlength="20"></label></div>
 <p class="no-heads">This run has no heads to mix.</p></div>"""
 HEATMAP = """<div class="heatmap"><h3>Gates by layer</h3><svg role="img" aria-label="Gates by layer and head"></svg>
 <p class="readout"></p><ul class="others" aria-label="Likeliest tokens at this place, before temperature"></ul></div>"""

@@ -40,6 +40,7 @@ const tokenNode = (token, place) => {
   if (tie) node.title = 'no head leads';
   if (head === null) return node;
   node.dataset.head = head;
+  node.dataset.number = head + 1;
   node.style.setProperty('--head', colours[head % colours.length]);
   node.style.setProperty('--strength', `${Math.round(12 + 38 * strength)}%`);
   node.title = `${headName(head)}: gate ${(token.gates[head] / 1000).toFixed(2)}`;
@@ -72,10 +73,12 @@ const compare = (turn) => {
     unlike.size || own.tokens.length !== steered.tokens.length ? 'Wavy underline: differs' : 'The same answer';
 };
 
-// What bars and heatmap show: the selected token, else the newest one of the first answer that has gates.
+// What bars and heatmap show: the selected token, else the newest one of the steered answer, else of the first that has
+// gates.
 const show = () => {
-  const answer = answers.get(chosen?.id) ?? [...(list.lastElementChild?.querySelectorAll('.answer') ?? [])]
-    .map((node) => answers.get(node.dataset.answer)).find((candidate) => candidate?.tokens.at(-1)?.gates);
+  const gated = [...(list.lastElementChild?.querySelectorAll('.answer') ?? [])]
+    .map((node) => answers.get(node.dataset.answer)).filter((candidate) => candidate?.tokens.at(-1)?.gates);
+  const answer = answers.get(chosen?.id) ?? gated.find(({key}) => key === 'steered') ?? gated[0];
   const tokens = chosen?.prompt ? answer?.prompt : answer?.tokens;
   const place = chosen ? chosen.place : (tokens?.length ?? 0) - 1;
   const token = tokens?.[place];
@@ -124,7 +127,8 @@ const grow = (answer, update) => {
   strip.append(fresh);
   const fold = answer.node.querySelector('.fold');
   fold.hidden = !update.prompt;
-  fold.textContent = `prompt, ${update.prompt} tokens`;
+  const inside = answer.node.closest('.turn').previousElementSibling ? ', with the turns before' : '';
+  fold.textContent = `prompt, ${update.prompt} tokens${inside}`;
   const count = answer.tokens.length;
   const speed = update.seconds > 0.2 ? `, ${(count / update.seconds).toFixed(1)} tokens/s` : '';
   const state = answer.node.querySelector('.state');

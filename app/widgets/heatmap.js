@@ -4,7 +4,7 @@ const svg = element.querySelector('svg');
 const others = element.querySelector('.others');
 const readout = element.querySelector('.readout');
 const NAMESPACE = 'http://www.w3.org/2000/svg';
-const LEFT = 92, TOP = 2, BOTTOM = 30, WIDTH = 340, ROW = 26;
+const LEFT = 100, TOP = 2, BOTTOM = 20, WIDTH = 340, ROW = 26;
 let shape = '';
 let cells = [];
 
@@ -26,7 +26,7 @@ const build = (layers, heads) => {
   svg.setAttribute('viewBox', `0 0 ${WIDTH} ${height}`);
   for (let head = 0; head < heads; head++) {
     const name = window.studio.heads?.names?.[head];
-    const label = add('text', {x: LEFT - 8, y: TOP + head * ROW + ROW / 2 + 4, 'text-anchor': 'end'}, short(`${head + 1} ${name ?? ''}`, 13));
+    const label = add('text', {x: 0, y: TOP + head * ROW + ROW / 2 + 4}, short(`${head + 1} ${name ?? ''}`, 14));
     label.append(Object.assign(document.createElementNS(NAMESPACE, 'title'), {textContent: name ?? ''}));
   }
   cells = layers.flatMap((layer, i) => Array.from({length: heads}, (_, head) => add('rect', {
@@ -35,9 +35,9 @@ const build = (layers, heads) => {
   })));
   const step = Math.ceil(layers.length / 6);
   layers.forEach((layer, i) => {
-    if (i % step === 0) add('text', {x: LEFT + (i + 0.5) * width, y: height - 14, 'text-anchor': 'middle'}, layer);
+    if (i % step === 0) add('text', {x: LEFT + (i + 0.5) * width, y: height - 6, 'text-anchor': 'middle'}, layer);
   });
-  add('text', {x: LEFT - 8, y: height - 14, 'text-anchor': 'end'}, 'layer');
+  add('text', {x: LEFT - 8, y: height - 6, 'text-anchor': 'end'}, 'layer');
 };
 
 document.addEventListener('token-shown', ({detail}) => {

@@ -27,7 +27,7 @@ FORMULA = """<div class="formula">
 <span class="arrow h-y" aria-hidden="true"></span></div></div>"""
 SIZES = '<div class="sizes"></div>'
 QUIZ = """<div class="quiz"><p class="note"></p><div class="card"><p class="count"></p><p class="asked"></p>
-<p class="expected"></p><div class="choices" role="group" aria-label="Which head will lead?"></div>
+<p class="expected"></p><div class="guesses" role="group" aria-label="Which head will lead?"></div>
 <div class="result" role="status"></div><button type="button" class="onward"></button></div>
 <p class="score"></p></div>"""
 

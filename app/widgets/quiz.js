@@ -2,8 +2,8 @@
 // are set as textContent: never as HTML.
 const colours = HEAD_COLOURS;
 const find = (name) => element.querySelector(`.${name}`);
-const [note, card, count, asked, expected, choices, result, onward, score] =
-  ['note', 'card', 'count', 'asked', 'expected', 'choices', 'result', 'onward', 'score'].map(find);
+const [note, card, count, asked, expected, guesses, result, onward, score] =
+  ['note', 'card', 'count', 'asked', 'expected', 'guesses', 'result', 'onward', 'score'].map(find);
 const NONE = -1;
 let mode = 'ask'; // or "waiting", until the model has read the row, or "seen"
 
@@ -30,7 +30,7 @@ const choice = (head) => {
   node.addEventListener('click', () => {
     if (mode !== 'ask') return;
     mode = 'waiting';
-    for (const button of choices.children) button.setAttribute('aria-pressed', String(button === node));
+    for (const button of guesses.children) button.setAttribute('aria-pressed', String(button === node));
     result.textContent = 'The model reads the row …';
     trigger('guess', {head});
   });
@@ -38,7 +38,7 @@ const choice = (head) => {
 };
 
 const showGates = ({guess, lead, gates}) => {
-  for (const node of choices.children) {
+  for (const node of guesses.children) {
     const head = Number(node.dataset.head);
     const gate = gates[head];
     node.setAttribute('aria-pressed', String(head === (guess ?? NONE)));
@@ -64,7 +64,7 @@ const draw = () => {
   count.textContent = `Prompt ${place} of ${total}. Which head will lead while the model answers?`;
   asked.textContent = row.question;
   expected.textContent = `expected answer: ${row.expected}`;
-  choices.replaceChildren(...Array.from({length: heads}, (_, head) => choice(head)), choice(NONE));
+  guesses.replaceChildren(...Array.from({length: heads}, (_, head) => choice(head)), choice(NONE));
   result.textContent = '';
   if (row !== next) showGates(seen);
   onward.hidden = row === next;
@@ -75,7 +75,7 @@ onward.addEventListener('click', () => {
   if (!props.value.next) return trigger('again', {});
   mode = 'ask';
   draw();
-  choices.firstElementChild.focus();
+  guesses.firstElementChild.focus();
 });
 
 draw();

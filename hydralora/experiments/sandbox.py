@@ -42,6 +42,11 @@ def write_slice(folder: Path) -> Slice:
     return files
 
 
+def is_sandbox(recipe: Recipe) -> bool:
+    """Whether a recipe trains on such a slice."""
+    return any(Path(file).stem == NAME for file in recipe.data.train_files)
+
+
 def sandbox_recipe(model: str, blocks: int, files: Slice) -> Recipe:
     """The recipe of a run to watch.
 

@@ -4,7 +4,8 @@ window.lecture = {
   plotly: async () => window.Plotly, // the page of a class loads it at its first figure
   drawing: 0,
 
-  // Shows a screen: {title, caption, figure: Plotly's or null, table: [heads, ...rows], answers: as of `replay`}.
+  // Shows a screen: {title, caption, figure: Plotly's or null, table: [heads, ...rows], answers: as of `replay`, heads: their
+  // components}.
   async draw(root, screen, token = 0) {
     const number = ++this.drawing;
     const make = (tag, className, text = '') =>
@@ -16,7 +17,7 @@ window.lecture = {
     root.replaceChildren(make('h2', '', screen.title), picture, make('p', 'caption', screen.caption));
     root.dataset.screen = screen.name;
     if (screen.table.length) picture.append(this.table(screen.table));
-    if (screen.answers.length) window.replay(picture.appendChild(make('div')), screen.answers, token);
+    if (screen.answers.length) window.replay(picture.appendChild(make('div')), screen.answers, token, screen.heads);
     if (!screen.figure) return;
     const plotly = await this.plotly();
     if (number !== this.drawing) return; // another screen has been asked for meanwhile

@@ -25,6 +25,7 @@ class LectureScreen:
         figure: a Plotly figure as JSON, "" for none.
         table: the column names, then the rows; () for none.
         answers: answers to one question, side by side; () for none.
+        heads: the component that each head has taken, "" for none; () where it isn't known.
     """
 
     name: str
@@ -34,14 +35,20 @@ class LectureScreen:
     figure: str = ""
     table: tuple[tuple[str, ...], ...] = ()
     answers: tuple[ReplayedAnswer, ...] = ()
+    heads: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         """As `lecture.js` reads it."""
-        texts = {"name": self.name, "page": self.page, "title": self.title, "caption": self.caption}
-        rest = (
-            f'"figure":{self.figure or "null"},"table":{json.dumps(self.table)},"answers":{replay_json(self.answers)}'
-        )
-        return f"{to_json(texts)[:-1]},{rest}}}"
+        texts = {
+            "name": self.name,
+            "page": self.page,
+            "title": self.title,
+            "caption": self.caption,
+            "heads": self.heads,
+        }
+        figure = f'"figure":{self.figure or "null"},"table":{json.dumps(self.table)}'
+        answers = f'"answers":{replay_json(self.answers)},"heads":{json.dumps(self.heads)}'
+        return f"{to_json(texts)[:-1]},{figure},{answers}}}"
 
 
 def lecture_script() -> str:

@@ -9,18 +9,20 @@ const REPLAY = `<p class="about"></p>
 <div class="legend"></div>
 <div class="answers"></div>
 <div class="below">
-  <div><p>Gate of each head, mean over the layers</p><div class="bars"></div>
-    <p class="weighed">Tokens that the model weighed here</p><table class="others"></table></div>
-  <div><p>Gates by module (rows) and head (columns); the stronger the colour, the larger</p>
+  <div><p>Gate of each head, mean over the layers</p><div class="bars"></div></div>
+  <div><p>Gate of each head in each layer: the stronger the colour, the larger</p>
     <div class="scroll" tabindex="0" role="region" aria-label="Gates by module and head">
       <table class="heat"></table></div></div>
+  <div class="weighed"><p>Likeliest tokens at this place</p><table class="others"></table></div>
 </div>
-<p class="how">Each token has the colour and number of its strongest head, the stronger the further that head leads. Pale
+<p class="how">Each token has the colour and the line of its strongest head, the stronger the further that head leads. Pale
 tokens are the question's, with the gates that they were read with; a token of the answer has those that it was chosen
 with. A gate is the weight a head gets, not how much that head changed the answer.</p>`;
 
-// `answers` are [{name, whose, trace}], as hydralora.inference.traces writes a trace. `first` is the selected token.
-window.replay = (root, answers, first = 0) => {
+// `answers` are [{name, whose, trace}], as hydralora.inference.traces writes a trace; `first` is the selected token, and
+// `names` are the components that the heads have taken. The root then has `goTo(token)`, and says `place-shown` when a
+// person has gone to another token.
+window.replay = (root, answers, first = 0, names = []) => {
   const colours = HEAD_COLOURS;
   const colour = (head) => colours[head % colours.length];
   const find = (query) => root.querySelector(query);
@@ -30,6 +32,12 @@ window.replay = (root, answers, first = 0) => {
     parent?.append(node);
     return node;
   };
+  const headName = (head) => `head ${head + 1}${names[head] ? `, ${names[head]}` : ''}`;
+  // "o_proj, layer 6" for "model.layers.6.self_attn.o_proj".
+  const moduleName = (module) => {
+    const layer = module.match(/\.(\d+)\./)?.[1];
+    return layer === undefined ? module : `${module.split('.').at(-1)}, layer ${layer}`;
+  };
   const mean = (gates, head) => gates.reduce((sum, row) => sum + row[head], 0) / gates.length;
   const means = (gates) => (gates[0] ?? []).map((_, head) => mean(gates, head));
   const withMeans = (token, read) => ({...token, read, mean: means(token.gates)});
@@ -37,7 +45,7 @@ window.replay = (root, answers, first = 0) => {
   root.innerHTML = REPLAY;
   const asked = answers[0].trace;
   find('.about').textContent = `Temperature ${asked.sampling.temperature}, seed ${asked.sampling.seed}.`;
-  find('.question').textContent = asked.messages.at(-1).content;
+  find('.question').textContent = asked.messages.at(-1).content.replace(/\n\s*\n/g, '\n');
   const columns = answers.map(({name, whose, trace}, column) => {
     const node = make('section', undefined, find('.answers'));
     node.className = 'answer';
@@ -60,7 +68,8 @@ window.replay = (root, answers, first = 0) => {
         const head = token.mean.indexOf(top);
         node.style.setProperty('--head', colour(head));
         node.style.setProperty('--strength', `${Math.round(12 + 50 * (top - 1 / token.mean.length))}%`);
-        make('sub', head + 1, node);
+        node.dataset.head = head;
+        node.title = `${headName(head)}: gate ${top.toFixed(2)}`;
       }
       node.onclick = () => { pause(); show(column, i); };
       return node;
@@ -77,7 +86,7 @@ window.replay = (root, answers, first = 0) => {
   });
   const heads = Math.max(...columns.map(({tokens}) => tokens[0]?.mean.length ?? 0));
   for (let head = 0; head < heads; head++)
-    make('span', `head ${head + 1}`, find('.legend')).style.setProperty('--head', colour(head));
+    make('span', headName(head), find('.legend')).style.setProperty('--head', colour(head));
   const lead = Math.max(0, columns.findIndex(({tokens}) => tokens[0]?.mean.length));
   const place = find('.place');
   const longest = Math.max(...columns.map(({trace}) => trace.tokens.length));
@@ -91,10 +100,11 @@ window.replay = (root, answers, first = 0) => {
     const token = tokens[i];
     if (!token) return;
     find('.count').textContent = `${i + 1 - trace.prompt.length} of ${trace.tokens.length}`;
+    find('.bars').classList.toggle('named', names.some(Boolean));
     find('.bars').replaceChildren(...token.mean.map((gate, head) => {
       const bar = make('div');
       bar.className = 'bar';
-      make('span', `head ${head + 1}`, bar);
+      make('span', names[head] ? `${head + 1}: ${names[head]}` : `head ${head + 1}`, bar).title = headName(head);
       const share = make('i', undefined, make('div', undefined, bar));
       share.style.setProperty('--head', colour(head));
       share.style.setProperty('--share', `${100 * gate}%`);
@@ -108,13 +118,16 @@ window.replay = (root, answers, first = 0) => {
       make('td', `${(100 * one.probability).toFixed(1)} %`, row);
       return row;
     }));
-    find('.heat').replaceChildren(...token.gates.map((gates, module) => {
+    const columnHeads = make('tr');
+    make('td', undefined, columnHeads);
+    token.mean.forEach((_, head) => make('th', head + 1, columnHeads));
+    find('.heat').replaceChildren(columnHeads, ...token.gates.map((gates, module) => {
       const row = make('tr');
-      make('th', trace.modules[module], row);
+      make('th', moduleName(trace.modules[module]), row);
       gates.forEach((gate, head) => {
         const cell = make('td', undefined, row);
         cell.className = 'cell';
-        cell.title = `${trace.modules[module]}, head ${head + 1}: ${gate.toFixed(3)}`;
+        cell.title = `${moduleName(trace.modules[module])}, ${headName(head)}: ${gate.toFixed(3)}`;
         cell.style.background = `color-mix(in srgb, ${colour(head)} ${Math.round(100 * gate)}%, transparent)`;
       });
       return row;
@@ -123,11 +136,14 @@ window.replay = (root, answers, first = 0) => {
   // All answers grow together; the gates are those of the first one that has some.
   const advance = (i, hide = false) => {
     place.value = i;
+    root.dispatchEvent(new CustomEvent('place-shown', {bubbles: true, detail: i}));
     for (const {trace, nodes} of columns)
       nodes.forEach((node, j) => node.classList.toggle('later', hide && j > trace.prompt.length + i));
     const {trace, tokens} = columns[lead];
     show(lead, Math.min(tokens.length - 1, trace.prompt.length + i));
+    find('.count').textContent = `${i + 1} of ${longest}`;
   };
+  root.goTo = (i) => longest && advance(Math.max(0, Math.min(longest - 1, i)));
   let playing = null;
   const pause = () => { clearInterval(playing); playing = null; find('.play').textContent = 'Play'; };
   find('.play').onclick = () => {
@@ -139,5 +155,5 @@ window.replay = (root, answers, first = 0) => {
     playing = setInterval(() => (!root.isConnected || i >= longest - 1 ? pause() : advance(++i, true)), 350);
   };
   place.oninput = () => { pause(); advance(Number(place.value)); };
-  if (longest) advance(Math.max(0, Math.min(longest - 1, first)));
+  root.goTo(first);
 };

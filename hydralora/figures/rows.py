@@ -60,6 +60,7 @@ def component_number(
             "side": "right",
             "showgrid": False,
             "rangemode": "tozero",
+            "dtick": 0.1,
             "tickformat": ".1f",
         },
         margin=MARGIN | {"r": 64},

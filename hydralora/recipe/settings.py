@@ -57,6 +57,10 @@ class DataSettings(Section):
         "is dropped, or it is read as the control token (parse: only for rows that you trust).",
     )
 
+    @property
+    def train_files(self) -> list[str]:
+        return self.train if isinstance(self.train, list) else [self.train]
+
 
 class ComponentSettings(Section):
     method: Literal["kmeans", "dbscan"] = Field(

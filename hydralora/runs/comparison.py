@@ -123,7 +123,7 @@ def summary(run: Run, state: RunState) -> RunSummary:
 
 def dataset_name(recipe: Recipe) -> str:
     """The names of a run's training files, without folders."""
-    files = recipe.data.train if isinstance(recipe.data.train, list) else [recipe.data.train]
+    files = recipe.data.train_files
     return ", ".join(file if file.startswith(PREFIX) else Path(file).name for file in files)
 
 

@@ -19,7 +19,7 @@ def first_name(recipe: Recipe, others: Iterable[str]) -> str:
 
 
 def _dataset(recipe: Recipe) -> str:
-    files = recipe.data.train if isinstance(recipe.data.train, list) else [recipe.data.train]
+    files = recipe.data.train_files
     first = files[0]
     if first == str(demo_file("train")):
         return "Demo"

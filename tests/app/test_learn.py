@@ -9,6 +9,7 @@ import torch
 from app.actions.chat.columns import LEAD, leading_head
 from app.actions.learn import formula, predictions, sandbox, sizes
 from app.actions.learn.predictions import QUESTIONS, Guess, Quiz
+from app.actions.run_choices import newest_run
 from app.services import Services
 from hydralora.data.encoding import encode_prompt
 from hydralora.errors import HydraError
@@ -208,6 +209,7 @@ def test_the_run_to_watch_is_an_ordinary_run(services: Services, finished: Finis
     assert view.paths
     assert not view.is_active
     assert run_id in [run.id for run in services.store.all()]
+    assert newest_run(services) == finished.run.id  # the page doesn't open on a run that has hardly learnt
     services.store.delete(services.run(run_id))
     assert sandbox.view(services, run_id).sentence == sandbox.NO_RUN
     folder.unlink()

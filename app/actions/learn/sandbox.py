@@ -81,7 +81,8 @@ def view(services: Services, run_id: str | None) -> SandboxView:
     if run is None:
         return SandboxView(NO_RUN)
     shown = train.view(services, run.id)
-    steps = tuple(saved_snapshots(run.snapshots))
+    told = run.state().step  # a snapshot is written before the step is told
+    steps = tuple(step for step in saved_snapshots(run.snapshots) if step <= told)
     distances, paths = _figures(services, run, steps) if steps else ("", "")
     seen = _sentence(services, run, steps) if steps else ""
     sentence = " ".join(text for text in (shown.words.status, seen) if text)

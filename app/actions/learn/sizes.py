@@ -64,7 +64,7 @@ def sizes(services: Services, run_id: str | None, r: int, heads: int) -> Sizes:
                 [("A", hydra.a), (f"B, {count}", hydra.heads), *router],
                 hydra,
             ),
-            _adapter(f"LoRA of equal size, rank {rank}", [("A", lora.a), ("B", lora.heads)], lora),
+            _adapter(f"LoRA of at least that size, rank {rank}", [("A", lora.a), ("B", lora.heads)], lora),
         ],
     }
 

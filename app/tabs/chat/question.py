@@ -24,7 +24,7 @@ class Question:
             self.again = action_button("Answer again", "chat-again", 110, size="sm")
             self.edit = action_button("Edit the question", "chat-edit", 130, size="sm")
             self.clear = action_button("Clear", "clear", 70, size="sm")
-            self.free = action_button("Free memory", "chat-free", 110, size="sm")
+            self.free = action_button("Unload the model", "chat-free", 140, size="sm")
             self.told = sentence("", elem_id="chat-status")
         self.chips = chips("chips")
         with gr.Row(elem_id="ask-row"):

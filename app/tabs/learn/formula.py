@@ -31,7 +31,7 @@ class Formula:
                 label="Prompt",
                 placeholder="A prompt for the model to read",
                 lines=1,
-                max_lines=3,
+                max_lines=4,
                 scale=6,
                 elem_id="learn-prompt",
                 container=False,

@@ -11,8 +11,9 @@ from ...page.text import sentence
 from ...widgets import learn
 
 HOW_TO_READ = (
-    "Each bar is all that is trained. A is shared, so a further head costs its B alone; the plain LoRA has one A and "
-    "one B of a larger rank. Adapters have 4 bytes a parameter, and AdamW keeps 8 more while it trains."
+    "Each bar is all that is trained. A is shared, so a further head costs its B and a row of the router. The plain "
+    "LoRA has one A and one B, of the smallest rank that makes it at least as large. Adapters have 4 bytes a "
+    "parameter, and AdamW keeps 8 more while it trains."
 )
 
 
