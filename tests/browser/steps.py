@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Locator, Page, expect
 
 from tests.waiting import wait_until
@@ -12,6 +13,7 @@ UPLOAD = "#upload input[type=file]"
 SCREENSHOTS = Path(__file__).parent.parent / "screenshots"
 SIZE = 1280, 900
 LISTED = "li[role=option]"  # of Gradio's lists; the bar's own are native
+WORST = ("serious", "critical")  # of axe-core's findings
 QUIET = 200  # milliseconds
 LONGEST = 20_000  # milliseconds that a page may take to become quiet
 
@@ -63,6 +65,25 @@ def settle(page: Page) -> None:
         [QUIET, LONGEST],
     )
     assert changing is None, f"the page has not come to rest for {LONGEST / 1000:.0f} s: {changing}"
+
+
+def audited(page: Page, where: str) -> None:
+    """axe-core finds nothing serious: https://github.com/dequelabs/axe-core/blob/develop/doc/rule-descriptions.md"""
+    found = [
+        f"{where}: {violation['id']} ({violation['impact']}), {violation['help']}: "
+        + "; ".join(f"{' '.join(node['target'])} {node['failureSummary'][:160]}" for node in violation["nodes"][:4])
+        for violation in Axe().run(page).response["violations"]
+        if violation["impact"] in WORST
+    ]
+    assert found == [], "\n".join(found)
+
+
+def audited_in_both_themes(page: Page, where: str) -> None:
+    """As `audited`, in the page's light theme and in its dark one; it is light afterwards."""
+    for dark in (True, False):
+        page.evaluate("dark => studio.theme(dark)", dark)
+        settle(page)
+        audited(page, f"{where}, {'dark' if dark else 'light'}")
 
 
 def catch(page: Page, elem_id: str, pattern: str) -> None:

@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from hydralora.runs.run import SHIPPED_ID
 from tests.browser.conftest import Seen, new_page
-from tests.browser.steps import SCREENSHOTS, open_page
+from tests.browser.steps import SCREENSHOTS, audited, audited_in_both_themes, open_page
 from tests.serving import App
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -57,6 +57,8 @@ def test_arrow_keys_go_through_the_screens(presenter: Page, seen: Seen) -> None:
         caption = page.locator("#present .caption")
         assert float(caption.evaluate("node => parseFloat(getComputedStyle(node).fontSize)")) >= LARGE
         _fits(page, "#present .picture")
+        if name in ("use", "answer-1"):
+            audited_in_both_themes(page, f"the screen {name}")
         page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowLeft")
     screen(page, NAMES[-2])
@@ -133,8 +135,10 @@ def test_a_lecture_is_one_file_that_shows_the_same_offline(
 def test_a_second_browser_follows_the_presenter(presenter: Page, browser: Browser, seen: Seen) -> None:
     page = presenter
     page.locator("#bar [data-opens=class]").click()
+    expect(page.locator("#class-dialog img")).to_be_hidden()
     page.locator("#class-dialog .start").click()
     expect(page.locator("#class-dialog img")).to_be_visible()
+    audited_in_both_themes(page, "the class's dialog")
     expect(page.locator("#class-dialog .reach")).to_contain_text("Only this machine can open this address")
     address = page.locator("#class-dialog a").get_attribute("href") or ""
     page.locator("#class-dialog .close").click()
@@ -162,10 +166,18 @@ def test_a_second_browser_follows_the_presenter(presenter: Page, browser: Browse
     viewer.locator("#follow").click()
     screen(viewer, NAMES[4], "#screen")
     assert viewer.evaluate("document.documentElement.scrollWidth") <= 390
+    for name in NAMES[5:8]:
+        page.keyboard.press("ArrowRight")
+        screen(page, name)
+    screen(viewer, "answer-1", "#screen")
+    page.locator("#present input.place").fill("3")
+    expect(viewer.locator("#screen .count")).to_contain_text("4 of")
+    audited(viewer, "an audience's page")
     page.reload()
     expect(page.locator("#bar [data-opens=class]")).to_have_attribute("aria-pressed", "true")
     page.locator("#present [data-opens=class]").click()
     page.locator("#class-dialog .end").click()
+    expect(page.locator("#class-dialog img")).to_be_hidden()
     expect(viewer.locator("#state")).to_have_text("The class has ended.")
     viewer.goto(address)
     expect(viewer.locator("body")).to_contain_text("This class has ended")

@@ -4,12 +4,11 @@ from collections.abc import Iterator
 from typing import Literal
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
 from hydralora.runs.run import Run
 from tests.browser.conftest import Seen, new_page
-from tests.browser.steps import open_page, settle
+from tests.browser.steps import audited, open_page, settle
 from tests.serving import App
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -29,7 +28,6 @@ PAGES = {
     "runs": ("#runs-table tbody tr", ["#runs-table"]),
     "learn": ("#formula .strip .token", ["#learn-prompt", "#learn-layer", "#formula .strip", "#formula .picture"]),
 }
-WORST = ("serious", "critical")
 
 
 @pytest.fixture(params=["light", "dark"])
@@ -53,7 +51,7 @@ def test_each_page_fits_one_screen_and_passes_the_audit(studio: Page, seen: Seen
         studio.locator(ready).first.wait_for()
         settle(studio)
         _on_screen(studio, together, name)
-        _audited(studio, name)
+        audited(studio, name)
     assert seen.errors == []
 
 
@@ -65,10 +63,10 @@ def test_an_answer_and_its_gates_are_on_one_screen(studio: Page, seen: Seen) -> 
     page.locator("#answer-run .tokens .token").first.wait_for()
     parts = ["#answer-run .tokens", "#prompt", "#send", "#mixer", "#heatmap"]
     _on_screen(page, parts, "an answer that streams")
-    _audited(page, "chat, while it answers")
+    audited(page, "chat, while it answers")
     expect(page.locator("#answer-run[data-ended]")).to_be_visible()
     _on_screen(page, parts, "an answer")
-    _audited(page, "chat, with an answer")
+    audited(page, "chat, with an answer")
     assert seen.errors == []
 
 
@@ -81,14 +79,3 @@ def _on_screen(page: Page, selectors: list[str], where: str) -> None:
         width, height = SCREEN
         assert 0 <= box["x"] <= width - box["width"], f"{where}: {selector} at {box}"
         assert 0 <= box["y"] <= height - box["height"], f"{where}: {selector} at {box}"
-
-
-def _audited(page: Page, where: str) -> None:
-    """axe-core finds nothing serious: https://github.com/dequelabs/axe-core/blob/develop/doc/rule-descriptions.md"""
-    found = [
-        f"{where}: {violation['id']} ({violation['impact']}), {violation['help']}: "
-        + "; ".join(f"{' '.join(node['target'])} {node['failureSummary'][:160]}" for node in violation["nodes"][:4])
-        for violation in Axe().run(page).response["violations"]
-        if violation["impact"] in WORST
-    ]
-    assert found == [], "\n".join(found)

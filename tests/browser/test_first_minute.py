@@ -7,11 +7,14 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from hydralora.runs.run import SHIPPED_ID
+from hydralora.runs.store import RunStore
 from tests.browser.conftest import Seen, new_page
+from tests.browser.steps import audited_in_both_themes, open_page
 from tests.serving import App, running_app
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
+PAGES = ["data", "train", "runs", "explore", "learn", "chat", "components"]
 SECONDS = 60  # on a busy machine; without other work it takes a fifth of that
 
 
@@ -67,6 +70,21 @@ def test_the_first_minute_by_keyboard_alone(first: Page, seen: Seen) -> None:
     _tab_to(page, "#mixer .channel .solo")
     page.keyboard.press("Space")
     expect(page.locator("#answer-steered[data-ended]")).to_be_visible()
+    assert seen.errors == []
+
+
+def test_pages_without_a_run_pass_the_audit(fresh: App, browser: Browser, seen: Seen) -> None:
+    runs = RunStore(fresh.workspace)
+    for run in runs.all():
+        runs.delete(run)
+    page = new_page(browser, color_scheme="light", reduced_motion="reduce")
+    page.on("pageerror", lambda error: seen.errors.append(str(error)))
+    page.goto(fresh.url)
+    expect(page.locator("#run-name select")).to_contain_text("No run yet")
+    for name in PAGES:
+        open_page(page, name)
+        audited_in_both_themes(page, f"{name} without a run")
+    page.context.close()
     assert seen.errors == []
 
 

@@ -7,7 +7,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from hydralora.runs.run import SHIPPED_ID
 from tests.browser.conftest import Seen, new_page
-from tests.browser.steps import expect_page, open_page
+from tests.browser.steps import audited_in_both_themes, expect_page, open_page
 from tests.serving import App
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -64,6 +64,8 @@ def test_the_whole_tour_by_keyboard(tour: Page, seen: Seen) -> None:
         if number == 8:
             expect(page.locator("#answer-steered")).to_have_count(0)
         _dialog_in_view(page)
+        if number in (2, 7) and not narrow:
+            audited_in_both_themes(page, f"step {number} of the tour")
         page.keyboard.press("Enter" if number % 2 else "ArrowRight")
     expect(page.locator(".driver-popover")).to_have_count(0)
     assert query(page, "step") is None

@@ -67,7 +67,8 @@ class Formula:
             known = actions.layers(services, run_id)
             rows = example_actions.examples(services, run_id, dataset_id) if known else []
             wanted, names = layer or (stored or {}).get("layer"), [module for _, module in known]
-            chosen = wanted if wanted in names else next(reversed(names), None)
+            middle = names[len(names) // 2] if names else None  # as good a first one as any
+            chosen = wanted if wanted in names else middle
             asked = question or (stored or {}).get("question", "")
             is_old = asked in {row["question"] for row in before} - {row["question"] for row in rows}
             if rows and (is_old or not asked):
