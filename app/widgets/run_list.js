@@ -19,6 +19,7 @@ const curve = (losses) => {
   const svg = document.createElementNS('http://www.w3.org/2000/svg', 'svg');
   svg.setAttribute('viewBox', '0 0 96 26');
   svg.setAttribute('role', 'img');
+  svg.setAttribute('aria-label', 'No losses yet');
   if (losses.length < 2) return svg;
   svg.setAttribute('aria-label', `Loss from ${losses[0].toPrecision(3)} to ${losses.at(-1).toPrecision(3)}`);
   const top = Math.max(...losses);
