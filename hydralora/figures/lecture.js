@@ -51,9 +51,11 @@ window.lecture = {
     const out = {...layout, title: undefined, width: undefined, height: Math.max(320, picture.clientHeight),
       paper_bgcolor: 'rgba(0,0,0,0)', plot_bgcolor: 'rgba(0,0,0,0)',
       font: {...layout.font, color: ink, size, family: 'system-ui, sans-serif'}};
-    // A row for the play button and the legend above the picture; where it is narrow, a row for each.
-    const above = layout.updatemenus || layout.legend?.y > 1 ? (size < 20 ? 136 : 72) : 24;
-    out.margin = {...layout.margin, t: above, b: Math.max(layout.margin?.b ?? 0, 4 * size)};
+    // The legend has its row above the picture. Where it is narrow the slider stands below the play button, not beside it.
+    const narrow = size < 20;
+    const above = layout.legend?.y > 1 ? (narrow ? 84 : 64) : 24;
+    const below = Math.max(layout.margin?.b ?? 0, 4 * size) + (narrow && layout.sliders ? 56 : 0);
+    out.margin = {...layout.margin, t: above, b: below};
     for (const name of Object.keys(out))
       if (/^[xy]axis\d*$/.test(name)) {
         const {tickfont, ...axis} = out[name];
@@ -61,12 +63,13 @@ window.lecture = {
       }
     // The play button's ground follows no theme of Plotly's.
     out.updatemenus = layout.updatemenus?.map((menu) => ({...menu, bgcolor: 'rgba(127,127,127,.2)',
-      font: {color: ink, size}, pad: {...menu.pad, b: size < 20 ? 64 : 0}}));
-    out.sliders = layout.sliders?.map((slider) => ({...slider, font: {color: ink, size: size - 4}, bgcolor: line}));
+      font: {color: ink, size}}));
+    out.sliders = layout.sliders?.map((slider) => ({...slider, font: {color: ink, size: size - 4}, bgcolor: line,
+      ...(narrow && {x: 0, len: 1, pad: {...slider.pad, t: (slider.pad?.t ?? 0) + 56}})}));
     const larger = data.map((trace) => {
       const {line, marker} = trace;
       const dots = trace.mode?.includes('markers') && typeof marker?.size === 'number';
-      return {...trace, ...(dots && {marker: {...marker, size: Math.round(marker.size * 1.4)}}),
+      return {...trace, ...(narrow && trace.type === 'heatmap' && {showscale: false}), ...(dots && {marker: {...marker, size: Math.round(marker.size * 1.4)}}),
         ...(trace.mode?.includes('lines') && {line: {...line, width: Math.max(3, line?.width ?? 0)}})};
     });
     return {data: larger, layout: out, frames};

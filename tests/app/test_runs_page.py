@@ -40,7 +40,7 @@ def test_a_row_of_a_run_that_was_started_elsewhere_opens_it(page: Page, finished
     assert elsewhere.id in [row["id"] for row in listed["runs-table"]["runs"]]
     chosen = page.tell("choose", fills="run", event={"id": elsewhere.id})["run"]
     assert chosen == elsewhere.id
-    assert elsewhere.id in page.tell("look", elsewhere.id, None, fills="run-sentence")["run-sentence"]
+    assert elsewhere.name in page.tell("look", elsewhere.id, None, fills="run-sentence")["run-sentence"]
 
 
 def bar(page: Page, run_id: str, before: Any = None) -> dict[str, Any]:

@@ -39,7 +39,7 @@ def runs_page(two_runs: list[Run], page: Page) -> Page:
 def test_a_run_is_named_found_again_and_its_settings_used(runs_page: Page, two_runs: list[Run], seen: Seen) -> None:
     page = runs_page
     line(page, two_runs[0]).click()
-    expect(page.locator("#run-sentence")).to_contain_text(f"{two_runs[0].id} is finished")
+    expect(page.locator("#run-sentence")).to_contain_text(f"{two_runs[0].name} is finished")
     page.locator("#label-name textarea, #label-name input").fill("the <b>routed</b> one")
     page.locator("#run-tags textarea, #run-tags input").fill("first, small")
     page.locator("#keep-label").click()
@@ -75,7 +75,7 @@ def test_a_run_is_exported_deleted_brought_back_and_imported(
 ) -> None:
     page, run = runs_page, two_runs[1]
     line(page, run).click()
-    expect(page.locator("#run-sentence")).to_contain_text(f"{run.id} is finished")
+    expect(page.locator("#run-sentence")).to_contain_text(f"{run.name} is finished")
     page.locator("#export").click()
     expect(page.locator("#export-told")).to_contain_text("is ready")
     with page.expect_download() as download:
@@ -109,7 +109,7 @@ def test_a_run_is_exported_deleted_brought_back_and_imported(
 def test_a_run_is_measured_on_a_file(runs_page: Page, two_runs: list[Run], tmp_path: Path, seen: Seen) -> None:
     page = runs_page
     line(page, two_runs[0]).click()
-    expect(page.locator("#run-sentence")).to_contain_text(f"{two_runs[0].id} is finished")
+    expect(page.locator("#run-sentence")).to_contain_text(f"{two_runs[0].name} is finished")
     file = tmp_path / "new rows.jsonl"
     file.write_text('{"instruction": "Add 1 and 2.", "output": "3", "task": "<i>sum</i>"}\n', encoding="utf-8")
     page.locator("input[data-testid='Evaluate on a file-upload-button']").set_input_files(file)
@@ -223,7 +223,7 @@ def test_a_waiting_run_is_moved_and_taken_out_of_the_queue(
 def test_a_run_is_trained_on(runs_page: Page, two_runs: list[Run], seen: Seen) -> None:
     page = runs_page
     line(page, two_runs[0]).click()
-    expect(page.locator("#run-sentence")).to_contain_text(f"{two_runs[0].id} is finished")
+    expect(page.locator("#run-sentence")).to_contain_text(f"{two_runs[0].name} is finished")
     page.locator("#train-on").click()
     expect_page(page, "train")
     expect(page.locator("#plan")).to_contain_text(f"trained on from {two_runs[0].id}")

@@ -49,7 +49,7 @@ def view(services: Services, run_id: str | None) -> RunView:
     run = services.run(run_id)
     label, recipe, state = run.label(), run.recipe(), services.jobs.refresh(run)
     result = summary(run, state)
-    sentence = f"{run.id} is {state.state}: {state.message.rstrip('.')}."
+    sentence = f"{run.name} is {state.state}: {state.message.rstrip('.')}."
     if result.exact_match is not None:
         sentence += f" Held-out rows: {cell(result.base_loss, result.base_exact_match)} before, "
         sentence += f"{cell(result.loss, result.exact_match)} after."
