@@ -1,5 +1,6 @@
 """The Runs tab as it is wired: runs that come and go elsewhere, words not yet kept, deletions of several people."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -40,7 +41,8 @@ def test_a_row_of_a_run_that_was_started_elsewhere_opens_it(page: Page, finished
     assert elsewhere.id in [row["id"] for row in listed["runs-table"]["runs"]]
     chosen = page.tell("choose", fills="run", event={"id": elsewhere.id})["run"]
     assert chosen == elsewhere.id
-    assert elsewhere.name in page.tell("look", elsewhere.id, None, fills="run-sentence")["run-sentence"]
+    told = page.tell("look", elsewhere.id, None, fills="run-sentence")["run-sentence"]
+    assert f"{elsewhere.name} is stopped" in re.sub("<[^>]*>", "", told)
 
 
 def bar(page: Page, run_id: str, before: Any = None) -> dict[str, Any]:
