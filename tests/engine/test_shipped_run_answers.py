@@ -3,6 +3,7 @@
 It uses the user's model cache.
 """
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -66,11 +67,17 @@ def test_an_answer_is_the_saved_one(shipped: Run, user_environment: dict[str, st
             assert gates == pytest.approx(as_saved, abs=0.05)
 
 
-def test_its_scores_are_those_of_its_results(shipped: Run, user_environment: dict[str, str]) -> None:
-    tuned = known(known(shipped.state().results).tuned)
-    scores = printed(Scores, user_environment, "evaluate", shipped.folder, "--data", demo_file("heldout"))
-    assert scores.loss == pytest.approx(loss_of(tuned), rel=0.05)
-    assert scores.exact_match == pytest.approx(tuned.exact_match, abs=0.03)
+def test_its_scores_are_those_of_its_results(shipped: Run, user_environment: dict[str, str], tmp_path: Path) -> None:
+    """On the two tasks whose answers are short: the others take four times as long."""
+    tuned, tasks = known(known(shipped.state().results).tuned), {"arithmetic", "classify"}
+    lines = demo_file("heldout").read_text(encoding="utf-8").splitlines(keepends=True)
+    rows = tmp_path / "short answers.jsonl"
+    rows.write_text("".join(line for line in lines if json.loads(line)["task"] in tasks), encoding="utf-8")
+    scores = printed(Scores, user_environment, "evaluate", shipped.folder, "--data", rows)
+    assert set(scores.per_task) == tasks
+    for task, score in scores.per_task.items():
+        assert loss_of(score) == pytest.approx(loss_of(tuned.per_task[task]), rel=0.05)
+        assert score.exact_match == pytest.approx(tuned.per_task[task].exact_match, abs=0.06)
 
 
 def test_it_is_exported_and_read_back(shipped: Run, user_environment: dict[str, str], tmp_path: Path) -> None:
