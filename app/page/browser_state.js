@@ -11,6 +11,15 @@ window.browserState = {
     return [{...now}];
   },
 
+  // What each window has for itself; a new one begins with what the newest of the others has.
+  ofWindow(key, stored) {
+    try { return JSON.parse(sessionStorage.getItem(key)) ?? stored; } catch { return stored; }
+  },
+
+  keepInWindow(key, value) {
+    try { sessionStorage.setItem(key, JSON.stringify(value)); } catch { /* a private window: nothing is kept */ }
+  },
+
   begin(key, stored) {
     const now = (this.now[key] = {...stored});
     return [{...now}];

@@ -15,7 +15,7 @@ window.studio = {
   go(page, {history: change = 'pushState'} = {}) {
     const button = [...document.querySelectorAll('#tabs button')].find((tab) => tab.dataset.tabId === page);
     if (!button) return setTimeout(() => this.go(page, {history: change}), 50); // the tabs are not there yet
-    if (page !== this.page) this.link({page}, change);
+    if (page !== this.page) this.link(this.page ? {page, token: null} : {page}, change); // a token is of one page's text
     button.click();
     this.shown(page);
   },

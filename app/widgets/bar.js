@@ -18,15 +18,16 @@ const fill = (select, entries, value, none) => {
 
 const draw = () => {
   const {runs = [], run: chosen, datasets = [], dataset: rows} = props.value || {};
-  fill(run, runs.map(({id, name}) => [id, name]), chosen, 'No run yet');
-  fill(dataset, datasets, rows, 'No dataset');
+  const known = datasets.length > 0; // the server has answered
+  fill(run, runs.map(({id, name}) => [id, name]), chosen, runs.length ? 'Choose a run' : known ? 'No run yet' : 'Loading …');
+  fill(dataset, datasets, rows, known ? 'No dataset' : 'Loading …');
   const {state = '', name = ''} = runs.find((entry) => entry.id === chosen) || {};
   dot.className = `dot ${state}`;
   dot.title = state;
   id.textContent = name === chosen ? '' : chosen ?? ''; // a run without a name is listed by its id
   run.title = name;
   rename.hidden = !chosen;
-  if (!datasets.length) return; // the server has not answered yet
+  if (!known) return;
   window.studio.link({run: chosen});
   document.dispatchEvent(new CustomEvent('run-shown', {detail: chosen}));
 };

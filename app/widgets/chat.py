@@ -13,7 +13,8 @@ from .glossary import with_terms
 HERE = Path(__file__).parent
 STYLE = (HERE / "chat.css").read_text(encoding="utf-8")
 CONVERSATION = """<div class="turns"></div><p class="hint">Ask a question, or click an example. Each token of the answer
-gets the colour of the head that leads it.</p><div class="live" role="status" aria-live="polite"></div>"""
+gets the colour of the head that leads it. Then press S at a head: it answers alone. Questions unlike the run's rows may
+get strange answers.</p><div class="live" role="status" aria-live="polite"></div>"""
 MIXER = f"""<div class="mixer"><div class="top"><h3>{with_terms("Heads")}</h3>
 <button type="button" class="reset">As trained</button></div>
 <p class="caption" role="status"></p><div class="channels"></div>
@@ -47,8 +48,11 @@ def conversation(elem_id: str, names: Mapping[str, str]) -> gr.HTML:
 
 
 def mixer(elem_id: str) -> gr.HTML:
-    """A channel for each head; its value is a `Heads`. Event: `.steer` with the settings of `steering_of`."""
-    return _part({"run": "", "heads": 0, "names": []}, MIXER, "mixer", elem_id)
+    """A channel for each head; its value is a `Heads`, None while they aren't known.
+
+    Event: `.steer` with the settings of `steering_of`.
+    """
+    return _part(None, MIXER, "mixer", elem_id)
 
 
 def heatmap(elem_id: str) -> gr.HTML:

@@ -233,6 +233,7 @@ const draw = () => {
   if (pending) linked = null; // a person asks meanwhile
   const shown = pending ? [...turns, {question: pending.question, expected: pending.expected, answers: {}}] : turns;
   const count = list.children.length;
+  if (chosen && shown.length > count) choose(chosen.id, chosen.place, chosen.prompt); // it is of an earlier question
   while (list.children.length > shown.length) list.lastElementChild.remove();
   while (list.children.length < shown.length) list.append(turnNode());
   shown.forEach((turn, i) => {
@@ -263,6 +264,7 @@ list.addEventListener('keydown', (event) => {
   const next = Math.max(0, Math.min(tokens.children.length - 1, from + step));
   if (next !== chosen?.place || chosen.id !== id) choose(id, next, prompt);
 });
+document.addEventListener('heads-shown', show); // after a reload they may come later than the answers
 // A stop goes straight to the answers: it must not wait in a queue behind them.
 document.addEventListener('click', (event) => {
   if (!event.target.closest('#chat-stop')) return;

@@ -11,7 +11,7 @@ TERMS = {
     "cosine": "How alike two directions are: 1 for the same, 0 for a right angle, -1 for opposite ones.",
     "exact match": "The share of held-out rows whose answer is the expected one, token for token.",
     "gate": "The weight of a head for one token, from 0 to 1. A token's gates add up to 1.",
-    "head": "One of several matrices B. All heads share the matrix A, and each can learn a skill of its own.",
+    "head": "A part of the adapter that can learn a skill of its own: one of several matrices B, which share A.",
     "held-out": "Kept out of the training, so that scores tell about rows that the model has not learnt.",
     "HydraLoRA": "Fine-tuning with one shared matrix A, several heads B, and a router that mixes them for each token.",
     "LoRA": "Fine-tuning with two small matrices, A and B, beside each frozen one. It has one B and no router.",

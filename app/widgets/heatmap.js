@@ -4,7 +4,7 @@ const svg = element.querySelector('svg');
 const others = element.querySelector('.others');
 const readout = element.querySelector('.readout');
 const NAMESPACE = 'http://www.w3.org/2000/svg';
-const LEFT = 100, TOP = 2, BOTTOM = 20, WIDTH = 340, ROW = 26;
+const LEFT = 100, TOP = 2, BOTTOM = 20, WIDTH = 340, ROW = 22;
 let shape = '';
 let cells = [];
 

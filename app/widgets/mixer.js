@@ -85,11 +85,14 @@ const draw = () => {
   const {run: of = '', heads = 0, names = []} = props.value || {};
   window.studio.heads = {names};
   element.classList.toggle('none', !heads);
-  if (of === run && channels.children.length === heads) return;
-  run = of;
-  state = fresh(heads);
-  channels.replaceChildren(...Array.from({length: heads}, (_, head) => channel(names[head], head)));
-  mark();
+  element.classList.toggle('unknown', !of); // no run, or not known yet
+  if (of !== run || channels.children.length !== heads) {
+    run = of;
+    state = fresh(heads);
+    channels.replaceChildren(...Array.from({length: heads}, (_, head) => channel(names[head], head)));
+    mark();
+  }
+  document.dispatchEvent(new CustomEvent('heads-shown'));
 };
 
 // The gates of the token that the conversation shows.

@@ -31,6 +31,19 @@ element.addEventListener('click', (event) => {
   event.preventDefault();
   window.studio.go(anchor.dataset.page);
 });
+// A narrow page shows the steps as a drawer: a tap beside it closes it, and does nothing else.
+const isOpen = () => document.body.classList.contains('steps-open');
+document.addEventListener('click', (event) => {
+  if (!isOpen() || event.target.closest('#stepper, #bar .menu, dialog')) return;
+  event.preventDefault();
+  event.stopPropagation();
+  document.body.classList.remove('steps-open');
+}, true);
+document.addEventListener('keydown', ({key}) => {
+  if (key !== 'Escape' || !isOpen()) return;
+  document.body.classList.remove('steps-open');
+  document.querySelector('#bar .menu')?.focus();
+});
 document.addEventListener('page-shown', mark);
 draw();
 watch('value', draw);

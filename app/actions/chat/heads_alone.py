@@ -20,6 +20,7 @@ from ..reading import Cell
 ANSWER_COLUMNS = ["question", "who answers", "mean gate", "KL, nats per token", "answer"]
 QUESTIONS = ResultKind[list[tuple[str, Example]]]("one question of each component")
 MOST = 12  # questions at once
+LINE_END = "⏎"  # shown for a line end within a question
 TOKENS = 48
 HOW_TO_READ = (
     f"Answers are cut at {TOKENS} tokens. KL measures how far a head alone is from the routed model on the tokens of "
@@ -43,13 +44,18 @@ class AloneView:
     summary: list[list[Cell]] = field(default_factory=list)
 
 
+def as_line(question: str) -> str:
+    """A question as one line of the page's field: its own line ends are shown as marks, which `ask` takes back."""
+    return LINE_END.join(question.splitlines())
+
+
 def ask(services: Services, run_id: str | None, questions: str, system: str = "") -> Iterator[AloneView]:
     """Ask each line of `questions` with the router and with every head alone.
 
     Raises:
         HydraError: no question, too many, the run has no heads, or a question is too long.
     """
-    lines = [line.strip() for line in questions.splitlines() if line.strip()]
+    lines = [line.strip().replace(LINE_END, "\n") for line in questions.splitlines() if line.strip()]
     if not lines or len(lines) > MOST:
         count = f"There are {len(lines)} questions" if lines else "There is no question"
         raise HydraError(f"{count}. Write 1 to {MOST}, one per line.")

@@ -66,7 +66,7 @@ class HeadsAlone:
                 if isinstance(step, str):
                     yield {self.status: say(step)}
                 else:
-                    lines = [" ".join(question.splitlines()) for question in step]
+                    lines = [actions.as_line(question) for question in step]
                     text = f"{len(step)} held-out questions, each from a different component."
                     yield {self.status: say(text), self.questions: "\n".join(lines)}
 

@@ -1,5 +1,6 @@
 """Saving an answer, opening a saved one, and keeping the conversation across reloads."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -58,8 +59,11 @@ class Saving:
                 self.page: gr.DownloadButton(value=page, interactive=True),
             }
 
-        context.signals.follow([turns.change], lambda values: values, turns, store)
-        opened = tab.select(reopen, [turns, store], [turns, conversation.view], **QUIET)
+        key = json.dumps(store.storage_key)
+        kept = context.signals.follow([turns.change], lambda values: values, turns, store)
+        kept.then(None, store, None, js=f"(kept) => {{ browserState.keepInWindow({key}, kept); return []; }}", **QUIET)
+        own = f"(turns, kept) => [turns, browserState.ofWindow({key}, kept)]"
+        opened = tab.select(reopen, [turns, store], [turns, conversation.view], js=own, **QUIET)
         shown = self.saved.upload(open_saved, self.saved, [turns, conversation.view], **QUIET)
         for event in (*asking, opened, shown):  # after it: while an answer grows, each token would write it
             event.then(write, turns, self.outputs, **QUIET)

@@ -1,0 +1,63 @@
+"""What a person has in a window stays there: other windows, reloads and later questions don't change it."""
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from hydralora.runs.run import Run
+from tests.browser.conftest import Seen, new_page
+from tests.serving import App
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+
+@pytest.fixture
+def address(app: App, routed: Run) -> str:
+    return f"{app.url}/?page=chat&run={routed.id}"
+
+
+def ask(page: Page, question: str) -> None:
+    page.locator("#prompt textarea").fill(question)
+    page.locator("#send").click()
+    expect(page.locator(".turn:last-child .question")).to_have_text(question)
+    expect(page.locator("#answer-run[data-ended]")).to_be_visible()
+
+
+def test_each_window_keeps_its_conversation(page: Page, address: str, seen: Seen) -> None:
+    expect(page.locator("#chips button").first).to_be_visible()
+    ask(page, "which tool repairs engine aa")
+    other = page.context.new_page()
+    other.goto(address)
+    expect(other.locator(".turn")).to_have_count(1)  # a new window begins with what there is
+    ask(other, "name a fruit, ripe fruit bb")
+    page.reload()
+    expect(page.locator(".turn .question")).to_have_text(["which tool repairs engine aa"])
+    other.reload()
+    expect(other.locator(".turn .question")).to_have_count(2)
+    expect(page.locator("#mixer .channel .gate").first).not_to_be_empty()
+    assert seen.errors == []
+
+
+def test_a_new_question_drops_the_token_of_the_one_before(page: Page, seen: Seen) -> None:
+    ask(page, "which tool repairs engine cc")
+    page.locator("#answer-run .tokens .token").first.click()
+    expect(page.locator("#mixer .caption")).to_contain_text("token 1 of")
+    ask(page, "which tool repairs engine dd")
+    expect(page.locator("#mixer .caption")).to_contain_text("newest token")
+    assert "token=" not in page.evaluate("location.href")
+    assert seen.errors == []
+
+
+def test_a_tap_beside_the_steps_closes_them_and_does_nothing_else(app: App, browser: Browser, address: str) -> None:
+    page = new_page(browser)
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.goto(address)
+    expect(page.locator("#chips button").first).to_be_visible()
+    page.get_by_role("button", name="Steps").click()
+    expect(page.locator("#stepper a[data-page=learn]")).to_be_visible()
+    page.locator("#chips button").first.click(position={"x": 300, "y": 5}, force=True)
+    expect(page.locator("#stepper a[data-page=learn]")).to_be_hidden()
+    expect(page.locator(".turn")).to_have_count(0)
+    page.get_by_role("button", name="Steps").click()
+    page.keyboard.press("Escape")
+    expect(page.locator("#stepper a[data-page=learn]")).to_be_hidden()
+    page.context.close()
