@@ -56,7 +56,7 @@ class Choice:
         agree = len(self.votes) - len(others)
         halves = f"{agree} of {len(self.votes)} random halves of the rows gave {self._about}{_spread(others)}"
         advice = {
-            "sure": "so the number can be relied on",
+            "sure": "so the number is stable",
             "fairly sure": "so it may be off by a few",
             "unsure": "so check the components and set the number yourself",
         }

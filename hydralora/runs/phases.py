@@ -94,12 +94,12 @@ def planned_phases(recipe: Recipe, state: RunState | None = None) -> tuple[Phase
     if recipe.starts_from_components:
         heads = recipe.tuner.num_heads or (state and state.k) or UNKNOWN_HEADS
         work = float(PASSES * min(ROWS_PER_COMPONENT * heads, train))
-        phases.append(Phase("starting the router", (Stage.STARTING_ROUTER,), "rows", work))
+        phases.append(Phase("starting the router", (Stage.STARTING_ROUTER,), "passes", work))
     if not (state and state.base_measured):
-        phases.append(Phase("evaluating the base model", (Stage.EVALUATING_BASE,), "rows", whole))
+        phases.append(Phase("evaluating the base model", (Stage.EVALUATING_BASE,), "answers", whole))
     phases += [
         Phase("training", (Stage.TRAINING,), "steps", _training_work(recipe, state, train)),
-        Phase("evaluating the tuned model", (Stage.EVALUATING_TUNED,), "rows", whole),
+        Phase("evaluating the tuned model", (Stage.EVALUATING_TUNED,), "answers", whole),
     ]
     if recipe.has_heads:
         phases.append(Phase("measuring the heads", (Stage.MEASURING_HEADS,), "rows", heldout))

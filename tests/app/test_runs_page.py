@@ -133,7 +133,10 @@ def test_each_browser_brings_back_what_was_deleted_in_it(
         browser.tell("reopen", {}, fills="run")
         listed = browser.tell("list_runs", None, [], {}, fills="runs-table")
         assert listed["undo-delete"]["visible"] is False
-        browser.tell("delete", run.id, {}, fills="runs-told")
+        with pytest.raises(RefusedError, match="Another run is being opened"):
+            browser.tell("delete", run.id, None, {}, fills="runs-told")
+        browser.tell("look", run.id, None, fills="run-sentence")
+        browser.tell("delete", run.id, None, {}, fills="runs-told")
         kept[run.id] = {"runs": [run.id]}
     listed = page.tell("list_runs", None, [], kept[mine.id], fills="runs-table")
     assert listed["undo-delete"]["visible"] is True

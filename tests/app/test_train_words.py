@@ -29,15 +29,18 @@ def test_each_phase_is_named_once_with_what_is_done(run: Run) -> None:
     assert status(run, 2) == "Queued, 2 ahead."
     assert status(run, 0) == "Queued, next."
     assert status(run, state="preparing", message="starting") == "Starting."
-    assert status(run, stage=Stage.STARTING_ROUTER, progress=(24, 192)) == "Starting the router, 24 of 192 rows."
+    assert status(run, stage=Stage.STARTING_ROUTER, progress=(24, 192)) == "Starting the router, 24 of 192 passes."
     run.update(state="evaluating", progress=(40, 80))
-    assert status(run, stage=Stage.EVALUATING_BASE) == "Evaluating the base model, 40 of 80 rows."
+    assert status(run, stage=Stage.EVALUATING_BASE) == "Evaluating the base model, 40 of 80 answers."
     run.update(state="training", step=42, progress=None)
     assert status(run, stage=Stage.TRAINING) == "Training, step 42 of 100."
     assert status(run, state="stopping") == "Stopping."
 
 
 def test_an_end_is_told_with_what_is_kept_and_how_to_continue(run: Run) -> None:
+    stopped = "Stopped: nothing was learnt yet."
+    assert status(run, state="stopped", message=stopped) == f"{stopped} Resume begins it again."
+    run.update(step=42)
     resume = "Resume continues from its newest checkpoint."
     kept = "Stopped at step 42 of 100: the adapter of step 42 is kept."
     assert status(run, state="stopped", message=kept) == f"{kept} {resume}"

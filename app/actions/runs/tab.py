@@ -9,6 +9,7 @@ from hydralora.runs.comparison import summary
 from hydralora.runs.run import Label
 
 from ...services import Services
+from ..reading import counted
 from ..recipes import FormValues, form_from_recipe, to_copy, workspace_option
 from .comparing import cell, energy
 from .listing import damage
@@ -51,7 +52,9 @@ def view(services: Services, run_id: str | None) -> RunView:
     result = summary(run, state)
     sentence = f"{run.name} is {state.state}: {state.message.rstrip('.')}."
     if result.exact_match is not None:
-        sentence += f" Held-out rows: {cell(result.base_loss, result.base_exact_match)} before, "
+        tuned = state.results and state.results.tuned
+        rows = counted(tuned.rows, "held-out row") if tuned else "Held-out rows"
+        sentence += f" {rows}: {cell(result.base_loss, result.base_exact_match)} before, "
         sentence += f"{cell(result.loss, result.exact_match)} after."
     if result.energy_kwh is not None:
         sentence += f" Energy: {energy(result)}."

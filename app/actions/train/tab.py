@@ -136,7 +136,7 @@ def _draw(services: Services, run: Run, state: RunState, ahead: int | None) -> T
     return TrainView(
         Words(
             words.status(state, progress, ahead),
-            words.details(state, events),
+            words.details(state, events, run.recipe().starts_from_components),
             words.usage(events) if state.is_active else "",
             _bar(progress) if state.is_active and ahead is None else None,
         ),

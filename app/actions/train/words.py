@@ -14,6 +14,7 @@ from ..reading import counted
 IDLE_EVENTS = 3  # in a row, before a head is called idle
 IDLE_SHARE = 0.1  # of 1 / N
 LEADS_BY = 0.05  # by which the largest mean gate must exceed 1 / N, so that a head leads on a component
+STARTED = "Its router was started from the components, so each head began with one."
 NAMED = 6  # components in the verdict
 LONGEST_NAME = 40  # characters
 
@@ -32,8 +33,9 @@ def status(state: RunState, progress: RunProgress, ahead: int | None) -> str:
         return verdict(state.results)
     message = state.message.rstrip(".")
     whole = message if state.state == "stopped" else f"{state.state.capitalize()}: {message}"
-    more = " Resume continues from its newest checkpoint." if state.state in RESUMABLE else ""
-    return f"{whole}.{more}"
+    if state.state not in RESUMABLE:
+        return f"{whole}."
+    return f"{whole}. Resume {'continues from its newest checkpoint' if state.step else 'begins it again'}."
 
 
 def _doing(state: RunState, progress: RunProgress) -> str:
@@ -95,9 +97,15 @@ def _short(name: str) -> str:
     return f"component {number} ({text})" if text else f"component {number}"
 
 
-def details(state: RunState, events: Sequence[Event]) -> str:
-    """What else the user should know of a run: its cost, idle heads, warnings about its rows and its template."""
-    return " ".join(text for text in (_as_estimated(state), _idle_heads(events), *_warnings(events)) if text)
+def details(state: RunState, events: Sequence[Event], from_components: bool = False) -> str:
+    """What else the user should know of a run: its cost, idle heads, warnings about its rows and its template.
+
+    Args:
+        from_components: whether its router was started from the components.
+    """
+    started = STARTED if from_components and state.results else ""
+    parts = (_as_estimated(state), started, _idle_heads(events), *_warnings(events))
+    return " ".join(text for text in parts if text)
 
 
 def _warnings(events: Sequence[Event]) -> list[str]:

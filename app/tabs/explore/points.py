@@ -20,7 +20,7 @@ from .head_use import HeadTables
 from .shapes import ShapePanels
 
 NOTHING = "Lasso points, or click one, to list their matrices here"
-CLICK = "Click a point to see its matrix."
+CLICK = "Click a point above: its matrix is shown here."
 
 
 def build(context: Context, tab: gr.Tab, view_tab: gr.Tab) -> None:

@@ -5,6 +5,8 @@ from typing import Any
 
 import gradio as gr
 
+from hydralora.errors import RunError
+
 from ...actions.run_choices import newest_run, run_choices
 from ...actions.runs import files as file_actions
 from ...actions.runs import listing as all_runs
@@ -155,10 +157,14 @@ def _change(
     def save(run_id: str, name: str, note: str, tags: str) -> Updates:
         actions.label(services, run_id, name, note, tags)
         view = actions.view(services, run_id)
-        return {chosen_run.name: view.name, chosen_run.note: view.note, chosen_run.tags: view.tags}
+        gr.Info("Saved.")
+        told = {chosen_run.about: say(view.sentence)}
+        return told | {chosen_run.name: view.name, chosen_run.note: view.note, chosen_run.tags: view.tags}
 
     @handler
-    def delete(run_id: str, gone: Deleted) -> Updates:
+    def delete(run_id: str, shown: str | None, gone: Deleted) -> Updates:
+        if run_id != shown:  # a click in a page that is late would delete another run than the one that is read
+            raise RunError("Another run is being opened. Wait until it is shown, then delete it.")
         text = actions.delete(services, run_id)
         restorable = actions.restorable(services, [*gone.get("runs", []), run_id])
         chosen = choose_run(context, newest_run(services) or "")
@@ -179,8 +185,8 @@ def _change(
 
     outputs = [runs.status, run, context.dataset]
     for event in (
-        chosen_run.save.click(save, [run, *chosen_run.words], chosen_run.words, **QUIET),
-        chosen_run.delete.click(delete, [run, deleted], [*outputs, deleted], **QUIET),
+        chosen_run.save.click(save, [run, *chosen_run.words], [chosen_run.about, *chosen_run.words], **QUIET),
+        chosen_run.delete.click(delete, [run, chosen_run.looked_at, deleted], [*outputs, deleted], **QUIET),
         runs.undo.click(restore, deleted, outputs, **QUIET),
         runs.upload.upload(import_file, [runs.upload, context.model], outputs, api_visibility="private"),
     ):

@@ -68,7 +68,7 @@ def test_the_demo_is_four_kinds_for_sure(demo: Clusters) -> None:
     assert choice is not None
     assert (choice.k, choice.elbow, choice.grade) == (4, 4, "sure")
     assert choice.sentence == (
-        "4 components: 10 of 10 random halves of the rows gave about as many, so the number can be relied on."
+        "4 components: 10 of 10 random halves of the rows gave about as many, so the number is stable."
     )
 
 
