@@ -23,13 +23,13 @@ from tests.serving import running_app
 ASSETS = Path(__file__).parents[1] / "assets"
 WIDTH, HEIGHT = 1280, 720
 SHOWN = 960, 540  # of the moving picture
-START = 640.0, 300.0  # of the pointer
+START = 500.0, 420.0  # of the pointer
 QUALITY = 60  # of WebP, 0-100
 # A screenshot shows no pointer, so the page draws one.
 POINTER = """() => {
-  const pointer = document.createElement('div');
+  const pointer = Object.assign(document.createElement('div'), {id: 'film-pointer'});
   pointer.style = 'position: fixed; z-index: 99; width: 22px; height: 22px; margin: -11px; border-radius: 50%; ' +
-    'pointer-events: none; background: rgb(0 0 0 / .25); border: 2px solid #111827; left: %dpx; top: %dpx; ' +
+    'pointer-events: none; background: rgb(0 0 0 / .25); border: 2px solid #111827; left: LEFTpx; top: TOPpx; ' +
     'box-sizing: border-box; transition: background .3s';
   document.body.append(pointer);
   addEventListener('mousemove', ({clientX, clientY}) =>
@@ -92,7 +92,7 @@ def main() -> None:
             page.goto(app.url)
             chip = page.locator("#chips button").filter(has_text="everse").first
             chip.wait_for()
-            page.evaluate(POINTER % START)
+            page.evaluate(POINTER.replace("LEFT", str(START[0])).replace("TOP", str(START[1])))
             film = Film(page)
             film.until(lambda: True, more=1)
             film.click(chip)
@@ -100,7 +100,9 @@ def main() -> None:
             film.click(page.locator("#answer-run .tokens .token").nth(2))
             film.until(lambda: True, more=2)
             film.click(page.locator("#mixer .channel .solo").last)
-            film.until(ended(page, "steered"), more=3)
+            film.until(ended(page, "steered"), more=5)
+            page.mouse.move(*START)
+            page.locator("#film-pointer").evaluate("pointer => pointer.remove()")
             page.screenshot(path=ASSETS / "chat.png")
         browser.close()
     seconds = film.save(ASSETS / "first-minute.webp")

@@ -102,6 +102,8 @@ let scrolled = false; // whether a person has scrolled in this step
 for (const way of ['wheel', 'touchmove']) document.addEventListener(way, () => (scrolled = true), {passive: true});
 setInterval(() => {
   if (at === null || !shown) return;
+  // The library says of what it lights that it opens a dialog, which a picture may not say of itself.
+  for (const name of ['aria-haspopup', 'aria-expanded', 'aria-controls']) shown.removeAttribute(name);
   const spot = visible(shown) ? shown : spotOf(STEPS[at]);
   lost = spot && spotlight.getActiveElement() !== spot ? lost + 1 : 0;
   if (lost > 3) {

@@ -7,6 +7,7 @@ const list = element.querySelector('.turns');
 const live = element.querySelector('.live');
 const TIE = 0.05; // above 1/N: below it no head leads
 const answers = new Map(); // by id: {node, tokens, layers, heads, ended, source}
+let steered = null; // the id of the newest steered answer
 let chosen = null; // {id, place} of the selected token, or null: the newest
 let linked = new URLSearchParams(location.search).get('token'); // to be selected in the newest answer, once it is there
 
@@ -233,7 +234,10 @@ const draw = () => {
   if (pending) linked = null; // a person asks meanwhile
   const shown = pending ? [...turns, {question: pending.question, expected: pending.expected, answers: {}}] : turns;
   const count = list.children.length;
-  if (chosen && shown.length > count) choose(chosen.id, chosen.place, chosen.prompt); // it is of an earlier question
+  // A new question or a steered answer shows its own gates, not those of a token that was selected before.
+  const now = turns.at(-1)?.answers.steered?.id ?? null;
+  if (chosen && (shown.length > count || (now && now !== steered))) choose(chosen.id, chosen.place, chosen.prompt);
+  steered = now;
   while (list.children.length > shown.length) list.lastElementChild.remove();
   while (list.children.length < shown.length) list.append(turnNode());
   shown.forEach((turn, i) => {
