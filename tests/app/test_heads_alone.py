@@ -1,12 +1,16 @@
 """Which head does this? Every head answers every question, beside the router."""
 
+import shutil
+
 import pytest
 
 from app.actions.chat import heads_alone
+from app.actions.chat.columns import heads_of
 from app.services import Services
 from hydralora.errors import HydraError
 from hydralora.inference.generation import Sampling, generate
 from tests.conftest import FinishedRun
+from tests.known import known
 
 QUESTIONS = "which tool fixes aa engine\n\nname fruit number aa"
 
@@ -41,3 +45,16 @@ def test_examples_are_held_out_rows_of_unlike_components(services: Services, fin
     assert isinstance(questions, list)
     assert 2 <= len(questions) <= 3
     assert len(set(questions)) == len(questions)
+
+
+def test_a_head_is_named_though_another_component_has_no_held_out_rows(
+    services: Services, finished: FinishedRun
+) -> None:
+    results = known(finished.run.state().results)
+    measured = [[], *known(results.component_by_head)[1:]]  # the first component has no held-out rows
+    copy = services.store.create(finished.run.recipe())
+    shutil.copytree(finished.run.adapter, copy.adapter)
+    copy.update(state="finished", results=results.changed(component_by_head=measured))
+    heads = heads_of(services, copy.id)
+    services.store.delete(copy)
+    assert heads["heads"] == len(heads["names"]) > 0

@@ -70,9 +70,10 @@ def leading_head(gates: Sequence[float]) -> int | None:
 
 def _component(by_head: Sequence[Sequence[float]], names: Sequence[str], head: int) -> str:
     """The component whose rows give a head the largest gate, if it is larger than a tie."""
-    gates = [(row[head], name) for row, name in zip(by_head, names, strict=False) if len(row) > head]
-    gate, name = max(gates, default=(0.0, ""))
-    return name if gates and gate >= 1 / len(by_head[0]) + LEAD else ""
+    # The row of a component without held-out rows is empty.
+    measured = [(row[head], len(row), name) for row, name in zip(by_head, names, strict=False) if len(row) > head]
+    gate, heads, name = max(measured, default=(0.0, 1, ""))
+    return name if gate >= 1 / heads + LEAD else ""
 
 
 def columns(

@@ -69,9 +69,9 @@ class Asking:
             waiting = [*tuned, *(key for key in chosen if key == "base" or other)] or ["base"]
             loading = conversation.asked(services, before, question, expected, waiting)
             yield loading | {prompt: "", expects: ""}
-            heads = heads_of(services, run_id)["heads"]
-            steering = steering_of(settings, heads) if heads else None
             try:
+                heads = heads_of(services, run_id)["heads"]
+                steering = steering_of(settings, heads) if heads else None
                 answering = columns(services, chosen, run_id, model, other if "other" in chosen else None, steering)
                 asked = actions.Asked(
                     services, answering, before, Turn(question, expected), self._options.read(*sampling), system
