@@ -39,13 +39,7 @@ class LectureScreen:
 
     def to_json(self) -> str:
         """As `lecture.js` reads it."""
-        texts = {
-            "name": self.name,
-            "page": self.page,
-            "title": self.title,
-            "caption": self.caption,
-            "heads": self.heads,
-        }
+        texts = {"name": self.name, "page": self.page, "title": self.title, "caption": self.caption}
         figure = f'"figure":{self.figure or "null"},"table":{json.dumps(self.table)}'
         answers = f'"answers":{replay_json(self.answers)},"heads":{json.dumps(self.heads)}'
         return f"{to_json(texts)[:-1]},{figure},{answers}}}"
