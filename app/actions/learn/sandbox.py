@@ -85,8 +85,7 @@ def view(services: Services, run_id: str | None) -> SandboxView:
     steps = tuple(step for step in saved_snapshots(run.snapshots) if step <= told)
     distances, paths = _figures(services, run, steps) if steps else ("", "")
     seen = _sentence(services, run, steps) if steps else ""
-    status = shown.words.status.partition(" Resume ")[0]  # here it is trained again
-    sentence = " ".join(text for text in (status, seen) if text)
+    sentence = " ".join(text for text in (shown.words.happened, seen) if text)
     return SandboxView(sentence, shown.words.bar, shown.buttons.active, distances, paths)
 
 

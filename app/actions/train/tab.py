@@ -34,12 +34,17 @@ class Bar(TypedDict):
 
 @dataclass(frozen=True)
 class Words:
-    """The sentences on a run, and its bar; None for a run that waits or has ended."""
+    """The sentences on a run, and its bar; None for a run that waits or has ended.
+
+    Attributes:
+        happened: the status without what Resume does, for a page that has no such button.
+    """
 
     status: str
     details: str = ""
     usage: str = ""
     bar: Bar | None = None
+    happened: str = ""
 
 
 @dataclass(frozen=True)
@@ -139,6 +144,7 @@ def _draw(services: Services, run: Run, state: RunState, ahead: int | None) -> T
             words.details(state, events, run.recipe().starts_from_components),
             words.usage(events) if state.is_active else "",
             _bar(progress) if state.is_active and ahead is None else None,
+            words.happened(state, progress, ahead),
         ),
         Buttons(f"{run.id} {state.state}", state.is_active, state.state in RESUMABLE, ahead is not None),
         curves,

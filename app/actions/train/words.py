@@ -14,17 +14,25 @@ from ..reading import counted
 IDLE_EVENTS = 3  # in a row, before a head is called idle
 IDLE_SHARE = 0.1  # of 1 / N
 LEADS_BY = 0.05  # by which the largest mean gate must exceed 1 / N, so that a head leads on a component
-STARTED = "Its router was started from the components, so each head began with one."
+STARTED = "Its router was started from the components."
 NAMED = 6  # components in the verdict
 LONGEST_NAME = 40  # characters
 
 
 def status(state: RunState, progress: RunProgress, ahead: int | None) -> str:
-    """What a run is doing, or how it ended, in one sentence.
+    """What a run is doing, or how it ended and what Resume does.
 
     Args:
         ahead: runs that start before it; None if it doesn't wait.
     """
+    told = happened(state, progress, ahead)
+    if ahead is not None or state.state not in RESUMABLE:
+        return told
+    return f"{told} Resume {'continues from its newest checkpoint' if state.step else 'begins it again'}."
+
+
+def happened(state: RunState, progress: RunProgress, ahead: int | None) -> str:
+    """What a run is doing, or how it ended; arguments as of `status`."""
     if ahead is not None:
         return f"Queued, {ahead} ahead." if ahead else "Queued, next."
     if state.is_active:
@@ -32,10 +40,7 @@ def status(state: RunState, progress: RunProgress, ahead: int | None) -> str:
     if state.state == "finished" and state.results and state.results.tuned:
         return verdict(state.results)
     message = state.message.rstrip(".")
-    whole = message if state.state == "stopped" else f"{state.state.capitalize()}: {message}"
-    if state.state not in RESUMABLE:
-        return f"{whole}."
-    return f"{whole}. Resume {'continues from its newest checkpoint' if state.step else 'begins it again'}."
+    return f"{message}." if state.state == "stopped" else f"{state.state.capitalize()}: {message}."
 
 
 def _doing(state: RunState, progress: RunProgress) -> str:
