@@ -35,9 +35,10 @@ class BatchRow(TypedDict):
 
 
 class Batch(TypedDict):
-    """The batch view's value (widgets/batch.js)."""
+    """The batch view's value (widgets/batch.js): its rows, or a note why there are none."""
 
     rows: list[BatchRow]
+    note: str
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def tokens(services: Services, dataset_id: str, model: str, max_length: int) -> 
     """
     tokenizer, name = tokenizer_of(services, model)
     if tokenizer is None:
-        return TokenView(f"{model_name(name)} is not on this machine yet; a run downloads it.", "", EMPTY_BATCH, "", [])
+        return nothing_read(f"{model_name(name)} is not on this machine yet; a run downloads it.")
     examples = services.read_dataset(dataset_id).examples
     batch_size = TrainingSettings().batch_size
     statistics = services.cache.remember(
@@ -90,7 +91,9 @@ def _checks(services: Services, tokenizer: Tokenizer, model: str) -> list[list[C
     return [[check.name.replace("-", " "), check.state, f"{check.found} {check.fix}".strip()] for check in worst_first]
 
 
-EMPTY_BATCH: Batch = {"rows": []}
+def nothing_read(why: str, lengths: str = "") -> TokenView:
+    """The view without any row: it says why, also where the batch would be."""
+    return TokenView(why, lengths, {"rows": [], "note": why}, "", [])
 
 
 def _token_sentence(statistics: TokenStatistics) -> str:
@@ -113,7 +116,7 @@ def _first_batch(tokenizer: Tokenizer, examples: Sequence[Example], max_length: 
     some = examples[: batch_size * 16]
     rows = encode_all(tokenizer, some, max_length, "cut").rows
     first = batch_order([len(row.input_ids) for row in rows], batch_size, 0, 0)[0]
-    return {"rows": [_row_tokens(tokenizer, rows[i]) for i in first]}
+    return {"rows": [_row_tokens(tokenizer, rows[i]) for i in first], "note": ""}
 
 
 def _row_tokens(tokenizer: Tokenizer, row: Encoded) -> BatchRow:

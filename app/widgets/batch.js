@@ -31,8 +31,15 @@ const rows = (lines) => {
   return node;
 };
 
+const note = (text) => {
+  const node = document.createElement('p');
+  node.textContent = text;
+  return node;
+};
+
 const draw = () => {
   const lines = ((props.value || {}).rows || []).map(line);
+  if (!lines.length) return list.replaceChildren(note(props.value?.note ?? ''));
   const rest = document.createElement('details');
   const summary = document.createElement('summary');
   summary.textContent = `The other ${lines.length - SHOWN} rows of this batch`;

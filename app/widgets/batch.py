@@ -9,9 +9,9 @@ STYLE = Path(__file__).with_name("batch.css").read_text(encoding="utf-8")
 
 
 def batch_view(elem_id: str) -> gr.HTML:
-    """An empty view; its value is {rows: [{row: number, tokens: [[text, learnt, special]]}]}."""
+    """An empty view; its value is {rows: [{row: number, tokens: [[text, learnt, special]]}], note: string}."""
     return gr.HTML(
-        {"rows": []},
+        {"rows": [], "note": ""},
         html_template="<div class='batch'></div>",
         css_template=STYLE,
         js_on_load=SCRIPT,

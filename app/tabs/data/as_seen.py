@@ -1,15 +1,15 @@
 """What the model sees of the rows: lengths in tokens, and a first batch."""
 
-from collections.abc import Callable
-
 import gradio as gr
+
+from hydralora.errors import HydraError
 
 from ...actions import as_read
 from ...page.context import Context
-from ...page.handlers import Updates, handler
+from ...page.handlers import Updates, latest
 from ...page.text import explain, reading_help, say, sentence
 from ...widgets.batch import batch_view
-from ...widgets.plot import plot_panel
+from ...widgets.plot import AWAITED, plot_panel
 
 
 class AsTheModelSeesIt:
@@ -39,24 +39,36 @@ class AsTheModelSeesIt:
                 label="The base model's chat template",
             )
 
+    def awaited(self) -> Updates:
+        """What it shows of a dataset whose rows are still to be read: nothing of the one before."""
+        return self._updates(as_read.nothing_read("Being read …", AWAITED))
+
     def wire(self, viewed: gr.events.Dependency) -> None:
         """Fill it after the dataset is shown, and when the model or the longest row changes."""
         context = self._context
-        inputs = [context.dataset, context.model, context.max_length]
-        outputs = [self.counts, self.lengths, self.reading, self.batch, self.checks]
-        viewed.success(self._handler(), inputs, outputs, api_visibility="private")
-        context.signals.follow([context.model.change, context.max_length.change], self._handler(), inputs, outputs)
 
-    def _handler(self) -> Callable[[str, str, float], Updates]:
-        @handler
+        @latest(context.services, "as the model sees it")
         def read(dataset_id: str, model: str, max_length: float) -> Updates:
-            view = as_read.tokens(self._context.services, dataset_id, model, int(max_length))
-            return {
-                self.counts: say(view.sentence),
-                self.lengths: view.lengths,
-                self.reading: explain(view.batch_sentence),
-                self.batch: view.batch,
-                self.checks: view.checks,
-            }
+            try:
+                view = as_read.tokens(context.services, dataset_id, model, int(max_length))
+            except HydraError as error:
+                view = as_read.nothing_read(str(error))
+            return self._updates(view)
 
-        return read
+        inputs = [context.dataset, context.model, context.max_length]
+        context.signals.follow(
+            [viewed.success, context.model.change, context.max_length.change], read, inputs, self.outputs
+        )
+
+    @property
+    def outputs(self) -> list[gr.HTML | gr.Dataframe]:
+        return [self.counts, self.lengths, self.reading, self.batch, self.checks]
+
+    def _updates(self, view: as_read.TokenView) -> Updates:
+        return {
+            self.counts: say(view.sentence),
+            self.lengths: view.lengths,
+            self.reading: explain(view.batch_sentence),
+            self.batch: view.batch,
+            self.checks: view.checks,
+        }

@@ -35,9 +35,9 @@ def build(context: Context) -> gr.Button:
         view = actions.view(services, dataset_id)
         mapping_file = gr.DownloadButton(value=actions.mapping_file(services, dataset_id))
         column_updates = columns.updates(view.columns, view.mapping) | {columns.file: mapping_file, columns.pending: []}
-        return rows.updates(services, dataset_id, view) | column_updates
+        return rows.updates(services, dataset_id, view) | column_updates | as_seen.awaited()
 
-    outputs = [*rows.outputs, columns.file, columns.pending, *columns.fields.values()]
+    outputs = [*rows.outputs, columns.file, columns.pending, *columns.fields.values(), *as_seen.outputs]
     opened = [dataset.change, context.page.load]
     viewed = context.signals.follow(opened, show, dataset, outputs)
     as_seen.wire(viewed)
