@@ -53,17 +53,15 @@ class DataView:
     problems: str
     problem_table: list[list[Cell]]
     table: list[list[Cell]]
-    columns: list[str]
-    mapping: dict[str, str]
 
 
 @dataclass(frozen=True)
 class NeedsMapping:
     """Files whose columns could not be identified."""
 
-    files: list[str]
+    files: tuple[str, ...]
     message: str
-    columns: list[str]
+    columns: tuple[str, ...]
 
 
 def upload(
@@ -83,7 +81,7 @@ def upload(
             else:
                 yield f"Reading: {step.done / max(step.total, 1):.0%}"
     except UnknownColumns as error:
-        yield NeedsMapping(list(paths), str(error), error.columns)
+        yield NeedsMapping(tuple(paths), str(error), tuple(error.columns))
 
 
 def fetch(services: Services, name: str) -> Iterator[str | NeedsMapping | Done[str]]:
@@ -171,9 +169,13 @@ def view(services: Services, dataset_id: str) -> DataView:
         _problem_sentence(data),
         _problem_table(data),
         [row_cells(example) for example in data.examples[:SHOWN_ROWS]],
-        list(data.columns),
-        _chosen(data.mapping),
     )
+
+
+def columns(services: Services, dataset_id: str) -> tuple[Sequence[str], dict[str, str]]:
+    """A dataset's columns, and which of them holds what, as the form shows it."""
+    data = services.read_dataset(dataset_id)
+    return data.columns, _chosen(data.mapping)
 
 
 def problems_file(services: Services, dataset_id: str) -> str:

@@ -20,8 +20,12 @@ window.browserState = {
     try { sessionStorage.setItem(key, JSON.stringify(value)); } catch { /* a private window: nothing is kept */ }
   },
 
-  begin(key, stored) {
+  // `drawn` is what the fields held when the server made the page: one that holds something else was changed by a
+  // person, who was faster than the server's answer.
+  begin(key, names, drawn, together, stored, ...held) {
     const now = (this.now[key] = {...stored});
-    return [{...now}];
+    const changed = names.map((_, i) => JSON.stringify(held[i]) !== JSON.stringify(drawn[i]));
+    names.forEach((name, i) => { if (changed[i] || (together && changed.includes(true))) now[name] = held[i]; });
+    return [{...now}, ...names.map((name, i) => (name in now ? now[name] : held[i]))];
   },
 };

@@ -1,7 +1,7 @@
 """State that the page keeps in the browser. It is written at once, so a reload at any time finds it."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import gradio as gr
@@ -35,13 +35,23 @@ class KeptChoices:
         for name, field in fields.items():
             self.keep(name, field.change, field)
 
-    def restore(self, page: gr.Blocks, fill: Callable[..., object], outputs: Sequence[Component]) -> Component:
-        """Fill `outputs` with fill(stored state) when the page opens; `keep` writes nothing before that.
+    def restore(
+        self, page: gr.Blocks, recall: Callable[..., object], fields: Mapping[str, Component], together: bool = False
+    ) -> Component:
+        """Fill the fields with what is kept when the page opens; `keep` writes nothing before that.
 
-        Call it before adding other load listeners, so that it need not wait for them. Returns the event after it.
+        A field that a person has changed before the server has answered keeps what it has. Call it before adding other
+        load listeners, so that it need not wait for them. Returns the event after it.
+
+        Args:
+            recall: makes of what is stored what shall be kept, by name: a dictionary.
+            fields: by the name under which they are kept.
+            together: whether all of them keep what they have once one was changed.
         """
-        opened = page.load(fill, self.state, list(outputs), **QUIET)
-        return opened.then(None, self.state, self.state, js=self._script("begin"), **QUIET)
+        opened = page.load(recall, self.state, self.state, **QUIET)
+        drawn = [field.value for field in fields.values()]
+        values = [self.state, *fields.values()]
+        return opened.then(None, values, values, js=self._script("begin", list(fields), drawn, together), **QUIET)
 
     def _script(self, function: str, *arguments: object) -> str:
         return f"(...values) => browserState.{function}({self._arguments(*arguments)}, ...values)"

@@ -35,7 +35,7 @@ class Shell:
         """Choose what was chosen last in this browser, or what the address names (?run=ID)."""
         services = self._services
 
-        def reopen(stored: dict[str, str] | None, request: gr.Request) -> Updates:
+        def reopen(stored: dict[str, str] | None, request: gr.Request) -> dict[str, str]:
             stored = stored or {}
             linked = str(request.query_params.get("run") or "")
             known = {run.id for run in services.store.all()}
@@ -48,9 +48,9 @@ class Shell:
                 dataset_id = shell.dataset_of(services, run_id) or DEMO
             elif run_id not in known:
                 run_id = shell.run_on(services, None, dataset_id)
-            return {self.run: run_id or "", self.dataset: dataset_id}
+            return stored | {"run": run_id or "", "dataset": str(dataset_id)}
 
-        place.restore(page, reopen, [self.dataset, self.run])
+        place.restore(page, reopen, {"run": self.run, "dataset": self.dataset}, together=True)
 
     def wire(self, context: Context, k: gr.State) -> None:
         """Show the chosen run and dataset, let a person choose others, and each follow the other.

@@ -32,7 +32,7 @@ class Page:
     warned: list[str] = field(default_factory=list)
 
     def tell(self, listener: str, *held: Any, fills: str, event: Any = None, query: str = "") -> dict[str, Any]:
-        """Call the listener with this name that fills `fills`, "" for any; its answer by the filled widgets' ids.
+        """Call the listener with this name that fills `fills`, "" for any; its answer by the filled widgets' names.
 
         Raises:
             RefusedError: the page would show an error.
@@ -40,8 +40,7 @@ class Page:
         number, function = next(
             (number, fn)
             for number, fn in self.blocks.fns.items()
-            if fn.name == listener
-            and (not fills or fills in [block.elem_id for block in fn.outputs if hasattr(block, "elem_id")])
+            if fn.name == listener and (not fills or fills in map(_name, fn.outputs))
         )
         asked = {"data": list(held), "fn_index": number, "session_hash": self.session, "event_data": event}
         httpx.post(f"{self.url}gradio_api/queue/join{query}", json=asked).raise_for_status()
@@ -51,8 +50,13 @@ class Page:
         (done,) = (message for message in told if message["msg"] == "process_completed")
         if not done["success"]:
             raise RefusedError(done["output"]["error"])
-        filled = [getattr(block, "elem_id", None) for block in function.outputs]
+        filled = map(_name, function.outputs)
         return {name: value for name, value in zip(filled, done["output"]["data"], strict=True) if name}
+
+
+def _name(block: Any) -> str | None:
+    """What tests call a widget by: its id, or its key where the browser keeps it."""
+    return getattr(block, "storage_key", None) or getattr(block, "elem_id", None)
 
 
 @contextmanager

@@ -93,7 +93,7 @@ def test_unknown_columns_are_mapped_by_a_person(services: Services, tmp_path: Pa
     path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     *_, unread = data.upload(services, [str(path)])
     assert isinstance(unread, data.NeedsMapping)
-    assert (unread.files, unread.columns) == ([str(path)], ["ask", "say", "more"])
+    assert (unread.files, unread.columns) == ((str(path),), ("ask", "say", "more"))
     chosen = dict.fromkeys(FIELDS, data.NONE) | {"question": "ask", "answer": "say"}
     first = uploaded(services, path, mapping=chosen)
     assert data.view(services, first).table[0] == [1, "a0", "b0", ""]
@@ -101,7 +101,7 @@ def test_unknown_columns_are_mapped_by_a_person(services: Services, tmp_path: Pa
     assert isinstance(done, Done)
     assert done.value != first
     assert data.view(services, done.value).table[0] == [1, "a0\n\nc", "b0", ""]
-    assert data.view(services, first).mapping["context"] == data.NONE  # runs on the first stay true
+    assert data.columns(services, first)[1]["context"] == data.NONE  # runs on the first stay true
     assert ("rows.jsonl (ask, more, say)", done.value) in data.choices(services)
     recipe = recipes.recipe_from_form(services, done.value, "", {})
     assert len(read_split(recipe).train) == 2

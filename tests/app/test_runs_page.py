@@ -28,7 +28,7 @@ def page(served: Page) -> Page:
 @pytest.fixture
 def elsewhere(page: Page, services: Services, finished: FinishedRun) -> Iterator[Run]:
     """A run that another process made after the page was opened."""
-    page.tell("reopen", {}, fills="run")
+    page.tell("reopen", {}, fills="hydralora")
     run = services.store.create(finished.run.recipe())
     run.update(state="stopped", message="by hand")
     yield run
@@ -71,7 +71,7 @@ def test_a_run_that_was_deleted_elsewhere_is_chosen_no_more(
 
 
 def test_the_address_opens_a_run_that_was_started_elsewhere(page: Page, elsewhere: Run) -> None:
-    assert page.tell("reopen", {}, fills="run", query=f"?run={elsewhere.id}")["run"] == elsewhere.id
+    assert page.tell("reopen", {}, fills="hydralora", query=f"?run={elsewhere.id}")["hydralora"]["run"] == elsewhere.id
     page.tell("look", elsewhere.id, None, fills="run-sentence")
 
 
@@ -101,7 +101,7 @@ def test_a_run_whose_settings_the_form_lacks_says_so_as_it_is_cloned(
     recipe.launch.slurm = {"timeout_min": 9}
     run = services.store.create(recipe)
     run.update(state="stopped")
-    page.tell("reopen", {}, fills="run")
+    page.tell("reopen", {}, fills="hydralora")
     page.tell("use_settings", run.id, fills="model")
     assert any("no place for data.task_column, launch.slurm," in told for told in page.warned)
     services.store.delete(run)
@@ -130,7 +130,7 @@ def test_each_browser_brings_back_what_was_deleted_in_it(
     another = Page(page.blocks, page.url)
     kept = {}
     for browser, run in ((page, mine), (another, other)):
-        browser.tell("reopen", {}, fills="run")
+        browser.tell("reopen", {}, fills="hydralora")
         listed = browser.tell("list_runs", None, [], {}, fills="runs-table")
         assert listed["undo-delete"]["visible"] is False
         with pytest.raises(RefusedError, match="Another run is being opened"):

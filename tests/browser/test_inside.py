@@ -183,11 +183,13 @@ def test_a_question_is_stopped_changed_and_asked_again(inside: Page, seen: Seen,
     base = page.locator("#answer-base[data-ended]")
     expect(base.locator(".state")).to_contain_text("Stopped")
     assert page.locator("#answer-base .tokens .token").count() < 2000  # it was stopped, not at its end
+    expect(page.locator("#save-trace")).to_be_enabled()  # what there is can be saved
     expect(page.locator("#conversation .question")).to_contain_text(SCRIPT)  # as text
     assert page.evaluate("window.hacked") is None
     page.locator("#chat-edit").click()
     expect(page.locator("#prompt textarea")).to_have_value(question)
     expect(page.locator("#conversation .turn")).to_have_count(0)
+    expect(page.locator("#save-trace")).to_be_disabled()
     page.locator("#length input[type=number]").fill("12")
     page.get_by_label("number input for Temperature (0: always the likeliest token)").fill("2")
     page.locator("#prompt textarea").fill("Reverse this list: x y z")

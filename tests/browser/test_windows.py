@@ -1,10 +1,13 @@
 """What a person has in a window stays there: other windows, reloads and later questions don't change it."""
 
+from pathlib import Path
+
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from hydralora.runs.run import Run
 from tests.browser.conftest import Seen, new_page
+from tests.browser.steps import UPLOAD, open_page, settle, unfold_form
 from tests.serving import App
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -60,4 +63,39 @@ def test_a_tap_beside_the_steps_closes_them_and_does_nothing_else(app: App, brow
     page.get_by_role("button", name="Steps").click()
     page.keyboard.press("Escape")
     expect(page.locator("#stepper a[data-page=learn]")).to_be_hidden()
+    page.context.close()
+
+
+def test_what_is_done_before_the_server_has_answered_counts(
+    browser: Browser, app: App, routed: Run, upload: Path, seen: Seen
+) -> None:
+    """A page asks at its opening what to show; on a busy machine the answer takes seconds, and a person is faster."""
+    page = new_page(browser)
+    page.on("pageerror", lambda error: seen.errors.append(str(error)))
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        """Hold a request whose only input is what the browser has kept, which is nothing yet."""
+        if '"data":[{}]' in (route.request.post_data or ""):
+            held.append(route)
+        else:
+            route.continue_()
+
+    page.route("**/queue/join*", hold)
+    page.goto(f"{app.url}/?page=data&run={routed.id}")
+    page.locator(UPLOAD).set_input_files(upload)
+    expect(page.locator("#data-summary")).to_contain_text("three skills.jsonl")
+    open_page(page, "train")
+    unfold_form(page)
+    page.locator("#training-max_steps input").fill("77")
+    assert held
+    for route in held:
+        route.continue_()
+    expect(page.locator("#bar .dataset option:checked")).to_contain_text("three skills.jsonl")
+    settle(page)
+    page.reload()
+    expect(page.locator("#bar .dataset option:checked")).to_contain_text("three skills.jsonl")
+    unfold_form(page)
+    expect(page.locator("#training-max_steps input")).to_have_value("77")
+    assert seen.errors == []
     page.context.close()

@@ -17,16 +17,16 @@ def save(services: Services, turns: Turns) -> tuple[str, str] | None:
     """Write the last turn for download: its first answer as a trace, all of them as a page that replays them.
 
     Returns:
-        The two paths; None if there is no answer that has ended.
+        The two paths; None if there is no answer, or one that has not ended.
     """
     answers = kept_answers(services, turns[-1].answers) if turns else {}
-    ended = {key: (answer_id, answer) for key, (answer_id, answer) in answers.items() if answer.tokens}
-    if not ended:
+    written = {key: (answer_id, answer) for key, (answer_id, answer) in answers.items() if answer.tokens}
+    if not written or not all(answer.has_ended for _, answer in answers.values()):
         return None
-    first_id, first = next(iter(ended.values()))
+    first_id, first = next(iter(written.values()))
     trace, page = services.download("answer.json", first_id), services.download("answer.html", first_id)
     save_trace(as_trace(first), trace)
-    traces = [(COLUMNS[key], as_trace(answer)) for key, (_, answer) in ended.items()]
+    traces = [(COLUMNS[key], as_trace(answer)) for key, (_, answer) in written.items()]
     figures.write_replay(page, [(name, trace.whose, trace.model_dump_json()) for name, trace in traces])
     return str(trace), str(page)
 

@@ -9,7 +9,7 @@ import gradio as gr
 from ...actions.chat import saving as actions
 from ...page.buttons import download_button, upload_button
 from ...page.context import Context
-from ...page.handlers import QUIET, Component, Updates, handler
+from ...page.handlers import QUIET, Component, Updates, handler, latest
 from ...services import Services
 from .conversation import Conversation, Kept, as_turns
 
@@ -48,7 +48,7 @@ class Saving:
         def open_saved(file: str) -> Updates:
             return conversation.updates(services, [actions.replay(services, Path(file))])
 
-        @handler
+        @latest(services, "saved answer")
         def write(values: Kept) -> Updates:
             files = actions.save(services, as_turns(values))
             if files is None:
@@ -63,7 +63,7 @@ class Saving:
         kept = context.signals.follow([turns.change], lambda values: values, turns, store)
         kept.then(None, store, None, js=f"(kept) => {{ browserState.keepInWindow({key}, kept); return []; }}", **QUIET)
         own = f"(turns, kept) => [turns, browserState.ofWindow({key}, kept)]"
-        opened = tab.select(reopen, [turns, store], [turns, conversation.view], js=own, **QUIET)
-        shown = self.saved.upload(open_saved, self.saved, [turns, conversation.view], **QUIET)
-        for event in (*asking, opened, shown):  # after it: while an answer grows, each token would write it
-            event.then(write, turns, self.outputs, **QUIET)
+        tab.select(reopen, [turns, store], [turns, conversation.view], js=own, **QUIET)
+        self.saved.upload(open_saved, self.saved, [turns, conversation.view], **QUIET)
+        # A new turn takes the answer before it out of the buttons; the turn's own end puts its answers in.
+        context.signals.follow([turns.change, *(event.then for event in asking)], write, turns, self.outputs)

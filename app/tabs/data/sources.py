@@ -11,12 +11,11 @@ from hydralora.errors import HydraError
 from ...actions import data as actions
 from ...page.buttons import action_button
 from ...page.context import Context
-from ...page.handlers import QUIET, Updates, arrival, cancel_then, handler
+from ...page.handlers import QUIET, Updates, cancel_then, handler
 from ...page.text import say, sentence
 from ...services.background import Done
 from .columns import Columns
 
-VIEW = "dataset"  # the kind of request that shows a dataset
 KEPT = "Nothing was added: the dataset below is the one that was there before."
 
 
@@ -55,33 +54,35 @@ class Sources:
     def wire(self, context: Context, columns: Columns) -> None:
         services = context.services
 
-        def supersede(request: gr.Request) -> None:
-            """A view of the dataset that was there before must not fill the columns of these files."""
-            services.sessions.newest(request.session_hash or "", VIEW, arrived=arrival(request))
-
         @handler
-        def keep(request: gr.Request, files: list[str]) -> Iterator[Updates]:
-            supersede(request)
+        def keep(files: list[str]) -> Iterator[Updates]:
             for updates in self._follow(context, columns, actions.upload(services, files)):
                 yield updates | {self.upload: None}  # the zone takes another file at once
 
         @handler
-        def fetch(request: gr.Request, name: str) -> Iterator[Updates]:
-            supersede(request)
+        def fetch(name: str) -> Iterator[Updates]:
             yield from self._follow(context, columns, actions.fetch(services, name))
 
         @handler
-        def remap(dataset_id: str, files: list[str], *chosen: str) -> Iterator[Updates]:
+        def remap(dataset_id: str, pending: actions.NeedsMapping | None, *chosen: str) -> Iterator[Updates]:
             mapping = dict(zip(columns.fields, (value or actions.NONE for value in chosen), strict=True))
-            steps = actions.upload(services, files, mapping) if files else actions.remap(services, dataset_id, mapping)
+            if pending:
+                steps = actions.upload(services, pending.files, mapping)
+            else:
+                steps = actions.remap(services, dataset_id, mapping)
             yield from self._follow(context, columns, steps)
 
-        fields = list(columns.fields.values())
-        outputs = [self.status, self.stop, context.dataset, columns.pending, columns.panel, *fields]
+        def use_demo() -> Updates:
+            """Also in place of files that wait for their mapping."""
+            return self._chosen(context, columns, DEMO)
+
+        outputs = [self.status, self.stop, context.dataset, columns.pending, columns.panel]
         uploading = self.upload.upload(keep, self.upload, [*outputs, self.upload], **QUIET)
         fetching = self.hub_name.submit(fetch, self.hub_name, outputs, **QUIET)
-        mapping = columns.apply.click(remap, [context.dataset, columns.pending, *fields], outputs, **QUIET)
-        self.demo.click(lambda: DEMO, None, context.dataset, **QUIET)
+        mapping = columns.apply.click(
+            remap, [context.dataset, columns.pending, *columns.fields.values()], outputs, **QUIET
+        )
+        self.demo.click(use_demo, None, outputs, **QUIET)
         cancel_then(
             self.stop.click,
             [uploading, fetching, mapping],
@@ -89,24 +90,30 @@ class Sources:
             [self.status, self.stop],
         )
 
+    def _ended(self) -> Updates:
+        return {self.status: "", self.stop: gr.Button(visible=False)}
+
+    def _chosen(self, context: Context, columns: Columns, dataset_id: str) -> Updates:
+        """The updates that choose a dataset: nothing waits for its mapping any more."""
+        mapped = {columns.pending: None, columns.panel: gr.Accordion(open=False)}
+        return self._ended() | mapped | {context.dataset: dataset_id}
+
     def _follow(
         self, context: Context, columns: Columns, steps: Iterator[str | actions.NeedsMapping | Done[str]]
     ) -> Iterator[Updates]:
         """The updates while files are read."""
-        ended: Updates = {self.status: "", self.stop: gr.Button(visible=False)}
         try:
             for step in steps:
                 if isinstance(step, str):
                     yield {self.status: say(step), self.stop: gr.Button(visible=True)}
                 elif isinstance(step, Done):
-                    closed = gr.Accordion(open=False)
-                    yield ended | {context.dataset: step.value, columns.pending: [], columns.panel: closed}
+                    yield self._chosen(context, columns, step.value)
                 else:
                     question = say(f"{step.message} Or map the columns below.")
-                    waiting = {columns.pending: step.files, columns.panel: gr.Accordion(open=True)}
-                    yield ended | {self.status: question} | waiting | columns.updates(step.columns, {})
+                    waiting = {columns.pending: step, columns.panel: gr.Accordion(open=True)}
+                    yield self._ended() | {self.status: question} | waiting
         except HydraError as error:  # it stays until another file is read
-            yield ended | {self.status: say(f"{error} {KEPT}")}
+            yield self._ended() | {self.status: say(f"{error} {KEPT}")}
         except Exception:
-            yield ended
+            yield self._ended()
             raise

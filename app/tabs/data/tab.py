@@ -9,7 +9,7 @@ from . import own_files
 from .as_seen import AsTheModelSeesIt
 from .columns import Columns
 from .rows import Rows
-from .sources import VIEW, Sources
+from .sources import Sources
 
 
 def build(context: Context) -> gr.Button:
@@ -30,16 +30,12 @@ def build(context: Context) -> gr.Button:
     as_seen.draw_more()
     own_files.build(context)
 
-    @latest(services, VIEW)
+    @latest(services, "dataset")
     def show(dataset_id: str) -> Updates:
-        view = actions.view(services, dataset_id)
-        mapping_file = gr.DownloadButton(value=actions.mapping_file(services, dataset_id))
-        column_updates = columns.updates(view.columns, view.mapping) | {columns.file: mapping_file, columns.pending: []}
-        return rows.updates(services, dataset_id, view) | column_updates | as_seen.awaited()
+        return rows.updates(services, dataset_id, actions.view(services, dataset_id)) | as_seen.awaited()
 
-    outputs = [*rows.outputs, columns.file, columns.pending, *columns.fields.values(), *as_seen.outputs]
     opened = [dataset.change, context.page.load]
-    viewed = context.signals.follow(opened, show, dataset, outputs)
-    as_seen.wire(viewed)
+    as_seen.wire(context.signals.follow(opened, show, dataset, [*rows.outputs, *as_seen.outputs]))
+    columns.wire(context)
     sources.wire(context, columns)
     return following

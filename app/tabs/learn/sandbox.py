@@ -44,11 +44,6 @@ class Sandbox:
             self.paths = plot_panel("sandbox-paths", "Heads in a plane, step by step", empty="Drawn while it trains.")
         kept.keep("sandbox", self.run.change, self.run)
 
-    @staticmethod
-    def reopen(stored: dict[str, str] | None) -> str:
-        """The run that this browser watched last."""
-        return (stored or {}).get("sandbox", "")
-
     def wire(self, context: Context) -> None:
         services, run = context.services, self.run
 

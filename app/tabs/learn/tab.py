@@ -28,5 +28,5 @@ def build(context: Context, tab: gr.Tab, kept: KeptChoices, quiz: gr.BrowserStat
         with gr.Tab("Sandbox", id="sandbox"):
             sandbox = Sandbox(kept)
             sandbox.wire(context)
-    kept.restore(context.page, sandbox.reopen, [sandbox.run])
+    kept.restore(context.page, lambda stored: stored or {}, {"sandbox": sandbox.run})
     return sandbox.explore

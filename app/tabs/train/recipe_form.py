@@ -244,12 +244,11 @@ def _value(key: str, value: object) -> str:
 
 
 def _restore(page: gr.Blocks, store: KeptChoices, settings: dict[str, Widget]) -> None:
-    def back(values: object) -> Updates:
-        kept_values = values if isinstance(values, dict) else {}  # an older version kept a list
-        known = {RENAMED.get(name, name): UNSET if value == OLD_UNSET else value for name, value in kept_values.items()}
-        return {field: known[name] for name, field in settings.items() if name in known} or gr.skip()
+    def back(values: object) -> dict[str, object]:
+        kept_values: dict[str, object] = values if isinstance(values, dict) else {}  # an older version kept a list
+        return {RENAMED.get(name, name): UNSET if value == OLD_UNSET else value for name, value in kept_values.items()}
 
-    store.restore(page, back, list(settings.values()))
+    store.restore(page, back, settings)
 
 
 def _terminal(services: Services) -> tuple[gr.HTML, gr.UploadButton]:
