@@ -1,9 +1,9 @@
 """The `hydralora` command."""
 
-from hydralora.cli import data, gallery, inside, models, programs, research, runs
+from hydralora.cli import data, gallery, inside, models, programs, research, runs, study
 from hydralora.cli.options import app
 
-__all__ = ["app", "data", "gallery", "inside", "main", "models", "programs", "research", "runs"]
+__all__ = ["app", "data", "gallery", "inside", "main", "models", "programs", "research", "runs", "study"]
 
 
 def main() -> None:

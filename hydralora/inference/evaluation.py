@@ -1,8 +1,9 @@
 """Loss and exact match on held-out rows, per task and per component."""
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
@@ -10,7 +11,7 @@ from hydralora.data.batches import batch_order, collate
 from hydralora.data.encoding import IGNORED, Encoded
 from hydralora.data.progress import OnProgress, ignore_progress
 from hydralora.inference.loss import answer_logits, answer_loss
-from hydralora.runs.scores import Score, Scores
+from hydralora.runs.scores import RowScores, Score, Scores
 
 BATCH = 16  # rows; evaluation keeps nothing for a backward pass
 
@@ -23,27 +24,52 @@ def evaluate(
     on_progress: OnProgress = ignore_progress,
     components: Sequence[int] | None = None,
 ) -> Scores:
-    """Mean answer loss (nats per token) and exact match (0-1): overall, per task and per component if rows have one.
+    """Mean answer loss (nats per token) and exact match (0-1): overall, per task and per component if rows have one."""
+    return summary(evaluate_rows(model, rows, pad_token_id, on_progress), rows, components)
+
+
+@torch.no_grad()
+def evaluate_rows(
+    model: Any, rows: Sequence[Encoded], pad_token_id: int, on_progress: OnProgress = ignore_progress
+) -> RowScores:
+    """Loss and exact match of each row, in their order.
 
     A row matches exactly if greedy decoding reproduces its answer token for token, up to the end-of-turn mark. That is
     so if each answer token is the most likely one after the true tokens before it, so one forward pass decides it
     without generating.
     """
-    measured: list[_RowScore] = []
+    measured: dict[int, tuple[float | None, int, bool]] = {}
     for indices, batch in batches(model, rows, pad_token_id):
         logits, targets = answer_logits(model, batch)
         losses = answer_loss(logits, targets)
         right = logits.argmax(-1) == targets
         counts = (batch["labels"][:, 1:] != IGNORED).sum(1).tolist()
         for index, loss, hit in zip(indices, losses.split(counts), right.split(counts), strict=True):
-            measured.append(_RowScore(index, float(loss.sum()), len(loss), bool(hit.all())))
+            summed = float(loss.sum())
+            measured[index] = None if math.isnan(summed) else summed, len(loss), bool(hit.all())
         on_progress(len(measured), len(rows))
-    tasks = [row.example.task or None for row in rows]
-    return Scores(
-        **_summary(measured).model_dump(),
-        per_task=_by_group(measured, tasks),
-        per_component=_by_group(measured, list(map(str, components or ()))),
+    in_order = [measured[index] for index in range(len(rows))]
+    return RowScores(
+        rows=[row.example.row for row in rows],
+        losses=[loss for loss, _, _ in in_order],
+        tokens=[tokens for _, tokens, _ in in_order],
+        matched=[matched for _, _, matched in in_order],
     )
+
+
+def summary(scores: RowScores, rows: Sequence[Encoded], components: Sequence[int] | None = None) -> Scores:
+    """The means over all rows, and over those of each task and component; a row without one is in none."""
+    groups: dict[str, dict[str, list[int]]] = {"per_task": defaultdict(list), "per_component": defaultdict(list)}
+    for i, row in enumerate(rows):
+        if row.example.task:
+            groups["per_task"][row.example.task].append(i)
+        if components:
+            groups["per_component"][str(components[i])].append(i)
+    means = {
+        name: {group: _mean(scores, indices) for group, indices in sorted(members.items())}
+        for name, members in groups.items()
+    }
+    return Scores(**_mean(scores, range(len(rows))).model_dump(), **means)
 
 
 def predicting(labels: torch.Tensor) -> torch.Tensor:
@@ -63,25 +89,11 @@ def batches(
         yield indices, {key: value.to(device) for key, value in batch.items()}
 
 
-class _RowScore(NamedTuple):
-    row: int
-    loss: float  # summed over the answer's tokens
-    tokens: int
-    matched: bool
-
-
-def _by_group(measured: Sequence[_RowScore], groups: Sequence[str | None]) -> dict[str, Score]:
-    """The summary of each group's rows; a row without a group is in none."""
-    members: dict[str, list[_RowScore]] = defaultdict(list)
-    for score in measured:
-        if groups and (group := groups[score.row]) is not None:
-            members[group].append(score)
-    return {group: _summary(scores) for group, scores in sorted(members.items())}
-
-
-def _summary(measured: Sequence[_RowScore]) -> Score:
+def _mean(scores: RowScores, indices: Sequence[int]) -> Score:
+    losses = [scores.losses[i] for i in indices]
+    tokens = sum(scores.tokens[i] for i in indices)
     return Score(
-        loss=sum(score.loss for score in measured) / sum(score.tokens for score in measured),
-        exact_match=sum(score.matched for score in measured) / len(measured),
-        rows=len(measured),
+        loss=None if None in losses else sum(loss for loss in losses if loss is not None) / tokens,
+        exact_match=sum(scores.matched[i] for i in indices) / len(indices),
+        rows=len(indices),
     )

@@ -80,8 +80,8 @@ def read_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
         raise ConfigError(f"{path.name}: it can't be read as YAML ({' '.join(str(error).split())}).") from error
     if isinstance(values, dict):
         values = _renamed(values, path.name)  # now, so that an override by either name changes the same setting
-    for override in overrides or []:
-        values = _override(values, override)
+    if overrides:
+        values = with_settings(values, parse_overrides(overrides))
     return parse_recipe(values, path.name)
 
 
@@ -115,22 +115,35 @@ def _beside(recipe: Path, file: str) -> str:
     return file if file.startswith("hub:") else str((recipe.parent / file).resolve())
 
 
-def _override(values: Any, override: str) -> dict[str, Any]:
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise ConfigError(f"override {override!r}: write it as section.name=value, such as training.max_steps=50.")
-    key = RENAMED.get(key, key)
+def parse_overrides(overrides: list[str]) -> dict[str, Any]:
+    """The values of "section.name=value" by their settings' names.
+
+    Raises:
+        ConfigError: one is not written like that.
+    """
+    changes = {}
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"override {override!r}: write it as section.name=value, such as training.max_steps=50.")
+        try:
+            changes[RENAMED.get(key, key)] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"override {override!r}: the value is not YAML.") from error
+    return changes
+
+
+def with_settings(values: Any, changes: dict[str, Any]) -> dict[str, Any]:
+    """A recipe's plain values with other settings, each by "section.name"."""
     values = dict(values) if isinstance(values, dict) else {}
-    target = values
-    *sections, name = key.split(".")
-    for section in sections:
-        inner = target.get(section)
-        target[section] = dict(inner) if isinstance(inner, dict) else {}
-        target = target[section]
-    try:
-        target[name] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"override {override!r}: the value is not YAML.") from error
+    for key, value in changes.items():
+        target = values
+        *sections, name = key.split(".")
+        for section in sections:
+            inner = target.get(section)
+            target[section] = dict(inner) if isinstance(inner, dict) else {}
+            target = target[section]
+        target[name] = value
     return values
 
 

@@ -12,7 +12,7 @@ from hydralora.errors import ConfigError, HydraError, RunError
 from hydralora.recipe.settings import Recipe
 from hydralora.runs.events import OnEvent
 from hydralora.runs.processes import elsewhere, is_alive, spawn, submit
-from hydralora.runs.run import Run
+from hydralora.runs.run import Label, Run
 from hydralora.runs.state import ACTIVE, RESUMABLE, RunState
 from hydralora.runs.store import Queue, RunStore
 
@@ -25,14 +25,14 @@ class JobManager:
     def __init__(self, store: RunStore) -> None:
         self.store = store
 
-    def start(self, recipe: Recipe) -> Run:
+    def start(self, recipe: Recipe, label: Label | None = None) -> Run:
         """Create a run; its worker starts at once or when a slot is free, and outlives this process.
 
         Raises:
             RunError: it starts from a run that can't be continued.
         """
         self.store.resolved(recipe)
-        run = self.store.create(recipe)
+        run = self.store.create(recipe, label)
         with self._lock():
             self._enqueue(run, recipe)
         self.advance()

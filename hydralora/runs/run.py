@@ -47,6 +47,11 @@ class Run:
         return self.folder / "snapshots"
 
     @property
+    def row_scores(self) -> Path:
+        """Scores of each held-out row (`hydralora.runs.scores.RowScores`)."""
+        return self.folder / "row_scores"
+
+    @property
     def answers(self) -> Path:
         """Saved answers (`hydralora.inference.traces`), which only the shipped run has."""
         return self.folder / "answers"

@@ -46,11 +46,11 @@ class RunStore:
         self.workspace = Path(workspace or default_workspace()).expanduser().resolve()
         self.folder = self.workspace / "runs"
 
-    def create(self, recipe: Recipe) -> Run:
-        """A new run, queued, with its recipe on disk, and a name."""
+    def create(self, recipe: Recipe, label: Label | None = None) -> Run:
+        """A new run, queued, with its recipe on disk, and a label; by default a name of its own."""
         with self.place() as run:
             run.begin(recipe)
-            run.write_label(Label(first_name(recipe, (other.label().name for other in self._folders()))))
+            run.write_label(label or Label(first_name(recipe, (other.label().name for other in self._folders()))))
         return self.get(run.id)
 
     @contextmanager

@@ -9,7 +9,7 @@ import torch
 from transformers import TrainerCallback, set_seed
 
 from hydralora.errors import RunError
-from hydralora.inference.evaluation import evaluate
+from hydralora.inference.evaluation import evaluate_rows, summary
 from hydralora.models.device import pick_device
 from hydralora.models.fetching import BaseModelInfo
 from hydralora.recipe.settings import Recipe
@@ -46,11 +46,13 @@ class OutputFolders:
         adapter: safetensors, config and model card.
         checkpoints: saved as often as the recipe says; None: none are saved.
         snapshots: as many as the recipe says; None: none are saved.
+        row_scores: of each held-out row before and after training; None: they are not kept.
     """
 
     adapter: Path
     checkpoints: Path | None = None
     snapshots: Path | None = None
+    row_scores: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ def train(
     reporter = Reporter(monitor if processes.is_first else None)
     reporter.step = resume.step if resume else 0
     set_seed(recipe.training.seed)
-    begun = _begin(recipe, reporter, processes, resume)
+    begun = _begin(recipe, folders.row_scores, reporter, processes, resume)
     if processes.agree(begun is None) or begun is None:
         processes.leave()
         return _nothing_learnt(recipe, reporter)
@@ -115,11 +117,11 @@ def train(
         return RunResults()
     stops, measures = monitor.should_stop, monitor.measure_stopped
     reporter.should_stop = lambda: stops() and not measures()
-    return _end(prepared, base, recipe, folders.adapter, reporter, trainer.state.max_steps)
+    return _end(prepared, base, recipe, folders, reporter, trainer.state.max_steps)
 
 
 def _begin(
-    recipe: Recipe, reporter: Reporter, processes: Processes, resume: Resume | None
+    recipe: Recipe, row_scores: Path | None, reporter: Reporter, processes: Processes, resume: Resume | None
 ) -> tuple[Prepared, Scores | None] | None:
     """The prepared run and, in the first process, the base model's scores; None when stopped before training."""
     base = resume.before if resume else None
@@ -140,7 +142,7 @@ def _begin(
         )
         if processes.is_first and base is None:
             with prepared.model.disable_adapter():  # heads with a random start and an initialised router have an effect
-                base = _measure(prepared, recipe, reporter, Stage.EVALUATING_BASE, "before")
+                base = _measure(prepared, recipe, row_scores, reporter, Stage.EVALUATING_BASE)
         reporter.stage(Stage.TRAINING)
     except StopRequestedError:
         return None
@@ -204,18 +206,23 @@ def _keep_last_step(trainer: AnswerTrainer, last: LastStep, folders: OutputFolde
 
 
 def _end(
-    prepared: Prepared, base: Scores | None, recipe: Recipe, adapter: Path, reporter: Reporter, max_steps: int
+    prepared: Prepared,
+    base: Scores | None,
+    recipe: Recipe,
+    folders: OutputFolders,
+    reporter: Reporter,
+    max_steps: int,
 ) -> RunResults:
     """Save the adapter, evaluate it, and collect the results."""
     prepared.model.eval()
     if not all_finite(prepared.model):
         raise diverged(reporter.step)
-    adapter_hash = save_adapter(prepared.model, recipe, prepared, adapter)
+    adapter_hash = save_adapter(prepared.model, recipe, prepared, folders.adapter)
     stopped = reporter.step < max_steps
     tuned, heads = None, HeadUseSummary()
     if not (stopped and reporter.should_stop()):
         try:
-            tuned = _measure(prepared, recipe, reporter, Stage.EVALUATING_TUNED, "after")
+            tuned = _measure(prepared, recipe, folders.row_scores, reporter, Stage.EVALUATING_TUNED)
             if recipe.has_heads:
                 reporter.stage(Stage.MEASURING_HEADS)
             heads = measure_heads(prepared, reporter.progress)
@@ -231,13 +238,17 @@ def _end(
     )
 
 
-def _measure(prepared: Prepared, recipe: Recipe, reporter: Reporter, stage: Stage, split: str) -> Scores:
+def _measure(prepared: Prepared, recipe: Recipe, row_scores: Path | None, reporter: Reporter, stage: Stage) -> Scores:
     """Evaluate the held-out rows, and answer a few of them; an answered row counts as one more row of the progress."""
     reporter.stage(stage)
-    pad, components = prepared.tokenizer.pad_token_id, prepared.heldout_labels
-    rows, answered = len(prepared.heldout), len(sample_rows(prepared, recipe.training))
+    split = "before" if stage is Stage.EVALUATING_BASE else "after"
+    pad, rows = prepared.tokenizer.pad_token_id, len(prepared.heldout)
+    answered = len(sample_rows(prepared, recipe.training))
     total = rows + answered
-    scores = evaluate(prepared.model, prepared.heldout, pad, lambda done, _: reporter.progress(done, total), components)
+    measured = evaluate_rows(prepared.model, prepared.heldout, pad, lambda done, _: reporter.progress(done, total))
+    if row_scores:
+        measured.write(row_scores, split)
+    scores = summary(measured, prepared.heldout, prepared.heldout_labels)
     answers = sample_answers(
         prepared, recipe.training, lambda done, most: reporter.progress(rows + answered * done // most, total)
     )

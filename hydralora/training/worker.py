@@ -101,7 +101,7 @@ def _work(run: Run, processes: Processes, recorder: Recorder) -> int:
         state = run.state()
         results = train(
             RunStore(run.folder.parent.parent).resolved(run.recipe()),
-            OutputFolders(run.adapter, run.checkpoints, run.snapshots),
+            OutputFolders(run.adapter, run.checkpoints, run.snapshots, run.row_scores),
             Monitor(recorder.record, recorder.stop_requested, lambda: run.measure_requested),
             Resume(step, checkpoint, run.before(), state.base, state.data),
         )

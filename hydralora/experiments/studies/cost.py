@@ -1,0 +1,99 @@
+"""What a study takes, before it is run."""
+
+from collections import Counter
+
+from hydralora.errors import HydraError
+from hydralora.experiments.studies.cells import Cell
+from hydralora.experiments.studies.running import RunningStudy
+from hydralora.runs.records import Record
+from hydralora.runs.store import RunStore
+from hydralora.training.estimate import run_seconds
+from hydralora.training.sizes import adapter_size
+
+FILES_AN_ADAPTER = 4  # the adapter, and the newest checkpoints with AdamW's two moments
+
+
+class PlanLine(Record):
+    """An arm's runs."""
+
+    name: str
+    runs: int
+    seconds: float | None
+
+
+class StudyPlan(Record):
+    """What a study needs.
+
+    Attributes:
+        runs: all of them; `left`, those that have not finished.
+        seconds: of those that are left, one after the other on this machine's CPU; None where the base model is not on
+            this machine.
+        kwh: the energy for that, at the rate of this workspace's newest run; None where none was measured.
+        bytes: of the files of those that are left.
+    """
+
+    lines: list[PlanLine]
+    runs: int
+    left: int
+    seconds: float | None
+    kwh: float | None
+    bytes: int
+
+    def sentence(self) -> str:
+        if self.seconds is None:
+            time = "how long they take is known once the base model is on this machine"
+        else:
+            energy = "" if self.kwh is None else f", {self.kwh:.2f} kWh"
+            time = f"about {self.seconds / 3600:.1f} hours one after the other{energy}"
+        return f"{self.runs} runs, {self.left} still to be done: {time}, {self.bytes / 1e9:.1f} GB of files."
+
+
+def planned(study: RunningStudy) -> StudyPlan:
+    """What a study needs; nothing is started.
+
+    Raises:
+        HydraError: the data can't be used.
+    """
+    plan, tune = study.plan, study.file.study.tune
+    tuning = plan.tuning()
+    middle = tune.values[len(tune.values) // 2] if tune else None  # its value makes no difference to the time
+    cells = [*tuning, *plan.reported({cell.place: middle for cell in tuning})]
+    finished = [cell for cell, run in study.runs(cells) if run and run.state().state == "finished"]
+    left = [cell for cell in cells if cell not in finished]
+    examples = {_title(cell): cell for cell in cells}
+    seconds = {title: run_seconds(cell.recipe) for title, cell in examples.items()}
+    bytes_each = {title: FILES_AN_ADAPTER * _adapter_bytes(cell) for title, cell in examples.items()}
+    taken = [seconds[_title(cell)] for cell in left]
+    known = [value for value in taken if value is not None]
+    total = sum(known) if len(known) == len(taken) else None
+    power = _kwh_a_second(study.jobs.store)
+    counts = Counter(map(_title, cells))
+    return StudyPlan(
+        lines=[PlanLine(name=title, runs=count, seconds=seconds[title]) for title, count in counts.items()],
+        runs=len(cells),
+        left=len(left),
+        seconds=total,
+        kwh=None if total is None or power is None else total * power,
+        bytes=sum(bytes_each[_title(cell)] for cell in left),
+    )
+
+
+def _kwh_a_second(store: RunStore) -> float | None:
+    """What the newest run whose energy was measured here took; None if there is none."""
+    for run in store.all():
+        results = None if run.is_shipped else run.state().results
+        if results and results.energy_kwh and results.total_seconds:
+            return results.energy_kwh["total"] / results.total_seconds
+    return None
+
+
+def _title(cell: Cell) -> str:
+    name = ", ".join(filter(None, cell.place))
+    return name if cell.tried is None else f"{name}, to choose its setting"
+
+
+def _adapter_bytes(cell: Cell) -> int:
+    try:
+        return adapter_size(cell.recipe, cell.recipe.tuner.num_heads or 4).weight_bytes
+    except HydraError:  # the model's config is not on this machine
+        return 0

@@ -1,0 +1,55 @@
+"""What a study measures of a run."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from hydralora.runs.results import RunResults
+from hydralora.runs.state import Stage
+
+Measure = Literal[
+    "loss",
+    "exact_match",
+    "parameters",
+    "seconds",
+    "peak_memory",
+    "energy",
+    "mutual_information",
+    "head_cosine",
+]
+Better = Literal["less", "more"]
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """How a measure is read.
+
+    Attributes:
+        label: with its unit, for a table's head.
+        of: takes it from a run's results; None where it was not measured.
+        better: whether less or more of it is better; None where neither is.
+        decimals: in a table.
+    """
+
+    label: str
+    of: Callable[[RunResults], float | None]
+    better: Better | None = None
+    decimals: int = 3
+
+
+def _tuned(results: RunResults, name: Literal["loss", "exact_match"]) -> float | None:
+    return getattr(results.tuned, name) if results.tuned else None
+
+
+MEASURES: dict[str, Meaning] = {
+    "loss": Meaning("loss (nats per token)", lambda results: _tuned(results, "loss"), "less"),
+    "exact_match": Meaning("exact match", lambda results: _tuned(results, "exact_match"), "more"),
+    "parameters": Meaning(
+        "parameters", lambda results: results.parameters.total if results.parameters else None, "less", 0
+    ),
+    "seconds": Meaning("seconds of training", lambda results: results.seconds.get(Stage.TRAINING.value), "less", 1),
+    "peak_memory": Meaning("memory (bytes)", lambda results: results.peak_memory_bytes, "less", 0),
+    "energy": Meaning("energy (kWh)", lambda results: (results.energy_kwh or {}).get("total"), "less", 5),
+    "mutual_information": Meaning("mutual information", lambda results: results.mutual_information),
+    "head_cosine": Meaning("cosine of heads", lambda results: results.head_cosine),
+}

@@ -1,0 +1,265 @@
+"""What a study found: a table, each arm compared with the reference, and a verdict in a sentence."""
+
+import statistics as descriptive
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from pydantic import JsonValue
+
+from hydralora.experiments.studies.cells import Cell
+from hydralora.experiments.studies.measures import MEASURES
+from hydralora.experiments.studies.running import RunningStudy
+from hydralora.experiments.studies.statistics import (
+    Difference,
+    Paired,
+    difference,
+    difference_of_values,
+    holm,
+    paired_rows,
+)
+from hydralora.runs.records import Record
+from hydralora.runs.results import RunResults
+from hydralora.runs.run import Run
+from hydralora.runs.scores import RowScores
+
+
+class Mean(Record):
+    """A measure over the seeds: mean, standard deviation (None for one seed), and their number."""
+
+    mean: float
+    sd: float | None
+    n: int
+
+
+class Compared(Record):
+    """An arm less the reference: mean, 95 % interval, p, and p corrected for the number of arms (Holm)."""
+
+    mean: float
+    low: float | None
+    high: float | None
+    p: float | None
+    adjusted: float | None
+    verdict: str
+
+
+class Line(Record):
+    """An arm at a point of the axes.
+
+    Attributes:
+        axes: the values of the axes; `point`, in words.
+        chosen: the value of the setting that was chosen for it.
+        paper: what the paper found.
+        versus: the arm that it is compared with; None for that arm itself.
+    """
+
+    arm: str
+    axes: dict[str, JsonValue]
+    point: str
+    chosen: float | str | None = None
+    measures: dict[str, Mean]
+    versus: str | None
+    difference: Compared | None
+    paper: float | None = None
+
+
+class TriedValue(Record):
+    """A value that was tried for an arm, with the judged measure; None where its run failed."""
+
+    arm: str
+    point: str
+    value: float | str
+    measure: float | None
+
+
+class CellReport(Record):
+    """A run of the study."""
+
+    arm: str
+    axes: dict[str, JsonValue]
+    seed: int
+    run: str
+    state: str
+    measures: dict[str, float]
+
+
+class Report(Record):
+    """A study's findings so far."""
+
+    version: int = 1
+    study: str
+    title: str
+    question: str
+    judged: str
+    settings: dict[str, object]
+    cells: list[CellReport]
+    tried: list[TriedValue]
+    table: list[Line]
+    failed: dict[str, str]
+    verdict: str
+
+
+@dataclass(frozen=True)
+class _Done:
+    """A finished run of a cell."""
+
+    cell: Cell
+    run: Run
+    results: RunResults
+
+
+def report(study: RunningStudy) -> Report:
+    """The findings so far.
+
+    Raises:
+        HydraError: the data can't be used any more, or a run's file is damaged.
+    """
+    declared, judged = study.file.study, study.file.study.judged
+    status, (phase, cells) = study.status(), study.cells()
+    done: dict[tuple[str, str], dict[int, _Done]] = {}
+    reports = []
+    for cell, run in cells if phase == "reporting" else ():
+        state = run.state() if run else None
+        results = state.results if state else None
+        if run and results and state and state.state == "finished":
+            done.setdefault(cell.place, {})[cell.seed] = _Done(cell, run, results)
+        if run and state:
+            measures = _measures(results, declared.measures) if results else {}
+            reports.append(
+                CellReport(
+                    arm=cell.arm, axes=cell.axes, seed=cell.seed, run=run.id, state=state.state, measures=measures
+                )
+            )
+    chosen, lines = study.chosen(), []
+    compared = {place: _against(done, place, declared.reference, judged) for place in done}
+    adjusted = dict(zip(compared, holm([found.p if found else None for found in compared.values()]), strict=True))
+    for place, runs in done.items():
+        found = compared[place]
+        lines.append(
+            Line(
+                arm=place[0],
+                axes=next(iter(runs.values())).cell.axes,
+                point=place[1],
+                chosen=chosen.get(place),
+                measures={name: mean for name in declared.measures if (mean := _mean(runs.values(), name))},
+                versus=None if place[0] == declared.reference else declared.reference,
+                difference=_compared(found, adjusted[place], judged) if found else None,
+                paper=declared.paper.values.get(place[0]) if declared.paper else None,
+            )
+        )
+    return Report(
+        study=study.id,
+        title=declared.title,
+        question=declared.question,
+        judged=judged,
+        settings=study.file.settings.model_dump(mode="json"),
+        cells=reports,
+        tried=_tried(study, judged),
+        table=lines,
+        failed=status.failed,
+        verdict=_verdict(lines, declared.reference, judged, status.ended),
+    )
+
+
+def _measures(results: RunResults, names: Sequence[str]) -> dict[str, float]:
+    return {name: value for name in names if (value := MEASURES[name].of(results)) is not None}
+
+
+def _mean(runs: Iterable[_Done], name: str) -> Mean | None:
+    values = [value for done in runs if (value := MEASURES[name].of(done.results)) is not None]
+    if not values:
+        return None
+    return Mean(
+        mean=descriptive.fmean(values), sd=descriptive.stdev(values) if len(values) > 1 else None, n=len(values)
+    )
+
+
+def _against(
+    done: dict[tuple[str, str], dict[int, _Done]], place: tuple[str, str], reference: str, measure: str
+) -> Difference | None:
+    """The arm less the reference at the same point, over the seeds that both have finished."""
+    arm, point = place
+    others = done.get((reference, point), {})
+    seeds = sorted(set(done[place]) & set(others))
+    if arm == reference or not seeds:
+        return None
+    pairs = [pair for seed in seeds if (pair := _paired(done[place][seed].run, others[seed].run, measure))]
+    if len(pairs) == len(seeds):
+        return difference(pairs)
+    of = MEASURES[measure].of
+    values = [(of(done[place][seed].results), of(others[seed].results)) for seed in seeds]
+    known = [(one, other) for one, other in values if one is not None and other is not None]
+    return difference_of_values(*map(list, zip(*known, strict=True))) if known else None
+
+
+def _paired(one: Run, other: Run, measure: str) -> Paired | None:
+    scores = [RowScores.read(run.row_scores, "after") for run in (one, other)]
+    return paired_rows(scores[0], scores[1], measure) if scores[0] and scores[1] else None
+
+
+def _compared(found: Difference, adjusted: float | None, measure: str) -> Compared:
+    if not found.apart(adjusted):
+        verdict = "can't tell"
+    else:
+        verdict = "better" if (found.mean < 0) == (MEASURES[measure].better == "less") else "worse"
+    return Compared(mean=found.mean, low=found.low, high=found.high, p=found.p, adjusted=adjusted, verdict=verdict)
+
+
+def _tried(study: RunningStudy, judged: str) -> list[TriedValue]:
+    tried = []
+    for cell, run in study.runs(study.plan.tuning()):
+        results = run.state().results if run else None
+        if cell.tried is not None:
+            measure = MEASURES[judged].of(results) if results else None
+            tried.append(TriedValue(arm=cell.arm, point=cell.point, value=cell.tried, measure=measure))
+    return tried
+
+
+def _verdict(lines: Sequence[Line], reference: str, measure: str, ended: bool) -> str:
+    """In a sentence, with the interval of the arm that is furthest ahead of the reference."""
+    compared = [line for line in lines if line.difference]
+    if not compared:
+        return "Nothing can be compared yet." if not ended else "No arm finished beside the reference."
+    so_far = "" if ended else "So far: "
+    sign = 1 if MEASURES[measure].better == "less" else -1
+    clear = [line for line in compared if line.difference and line.difference.verdict != "can't tell"]
+    label = MEASURES[measure].label
+    if not clear:
+        return f"{so_far}No arm's {label} can be told apart from that of {reference}."
+    line = min(clear, key=lambda line: sign * (line.difference.mean if line.difference else 0))
+    found = line.difference
+    assert found
+    at = f" at {line.point}" if line.point else ""
+    interval = f"{found.mean:+.3f}, 95 % interval {found.low:+.3f} to {found.high:+.3f}"
+    counts = {
+        word: sum(1 for other in clear if other.difference and other.difference.verdict == word)
+        for word in ("better", "worse")
+    }
+    return (
+        f"{so_far}{line.arm}{at} is {found.verdict} than {reference} ({label} {interval}). Of {len(compared)} arms "
+        f"compared, {counts['better']} are better, {counts['worse']} worse, and of "
+        f"{len(compared) - len(clear)} one can't tell."
+    )
+
+
+def report_table(found: Report) -> str:
+    """The report as text."""
+    names = list(dict.fromkeys(name for line in found.table for name in line.measures))
+    heads = ["arm", *[MEASURES[name].label for name in names], f"difference in {found.judged}", "verdict", "paper"]
+    rows = [heads]
+    for line in found.table:
+        cells = [", ".join(filter(None, (line.arm, line.point)))]
+        for name in names:
+            mean, digits = line.measures.get(name), MEASURES[name].decimals
+            spread = f" ± {mean.sd:.{digits}f}" if mean and mean.sd is not None and digits else ""
+            cells.append(f"{mean.mean:,.{digits}f}{spread}" if mean else "-")
+        compared = line.difference
+        interval = f" [{compared.low:+.3f}, {compared.high:+.3f}]" if compared and compared.low is not None else ""
+        cells.append(f"{compared.mean:+.3f}{interval}" if compared else "reference" if not line.versus else "-")
+        cells.append(compared.verdict if compared else "")
+        cells.append("" if line.paper is None else f"{line.paper:g}")
+        rows.append(cells)
+    used = [i for i in range(len(heads)) if any(row[i] for row in rows[1:])] if found.table else [0]
+    widths = [max(len(row[i]) for row in rows) for i in used]
+    table = ["  ".join(row[i].ljust(width) for i, width in zip(used, widths, strict=True)).rstrip() for row in rows]
+    failed = [f"Failed: {name}: {why}" for name, why in found.failed.items()]
+    return "\n".join([found.title, found.question, "", *table, "", *failed, found.verdict])

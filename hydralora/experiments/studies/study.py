@@ -1,0 +1,141 @@
+"""A study as it is declared: a question, arms that answer it, and what the paper found."""
+
+from functools import cache
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from hydralora.errors import ConfigError
+from hydralora.experiments.studies.measures import MEASURES, Measure
+from hydralora.recipe.reading import parse_recipe, validation_message, with_settings
+from hydralora.recipe.settings import Recipe, Section
+
+DECLARED = Path(__file__).with_name("declared")
+Changes = dict[str, Any]  # of a recipe's settings, by "section.name"
+Values = Annotated[list[Any], Field(min_length=1)]
+
+
+class Arm(Section):
+    """One of the ways that a study compares."""
+
+    settings: Changes = Field(default_factory=dict, description="What it changes in the study's recipe.")
+    size_of: str | None = Field(
+        None, description="An arm with as many parameters: a LoRA's rank is the smallest that has at least as many."
+    )
+
+
+class Tuning(Section):
+    """A setting that is chosen for each arm, on rows that are neither trained on nor reported."""
+
+    setting: str = "training.learning_rate"
+    values: Values = Field(default_factory=lambda: [2e-4, 6e-4, 2e-3, 6e-3, 2e-2])
+    steps: float = Field(0.5, gt=0, le=1, description="Share of the steps for which each value is tried.")
+
+
+class Paper(Section):
+    """What the paper found."""
+
+    source: str
+    measure: str
+    differs: str = Field(description="How our study differs from the paper's.")
+    values: dict[str, float] = Field(description="By arm.")
+
+
+class Study(Section):
+    """A question, and the runs that answer it: every arm, at every combination of the axes, for every seed.
+
+    Attributes:
+        reference: the arm that the others are compared with.
+        recipe: what it changes in the default recipe, for all arms.
+        axes: settings that take several values.
+        tune: None: the recipe's settings are used as they are.
+        judged: the measure that the verdict is about.
+    """
+
+    version: Literal[1] = 1
+    title: str = Field(min_length=1, max_length=80)
+    question: str = Field(min_length=1, max_length=300)
+    reference: str
+    recipe: Changes = Field(default_factory=dict)
+    arms: dict[str, Arm] = Field(min_length=2)
+    axes: dict[str, Values] = Field(default_factory=dict)
+    tune: Tuning | None = None
+    judged: Measure = "loss"
+    measures: tuple[Measure, ...] = ("loss", "exact_match", "parameters", "seconds")
+    paper: Paper | None = None
+
+    @model_validator(mode="after")
+    def _arms_exist(self) -> "Study":
+        named = {"reference": [self.reference], "size_of": [arm.size_of for arm in self.arms.values() if arm.size_of]}
+        named["paper.values"] = list(self.paper.values) if self.paper else []
+        for place, names in named.items():
+            for name in names:
+                if name not in self.arms:
+                    known = ", ".join(self.arms)
+                    raise ValueError(f"{place} names {name!r}, which is not an arm. The arms are: {known}")
+        if chained := [name for name, arm in self.arms.items() if arm.size_of and self.arms[arm.size_of].size_of]:
+            raise ValueError(f"the arm {chained[0]!r} has the size of an arm that has itself the size of another")
+        if MEASURES[self.judged].better is None:
+            raise ValueError(f"judged: of {self.judged}, neither more nor less is better")
+        return self
+
+    def points(self) -> list[Changes]:
+        """Every combination of the axes' values; one without any where there are no axes."""
+        return [dict(zip(self.axes, values, strict=True)) for values in product(*self.axes.values())]
+
+    def recipe_of(self, base: Changes, arm: str, point: Changes) -> Recipe:
+        """An arm's recipe at a point of the axes.
+
+        Args:
+            base: settings that the study leaves open: model, data, seed, steps.
+
+        Raises:
+            ConfigError: a setting is wrong.
+        """
+        changes = base | self.recipe | self.arms[arm].settings | point
+        return parse_recipe(with_settings({}, changes), f"{self.title}, arm {arm}")
+
+
+def read_study(path: Path) -> Study:
+    """A study from a YAML file.
+
+    Raises:
+        ConfigError: the file can't be read, or what is wrong in it.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path.name}: it can't be read as YAML ({' '.join(str(error).split())}).") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path.name}: it holds no study. Write at least title, question, reference and arms.")
+    try:
+        study = Study.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(f"{path.name}: {validation_message(error)}") from error
+    for name in study.arms:  # a wrong setting is found now, not after the first hour
+        for point in study.points():
+            study.recipe_of({"model": "default", "data.train": "rows.jsonl"}, name, point)
+    return study
+
+
+@cache
+def declared_studies() -> dict[str, Path]:
+    """The files of the studies that ship, by name, in their order."""
+    return {path.stem: path for path in sorted(DECLARED.glob("*.yaml"))}
+
+
+def find_study(name: str) -> tuple[str, Study]:
+    """A study that ships, by its name, or a user's own, by its file; with its name.
+
+    Raises:
+        ConfigError: there is none, or its file is wrong.
+    """
+    if path := declared_studies().get(name):
+        return name, read_study(path)
+    path = Path(name)
+    if not path.is_file():
+        raise ConfigError(f"There is no study {name!r}. Name a file, or one of: {', '.join(declared_studies())}.")
+    return path.stem, read_study(path)
