@@ -9,7 +9,7 @@ from .recipes import resolve_model
 
 Cell = str | int | float | None
 ROW_COLUMNS = ["row", "question", "answer", "task"]
-ROW_WIDTHS: list[str | int] = ["56px", "44%", "22%", "17%"]
+ROW_WIDTHS: list[str | int] = ["9%", "48%", "24%", "19%"]
 
 
 def counted(count: int, noun: str) -> str:
