@@ -100,7 +100,7 @@ def test_importing_the_engine_takes_little_more_than_importing_peft() -> None:
         for times in zip(
             *(
                 (seconds("import hydralora"), seconds("import peft, transformers; transformers.Trainer"))
-                for _ in range(3)
+                for _ in range(2)
             ),
             strict=True,
         )

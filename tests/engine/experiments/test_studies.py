@@ -11,9 +11,15 @@ import yaml
 from hydralora.data.dataset import read_dataset
 from hydralora.errors import ConfigError, DatasetError
 from hydralora.experiments.studies.cells import Plan, Settings
+from hydralora.experiments.studies.report import report
 from hydralora.experiments.studies.rows import row_files
+from hydralora.experiments.studies.running import TAG, begin_study
 from hydralora.experiments.studies.study import Study, declared_studies, find_study, read_study
+from hydralora.runs.jobs import JobManager
+from hydralora.runs.run import Label
 from hydralora.training.sizes import adapter_size
+from tests.conftest import FinishedRun
+from tests.known import known
 
 OWN: dict[str, Any] = {
     "title": "Mine",
@@ -164,3 +170,31 @@ def test_only_some_arms_are_run_with_what_they_need(
     assert plan(study, tmp_path, data_file, model_folder, arms=("three",)).names == ["one", "two", "three"]
     with pytest.raises(ConfigError, match=r"There is no arm 'five'\. The arms are: one, two, three, four"):
         plan(study, tmp_path, data_file, model_folder, arms=("five",))
+
+
+def test_a_setting_is_chosen_by_its_measurement_and_a_failed_arm_is_left_out(
+    own: Callable[..., Path], jobs: JobManager, data_file: Path, model_folder: Path, finished: FinishedRun
+) -> None:
+    study = read_study(own(tune={"values": [1e-3, 3e-3, 1e-2]}))
+    settings = Settings(data=str(data_file), model=str(model_folder), seeds=2, steps=10)
+    running = begin_study(jobs, "own", study, settings)
+    assert running.status().cells == {"missing": 6}
+    results = known(finished.run.state().results)
+    losses: dict[tuple[str, object], float] = {("one", 1e-3): 3.0, ("one", 3e-3): 1.0, ("one", 1e-2): 2.0}
+    for cell in running.plan.tuning():
+        run = jobs.store.create(cell.recipe, Label(cell.name, "", (TAG, running.id)))
+        if loss := losses.get((cell.arm, cell.tried)):
+            tuned = known(results.tuned).changed(loss=loss)
+            run.update(state="finished", results=results.changed(tuned=tuned))
+        else:
+            run.update(state="failed", message="no reason")
+    assert running.chosen() == {("one", ""): 3e-3}
+    phase, cells = running.cells()
+    assert (phase, [(cell.arm, cell.seed, run) for cell, run in cells]) == (
+        "reporting",
+        [("one", 0, None), ("one", 1, None)],
+    )
+    assert begin_study(jobs, "own", study, settings).id == running.id  # the same command goes on with it
+    assert begin_study(jobs, "own", study, settings.changed(seeds=3)).id != running.id
+    assert [tried.measure for tried in report(running).tried] == [3.0, 1.0, 2.0, None, None, None]
+    assert report(running).verdict == "Nothing can be compared yet."

@@ -31,7 +31,7 @@ from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
-KILLS = int(os.environ.get("HYDRALORA_KILLS", "5"))
+KILLS = int(os.environ.get("HYDRALORA_KILLS", "3"))
 SEED = int(os.environ.get("HYDRALORA_SEED", "0"))
 STEPS, SAVE_EVERY = 120 * KILLS, 20
 SERVER = """

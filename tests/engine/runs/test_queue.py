@@ -133,7 +133,7 @@ def test_waiting_runs_change_places(jobs: JobManager, make_recipe: Make) -> None
 
 
 def test_two_apps_start_a_run_once(jobs: JobManager, make_recipe: Make) -> None:
-    runs = [jobs.store.create(make_recipe(max_steps=2)) for _ in range(4)]
+    runs = [jobs.store.create(make_recipe(max_steps=2)) for _ in range(3)]
     jobs.store.write_queue(Queue([run.id for run in runs]))
     code = "import sys, time; from hydralora import RunStore; from hydralora.runs.jobs import JobManager\n"
     code += "jobs = JobManager(RunStore(sys.argv[1]))\nwhile True: jobs.advance(); time.sleep(.01)"
