@@ -2,6 +2,7 @@
 
 from hydralora.errors import HydraError
 from hydralora.experiments.sandbox import is_sandbox
+from hydralora.experiments.studies import study_of
 from hydralora.runs.run import Run
 from hydralora.runs.state import StateName
 
@@ -21,14 +22,15 @@ def run_choices(services: Services) -> list[Choice]:
 
 
 def newest_run(services: Services) -> str | None:
-    """The active run, else the newest; a run to watch only where there is no other, since it has hardly learnt."""
+    """The active run, else the newest; one to watch or of a study only where there is no other."""
     runs = [*services.jobs.active(), *services.store.all()]
-    chosen = next((run for run in runs if not _is_sandbox(run)), next(iter(runs), None))
+    chosen = next((run for run in runs if not _is_aside(run)), next(iter(runs), None))
     return chosen.id if chosen else None
 
 
-def _is_sandbox(run: Run) -> bool:
+def _is_aside(run: Run) -> bool:
+    """Whether nobody asked for this run alone: a study did, or it is there to be watched and has hardly learnt."""
     try:
-        return is_sandbox(run.recipe())
+        return study_of(run.label()) is not None or is_sandbox(run.recipe())
     except HydraError:  # a damaged run
         return False

@@ -127,6 +127,47 @@ const offer = () => {
   }));
 };
 
+// The runs of a study are one line that unfolds; what is looked for is shown in any case.
+let unfolded = [];
+try { unfolded = JSON.parse(window.studio.stored('runs-unfolded')) ?? []; } catch { /* another version's */ }
+
+const group = (study, runs, width) => {
+  const line = make('tr', 'study');
+  const cell = make('th');
+  cell.scope = 'rowgroup';
+  cell.colSpan = width;
+  const open = unfolded.includes(study);
+  const done = runs.filter((run) => run.dot === 'finished').length;
+  const failed = runs.filter((run) => run.dot === 'failed').length;
+  const button = make('button', '', `${open ? '▾' : '▸'} Study ${study}`);
+  button.append(make('span', 'state', `${done} of ${runs.length} runs finished${failed ? `, ${failed} failed` : ''}`));
+  button.type = 'button';
+  button.dataset.run = study;
+  button.setAttribute('aria-expanded', String(open));
+  button.addEventListener('click', () => {
+    unfolded = open ? unfolded.filter((name) => name !== study) : [...unfolded, study];
+    window.studio.store('runs-unfolded', JSON.stringify(unfolded));
+    draw();
+  });
+  cell.append(button);
+  line.append(cell);
+  return line;
+};
+
+const rows = (columns) => {
+  const found = lines();
+  if (find.value.trim()) return found.map((run) => row(run, columns));
+  const seen = new Set();
+  return found.flatMap((run) => {
+    if (!run.study) return [row(run, columns)];
+    if (seen.has(run.study)) return [];
+    seen.add(run.study);
+    const members = found.filter((other) => other.study === run.study);
+    const shown = unfolded.includes(run.study) ? members : members.filter((other) => other.id === props.value.chosen);
+    return [group(run.study, members, columns.length + 3), ...shown.map((other) => row(other, columns))];
+  });
+};
+
 const row = (run, columns) => {
   const line = make('tr');
   line.setAttribute('aria-selected', String(run.id === props.value.chosen));
@@ -153,7 +194,7 @@ const draw = () => {
   const more = make('th');
   more.append(make('span', 'off-screen', 'more'));
   head.replaceChildren(heading('run', ''), loss, ...shown.map(([column]) => heading(column.name, column.name, column.kind)), more);
-  body.replaceChildren(...lines().map((run) => row(run, shown)));
+  body.replaceChildren(...rows(shown));
   if (!choices.children.length) offer();
   element.querySelector('.none').hidden = runs.length > 0;
   if (focused) body.querySelector(`[data-run="${focused}"]`)?.focus();

@@ -12,6 +12,7 @@ from app.actions.runs import listing, tab
 from app.services import Services
 from hydralora import RunError, RunStore
 from hydralora.data.store import DEMO
+from hydralora.experiments.studies import study_label
 from hydralora.runs.run import SHIPPED_ID
 from hydralora.runs.shipped import restore_shipped_run
 
@@ -27,6 +28,9 @@ def services(tmp_path: Path) -> Iterator[Services]:
 def test_a_new_workspace_opens_on_it(services: Services) -> None:
     assert [run_id for _, run_id in run_choices(services)] == [SHIPPED_ID]
     assert newest_run(services) == SHIPPED_ID
+    of_study = services.store.create(services.run(SHIPPED_ID).recipe(), study_label("mine-0a1b", "one", "Mine"))
+    assert newest_run(services) == SHIPPED_ID  # the page doesn't open on one of a study's many runs
+    services.store.delete(of_study)
 
 
 def test_it_is_in_the_table_with_its_name_and_its_scores(services: Services) -> None:

@@ -7,6 +7,7 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from hydralora.data.demo import demo_file
+from hydralora.experiments.studies import study_label
 from hydralora.runs.jobs import JobManager
 from hydralora.runs.run import Run
 from hydralora.runs.store import RunStore
@@ -53,6 +54,38 @@ def test_a_run_is_named_found_again_and_its_settings_used(runs_page: Page, two_r
     expect(page.locator("#model input")).to_have_value("tiny (workspace)")
     expect(page.locator("#training-max_steps input")).to_have_value(str(STEPS))
     expect(page.locator("#plan")).to_contain_text("a head of rank 4 for each component")
+    assert seen.errors == []
+
+
+def test_the_runs_of_a_study_are_one_line_that_unfolds(
+    runs_page: Page, two_runs: list[Run], app: App, seen: Seen
+) -> None:
+    page, store = runs_page, RunStore(app.workspace)
+    recipe = two_runs[0].recipe()
+    runs = [store.create(recipe, study_label("mine-0a1b", f"mine: arm {i}", "Mine")) for i in range(3)]
+    for run, state in zip(runs, ("finished", "failed", "stopped"), strict=True):
+        run.update(state=state)
+    page.goto(f"{app.url}/?page=runs")  # a new page opens on a run that somebody asked for
+    study = page.get_by_role("button", name="Study mine-0a1b")
+    expect(study).to_contain_text("1 of 3 runs finished, 1 failed")
+    expect(study).to_have_attribute("aria-expanded", "false")
+    expect(line(page, two_runs[0])).to_be_visible()
+    expect(line(page, runs[0])).to_have_count(0)
+    study.press("Enter")
+    expect(study).to_have_attribute("aria-expanded", "true")
+    expect(study).to_be_focused()
+    page.reload()
+    for run in runs:
+        expect(line(page, run)).to_be_visible()
+    line(page, runs[1]).click()
+    expect(page.locator("#run-sentence")).to_contain_text("mine: arm 1 is failed")
+    study.click()
+    expect(line(page, runs[0])).to_have_count(0)
+    expect(line(page, runs[1])).to_be_visible()  # it is the chosen one
+    page.get_by_role("searchbox").fill("arm 2")
+    expect(line(page, runs[2])).to_be_visible()
+    for run in runs:
+        store.delete(run)
     assert seen.errors == []
 
 

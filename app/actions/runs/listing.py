@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 from hydralora.errors import HydraError, RunError
+from hydralora.experiments.studies import study_of
 from hydralora.recipe.settings import METHOD_NAMES
 from hydralora.runs.comparison import RunSummary, summary
 from hydralora.runs.events import training_losses
@@ -34,6 +35,7 @@ class ListedRun:
         fraction: how far it has come, 0 to 1; None where it does not run.
         curve: a few of its losses, in order.
         cells: a value for each column.
+        study: the study that it belongs to; None for a run of its own.
     """
 
     id: str
@@ -43,6 +45,7 @@ class ListedRun:
     fraction: float | None
     curve: list[float]
     cells: list[Cell]
+    study: str | None
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,8 @@ def listing(services: Services) -> Listing:
 
 def _listed(row: _Row, dot: str, state: str, fraction: float | None, curve: list[float]) -> ListedRun:
     cells = [column.cell(row) for column in COLUMNS]
-    return ListedRun(row.run.id, row.label.name or row.run.id, dot, state, fraction, curve, cells)
+    study = study_of(row.label)
+    return ListedRun(row.run.id, row.label.name or row.run.id, dot, state, fraction, curve, cells, study)
 
 
 def _told(state: RunState) -> str:

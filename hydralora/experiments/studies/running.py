@@ -12,18 +12,18 @@ from typing import Literal
 from pydantic import ValidationError
 
 from hydralora.errors import ConfigError, HydraError
+from hydralora.experiments.studies import study_label, study_of
 from hydralora.experiments.studies.cells import Cell, Plan, Settings
 from hydralora.experiments.studies.measures import MEASURES
 from hydralora.experiments.studies.study import Study
 from hydralora.files import write_text
 from hydralora.runs.jobs import JobManager
 from hydralora.runs.records import Record
-from hydralora.runs.run import Label, Run
+from hydralora.runs.run import Run
 from hydralora.runs.state import ACTIVE, RESUMABLE, RunState
 from hydralora.runs.store import RunStore
 
 FILE = "study.json"
-TAG = "study"
 LOOK = 2.0  # seconds between looks at the runs
 
 CellState = Literal["missing", "waiting", "running", "finished", "failed", "stopped"]
@@ -97,7 +97,7 @@ class RunningStudy:
         """Each cell with its run, the newest if there are several; None for one that has none yet."""
         by_recipe: dict[str, Run] = {}
         for run in self.jobs.store.all():  # the newest first
-            if self.id not in run.label().tags:
+            if study_of(run.label()) != self.id:
                 continue
             if run.id not in self._recipes:
                 try:
@@ -153,8 +153,8 @@ class RunningStudy:
         for cell, run in self.cells()[1]:
             state, known = self._state(run)
             if run is None:
-                note = f"One of the runs of the study {self.file.study.title!r}."
-                self.jobs.start(cell.recipe, Label(f"{self.file.name}: {cell.name}", note, (TAG, self.id)))
+                label = study_label(self.id, f"{self.file.name}: {cell.name}", self.file.study.title)
+                self.jobs.start(cell.recipe, label)
             elif resume and state == "stopped" and known and known.state in RESUMABLE:
                 self.jobs.resume(run)
         self.jobs.advance()

@@ -10,13 +10,13 @@ import yaml
 
 from hydralora.data.dataset import read_dataset
 from hydralora.errors import ConfigError, DatasetError
+from hydralora.experiments.studies import study_label
 from hydralora.experiments.studies.cells import Plan, Settings
 from hydralora.experiments.studies.report import report
 from hydralora.experiments.studies.rows import row_files
-from hydralora.experiments.studies.running import TAG, begin_study
+from hydralora.experiments.studies.running import begin_study
 from hydralora.experiments.studies.study import Study, declared_studies, find_study, read_study
 from hydralora.runs.jobs import JobManager
-from hydralora.runs.run import Label
 from hydralora.training.sizes import adapter_size
 from tests.conftest import FinishedRun
 from tests.known import known
@@ -182,7 +182,7 @@ def test_a_setting_is_chosen_by_its_measurement_and_a_failed_arm_is_left_out(
     results = known(finished.run.state().results)
     losses: dict[tuple[str, object], float] = {("one", 1e-3): 3.0, ("one", 3e-3): 1.0, ("one", 1e-2): 2.0}
     for cell in running.plan.tuning():
-        run = jobs.store.create(cell.recipe, Label(cell.name, "", (TAG, running.id)))
+        run = jobs.store.create(cell.recipe, study_label(running.id, cell.name, study.title))
         if loss := losses.get((cell.arm, cell.tried)):
             tuned = known(results.tuned).changed(loss=loss)
             run.update(state="finished", results=results.changed(tuned=tuned))
