@@ -118,6 +118,7 @@ class TunerSettings(Section):
         description="Heads (B matrices) per adapted layer. Unset (0 in the form): one for each component.",
     )
     lora_alpha: float = tuner_setting("lora_alpha", gt=0)
+    use_rslora: bool = tuner_setting("use_rslora")
     lora_dropout: float = tuner_setting("lora_dropout")
     router_input: RouterInput = tuner_setting("router_input", default="hidden")
     router_init: RouterInit = tuner_setting(

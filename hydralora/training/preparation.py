@@ -191,12 +191,13 @@ def _adapt_again(files: BaseModelFiles, base: Any, recipe: Recipe) -> Any:
         "method": (method, recipe.method),
         "tuner.r": (config.r, tuner.r),
         "tuner.lora_alpha": (config.lora_alpha, tuner.lora_alpha),
+        "tuner.use_rslora": (config.use_rslora, tuner.use_rslora),
     }
     if has_heads:
         shape["tuner.num_heads"] = (config.num_heads, tuner.num_heads)
     if unlike := [f"{name}={actual}" for name, (actual, expected) in shape.items() if actual != expected]:
         raise ConfigError(f"start_from: the adapter has another shape than this recipe. Set {', '.join(unlike)}.")
-    if by_layer := [name for name in ("use_rslora", "rank_pattern", "alpha_pattern") if getattr(config, name, None)]:
+    if by_layer := [name for name in ("rank_pattern", "alpha_pattern") if getattr(config, name, None)]:
         raise ConfigError(
             f"start_from: the adapter was made with {' and '.join(by_layer)}, which a recipe can't hold. Train it on "
             "with PEFT, or start from an adapter without."

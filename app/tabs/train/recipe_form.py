@@ -39,6 +39,7 @@ LABELS = {
     "tuner.r": "Rank",
     "tuner.lora_alpha": "Alpha",
     "tuner.lora_dropout": "Dropout",
+    "tuner.use_rslora": "rsLoRA",
     "tuner.router_init": "Router start",
     "tuner.router_input": "Router reads",
     "training.max_length": "Longest row",

@@ -48,6 +48,7 @@ CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "tuner.r": (5, {}),
     "tuner.num_heads": (2, {}),
     "tuner.lora_alpha": (3, {}),
+    "tuner.use_rslora": (True, {}),
     "tuner.lora_dropout": (0.5, {}),
     "tuner.router_input": ("latent", {}),
     "tuner.router_init": ("random", {}),

@@ -53,7 +53,10 @@ def test_ranks_and_scales_that_a_recipe_cant_hold_are_refused(make_recipe: Make,
     adapt(tiny_llama(), **settings).save_pretrained(tmp_path)
     recipe = make_recipe(tuner={"lora_alpha": 16})
     recipe.start_from = str(tmp_path)
-    with pytest.raises(ConfigError, match="made with use_rslora and rank_pattern, which a recipe can't hold"):
+    with pytest.raises(ConfigError, match=r"has another shape than this recipe\. Set tuner\.use_rslora=True\."):
+        prepare(recipe, lambda stage: None)
+    recipe.tuner.use_rslora = True
+    with pytest.raises(ConfigError, match="made with rank_pattern, which a recipe can't hold"):
         prepare(recipe, lambda stage: None)
 
 
