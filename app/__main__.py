@@ -99,16 +99,17 @@ def _has_screen() -> bool:
 
 
 def _guards(host: str) -> list[Any]:
-    """Middleware: fixed headers, times of arrival, and what `headers.py` does besides.
+    """Middleware: fixed headers, and what `headers.py` does besides.
 
     A loopback address takes only loopback host names, against DNS rebinding.
     """
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-    from .headers import Compressed, Headers, OwnPages, Stamped
+    from .headers import Compressed, Headers, Lingering, OwnPages, Stamped
 
-    guards = [Middleware(Headers, headers=SECURITY), Middleware(Compressed), Middleware(OwnPages), Middleware(Stamped)]
+    always: list[Any] = [Compressed, OwnPages, Stamped, Lingering]
+    guards = [Middleware(Headers, headers=SECURITY), *(Middleware(each) for each in always)]
     if host in LOOPBACK:
         guards.append(Middleware(TrustedHostMiddleware, allowed_hosts=list(LOOPBACK)))
     return guards

@@ -3,6 +3,7 @@
 import time
 from urllib.parse import parse_qsl, urlencode
 
+import anyio
 from starlette.datastructures import MutableHeaders
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -54,6 +55,59 @@ class Stamped:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self.app({**scope, ARRIVED: time.monotonic_ns()}, receive, send)
+
+
+class Lingering:
+    """ASGI middleware that ends a session's stream of updates a moment after its last event, not at once.
+
+    Gradio ends the stream when no event of the session is left. If the page sends another one just then, it may learn
+    that the event is accepted before it reads that the stream has ended, and so opens no new one: nothing more reaches
+    the page until a later event opens one. Pages send events in bursts, so such a moment is long enough.
+    """
+
+    SECONDS = 0.3
+    LOOK = 0.02  # seconds between looks for another event
+    END = b'"msg":"close_stream"'
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or not scope["path"].endswith("/queue/data"):
+            await self.app(scope, receive, send)
+            return
+        begun = False
+        ended: Message | None = None  # the message that Gradio ends its stream with
+
+        async def hold(message: Message) -> None:
+            nonlocal begun, ended
+            if message["type"] == "http.response.start":
+                if begun:
+                    return
+                begun = True
+            elif self.END in message.get("body", b""):
+                ended = message
+            if ended is None:
+                await send(message)
+
+        while True:
+            await self.app(scope, receive, hold)
+            if ended is None:
+                return
+            if not await self._another_event(scope):
+                break
+            ended = None  # Gradio's stream begins again, and is the same one for the page
+        await send(ended)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _another_event(self, scope: Scope) -> bool:
+        session = dict(parse_qsl(scope["query_string"].decode("latin-1"))).get("session_hash", "")
+        pending = scope["app"].get_blocks()._queue.pending_event_ids_session
+        for _ in range(round(self.SECONDS / self.LOOK)):
+            if pending.get(session):
+                return True
+            await anyio.sleep(self.LOOK)
+        return False
 
 
 class Compressed:

@@ -167,7 +167,12 @@ def _read(
     done = 0
     for indices, batch in batches(model, rows, pad_token_id):
         with record_gates(model) as record:
-            model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)
+            model(
+                input_ids=batch["input_ids"],
+                attention_mask=batch["attention_mask"],
+                use_cache=False,
+                logits_to_keep=1,  # gates are what is read
+            )
         gates, mask = record.stacked(), predicting(batch["labels"]).cpu()
         modules = record.modules
         first = nn.functional.one_hot(gates.argmax(-1), gates.shape[-1]) * mask[..., None]

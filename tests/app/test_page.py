@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ import httpx
 import pytest
 from starlette.middleware import Middleware
 
-from app.headers import Stamped
+from app.headers import Lingering, Stamped
 from app.page.forms import values
 from app.page.handlers import Updates, arrival, latest
 from app.services import Services
@@ -108,6 +109,34 @@ def test_requests_bring_the_order_of_their_arrival() -> None:
     assert first
     assert second
     assert first < second
+
+
+def test_an_event_that_comes_as_the_stream_ends_is_answered_in_it() -> None:
+    """The page takes the stream for open until it has read its end, so it would wait for the answer for ever."""
+    with gr.Blocks(analytics_enabled=False) as page:
+        page.load(lambda: None, None, None)
+    _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, app_kwargs={"middleware": [Middleware(Lingering)]})
+    asked = {"data": [], "fn_index": 0, "session_hash": "mine"}
+
+    def join() -> str:
+        return str(httpx.post(f"{url}gradio_api/queue/join", json=asked).raise_for_status().json()["event_id"])
+
+    try:
+        events, answered = [join()], []
+        with httpx.stream("GET", f"{url}gradio_api/queue/data", params={"session_hash": "mine"}) as stream:
+            for line in stream.iter_lines():
+                if not line:
+                    continue
+                told = json.loads(line.removeprefix("data:"))
+                if told["msg"] == "process_completed":
+                    answered.append(told["event_id"])
+                    if len(events) < 4:
+                        time.sleep(0.1)  # longer than Gradio takes to end the stream
+                        events.append(join())
+        assert answered == events
+        assert told["msg"] == "close_stream"  # it ends by itself once nothing more comes
+    finally:
+        page.close()
 
 
 @pytest.fixture
