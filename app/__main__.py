@@ -108,8 +108,8 @@ def _guards(host: str) -> list[Any]:
 
     from .headers import Compressed, Headers, Lingering, OwnPages, Stamped
 
-    always: list[Any] = [Compressed, OwnPages, Stamped, Lingering]
-    guards = [Middleware(Headers, headers=SECURITY), *(Middleware(each) for each in always)]
+    guards = [Middleware(Headers, headers=SECURITY), Middleware(Compressed), Middleware(OwnPages)]
+    guards += [Middleware(Stamped), Middleware(Lingering)]
     if host in LOOPBACK:
         guards.append(Middleware(TrustedHostMiddleware, allowed_hosts=list(LOOPBACK)))
     return guards

@@ -115,7 +115,7 @@ def _beside(recipe: Path, file: str) -> str:
     return file if file.startswith("hub:") else str((recipe.parent / file).resolve())
 
 
-def parse_overrides(overrides: list[str]) -> dict[str, Any]:
+def parse_overrides(overrides: list[str]) -> dict[str, object]:
     """The values of "section.name=value" by their settings' names.
 
     Raises:
@@ -133,16 +133,17 @@ def parse_overrides(overrides: list[str]) -> dict[str, Any]:
     return changes
 
 
-def with_settings(values: Any, changes: dict[str, Any]) -> dict[str, Any]:
+def with_settings(values: object, changes: dict[str, object]) -> dict[str, object]:
     """A recipe's plain values with other settings, each by "section.name"."""
     values = dict(values) if isinstance(values, dict) else {}
     for key, value in changes.items():
-        target = values
+        target: dict[str, object] = values
         *sections, name = key.split(".")
         for section in sections:
-            inner = target.get(section)
-            target[section] = dict(inner) if isinstance(inner, dict) else {}
-            target = target[section]
+            there = target.get(section)
+            inner: dict[str, object] = dict(there) if isinstance(there, dict) else {}
+            target[section] = inner
+            target = inner
         target[name] = value
     return values
 

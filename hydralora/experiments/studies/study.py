@@ -3,7 +3,7 @@
 from functools import cache
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
@@ -14,8 +14,8 @@ from hydralora.recipe.reading import parse_recipe, validation_message, with_sett
 from hydralora.recipe.settings import Recipe, Section
 
 DECLARED = Path(__file__).with_name("declared")
-Changes = dict[str, Any]  # of a recipe's settings, by "section.name"
-Values = Annotated[list[Any], Field(min_length=1)]
+Changes = dict[str, object]  # of a recipe's settings, by "section.name"
+Values = Annotated[list[object], Field(min_length=1)]
 
 
 class Arm(Section):
@@ -31,7 +31,7 @@ class Tuning(Section):
     """A setting that is chosen for each arm, on rows that are neither trained on nor reported."""
 
     setting: str = "training.learning_rate"
-    values: Values = Field(default_factory=lambda: [2e-4, 6e-4, 2e-3, 6e-3, 2e-2])
+    values: Annotated[tuple[float | str, ...], Field(min_length=1)] = (2e-4, 6e-4, 2e-3, 6e-3, 2e-2)
     steps: float = Field(0.5, gt=0, le=1, description="Share of the steps for which each value is tried.")
 
 
