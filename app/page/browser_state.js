@@ -24,7 +24,7 @@ window.browserState = {
   // person, who was faster than the server's answer.
   begin(key, names, drawn, together, stored, ...held) {
     const now = (this.now[key] = {...stored});
-    const changed = names.map((_, i) => JSON.stringify(held[i]) !== JSON.stringify(drawn[i]));
+    const changed = names.map((_, i) => (held[i] ?? null) !== null && JSON.stringify(held[i]) !== JSON.stringify(drawn[i]));
     names.forEach((name, i) => { if (changed[i] || (together && changed.includes(true))) now[name] = held[i]; });
     return [{...now}, ...names.map((name, i) => (name in now ? now[name] : held[i]))];
   },
