@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from pydantic import Field
@@ -69,9 +70,14 @@ class Cell:
         """The line of the study's table to which it belongs."""
         return self.arm, self.point
 
+    @cached_property
+    def key(self) -> str:
+        """By which its run is found: what the run's recipe says."""
+        return self.recipe.to_yaml()
+
     @property
     def name(self) -> str:
-        parts = [self.arm, self.point, "" if self.tried is None else f"trying {self.tried:g}", f"seed {self.seed}"]
+        parts = [self.arm, self.point, "" if self.tried is None else f"trying {self.tried}", f"seed {self.seed}"]
         return ", ".join(filter(None, parts))
 
 
@@ -91,7 +97,7 @@ class Plan:
             folder: where the rows are written.
 
         Raises:
-            ConfigError: an arm that is asked for doesn't exist, or the reference is left out.
+            ConfigError: an arm that is asked for doesn't exist.
         """
         self.study, self.settings, self._folder = study, settings, folder
         if unknown := sorted(set(settings.arms) - set(study.arms)):

@@ -54,10 +54,9 @@ def planned(study: RunningStudy) -> StudyPlan:
     Raises:
         HydraError: the data can't be used.
     """
-    plan, tune = study.plan, study.file.study.tune
-    tuning = plan.tuning()
+    tuning, tune = study.tuning, study.file.study.tune
     middle = tune.values[len(tune.values) // 2] if tune else None  # its value makes no difference to the time
-    cells = [*tuning, *plan.reported({cell.place: middle for cell in tuning})]
+    cells = [*tuning, *study.plan.reported({cell.place: middle for cell in tuning})]
     finished = [cell for cell, run in study.runs(cells) if run and run.state().state == "finished"]
     left = [cell for cell in cells if cell not in finished]
     examples = {_title(cell): cell for cell in cells}

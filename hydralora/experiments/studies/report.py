@@ -206,7 +206,7 @@ def _compared(found: Difference, adjusted: float | None, measure: str) -> Compar
 
 def _tried(study: RunningStudy, judged: str) -> list[TriedValue]:
     tried = []
-    for cell, run in study.runs(study.plan.tuning()):
+    for cell, run in study.runs(study.tuning):
         results = run.state().results if run else None
         if cell.tried is not None:
             measure = MEASURES[judged].of(results) if results else None

@@ -90,7 +90,8 @@ class RunningStudy:
         return Plan(self.file.study, self.file.settings, self.folder / "rows")
 
     @cached_property
-    def _tuning(self) -> list[Cell]:
+    def tuning(self) -> list[Cell]:
+        """The cells by which a setting is chosen for each arm."""
         return self.plan.tuning()
 
     def runs(self, cells: Iterable[Cell]) -> list[tuple[Cell, Run | None]]:
@@ -105,13 +106,16 @@ class RunningStudy:
                 except HydraError:  # a damaged run counts as missing
                     continue
             by_recipe.setdefault(self._recipes[run.id], run)
-        return [(cell, by_recipe.get(cell.recipe.to_yaml())) for cell in cells]
+        return [(cell, by_recipe.get(cell.key)) for cell in cells]
 
     def chosen(self) -> dict[tuple[str, str], object]:
         """By arm and point, the value with the best measurement of those that were tried; none where all failed."""
-        tune, judged = self.file.study.tune, MEASURES[self.file.study.judged]
+        return self._best(self.runs(self.tuning))
+
+    def _best(self, tried: Iterable[tuple[Cell, Run | None]]) -> dict[tuple[str, str], object]:
+        judged = MEASURES[self.file.study.judged]
         best: dict[tuple[str, str], tuple[float, object]] = {}
-        for cell, run in self.runs(self._tuning) if tune else ():
+        for cell, run in tried:
             results = run.state().results if run else None
             value = judged.of(results) if results else None
             if value is None:
@@ -123,10 +127,10 @@ class RunningStudy:
 
     def cells(self) -> tuple[Literal["choosing", "reporting"], list[tuple[Cell, Run | None]]]:
         """The phase, and its cells with their runs."""
-        tried = self.runs(self._tuning)
+        tried = self.runs(self.tuning)
         if any(self._state(run)[0] not in ("finished", "failed") for _, run in tried):
             return "choosing", tried
-        chosen = self.chosen()
+        chosen = self._best(tried)
         if self._reported is None or self._reported[0] != chosen:
             self._reported = chosen, self.plan.reported(chosen)
         return "reporting", self.runs(self._reported[1])
