@@ -106,10 +106,10 @@ def _guards(host: str) -> list[Any]:
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-    from .headers import Compressed, Headers, Lingering, OwnPages, Stamped
+    from .headers import Compressed, Headers, OwnPages, Stamped, Streams
 
     guards = [Middleware(Headers, headers=SECURITY), Middleware(Compressed), Middleware(OwnPages)]
-    guards += [Middleware(Stamped), Middleware(Lingering)]
+    guards += [Middleware(Stamped), Middleware(Streams)]
     if host in LOOPBACK:
         guards.append(Middleware(TrustedHostMiddleware, allowed_hosts=list(LOOPBACK)))
     return guards

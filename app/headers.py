@@ -1,6 +1,9 @@
 """What the server does with every request and response, beside Gradio."""
 
+import re
 import time
+from collections import Counter
+from http import HTTPStatus
 from urllib.parse import parse_qsl, urlencode
 
 import anyio
@@ -57,57 +60,98 @@ class Stamped:
         await self.app({**scope, ARRIVED: time.monotonic_ns()}, receive, send)
 
 
-class Lingering:
-    """ASGI middleware that ends a session's stream of updates a moment after its last event, not at once.
+class Streams:
+    """ASGI middleware that ends a session's stream of updates only when its page can miss nothing by it.
 
-    Gradio ends the stream when no event of the session is left. If the page sends another one just then, it may learn
-    that the event is accepted before it reads that the stream has ended, and so opens no new one: nothing more reaches
-    the page until a later event opens one. Pages send events in bursts, so such a moment is long enough.
+    Gradio ends the stream when no event of the session is left. An event that the page sends just then is accepted, but
+    the page, which has not read the end yet, takes the stream for open and opens none: nothing reaches it any more. So
+    events that are being accepted are waited for, and once the end is sent, further ones wait until the page has read
+    it: it hangs up then. A stream that breaks ends in the same way, else the page would take it for open for ever.
     """
 
-    SECONDS = 0.3
-    LOOK = 0.02  # seconds between looks for another event
-    END = b'"msg":"close_stream"'
+    END = b"close_stream"
+    LONGEST = 30.0  # seconds that a page may take to read the end
+    LOOK = 0.01  # seconds between looks at the events that are being accepted
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
+        self._accepting: Counter[str] = Counter()  # events by session
+        self._read: dict[str, anyio.Event] = {}  # set when the session's page has read the end
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not scope["path"].endswith("/queue/data"):
+        path = scope["path"] if scope["type"] == "http" else ""
+        if path.endswith("/queue/join"):
+            await self._accept(scope, receive, send)
+        elif path.endswith("/queue/data") and scope["method"] == "GET":
+            await self._stream(scope, receive, send)
+        else:
             await self.app(scope, receive, send)
-            return
-        begun = False
-        ended: Message | None = None  # the message that Gradio ends its stream with
 
-        async def hold(message: Message) -> None:
-            nonlocal begun, ended
+    async def _accept(self, scope: Scope, receive: Receive, send: Send) -> None:
+        messages = [await receive()]
+        while messages[-1].get("more_body"):
+            messages.append(await receive())
+        session = _session_of(b"".join(message.get("body", b"") for message in messages))
+        if session in self._read:
+            with anyio.move_on_after(self.LONGEST):
+                await self._read[session].wait()
+
+        async def again() -> Message:
+            return messages.pop(0) if messages else await receive()
+
+        self._accepting[session] += 1
+        try:
+            await self.app(scope, again, send)
+        finally:
+            self._accepting[session] -= 1
+            if not self._accepting[session]:
+                del self._accepting[session]
+
+    async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
+        session = dict(parse_qsl(scope["query_string"].decode("latin-1"))).get("session_hash", "")
+        status = 0
+        ended = False  # by Gradio, as no event is left
+
+        async def pass_on(message: Message) -> None:
+            nonlocal status, ended
             if message["type"] == "http.response.start":
-                if begun:
-                    return
-                begun = True
+                begun, status = status, message["status"]
+                if not begun:
+                    await send(message)
             elif self.END in message.get("body", b""):
-                ended = message
-            if ended is None:
+                ended = True
+            elif message.get("more_body") or status != HTTPStatus.OK:
                 await send(message)
 
-        while True:
-            await self.app(scope, receive, hold)
-            if ended is None:
-                return
-            if not await self._another_event(scope):
-                break
-            ended = None  # Gradio's stream begins again, and is the same one for the page
-        await send(ended)
+        try:
+            while True:
+                ended = False
+                await self.app(scope, receive, pass_on)
+                while self._accepting[session]:
+                    await anyio.sleep(self.LOOK)
+                if not (ended and scope["app"].get_blocks()._queue.pending_event_ids_session.get(session)):
+                    break  # else Gradio's stream begins again, and is the same one for the page
+        finally:
+            if status == HTTPStatus.OK:
+                await self._end(session, receive, send)
+
+    async def _end(self, session: str, receive: Receive, send: Send) -> None:
+        """Say that the stream has ended, and wait until the page hangs up."""
+        read = self._read[session] = anyio.Event()
+        await send({"type": "http.response.body", "body": b'data: {"msg":"%s"}\n\n' % self.END, "more_body": True})
+        with anyio.move_on_after(self.LONGEST):
+            while (await receive())["type"] != "http.disconnect":
+                pass
+        read.set()
+        if self._read.get(session) is read:
+            del self._read[session]
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _another_event(self, scope: Scope) -> bool:
-        session = dict(parse_qsl(scope["query_string"].decode("latin-1"))).get("session_hash", "")
-        pending = scope["app"].get_blocks()._queue.pending_event_ids_session
-        for _ in range(round(self.SECONDS / self.LOOK)):
-            if pending.get(session):
-                return True
-            await anyio.sleep(self.LOOK)
-        return False
+
+def _session_of(asked: bytes) -> str:
+    """The session of an event, as Gradio's page writes it: last, and no text can hold its unescaped quotes."""
+    found = re.findall(rb'"session_hash"\s*:\s*"([^"\\]*)"', asked)
+    return found[-1].decode("latin-1") if found else ""
 
 
 class Compressed:

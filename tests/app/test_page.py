@@ -6,6 +6,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
+from threading import Thread
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,7 +15,7 @@ import httpx
 import pytest
 from starlette.middleware import Middleware
 
-from app.headers import Lingering, Stamped
+from app.headers import Stamped, Streams
 from app.page.forms import values
 from app.page.handlers import Updates, arrival, latest
 from app.services import Services
@@ -111,30 +112,42 @@ def test_requests_bring_the_order_of_their_arrival() -> None:
     assert first < second
 
 
-def test_an_event_that_comes_as_the_stream_ends_is_answered_in_it() -> None:
+def test_an_event_that_comes_before_the_stream_s_end_is_read_waits_for_it() -> None:
     """The page takes the stream for open until it has read its end, so it would wait for the answer for ever."""
     with gr.Blocks(analytics_enabled=False) as page:
         page.load(lambda: None, None, None)
-    _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, app_kwargs={"middleware": [Middleware(Lingering)]})
+    _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, app_kwargs={"middleware": [Middleware(Streams)]})
     asked = {"data": [], "fn_index": 0, "session_hash": "mine"}
+    joined: list[tuple[str, float]] = []
 
     def join() -> str:
-        return str(httpx.post(f"{url}gradio_api/queue/join", json=asked).raise_for_status().json()["event_id"])
+        event = str(httpx.post(f"{url}gradio_api/queue/join", json=asked).raise_for_status().json()["event_id"])
+        joined.append((event, time.monotonic()))
+        return event
 
-    try:
-        events, answered = [join()], []
+    def answered(stop: Callable[[], None] = lambda: None) -> Iterator[str]:
         with httpx.stream("GET", f"{url}gradio_api/queue/data", params={"session_hash": "mine"}) as stream:
-            for line in stream.iter_lines():
-                if not line:
-                    continue
+            for line in filter(None, stream.iter_lines()):
                 told = json.loads(line.removeprefix("data:"))
                 if told["msg"] == "process_completed":
-                    answered.append(told["event_id"])
-                    if len(events) < 4:
-                        time.sleep(0.1)  # longer than Gradio takes to end the stream
-                        events.append(join())
-        assert answered == events
-        assert told["msg"] == "close_stream"  # it ends by itself once nothing more comes
+                    yield told["event_id"]
+                if told["msg"] == "close_stream":
+                    stop()
+                    return
+
+    late: list[Thread] = []
+
+    def read_late() -> None:
+        late.append(Thread(target=join))
+        late[0].start()
+        time.sleep(0.5)  # a page that is busy: the server has sent the end, and it has not been read
+        assert len(joined) == 1
+
+    try:
+        first = join()
+        assert list(answered(read_late)) == [first]
+        late[0].join(10)
+        assert list(answered()) == [joined[1][0]]
     finally:
         page.close()
 

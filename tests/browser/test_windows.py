@@ -13,6 +13,33 @@ from tests.serving import App
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 
+# A page that is busy reads what the server sends it later than the server has sent it: here each part of a stream, by so
+# many milliseconds.
+LATE = """
+(lag => {
+    const fetched = window.fetch;
+    window.fetch = async (request, options) => {
+        const response = await fetched(request, options);
+        if (!String(request.url || request).includes("/queue/data")) return response;
+        const reader = response.body.getReader();
+        const late = act => setTimeout(() => { try { act(); } catch { /* the page has hung up */ } }, lag);
+        const body = new ReadableStream({
+            start: async to => {
+                try {
+                    for (;;) {
+                        const { value, done } = await reader.read();
+                        if (done) return late(() => to.close());
+                        late(() => to.enqueue(value));
+                    }
+                } catch (error) { late(() => to.error(error)); }
+            },
+        });
+        return new Response(body, { status: response.status, headers: response.headers });
+    };
+})(400);
+"""
+
+
 @pytest.fixture
 def address(app: App, routed: Run) -> str:
     return f"{app.url}/?page=chat&run={routed.id}"
@@ -97,5 +124,18 @@ def test_what_is_done_before_the_server_has_answered_counts(
     expect(page.locator("#bar .dataset option:checked")).to_contain_text("three skills.jsonl")
     unfold_form(page)
     expect(page.locator("#training-max_steps input")).to_have_value("77")
+    assert seen.errors == []
+    page.context.close()
+
+
+def test_a_page_that_reads_late_misses_nothing(browser: Browser, app: App, routed: Run, seen: Seen) -> None:
+    """Of a burst of events some are sent between the stream's end and the moment that the page reads it."""
+    page = new_page(browser)
+    page.on("pageerror", lambda error: seen.errors.append(str(error)))
+    page.add_init_script(LATE)
+    for at, shown in (("data", "#batch .special"), ("components", "#map .plot"), ("chat", "#chips button")):
+        page.goto(f"{app.url}/?page={at}&run={routed.id}")
+        expect(page.locator(shown).first).to_be_visible()
+        expect(page.locator("#run-name select")).to_have_value(routed.id)
     assert seen.errors == []
     page.context.close()
