@@ -13,7 +13,7 @@ from tests.serving import App
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 
-# A busy page reads what the server sends it later than it was sent: here each part of a stream, by so many milliseconds.
+# A busy page reads what the server sends it later than it is sent: here each part of a stream, by so many milliseconds.
 LATE = """
 (lag => {
     const fetched = window.fetch;
