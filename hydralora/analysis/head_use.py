@@ -16,6 +16,7 @@ from hydralora.data.progress import OnProgress, ignore_progress
 from hydralora.errors import ConfigError
 from hydralora.inference.evaluation import batches, predicting
 from hydralora.inference.generation import token_text
+from hydralora.inference.loss import batch_rows
 from hydralora.inference.model_cache import load_run
 from hydralora.models.types import Tokenizer
 from hydralora.runs.run import Run
@@ -166,7 +167,7 @@ def _read(
     modules: list[str] = []
     done = 0
     for indices, batch in batches(model, rows, pad_token_id):
-        with record_gates(model) as record:
+        with record_gates(model) as record, batch_rows(model, batch):
             model(
                 input_ids=batch["input_ids"],
                 attention_mask=batch["attention_mask"],

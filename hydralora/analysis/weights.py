@@ -78,6 +78,8 @@ def _hydra(tensors: Mapping[str, torch.Tensor], config: HydraLoraConfig) -> Weig
             name = module.removeprefix(PREFIX)
             r, scaling = config.rank_and_scaling(name)
             a = tensors[f"{module}.hydra_A.weight"].float().unflatten(0, (-1, r))
+            if config.cores:
+                heads = tensors[f"{module}.hydra_core.weight"].float() @ heads.float()  # (N, r, out)
             weights[name] = LayerWeights(a, heads.float().transpose(1, 2), scaling)
     return weights
 

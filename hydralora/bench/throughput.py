@@ -14,7 +14,7 @@ from hydralora.data.encoding import encode_all
 from hydralora.models.types import Tokenizer
 from hydralora.recipe.settings import TrainingSettings
 from hydralora.training.parallel import Processes
-from hydralora.training.trainer import answer_trainer, training_arguments
+from hydralora.training.trainer import GateLosses, answer_trainer, training_arguments
 
 BATCH = 8  # rows
 HEADS = 3
@@ -33,7 +33,9 @@ def loops_on(field: Field, path: Path, steps: int) -> dict[str, Callable[[int], 
 
     def ours(turn: int) -> float:
         arguments = training_arguments(_for_turn(settings, turn), Path(tempfile.gettempdir()), field.device)
-        trainer = answer_trainer(models["ours"], rows, field.tokenizer.pad_token_id, arguments, Processes(), 0.0)
+        trainer = answer_trainer(
+            models["ours"], rows, field.tokenizer.pad_token_id, arguments, Processes(), GateLosses()
+        )
         start = time.perf_counter()
         trainer.train()
         return trainer.tokens_seen / (time.perf_counter() - start)

@@ -1,6 +1,7 @@
 """A dataset's rows in components."""
 
 from collections.abc import Sequence
+from copy import copy
 from functools import cached_property
 from typing import Literal
 
@@ -9,7 +10,7 @@ from threadpoolctl import threadpool_limits
 
 from hydralora.components.choose_k import Choice
 from hydralora.components.dbscan import Density
-from hydralora.components.describe import Component, describe
+from hydralora.components.describe import Component, describe, renamed
 from hydralora.components.features import Encoder, Features, Vectors, dense, sample_rows
 from hydralora.components.kmeans import Partition, nearest
 from hydralora.projection import Method, project
@@ -30,6 +31,7 @@ class Clusters:
         density: DBSCAN's eps, min_samples and cores; None for k-means.
         features: "tfidf-svd", "tfidf", or "vectors" if the caller passed an encoder.
         encoder: the function texts -> (rows, dims) that computed the vectors.
+        names: of the components, where they are given and not found.
     """
 
     def __init__(
@@ -57,6 +59,15 @@ class Clusters:
         self.choice = choice
         self.density = density
         self.labels: np.ndarray = density.labels if density else tried[k - 1].labels
+        self.names: tuple[str, ...] | None = None
+
+    def relabelled(self, labels: np.ndarray, names: Sequence[str] | None = None) -> "Clusters":
+        """The same rows with other labels of as many components, (rows,); `names` are theirs, if they have any."""
+        other = copy(self)
+        other.labels, other.names = labels, tuple(names) if names else None
+        for computed in ("components", "distances", "silhouette"):
+            other.__dict__.pop(computed, None)
+        return other
 
     @property
     def method(self) -> ClusterMethod:
@@ -113,7 +124,7 @@ class Clusters:
     @cached_property
     def components(self) -> list[Component]:
         """A description of each component, by id."""
-        return describe(self._texts, self.labels, self.distances, self._seed, self._language)
+        return renamed(describe(self._texts, self.labels, self.distances, self._seed, self._language), self.names)
 
     @cached_property
     def distances(self) -> np.ndarray:

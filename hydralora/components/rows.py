@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from hydralora.components import Clusters, one_component, renamed
 from hydralora.components.of_recipe import component_texts, find_components
 from hydralora.data.dataset import Dataset, read_dataset
@@ -60,12 +62,15 @@ def components_of(recipe: Recipe, examples: Sequence[Example], on_progress: OnPr
     Rows that can't be clustered are one component, unless a setting depends on the components.
 
     Raises:
-        HydraError: they can't be clustered; or DBSCAN finds more or fewer components than there are heads.
+        HydraError: they can't be clustered; or DBSCAN finds more or fewer components, or the rows have more or fewer
+            tasks, than there are heads.
     """
     tuner, settings = recipe.tuner, recipe.components
-    on_components = recipe.has_heads and (recipe.starts_from_components or not tuner.num_heads)
+    on_components = recipe.has_heads and (recipe.heads_are_components or not tuner.num_heads)
     asked_for = settings.only or settings.names or recipe.data.stratify == "component"
     heads = None if settings.only or not recipe.has_heads else tuner.num_heads
+    if recipe.heads_are_components and settings.labels == "tasks":
+        return _by_task(recipe, examples, on_progress)
     try:
         clusters = find_components(examples, settings, recipe.model, on_progress, k=heads)
     except (ConfigError, DatasetError):
@@ -77,7 +82,30 @@ def components_of(recipe: Recipe, examples: Sequence[Example], on_progress: OnPr
             f"DBSCAN finds {clusters.k} components, but tuner.num_heads is {tuner.num_heads}. Leave num_heads out, "
             "choose components.method=kmeans, or set tuner.router_init=random."
         )
-    return clusters
+    return _shuffled(recipe, clusters) if recipe.heads_are_components and settings.labels == "shuffled" else clusters
+
+
+def _by_task(recipe: Recipe, examples: Sequence[Example], on_progress: OnProgress) -> Clusters:
+    """The rows' own tasks as their components, in alphabetical order; a row without one is in none."""
+    names = sorted({example.task for example in examples if example.task})
+    if len(names) < 2:
+        raise DatasetError(
+            f"components.labels is tasks, but the rows have {len(names)} different tasks. Name their column in "
+            "data.task_column, or set components.labels to found."
+        )
+    if recipe.tuner.num_heads not in (None, len(names)):
+        raise ConfigError(
+            f"components.labels is tasks, of which the rows have {len(names)}, but tuner.num_heads is "
+            f"{recipe.tuner.num_heads}. Leave num_heads out."
+        )
+    settings = recipe.components.model_copy(update={"method": "kmeans"})
+    found = find_components(examples, settings, recipe.model, on_progress, k=len(names))
+    number = {name: i for i, name in enumerate(names)}
+    return found.relabelled(np.array([number.get(example.task or "", -1) for example in examples]), names)
+
+
+def _shuffled(recipe: Recipe, clusters: Clusters) -> Clusters:
+    return clusters.relabelled(np.random.default_rng(recipe.components.seed).permutation(clusters.labels))
 
 
 def read_rows(recipe: Recipe, file: str | None = None) -> Dataset:
@@ -109,7 +137,20 @@ def _split(recipe: Recipe, dataset: Dataset, clusters: Clusters | None) -> Split
 
 
 def _nearest(recipe: Recipe, clusters: Clusters, rows: Sequence[Example]) -> list[int]:
-    return clusters.assign(component_texts(rows, recipe.components))
+    """The component of each of these rows, which were not clustered."""
+    if clusters.names is None:
+        found = clusters.assign(component_texts(rows, recipe.components))
+        if not (recipe.heads_are_components and recipe.components.labels == "shuffled"):
+            return found
+        return np.random.default_rng(recipe.components.seed).permutation(found).tolist()
+    number = {name: i for i, name in enumerate(clusters.names)}
+    for row in rows:
+        if row.task not in number:
+            raise DatasetError(
+                f"Held-out row {row.row}: its task is {(row.task or 'missing')[:200]!r}, which no training row has. "
+                "Leave it out, or set components.labels to found."
+            )
+    return [number[row.task or ""] for row in rows]
 
 
 def _one_component(
@@ -145,6 +186,6 @@ def label_rows(recipe: Recipe, examples: Sequence[Example]) -> tuple[list[int] |
     try:
         clusters = components_of(recipe, read_rows(recipe).examples)
         names = [component.name for component in renamed(clusters.components, recipe.components.names)]
-        return clusters.assign(component_texts(examples, recipe.components)), names, None
+        return _nearest(recipe, clusters, examples), names, None
     except HydraError as error:
         return None, [], str(error)

@@ -47,7 +47,7 @@ class LengthGroupedBatches(Sampler[list[int]]):
 
 
 def collate(rows: Sequence[Encoded], pad_token_id: int) -> dict[str, torch.Tensor]:
-    """input_ids, attention_mask and labels, each (batch, tokens), padded on the right.
+    """input_ids, attention_mask and labels, each (batch, tokens), padded on the right; heads (batch,) if rows have one.
 
     No rows give a batch without labels, (1, 2): a process whose share is empty has a forward pass like the others,
     and neither loss nor gradient.
@@ -67,4 +67,6 @@ def collate(rows: Sequence[Encoded], pad_token_id: int) -> dict[str, torch.Tenso
         input_ids[i, :length] = torch.tensor(row.input_ids)
         attention_mask[i, :length] = 1
         labels[i, :length] = torch.tensor(row.labels)
-    return {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
+    batch = {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
+    heads = [row.head for row in rows if row.head is not None]
+    return batch | ({"heads": torch.tensor(heads)} if len(heads) == len(rows) else {})

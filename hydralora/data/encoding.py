@@ -12,8 +12,8 @@ from hydralora.data.templates import marked, render_answer, render_prompt, start
 from hydralora.errors import ConfigError, DatasetError
 from hydralora.models.types import Tokenizer
 from hydralora.recipe.settings import ControlTokens, Recipe, TooLong
+from hydralora.tuner.structure import IGNORED as IGNORED
 
-IGNORED = -100  # the label of a token that is not trained on
 KEPT: tuple[Kind, ...] = ("control-token", "reasoning-left-out")  # problems of rows that are used all the same
 
 
@@ -24,12 +24,14 @@ class Encoded:
     Attributes:
         turns: number of the example's messages that it holds. A template that rewrites earlier turns gives several of
             them for one example, and each answer is trained on in one.
+        head: the row's own head, where one is named from outside.
     """
 
     input_ids: list[int]
     labels: list[int]
     example: Example
     turns: int = 0
+    head: int | None = None
 
     @property
     def answer_start(self) -> int:

@@ -24,6 +24,7 @@ from hydralora.data.templates import end_ids
 from hydralora.errors import ConfigError
 from hydralora.models.types import Tokenizer
 from hydralora.tuner.gates import record_gates, recorded_layers
+from hydralora.tuner.rows import pass_rows, reads_rows
 from hydralora.tuner.steering import Steering, steered
 
 
@@ -113,8 +114,9 @@ def generate(
     if steering and adapter and not record:
         raise ConfigError("There are no gates to steer: the model has no HydraLoRA adapter. Generate without steering.")
     steered_gates = steered(model, steering) if steering and record else nullcontext()
+    rows = pass_rows(model, torch.ones_like(ids, dtype=torch.bool)) if record and reads_rows(model) else nullcontext()
     for _ in range(min(sampling.max_new_tokens, room)):
-        with lock or nullcontext(), torch.inference_mode(), steered_gates, adapter_state:
+        with lock or nullcontext(), torch.inference_mode(), steered_gates, adapter_state, rows:
             output = model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
         cache, logits = output.past_key_values, output.logits[:, -1]
         logits = logits.float().cpu()

@@ -1,6 +1,7 @@
 """The loss on the answers' tokens; logits are computed only there."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
@@ -9,6 +10,7 @@ import torch
 from torch import nn
 
 from hydralora.data.encoding import IGNORED
+from hydralora.tuner.rows import pass_rows, reads_rows
 
 # (head's weight (vocabulary, hidden), its inputs (tokens, hidden), their targets, its bias) -> summed loss.
 Kernel = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
@@ -106,7 +108,16 @@ def summed_divergence(p: torch.Tensor, q: torch.Tensor) -> float:
 
 
 def _forward(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    return model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False).logits
+    with batch_rows(model, batch):
+        return model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False).logits
+
+
+def batch_rows(model: Any, batch: dict[str, torch.Tensor]) -> AbstractContextManager[None]:
+    """What routers that read whole rows need to know of a batch: what comes before an answer, and the rows' heads."""
+    if not reads_rows(model):
+        return nullcontext()
+    prompts = batch["attention_mask"].bool() & ((batch["labels"] != IGNORED).cumsum(1) == 0)
+    return pass_rows(model, prompts, batch.get("heads"))
 
 
 def _chosen(

@@ -8,7 +8,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from hydralora.models.loading import Quantization
-from hydralora.tuner.config import HeadInit, HydraLoraConfig, RouterInit, RouterInput
+from hydralora.tuner.config import HeadInit, HydraLoraConfig, RouterInit, RouterInput, RouterScope
 
 VERSION = 1
 TooLong = Literal["drop", "cut"]
@@ -85,6 +85,11 @@ class ComponentSettings(Section):
     k: int | None = Field(None, ge=1, le=64, description="Number of components. None: found from the data.")
     seed: int = Field(0, ge=0, description="Seed of the clustering.")
     names: list[str] | None = Field(None, description="Names of the components, in order. None: their typical terms.")
+    labels: Literal["found", "tasks", "shuffled"] = Field(
+        "found",
+        description="The components that heads start from: those found; the rows' own tasks (an upper bound, for "
+        "comparison); or those found, exchanged between the rows at random (a lower bound).",
+    )
     only: int | None = Field(
         None, ge=1, description="Train on the rows of one component only: its number, counted from 1. None: all."
     )
@@ -134,9 +139,21 @@ class TunerSettings(Section):
         description="Gate entropy at the start, as a share of its maximum, with router_init components.",
     )
     router_bias: bool | None = tuner_setting("router_bias")
+    router: Literal["softmax", "cosine"] = tuner_setting(
+        "router", description="Gates from a softmax of products with the router's weight (the paper), or of cosines."
+    )
+    router_norm: bool = tuner_setting("router_norm")
+    router_scope: RouterScope = tuner_setting("router_scope")
+    train_router: bool = tuner_setting("train_router")
     top_k: int | None = tuner_setting("top_k", le=64)
     balance_weight: float = tuner_setting("balance_weight")
-    head_init: HeadInit = tuner_setting("head_init")
+    gate_information: float = tuner_setting("gate_information")
+    cores: bool = tuner_setting("cores")
+    head_init: HeadInit = tuner_setting(
+        "head_init",
+        description="Heads start at zero (published); random with a sum of zero and, unless it starts from the "
+        "components, a router at zero (centred); or along their component's outputs, with a sum of zero (components).",
+    )
     head_dropout: float = tuner_setting("head_dropout")
     target_modules: list[str] | None = tuner_setting(
         "target_modules",
@@ -235,6 +252,7 @@ WITH_HEADS: dict[str, dict[str, Any]] = {
     "hydralora": {},
     "lora-split": {"shared_A": False},
     "uniform": {"router": "uniform"},
+    "oracle": {"router": "oracle"},
 }
 
 
@@ -242,10 +260,11 @@ class Recipe(Section):
     """A run's settings: what is trained, on what, and how."""
 
     model: str = Field(description="Base model: a catalogue id, any Hub id, or a folder.")
-    method: Literal["hydralora", "lora", "lora-split", "uniform"] = Field(
+    method: Literal["hydralora", "lora", "lora-split", "uniform", "oracle"] = Field(
         "hydralora",
-        description="HydraLoRA; or, for comparison on the same layers, a plain LoRA of rank r or one of the paper's "
-        "ablations: each head with its own A (lora-split), or equal gates (uniform).",
+        description="HydraLoRA; or, for comparison on the same layers, a plain LoRA of rank r, one of the paper's "
+        "ablations: each head with its own A (lora-split), or equal gates (uniform); or gates that are given each "
+        "training and held-out row's component (oracle; on other text they are equal).",
     )
     start_from: str | None = Field(
         None,
@@ -270,15 +289,36 @@ class Recipe(Section):
     @property
     def starts_from_components(self) -> bool:
         """Whether there is a router that starts from the components."""
-        routed = self.has_heads and WITH_HEADS[self.method].get("router") != "uniform"
-        return routed and self.tuner.router_init == "components" and not self.start_from
+        return self.has_router and self.tuner.router_init == "components" and not self.start_from
+
+    @property
+    def has_router(self) -> bool:
+        """Whether the gates are learnt."""
+        return self.has_heads and "router" not in WITH_HEADS[self.method]
+
+    @property
+    def heads_are_components(self) -> bool:
+        """Whether head i stands for component i from the start."""
+        return self.starts_from_components or self.starts_heads or self.method == "oracle"
+
+    @property
+    def starts_heads(self) -> bool:
+        """Whether the heads start from the components."""
+        return self.has_heads and self.tuner.head_init == "components" and not self.start_from
 
     @model_validator(mode="after")
     def _one_component_or_several(self) -> "Recipe":
-        if self.components.only and self.starts_from_components:
+        if self.components.only and self.heads_are_components:
             raise ValueError(
                 "components.only trains on one component, so the router can't start from several. "
                 "Set method=lora, or tuner.router_init=random"
+            )
+        reads_rows = self.method == "oracle" or (self.has_router and self.tuner.router_scope == "row")
+        if reads_rows and self.training.gradient_checkpointing:
+            raise ValueError(
+                "training.gradient_checkpointing reads the blocks once more without knowing their rows, which "
+                f"{'method=oracle' if self.method == 'oracle' else 'tuner.router_scope=row'} needs. Leave one of them "
+                "out"
             )
         return self
 
@@ -335,5 +375,6 @@ METHOD_NAMES = {
     "hydralora": "HydraLoRA",
     "lora": "LoRA",
     "lora-split": "LoRA-Split",
+    "oracle": "Oracle gates",
     "uniform": "HydraLoRA without a router",
 }

@@ -10,12 +10,18 @@ OF_HEADS = (
     "tuner.router_init",
     "tuner.router_entropy",
     "tuner.router_bias",
+    "tuner.router",
+    "tuner.router_norm",
+    "tuner.router_scope",
+    "tuner.train_router",
     "tuner.top_k",
     "tuner.balance_weight",
+    "tuner.gate_information",
+    "tuner.cores",
     "tuner.head_init",
     "tuner.head_dropout",
 )
-OF_A_ROUTER = OF_HEADS[1:7]
+OF_A_ROUTER = OF_HEADS[1 : OF_HEADS.index("tuner.cores")]
 OF_A_NEW_ADAPTER = (
     *OF_HEADS[1:],
     "tuner.target_modules",
@@ -27,7 +33,8 @@ OF_A_NEW_ADAPTER = (
 # When a recipe is so, these settings have no effect.
 EXCLUDED: tuple[tuple[Callable[[Recipe], bool], tuple[str, ...], str], ...] = (
     (lambda recipe: not recipe.has_heads, OF_HEADS, "method"),
-    (lambda recipe: recipe.method == "uniform", OF_A_ROUTER, "method"),
+    (lambda recipe: recipe.has_heads and not recipe.has_router, OF_A_ROUTER, "method"),
+    (lambda recipe: not recipe.heads_are_components, ("components.labels",), "tuner.router_init"),
     (lambda recipe: bool(recipe.start_from), OF_A_NEW_ADAPTER, "start_from"),
     (lambda recipe: not recipe.starts_from_components, ("tuner.router_entropy",), "tuner.router_init"),
     (lambda recipe: bool(recipe.data.eval), ("data.eval_fraction", "data.stratify"), "data.eval"),

@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass
 from hydralora.data.progress import describe_duration
 from hydralora.recipe.settings import Recipe
 from hydralora.runs.state import RunState, Stage
-from hydralora.tuner.router_init import PASSES, ROWS_PER_COMPONENT
+from hydralora.tuner.component_rows import ROWS_PER_COMPONENT
+from hydralora.tuner.router_init import PASSES
 
 # The work of a phase in rows: one row is a forward pass of the base model over a row of the data. The constants are
 # the seconds of a demo run on two CPU cores, divided by the .15 s that such a row takes there.

@@ -16,7 +16,7 @@ from hydralora.models.fetching import BaseModelFiles
 from hydralora.models.loading import load_tokenizer, weight_parameters
 from hydralora.recipe.settings import Recipe
 from hydralora.training.monitor import LIVE_ROWS
-from hydralora.tuner.router_init import ROWS_PER_COMPONENT
+from hydralora.tuner.component_rows import ROWS_PER_COMPONENT
 
 FORWARD = 2.0  # flop per parameter and token
 FORWARD_BACKWARD = 4.3  # forward 2, gradient to the inputs 2, adapter about 0.3

@@ -207,7 +207,7 @@ class Reports(TrainerCallback):
             gradient_norm=logs.get("grad_norm"),  # before it is clipped
             tokens_per_second=tokens / max(seconds, 1e-9),
             usage=self.usage.look(),
-            **({"balance_loss": balance} if trainer.balance_weight else {}),
+            **({"balance_loss": balance} if trainer.gate_losses else {}),
         )
         if trainer.gate_means is not None:
             reporter.gates(trainer.gate_means.tolist(), trainer.gate_entropy)

@@ -3,7 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,18 @@ from hydralora.models.fetching import BaseModelFiles
 from hydralora.models.loading import load_base, load_tokenizer
 from hydralora.models.types import Tokenizer
 from hydralora.recipe.settings import WITH_HEADS, Recipe
+from hydralora.recipe.without_effect import OF_A_ROUTER
 from hydralora.runs.results import DataSource, RowCounts, TemplateCheck
 from hydralora.runs.state import Stage
 from hydralora.training.stopping import check_in_blocks
 from hydralora.tuner.config import HydraLoraConfig
+from hydralora.tuner.head_init import PASSES as HEAD_PASSES
+from hydralora.tuner.head_init import init_heads
+from hydralora.tuner.router_init import PASSES as ROUTER_PASSES
 from hydralora.tuner.router_init import init_router
 from hydralora.tuner.targets import default_targets
+
+LEARNT = ("softmax", "cosine")  # routers of the default method
 
 
 @dataclass(frozen=True)
@@ -93,13 +99,16 @@ def prepare(
     encoded = [encode_rows(tokenizer, part, recipe) for part in (train, heldout)]
     train_rows, heldout_rows = (part.rows for part in encoded)
     train_labels = [component[row.example.row] for row in train_rows]
+    heldout_labels = [heldout_component[row.example.row] for row in heldout_rows]
+    if recipe.method == "oracle":
+        train_rows, heldout_rows = _with_heads(train_rows, train_labels), _with_heads(heldout_rows, heldout_labels)
     on_stage(Stage.ADAPTING)
     on_progress(1, 1)
     model = _adapted(files, base, recipe, clusters.k)
     entropy = None
-    if recipe.starts_from_components:
+    if recipe.starts_from_components or recipe.starts_heads:
         on_stage(Stage.STARTING_ROUTER)
-        entropy = _start_router(model, recipe, train_rows, train_labels, components, on_progress)
+        entropy = _start_from_components(model, recipe, train_rows, train_labels, components, on_progress)
     model.eval()
     kinds = sum((Counter(part.by_kind) for part in encoded), Counter[str]())
     notes = Counter(rows.notes) + Counter({kind: kinds.pop(kind) for kind in KEPT if kind in kinds})
@@ -117,7 +126,7 @@ def prepare(
         train_labels=train_labels,
         clusters=clusters,
         components=components,
-        heldout_labels=[heldout_component[row.example.row] for row in heldout_rows],
+        heldout_labels=heldout_labels,
         router_entropy=entropy,
     )
 
@@ -171,6 +180,8 @@ def _adapter_config(base: Any, recipe: Recipe, k: int) -> PeftConfig:
     if not recipe.has_heads:
         return LoraConfig(**_known_to(LoraConfig, settings))
     settings["num_heads"] = recipe.tuner.num_heads or k
+    if not recipe.has_router:
+        settings = {name: value for name, value in settings.items() if f"tuner.{name}" not in OF_A_ROUTER}
     settings["router_init"] = "components" if recipe.starts_from_components else "random"
     return HydraLoraConfig(**_known_to(HydraLoraConfig, settings) | WITH_HEADS[recipe.method])
 
@@ -195,6 +206,10 @@ def _adapt_again(files: BaseModelFiles, base: Any, recipe: Recipe) -> Any:
     }
     if has_heads:
         shape["tuner.num_heads"] = (config.num_heads, tuner.num_heads)
+        shape["tuner.cores"] = (config.cores, tuner.cores)
+    if has_heads and recipe.has_router:
+        names = ("router", "router_norm", "router_scope")
+        shape |= {f"tuner.{name}": (getattr(config, name), getattr(tuner, name)) for name in names}
     if unlike := [f"{name}={actual}" for name, (actual, expected) in shape.items() if actual != expected]:
         raise ConfigError(f"start_from: the adapter has another shape than this recipe. Set {', '.join(unlike)}.")
     if by_layer := [name for name in ("rank_pattern", "alpha_pattern") if getattr(config, name, None)]:
@@ -207,18 +222,25 @@ def _adapt_again(files: BaseModelFiles, base: Any, recipe: Recipe) -> Any:
 
 def _has(config: HydraLoraConfig, changes: dict[str, Any]) -> bool:
     """Whether a config equals the default method's with these changes."""
-    expected = {"shared_A": True, "router": "softmax"} | changes
-    return all(getattr(config, name) == value for name, value in expected.items())
+    expected = {"shared_A": True, "router": LEARNT} | changes
+    actual = {"shared_A": config.shared_A, "router": LEARNT if config.router in LEARNT else config.router}
+    return actual == expected
 
 
-def _start_router(
+def _with_heads(rows: list[Encoded], labels: list[int]) -> list[Encoded]:
+    """Rows that name their component's head; one in no component has the first."""
+    return [replace(row, head=max(label, 0)) for row, label in zip(rows, labels, strict=True)]
+
+
+def _start_from_components(
     model: Any,
     recipe: Recipe,
     rows: list[Encoded],
     labels: list[int],
     components: list[Component],
     on_progress: OnProgress,
-) -> float:
+) -> float | None:
+    """Start the heads and the router as the recipe says; returns the router's mean entropy."""
     for component in components:
         if component.id not in labels:
             raise DatasetError(
@@ -227,7 +249,24 @@ def _start_router(
                 "max_length, set data.stratify=component, or tuner.num_heads together with tuner.router_init=random."
             )
     inputs = [{"input_ids": row.input_ids} for row in rows]
-    reached = init_router(model, inputs, labels, recipe.tuner.router_entropy, on_progress=on_progress)
+    passes = HEAD_PASSES * recipe.starts_heads + ROUTER_PASSES * recipe.starts_from_components
+    if recipe.starts_heads:
+        init_heads(
+            model,
+            inputs,
+            labels,
+            on_progress=lambda done, total: on_progress(done, total // HEAD_PASSES * passes),
+            seed=recipe.training.seed,
+        )
+    if not recipe.starts_from_components:
+        return None
+    before = HEAD_PASSES * recipe.starts_heads
+
+    def progress(done: int, total: int) -> None:
+        once = total // ROUTER_PASSES
+        on_progress(before * once + done, passes * once)
+
+    reached = init_router(model, inputs, labels, recipe.tuner.router_entropy, on_progress=progress)
     return sum(reached.values()) / len(reached)
 
 

@@ -35,7 +35,14 @@ from hydralora.training.preparation import Prepared, prepare
 from hydralora.training.resources import peak_memory
 from hydralora.training.results import measure_heads, run_results
 from hydralora.training.stopping import LastStep, StopOnRequest, StopRequestedError
-from hydralora.training.trainer import AnswerTrainer, all_finite, answer_trainer, check_reporting, training_arguments
+from hydralora.training.trainer import (
+    AnswerTrainer,
+    all_finite,
+    answer_trainer,
+    check_reporting,
+    gate_losses,
+    training_arguments,
+)
 
 
 @dataclass(frozen=True)
@@ -295,7 +302,7 @@ def _trainer(
         prepared.tokenizer.pad_token_id,
         training_arguments(settings, folder, prepared.device, recipe.launch, save_every),
         processes,
-        recipe.tuner.balance_weight if recipe.has_heads else 0.0,
+        gate_losses(recipe),
         *callbacks,
         keep_checkpoints=settings.keep_checkpoints,
     )

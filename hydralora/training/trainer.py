@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -15,13 +16,35 @@ from hydralora.data.batches import LengthGroupedBatches, collate
 from hydralora.data.encoding import Encoded
 from hydralora.errors import ConfigError
 from hydralora.inference.loss import summed_answer_loss
-from hydralora.recipe.settings import LaunchSettings, TrainingSettings
+from hydralora.recipe.settings import LaunchSettings, Recipe, TrainingSettings
 from hydralora.runs.checkpoints import building_place, put_in_place
 from hydralora.training.parallel import Processes
 from hydralora.training.stopping import RandomState
-from hydralora.tuner.gates import live_gates, load_balance, mean_gates
+from hydralora.tuner.gates import gate_information, live_gates, load_balance, mean_gates
 from hydralora.tuner.model import hydra_layers
 from hydralora.tuner.router import normalised_entropy
+
+
+@dataclass(frozen=True)
+class GateLosses:
+    """Weights of what is added to the loss for the gates; false where nothing is."""
+
+    balance: float = 0.0
+    information: float = 0.0
+
+    def __bool__(self) -> bool:
+        return bool(self.balance or self.information)
+
+    def of(self, gates: torch.Tensor, mask: torch.Tensor, processes: Processes) -> torch.Tensor:
+        """The weighted load-balance loss less the weighted mutual information: this process's part of the batch's."""
+        loss = gates.new_zeros(())
+        if self.balance:
+            loss = loss + self.balance * load_balance(gates, mask, processes.total)
+        if self.information:
+            information = gate_information(gates, mask, processes.total)  # the batch's, in each process
+            others = information.detach() * (1 - 1 / processes.count)
+            loss = loss - self.information * (information - others)
+        return loss
 
 
 class AnswerTrainer(Trainer):
@@ -32,7 +55,7 @@ class AnswerTrainer(Trainer):
         *args: Any,
         batches: LengthGroupedBatches,
         processes: Processes,
-        balance_weight: float = 0.0,
+        gate_losses: GateLosses | None = None,
         keep_checkpoints: int = 1,
         **kwargs: Any,
     ) -> None:
@@ -45,8 +68,8 @@ class AnswerTrainer(Trainer):
         self.gate_means: torch.Tensor | None = None  # (N,), of the newest step that is logged
         self.gate_entropy = 0.0
         self.heldout_loss: float | None = None  # of the newest measurement
-        self.balance_weight = balance_weight
-        self.balance = 0.0  # sum of the weighted load-balance losses, divided as the steps' losses are
+        self.gate_losses = gate_losses or GateLosses()
+        self.balance = 0.0  # sum of the weighted losses on gates, divided as the steps' losses are
         self._abandoned: list[RandomState] = []  # each process's, while this one alone saves a step
 
     def get_train_dataloader(self) -> "DataLoader[Any]":
@@ -61,7 +84,7 @@ class AnswerTrainer(Trainer):
     ) -> torch.Tensor:
         bare_model: Any = self.model  # `model` may be a wrapper around it
         due = (self.state.global_step + 1) % self.args.logging_steps == 0 or self.state.global_step == 0
-        needs_gates = hydra_layers(bare_model) and (due or self.balance_weight)
+        needs_gates = hydra_layers(bare_model) and (due or self.gate_losses)
         watch: AbstractContextManager[list[torch.Tensor]] = live_gates(bare_model) if needs_gates else nullcontext([])
         with watch as passes:
             summed, count = summed_answer_loss(
@@ -77,14 +100,13 @@ class AnswerTrainer(Trainer):
         )  # DDP averages gradients; num_items_in_batch counts the tokens of all processes
 
     def _gate_loss(self, gates: torch.Tensor, mask: torch.Tensor) -> torch.Tensor | float:
-        """Record the gates (modules, batch, tokens, N) for the next event; returns the load-balance loss."""
+        """Record the gates (modules, batch, tokens, N) for the next event; returns the losses on gates."""
         detached = gates.detach()
         self.gate_means = mean_gates(detached, mask).mean((0, 1)).cpu()
         self.gate_entropy = float(normalised_entropy(detached)[:, mask].mean())
-        if not self.balance_weight:
+        if not self.gate_losses:
             return 0.0
-        balance = load_balance(gates, mask, self.processes.total)
-        loss = self.balance_weight * balance / self.current_gradient_accumulation_steps
+        loss = self.gate_losses.of(gates, mask, self.processes) / self.current_gradient_accumulation_steps
         self.balance += float(loss.detach())
         return loss
 
@@ -165,13 +187,19 @@ class _Wrapped:
         return getattr(self._model, name)
 
 
+def gate_losses(recipe: Recipe) -> GateLosses:
+    """What a recipe adds to the loss for the gates."""
+    tuner = recipe.tuner
+    return GateLosses(tuner.balance_weight, tuner.gate_information) if recipe.has_router else GateLosses()
+
+
 def answer_trainer(
     model: Any,
     rows: Sequence[Encoded],
     pad_token_id: int,
     arguments: TrainingArguments,
     processes: Processes,
-    balance_weight: float,
+    gate_losses: GateLosses,
     *callbacks: TrainerCallback,
     keep_checkpoints: int = 1,
 ) -> AnswerTrainer:
@@ -189,7 +217,7 @@ def answer_trainer(
             processes.rank,
         ),
         processes=processes,
-        balance_weight=balance_weight,
+        gate_losses=gate_losses,
         keep_checkpoints=keep_checkpoints,
         callbacks=list(callbacks),
     )

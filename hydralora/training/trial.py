@@ -22,7 +22,7 @@ from hydralora.training.monitor import LIVE_ROWS
 from hydralora.training.parallel import Processes
 from hydralora.training.preparation import Prepared, prepare
 from hydralora.training.resources import peak_memory
-from hydralora.training.trainer import AnswerTrainer, answer_trainer, training_arguments
+from hydralora.training.trainer import AnswerTrainer, answer_trainer, gate_losses, training_arguments
 
 PLACES = (0.125, 0.375, 0.625, 0.875)  # quantiles of the batches by size that are timed
 STARTING = 8.0  # seconds to start a process and import what it needs
@@ -125,7 +125,7 @@ def _try_steps(prepared: Prepared, recipe: Recipe, chosen: Sequence[list[int]], 
             prepared.tokenizer.pad_token_id,
             training_arguments(settings, Path(folder), pick_device(), recipe.launch),
             Processes(),
-            recipe.tuner.balance_weight if recipe.has_heads else 0.0,
+            gate_losses(recipe),
             clock,
         )
         trainer.batches = _Chosen(chosen, settings.gradient_accumulation)  # type: ignore[assignment]

@@ -15,7 +15,9 @@ from hydralora.errors import ConfigError
 
 RouterInput = Literal["latent", "hidden"]
 RouterInit = Literal["random", "components"]
-HeadInit = Literal["zeros", "centred"]
+RouterKind = Literal["softmax", "cosine", "uniform", "oracle"]
+RouterScope = Literal["token", "row"]
+HeadInit = Literal["zeros", "centred", "components"]
 LIMITS = {"ge": (operator.ge, "at least"), "lt": (operator.lt, "below")}  # named as pydantic's Field names them
 
 
@@ -35,8 +37,9 @@ class HydraLoraConfig(PeftConfig):
     """One shared A, `num_heads` heads B and a router per adapted layer (Tian et al. 2024, section 3).
 
     The layer computes y = base(x) + lora_alpha / r * sum_i gates_i * B_i A x. head_init and head_dropout follow
-    R-LoRA (2502.15455), the load-balance loss Switch Transformers (2101.03961, section 2.2). Names that PEFT's
-    LoraConfig has too mean the same here.
+    R-LoRA (2502.15455), the load-balance loss Switch Transformers (2101.03961, section 2.2), router_scope EMO
+    (2605.06663), router_norm L2R (2601.21349), cores CoMoL (2603.00573). Names that PEFT's LoraConfig has too mean the
+    same here.
 
     Raises:
         ConfigError: a number outside its range, an unknown option, or options that exclude each other.
@@ -59,10 +62,24 @@ class HydraLoraConfig(PeftConfig):
             "How the router starts. 'components' needs a call of hydralora.init_router before training."
         ),
     )
-    router: Literal["softmax", "uniform"] = field(
+    router: RouterKind = field(
         default="softmax",
-        metadata=described("Gates from a learnt softmax, or all 1/N (the paper's ablation w/o gate)."),
+        metadata=described(
+            "Gates from a learnt softmax of products (the paper) or of cosines; all 1/N (the paper's ablation w/o "
+            "gate); or each row's own head alone, named from outside by hydralora.tuner.rows (oracle: a control)."
+        ),
     )
+    router_norm: bool = field(
+        default=False,
+        metadata=described("Divide what the router reads by its root mean square, and learn a factor of the logits."),
+    )
+    router_scope: RouterScope = field(
+        default="token",
+        metadata=described(
+            "Gates by each token (the paper), or by each token and the mean logits of its row's prompt (row)."
+        ),
+    )
+    train_router: bool = field(default=True, metadata=described("False: the router stays as it starts (a control)."))
     top_k: int | None = field(
         default=None,
         metadata=described("Keep each token's top_k largest gates, renormalised. None: all of them (the paper).", ge=1),
@@ -73,9 +90,20 @@ class HydraLoraConfig(PeftConfig):
             "Weight of the load-balance loss, which hydralora's training adds to the training loss.", ge=0
         ),
     )
+    gate_information: float = field(
+        default=0.0,
+        metadata=described(
+            "Weight of the mutual information of tokens and heads, which hydralora's training adds to what it "
+            "maximises: each token's gates sharp, their mean even.",
+            ge=0,
+        ),
+    )
     head_init: HeadInit = field(
         default="zeros",
-        metadata=described("Heads start at zero (published), or random with a sum of zero and a router at zero."),
+        metadata=described(
+            "Heads start at zero (published); random with a sum of zero and a router at zero (centred); or along their "
+            "component's outputs, with a sum of zero (components), by a call of hydralora.tuner.head_init.init_heads."
+        ),
     )
     head_dropout: float = field(
         default=0.0, metadata=described("Dropout on A x, drawn independently for each head.", ge=0, lt=1)
@@ -84,6 +112,12 @@ class HydraLoraConfig(PeftConfig):
         default=True,
         metadata=described(
             "One A for all heads; False gives every head its own (LoRA-Split, the paper's ablation w/o Hydra)."
+        ),
+    )
+    cores: bool = field(
+        default=False,
+        metadata=described(
+            "One A and one B, and for each head an r x r core between them: one LoRA's size at any number of heads."
         ),
     )
     target_modules: set[str] | list[str] | str | None = field(
@@ -127,19 +161,16 @@ class HydraLoraConfig(PeftConfig):
                 f"HydraLoraConfig: top_k is {self.top_k!r}. Set it to a whole number from 1 to "
                 f"num_heads={self.num_heads}."
             )
-        if self.head_init == "centred" and self.top_k not in (None, self.num_heads):
-            raise ConfigError(
-                f"HydraLoraConfig: head_init='centred' starts with heads that sum to zero, which top_k={self.top_k} of "
-                f"{self.num_heads} heads don't. Leave top_k out, or set head_init='zeros'."
-            )
-        if self.head_init == "centred" and not self.init_weights:
-            raise ConfigError(
-                "HydraLoraConfig: head_init='centred' and init_weights=False both say how heads start. Leave one out."
-            )
-        if self.router == "uniform":
+        self._check_heads()
+        if self.router in ("uniform", "oracle"):
             self._refuse_a_routers_settings()
+        if self.router == "cosine" and self.router_bias:
+            raise ConfigError(
+                "HydraLoraConfig: router='cosine' compares directions, so router_bias=True has no meaning. Leave it "
+                "out, or set router='softmax'."
+            )
         if self.router_bias is None:
-            self.router_bias = self.router_init == "components"
+            self.router_bias = self.router_init == "components" and self.router != "cosine"
         for name in ("target_modules", "exclude_modules"):
             value = getattr(self, name)
             if isinstance(value, (list, tuple)):
@@ -195,12 +226,46 @@ class HydraLoraConfig(PeftConfig):
                 f"{'whole numbers of at least 1' if kind is int else 'numbers'}."
             )
 
+    def _check_heads(self) -> None:
+        """Refuse ways to start the heads, or to make them smaller, that exclude each other."""
+        if self.head_init == "centred" and self.top_k not in (None, self.num_heads):
+            raise ConfigError(
+                f"HydraLoraConfig: head_init='centred' starts with heads that sum to zero, which top_k={self.top_k} of "
+                f"{self.num_heads} heads don't. Leave top_k out, or set head_init='zeros'."
+            )
+        if self.head_init != "zeros" and not self.init_weights:
+            raise ConfigError(
+                f"HydraLoraConfig: head_init={self.head_init!r} and init_weights=False both say how heads start. Leave "
+                "one out."
+            )
+        if self.head_init == "components" and not self.shared_A:
+            raise ConfigError(
+                "HydraLoraConfig: head_init='components' starts with heads that sum to zero, which heads with an A of "
+                "their own (shared_A=False) don't. Leave one of the two out."
+            )
+        if self.cores and (self.head_init != "zeros" or not self.shared_A):
+            other = "shared_A=False" if not self.shared_A else f"head_init={self.head_init!r}"
+            raise ConfigError(
+                f"HydraLoraConfig: cores=True has one A and one B for all heads, so {other} has no meaning. Leave one "
+                "of the two out."
+            )
+
     def _refuse_a_routers_settings(self) -> None:
-        for name, unused in (("router_init", "random"), ("top_k", None), ("router_bias", None), ("balance_weight", 0)):
-            if getattr(self, name) not in (unused, False):
+        unused = {
+            "router_init": "random",
+            "router_norm": False,
+            "router_scope": "token",
+            "train_router": True,
+            "top_k": None,
+            "router_bias": False,
+            "balance_weight": 0,
+            "gate_information": 0,
+        }
+        for name, default in unused.items():
+            if getattr(self, name) not in (default, None):
                 raise ConfigError(
-                    f"HydraLoraConfig: router='uniform' has nothing to learn, so {name}={getattr(self, name)!r} has no "
-                    f"meaning. Leave it out, or set router='softmax'."
+                    f"HydraLoraConfig: router={self.router!r} has nothing to learn, so {name}="
+                    f"{getattr(self, name)!r} has no meaning. Leave it out, or set router='softmax'."
                 )
 
 

@@ -215,3 +215,26 @@ def load_balance(
     tokens = total(mask.sum()).clamp_min(1)
     share = total(nn.functional.one_hot(used.argmax(-1), num_heads).sum(1)) / tokens  # (modules, N), no gradient
     return num_heads * (share * used.sum(1) / tokens).sum(-1).mean()
+
+
+def gate_information(
+    gates: torch.Tensor, mask: torch.Tensor, total: Callable[[torch.Tensor], torch.Tensor] = lambda values: values
+) -> torch.Tensor:
+    """H(mean gates) - mean H(gates), the mean over modules: the mutual information of token and head, in nats.
+
+    0 where every token has the same gates, log N where each has one head and heads share the load evenly. Over the
+    tokens where mask (batch, tokens) is true; `gates` are (modules, batch, tokens, N), `total` as for `load_balance`.
+    Where processes share a batch, each one's value is the whole batch's, with the gradient of its own tokens.
+    """
+    used = gates[:, mask.to(gates.device, torch.bool)]  # (modules, used tokens, N)
+    tokens = total(mask.sum().to(gates.device)).clamp_min(1)
+    each = _entropy(used).sum(-1) / tokens  # (modules,)
+    share = used.sum(1) / tokens  # (modules, N)
+    everyone = total(torch.cat([share.detach(), each.detach().unsqueeze(-1)], -1))
+    share, each = share + (everyone[:, :-1] - share).detach(), each + (everyone[:, -1] - each).detach()
+    return (_entropy(share) - each).mean()
+
+
+def _entropy(gates: torch.Tensor) -> torch.Tensor:
+    """Entropy of (..., N) in nats: (...)."""
+    return -(gates * gates.clamp_min(1e-12).log()).sum(-1)

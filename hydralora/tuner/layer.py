@@ -12,7 +12,7 @@ from torch import nn
 from hydralora.errors import ConfigError
 from hydralora.tuner.config import HydraLoraConfig
 from hydralora.tuner.dropout import dropout
-from hydralora.tuner.router import BatchRows, Router, UniformRouter, own_parameter
+from hydralora.tuner.router import BatchRows, Norm, OracleRouter, Router, UniformRouter, own_parameter
 
 CENTRED_STD = 0.02  # of the heads' random start; transformers' usual initializer_range
 
@@ -28,6 +28,23 @@ class Adapter:
     shared_A: bool
     lora_dropout: float
     head_dropout: float
+    train_router: bool
+    cores: bool
+
+
+class Cores(nn.Module):
+    """For each head an r x r matrix M_i between the one A and the one B, as if head i were B M_i (2603.00573)."""
+
+    def __init__(self, num_heads: int, r: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.eye(r).expand(num_heads, r, r).contiguous())  # (N, r, r)
+        nn.init.normal_(noise := torch.empty_like(self.weight), std=CENTRED_STD)
+        self.weight.data.add_(noise)  # alike, cores would get no gradient that tells them apart
+
+    def forward(self, mixed: torch.Tensor) -> torch.Tensor:
+        """sum_i M_i mixed_i: (..., N, r) -> (..., 1, r)."""
+        cores = own_parameter(self, "weight").to(mixed.dtype)
+        return (mixed.flatten(-2) @ cores.flatten(0, 1)).unsqueeze(-2)
 
 
 class Heads(nn.ParameterDict):
@@ -68,7 +85,7 @@ class HydraLoraLayer(nn.Module, BaseTunerLayer):
         cast_input_dtype_enabled: read by PEFT; `peft.helpers.disable_input_dtype_casting` turns it off.
     """
 
-    adapter_layer_names: tuple[str, ...] = ("hydra_A", "hydra_B", "hydra_router")
+    adapter_layer_names: tuple[str, ...] = ("hydra_A", "hydra_B", "hydra_router", "hydra_core")
     other_param_names: tuple[str, ...] = ("adapters", "scaling")
 
     def __init__(self, base_layer: nn.Module, adapter_name: str, config: HydraLoraConfig, key: str = "") -> None:
@@ -77,6 +94,7 @@ class HydraLoraLayer(nn.Module, BaseTunerLayer):
         self.hydra_A = nn.ModuleDict()
         self.hydra_B = Heads()
         self.hydra_router = nn.ModuleDict()
+        self.hydra_core = nn.ModuleDict()  # empty where heads are whole matrices
         self.adapters: dict[str, Adapter] = {}
         self.scaling: dict[str, float] = {}
         self.cast_input_dtype_enabled = True
@@ -103,12 +121,10 @@ class HydraLoraLayer(nn.Module, BaseTunerLayer):
         a = nn.Linear(self.in_features, latent, bias=False)
         nn.init.kaiming_uniform_(a.weight, a=math.sqrt(5))
         self.hydra_A[adapter_name] = a
-        self.hydra_B[adapter_name] = nn.Parameter(torch.zeros(num_heads, r, self.out_features))
-        self.hydra_router[adapter_name] = (
-            UniformRouter(num_heads)
-            if config.router == "uniform"
-            else Router(self.in_features if reads_input else latent, num_heads, bool(config.router_bias), config.top_k)
-        )
+        self.hydra_B[adapter_name] = nn.Parameter(torch.zeros(1 if config.cores else num_heads, r, self.out_features))
+        if config.cores:
+            self.hydra_core[adapter_name] = Cores(num_heads, r)
+        self.hydra_router[adapter_name] = _router(config, self.in_features if reads_input else latent)
         self.scaling[adapter_name] = scaling
         self.adapters[adapter_name] = Adapter(
             r=r,
@@ -118,6 +134,8 @@ class HydraLoraLayer(nn.Module, BaseTunerLayer):
             shared_A=config.shared_A,
             lora_dropout=config.lora_dropout,
             head_dropout=config.head_dropout,
+            train_router=config.train_router,
+            cores=config.cores,
         )
         if config.head_init == "centred":
             self._centre(adapter_name)
@@ -192,6 +210,8 @@ class HydraLoraLayer(nn.Module, BaseTunerLayer):
         )
         if training:
             mixed = dropout(mixed, adapter.head_dropout)  # (..., N, r)
+        if adapter.cores:
+            mixed = self.hydra_core[name](mixed)  # (..., 1, r)
         add_heads = heads.forward if direct else heads
         return add_heads(name, mixed.flatten(-2), result, self.scaling[name], in_place)
 
@@ -213,6 +233,12 @@ class HydraLoraLayer(nn.Module, BaseTunerLayer):
                 part = self._add(result[indices], name, x[indices], False, BatchRows(indices, len(x)))
                 result = result.index_copy(0, indices, part)
         return result
+
+    def _freeze_non_trainable_peft_weights(self, adapter_names: str | Sequence[str] | None = None) -> None:
+        """Called by PEFT whenever it lets adapters learn: a router that is to stay as it starts doesn't."""
+        for name, adapter in self.adapters.items():
+            if not adapter.train_router:
+                self.hydra_router[name].requires_grad_(False)
 
     def set_scale(self, adapter: str, scale: float) -> None:
         """Set an adapter's factor to `scale` times the configured one; nothing where the layer lacks the adapter."""
@@ -253,6 +279,14 @@ class HydraLoraLayer(nn.Module, BaseTunerLayer):
 
     def __repr__(self) -> str:
         return "hydralora." + super().__repr__()
+
+
+def _router(config: HydraLoraConfig, features: int) -> Router:
+    """A config's router, which reads `features` numbers of each token."""
+    if config.router in ("uniform", "oracle"):
+        return (UniformRouter if config.router == "uniform" else OracleRouter)(config.num_heads)
+    norm: Norm | None = "cosine" if config.router == "cosine" else "rms" if config.router_norm else None
+    return Router(features, config.num_heads, bool(config.router_bias), config.top_k, norm, config.router_scope)
 
 
 def _is_plain(module: nn.Module, kind: type[nn.Module], parameter: str) -> bool:

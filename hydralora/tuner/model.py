@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -16,6 +16,8 @@ from hydralora.tuner.config import HydraLoraConfig
 from hydralora.tuner.layer import HydraLoraLayer
 from hydralora.tuner.mixed_batch import rows_by_adapter
 from hydralora.tuner.router import Router
+from hydralora.tuner.rows import knows_rows, pass_rows, reads_rows
+from hydralora.tuner.structure import IGNORED, token_shape
 from hydralora.tuner.targets import ADAPTABLE, default_targets, is_expert, nothing_to_adapt, refuse_experts
 
 PREFIX = "base_model.model."  # of a PeftModel's names, and of a saved adapter's
@@ -83,15 +85,40 @@ class HydraLoraModel(BaseTuner):
             new_module.requires_grad_(False)
         self._replace_module(parent, target_name, new_module, target)
 
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        with self._whole_rows(args, kwargs):
+            return super().forward(*args, **kwargs)
+
     @contextmanager
     def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Iterator[None]:
         """PEFT enters this around `forward` and `generate`, with their arguments."""
         names = kwargs.get("adapter_names")
         if names is None:
-            yield
+            with self._whole_rows(args, kwargs):
+                yield
             return
         with rows_by_adapter(self.model, list(names), kwargs):
             yield
+
+    def _whole_rows(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> AbstractContextManager[None]:
+        """For routers that read whole rows: the prompts of these arguments' rows, what comes before a label.
+
+        Raises:
+            ConfigError: the rows' beginnings are in a cache, so their prompts can't be known.
+        """
+        shape = token_shape(args, kwargs) if reads_rows(self) else None
+        if shape is None or knows_rows(self.model):
+            return nullcontext()
+        cache = kwargs.get("past_key_values")
+        if cache is not None and cache.get_seq_length():
+            raise ConfigError(
+                "The router reads whole rows, but their beginnings are in a cache. Wrap the passes of these rows in "
+                "hydralora.tuner.rows.pass_rows, or call generate."
+            )
+        mask = kwargs.get("attention_mask")
+        prompts = torch.ones(shape, dtype=torch.bool) if mask is None else mask.bool()
+        labels = kwargs.get("labels")
+        return pass_rows(self.model, prompts if labels is None else prompts & ((labels != IGNORED).cumsum(1) == 0))
 
     def add_weighted_adapter(self, *args: Any, **kwargs: Any) -> None:
         """
@@ -141,10 +168,16 @@ def active_router(layer: HydraLoraLayer) -> Router:
 
 
 def head_matrices(layer: HydraLoraLayer) -> tuple[torch.Tensor, torch.Tensor]:
-    """A as (1, r, in), or each head's own as (N, r, in), and the heads as (N, out, r), of the active adapter."""
+    """A as (1, r, in), or each head's own as (N, r, in), and the heads as (N, out, r), of the active adapter.
+
+    Where heads share one B, head i is its product with core i.
+    """
     name = active_adapter(layer)
     a = layer.hydra_A[name].get_parameter("weight").detach().unflatten(0, (-1, layer.adapters[name].r))
-    return a, layer.hydra_B[name].detach().transpose(1, 2)
+    heads = layer.hydra_B[name].detach()  # (N, r, out), or (1, r, out)
+    if name in layer.hydra_core:
+        heads = layer.hydra_core[name].get_parameter("weight").detach() @ heads
+    return a, heads.transpose(1, 2)
 
 
 def scale_factor(layer: HydraLoraLayer) -> float:

@@ -151,6 +151,8 @@ def _refuse_what_has_no_place(config: HydraLoraConfig) -> None:
     for name, fits, required in (
         ("router_input", config.router_input == "hidden", "'hidden'"),
         ("router", config.router == "softmax", "'softmax'"),
+        ("router_norm", not config.router_norm, "False"),
+        ("router_scope", config.router_scope == "token", "'token'"),
         ("shared_A", config.shared_A, "True"),
         ("router_bias", not config.router_bias, "False"),
         ("top_k", dense, "None"),

@@ -9,6 +9,8 @@ from torch import nn
 
 from hydralora.tuner.layer import HydraLoraLayer
 
+IGNORED = -100  # transformers' label of a token that is not learnt
+
 
 def model_body(model: Any) -> nn.Module:
     """The module that every forward pass calls exactly once; PEFT bypasses the outer ones by calling their `forward`.

@@ -132,7 +132,7 @@ def _read(services: Services, run_id: str, question: str, expected: str, module:
         "sizes": (terms.in_features, terms.out_features, terms.r, terms.num_heads),
         "shared_A": terms.shared_A,
         "scaling": terms.scaling,
-        "router": "" if recipe.method == "uniform" else reads,
+        "router": reads if recipe.has_router else "",
         "names": heads_of(services, run_id)["names"],
         "first": answer if answer < len(ids) else len(ids) - 1,
         "tokens": _tokens(loaded.tokenizer, ids, answer, terms),

@@ -29,6 +29,13 @@ NON_DEFAULT: list[dict[str, Any]] = [
     {"shared_A": False},
     {"shared_A": False, "router_input": "hidden", "top_k": 1, "router_bias": True},
     {"shared_A": False, "router": "uniform", "head_init": "centred"},
+    {"router": "cosine"},
+    {"router_norm": True, "router_bias": True},
+    {"router_scope": "row"},
+    {"router": "oracle"},
+    {"train_router": False},
+    {"gate_information": 0.1},
+    {"cores": True, "router_scope": "row", "router": "cosine"},
 ]
 
 
@@ -279,11 +286,22 @@ class TestUniformGates:
 
     @pytest.mark.parametrize(
         "other",
-        [{"router_init": "components"}, {"top_k": 1}, {"top_k": 3}, {"router_bias": True}, {"balance_weight": 1}],
+        [
+            {"router_init": "components"},
+            {"router_norm": True},
+            {"router_scope": "row"},
+            {"train_router": False},
+            {"top_k": 1},
+            {"top_k": 3},
+            {"router_bias": True},
+            {"balance_weight": 1},
+            {"gate_information": 1},
+        ],
     )
-    def test_settings_of_a_router_are_refused(self, other: dict[str, Any]) -> None:
-        with pytest.raises(ConfigError, match=f"router='uniform'.*{next(iter(other))}={next(iter(other.values()))!r}"):
-            HydraLoraConfig(router="uniform", **other)
+    @pytest.mark.parametrize("router", ["uniform", "oracle"])
+    def test_settings_of_a_router_are_refused(self, other: dict[str, Any], router: Any) -> None:
+        with pytest.raises(ConfigError, match=f"router='{router}'.*{next(iter(other))}={next(iter(other.values()))!r}"):
+            HydraLoraConfig(router=router, **other)
 
 
 class TestOwnA:
@@ -351,7 +369,11 @@ def test_a_saved_adapter_comes_back_with_its_options(
     assert torch.equal(again(ids).logits, model(ids).logits)
     plain = tiny_llama()
     plain.load_adapter(str(tmp_path))  # transformers' own
-    assert torch.equal(plain.eval()(ids).logits, model(ids).logits)
+    if settings.get("router_scope") == "row":
+        with pytest.raises(ConfigError, match="PeftModel"):  # nothing tells the router its rows
+            plain.eval()(ids)
+    else:
+        assert torch.equal(plain.eval()(ids).logits, model(ids).logits)
 
 
 def test_an_adapter_saved_before_there_were_options_loads(tmp_path: Path, ids: torch.Tensor) -> None:
@@ -381,7 +403,9 @@ def test_adapters_of_unlike_options_are_switched_and_deleted(settings: dict[str,
     assert torch.equal(model(ids).logits, first)
     for layer in hydra_layers(model).values():
         kept = {name: getattr(layer, name) for name in (*layer.adapter_layer_names, *layer.other_param_names)}
-        assert {name: list(value) for name, value in kept.items()} == {name: ["default"] for name in kept}
+        assert {name: list(value) for name, value in kept.items() if len(value)} == {
+            name: ["default"] for name in kept if name != "hydra_core"
+        }
 
 
 @pytest.mark.parametrize(
@@ -398,7 +422,13 @@ def test_adapters_of_unlike_options_are_switched_and_deleted(settings: dict[str,
         ({"balance_weight": math.nan}, "balance_weight is nan"),
         ({"balance_weight": math.inf}, "balance_weight is inf"),
         ({"head_init": "random"}, "head_init is 'random'.*zeros, centred"),
-        ({"router": "none"}, "router is 'none'.*softmax, uniform"),
+        ({"gate_information": -1.0}, "gate_information is -1.0"),
+        ({"router": "cosine", "router_bias": True}, "router='cosine'.*router_bias=True"),
+        ({"cores": True, "shared_A": False}, "cores=True.*shared_A=False"),
+        ({"cores": True, "head_init": "centred"}, "cores=True.*head_init='centred'"),
+        ({"head_init": "components", "shared_A": False}, "head_init='components'.*shared_A=False"),
+        ({"head_init": "components", "init_weights": False}, "head_init='components'.*init_weights=False"),
+        ({"router": "none"}, "router is 'none'.*softmax, cosine, uniform"),
     ],
 )
 def test_wrong_options_are_refused_by_name(wrong: dict[str, Any], named: str) -> None:

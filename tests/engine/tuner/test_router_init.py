@@ -156,7 +156,7 @@ def test_without_a_bias_the_means_offset_is_left_out(rows: list[dict[str, Any]],
 
 
 def test_uniform_gates_are_not_started(rows: list[dict[str, Any]], labels: list[int]) -> None:
-    with pytest.raises(ConfigError, match="uniform"):
+    with pytest.raises(ConfigError, match="not learnt"):
         init_router(adapt(tiny_llama(), num_heads=3, router="uniform"), rows, labels)
 
 
