@@ -50,7 +50,7 @@ def show(name: StudyName, as_json: Json = False, workspace: Workspace = None) ->
 @answering
 def run(
     name: StudyName,
-    data: Annotated[str, typer.Option(help="A data file, or demo.")] = "demo",
+    data: Annotated[str, typer.Option(help="A data file, or one that ships: demo, conflict, single.")] = "demo",
     heldout: Annotated[
         Path | None, typer.Option(help="A file of the rows to report on. Default: some of DATA's.")
     ] = None,
@@ -68,7 +68,7 @@ def run(
     workspace: Workspace = None,
 ) -> Output:
     """Run a study, or go on with it: the same command continues where it was. Ctrl-C stops its runs."""
-    from hydralora.data.demo import demo_file
+    from hydralora.data.demo import shipped_data
     from hydralora.experiments.studies.cells import Settings
     from hydralora.experiments.studies.report import report, report_table
     from hydralora.experiments.studies.running import begin_study
@@ -81,10 +81,11 @@ def run(
     found, study = find_study(name)
     changes = parse_overrides([*(set_ or []), *([f"launch.executor={executor}"] if executor else [])])
     chosen = {"seeds": seeds, "steps": steps} | (QUICK if quick else {})
-    demo = data == "demo"
+    file, own = shipped_data(data) or (Path(data).resolve(), None)
+    reported = heldout.resolve() if heldout else own
     settings = Settings(
-        data=str(demo_file("train")) if demo else str(Path(data).resolve()),
-        heldout=str(demo_file("heldout")) if demo and not heldout else str(heldout.resolve()) if heldout else None,
+        data=str(file),
+        heldout=str(reported) if reported else None,
         model=DEFAULT_MODEL if model == "default" else model,
         arms=tuple(arms or ()),
         recipe=changes,
