@@ -8,6 +8,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from hydralora.models.loading import Quantization
+from hydralora.recipe.methods import METHODS, Method, MethodName
 from hydralora.tuner.config import HeadInit, HydraLoraConfig, RouterInit, RouterInput
 
 VERSION = 1
@@ -146,6 +147,9 @@ class TunerSettings(Section):
     exclude_modules: list[str] | None = tuner_setting("exclude_modules", description="Names of layers to leave alone.")
     layers_to_transform: list[Annotated[int, Field(ge=0)]] | None = tuner_setting("layers_to_transform", min_length=1)
     modules_to_save: list[str] | None = tuner_setting("modules_to_save")
+    virtual_tokens: int = Field(
+        20, ge=1, le=1024, description="Trained tokens before every row, with prompt, P- or prefix tuning."
+    )
 
 
 class TrainingSettings(Section):
@@ -230,22 +234,15 @@ class LaunchSettings(Section):
     )
 
 
-# The methods with heads, and what each sets in HydraLoraConfig.
-WITH_HEADS: dict[str, dict[str, Any]] = {
-    "hydralora": {},
-    "lora-split": {"shared_A": False},
-    "uniform": {"router": "uniform"},
-}
-
-
 class Recipe(Section):
     """A run's settings: what is trained, on what, and how."""
 
     model: str = Field(description="Base model: a catalogue id, any Hub id, or a folder.")
-    method: Literal["hydralora", "lora", "lora-split", "uniform"] = Field(
+    method: MethodName = Field(
         "hydralora",
-        description="HydraLoRA; or, for comparison on the same layers, a plain LoRA of rank r or one of the paper's "
-        "ablations: each head with its own A (lora-split), or equal gates (uniform).",
+        description="HydraLoRA; or, for comparison, a plain LoRA of rank r on the same layers, one of the paper's "
+        "ablations (lora-split: each head with its own A; uniform: equal gates), or a method that it is compared "
+        "with, by PEFT; full trains all weights of the base model.",
     )
     start_from: str | None = Field(
         None,
@@ -265,13 +262,17 @@ class Recipe(Section):
     @property
     def has_heads(self) -> bool:
         """Whether the adapter has heads, and not one B alone."""
-        return self.method in WITH_HEADS
+        return self.tuning.heads is not None
+
+    @property
+    def tuning(self) -> Method:
+        """What the method trains and reads."""
+        return METHODS[self.method]
 
     @property
     def starts_from_components(self) -> bool:
         """Whether there is a router that starts from the components."""
-        routed = self.has_heads and WITH_HEADS[self.method].get("router") != "uniform"
-        return routed and self.tuner.router_init == "components" and not self.start_from
+        return "router_init" in self.tuning.reads and self.tuner.router_init == "components" and not self.start_from
 
     @model_validator(mode="after")
     def _one_component_or_several(self) -> "Recipe":
@@ -279,6 +280,27 @@ class Recipe(Section):
             raise ValueError(
                 "components.only trains on one component, so the router can't start from several. "
                 "Set method=lora, or tuner.router_init=random"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _fits_method(self) -> "Recipe":
+        if self.start_from and not self.tuning.can_continue:
+            able = ", ".join(name for name, method in METHODS.items() if method.can_continue)
+            raise ValueError(
+                f"start_from: a run of method {self.method} can't start from another run's adapter. Leave start_from "
+                f"out, resume that run, or choose one of the methods {able}"
+            )
+        if self.method == "full" and self.quantization != "none":
+            raise ValueError(
+                "method full trains the base model's own weights, which can't be trained in 4 bits. "
+                "Set quantization=none, or method=lora"
+            )
+        if self.method == "prefix-tuning" and self.training.gradient_checkpointing:
+            raise ValueError(
+                "method prefix-tuning doesn't work with gradient checkpointing: its prefix is a cache, which a block "
+                "that is computed twice would extend twice. Set training.gradient_checkpointing=false, or "
+                "method=p-tuning"
             )
         return self
 
@@ -329,11 +351,3 @@ def default_value(key: str) -> Any:
     if section:
         fields = fields[section].annotation.model_fields  # type: ignore[union-attr]
     return fields[name].default
-
-
-METHOD_NAMES = {
-    "hydralora": "HydraLoRA",
-    "lora": "LoRA",
-    "lora-split": "LoRA-Split",
-    "uniform": "HydraLoRA without a router",
-}

@@ -1,8 +1,7 @@
-"""Parameters and memory of an adapter, counted on the base model's shape: no weights are loaded."""
+"""Parameters and memory of what a method trains, counted on the base model's shape: no weights are loaded."""
 
 from dataclasses import dataclass
 
-from peft import PeftConfig, get_peft_model
 from torch import nn
 
 from hydralora.models.loading import empty_model
@@ -20,7 +19,7 @@ class AdapterSize:
 
     Attributes:
         counts: its parameters, and the base's.
-        a, heads: of `counts.adapter`, those of A and of the heads B.
+        a, heads: of `counts.adapter`, those of A and of the heads B; of a method without them, none and all.
         weight_bytes, optimiser_bytes: of the adapter, and of the state that AdamW keeps while it trains.
     """
 
@@ -35,16 +34,6 @@ class AdapterSize:
     @property
     def optimiser_bytes(self) -> int:
         return MOMENTS * self.weight_bytes
-
-
-def count_adapter(model: str, config: PeftConfig) -> ParameterCounts:
-    """Parameters of an adapter on a base model, whose config.json is enough.
-
-    Raises:
-        ModelError: there is no config, or its architecture is unknown.
-        ValueError: the config doesn't fit the model.
-    """
-    return count_parameters(get_peft_model(empty_model(model), config, low_cpu_mem_usage=True))
 
 
 def adapter_size(recipe: Recipe, k: int) -> AdapterSize:

@@ -19,7 +19,7 @@ from hydralora.errors import ConfigError, ModelError, RunError
 from hydralora.files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, folder_written_whole, to_json
 from hydralora.inference.generation import end_tokens
 from hydralora.inference.model_cache import LoadedModel, load_run
-from hydralora.models.adapters import hash_adapter, load_adapted, trained_embeddings
+from hydralora.models.adapters import hash_adapter, load_adapted, without_known_warnings
 from hydralora.recipe.settings import Recipe
 from hydralora.runs.events import write_events
 from hydralora.runs.run import Run
@@ -167,7 +167,7 @@ def _write_plain(
     if merged:
         if recipe.quantization != "none":
             raise ConfigError("merged: the base model is in 4 bits, into which no LoRA can be merged. Export lora.")
-        with trained_embeddings():
+        with without_known_warnings():
             model = load_adapted(files, lora, "cpu").merge_and_unload()
         _untie(model)
         model.generation_config.eos_token_id = sorted(end_tokens(model, loaded.tokenizer))  # what was taught

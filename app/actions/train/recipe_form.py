@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 from hydralora.data.progress import describe_duration
 from hydralora.models.device import describe_device
+from hydralora.recipe.methods import METHOD_NAMES
 from hydralora.recipe.presets import PRESETS
 from hydralora.recipe.reading import read_recipe
-from hydralora.recipe.settings import METHOD_NAMES, Recipe, default_value
+from hydralora.recipe.settings import Recipe, default_value
 from hydralora.runs.state import TrialEstimate
 from hydralora.training.estimate import run_seconds
 from hydralora.training.trial import PLACES, estimate_text, run_trial
