@@ -41,6 +41,7 @@ LABELS = {
     "tuner.lora_alpha": "Alpha",
     "tuner.lora_dropout": "Dropout",
     "tuner.use_rslora": "rsLoRA",
+    "tuner.virtual_tokens": "Virtual tokens",
     "tuner.router_init": "Router start",
     "tuner.router_input": "Router reads",
     "training.max_length": "Longest row",

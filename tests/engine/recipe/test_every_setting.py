@@ -21,6 +21,8 @@ from hydralora.training.trainer import training_arguments
 from tests.tiny_model import write_tiny_model
 
 WORDS = ("plum", "saw", "red", "nine", "the fox", "oak")
+P_TUNING_IGNORES = ["tuner.lora_dropout", "tuner.target_modules"]
+IA3_IGNORES = ["tuner.lora_alpha", "tuner.layers_to_transform"]
 DROP = {"training.max_steps": None}  # of the baseline, for settings that exclude it
 
 # A setting's value that isn't its default, and the other settings with which it can be seen.
@@ -62,6 +64,7 @@ CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "tuner.exclude_modules": (["up_proj"], {}),
     "tuner.layers_to_transform": ([1], {}),
     "tuner.modules_to_save": (["lm_head"], {}),
+    "tuner.virtual_tokens": (3, {"method": "prompt-tuning"}),
     "training.max_steps": (2, {}),
     "training.epochs": (0.5, DROP),
     "training.batch_size": (3, {}),
@@ -235,6 +238,11 @@ def differences(one: dict[str, object], other: dict[str, object]) -> list[str]:
         ({"method": "lora", "tuner.top_k": 1, "tuner.num_heads": 2}, ["tuner.num_heads", "tuner.top_k"]),
         ({"method": "uniform", "tuner.router_entropy": 0.9}, ["tuner.router_entropy"]),
         ({"tuner.router_init": "random", "tuner.router_entropy": 0.9}, ["tuner.router_entropy"]),
+        ({"tuner.virtual_tokens": 3}, ["tuner.virtual_tokens"]),
+        ({"method": "full", "tuner.r": 5, "training.snapshots": 2}, ["tuner.r", "training.snapshots"]),
+        ({"method": "p-tuning", "tuner.lora_dropout": 0.5, "tuner.target_modules": ["q_proj"]}, P_TUNING_IGNORES),
+        ({"method": "ia3", "tuner.lora_alpha": 3, "tuner.layers_to_transform": [1]}, IA3_IGNORES),
+        ({"method": "adalora", "tuner.use_rslora": True}, ["tuner.use_rslora"]),
         ({"data.eval": "heldout.jsonl", "data.stratify": "task"}, ["data.stratify"]),
         ({"components.sentence_model": "other"}, ["components.sentence_model"]),
         ({"components.method": "dbscan"}, ["components.k"]),
