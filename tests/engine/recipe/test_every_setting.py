@@ -21,8 +21,8 @@ from hydralora.training.trainer import training_arguments
 from tests.tiny_model import write_tiny_model
 
 WORDS = ("plum", "saw", "red", "nine", "the fox", "oak")
-P_TUNING_IGNORES = ["tuner.lora_dropout", "tuner.target_modules"]
-IA3_IGNORES = ["tuner.lora_alpha", "tuner.layers_to_transform"]
+P_TUNING = {"method": "p-tuning", "tuner.r": None, "tuner.lora_dropout": 0.5, "tuner.target_modules": ["q_proj"]}
+IA3 = {"method": "ia3", "tuner.r": None, "tuner.lora_alpha": 3, "tuner.layers_to_transform": [1]}
 DROP = {"training.max_steps": None}  # of the baseline, for settings that exclude it
 
 # A setting's value that isn't its default, and the other settings with which it can be seen.
@@ -240,8 +240,8 @@ def differences(one: dict[str, object], other: dict[str, object]) -> list[str]:
         ({"tuner.router_init": "random", "tuner.router_entropy": 0.9}, ["tuner.router_entropy"]),
         ({"tuner.virtual_tokens": 3}, ["tuner.virtual_tokens"]),
         ({"method": "full", "tuner.r": 5, "training.snapshots": 2}, ["tuner.r", "training.snapshots"]),
-        ({"method": "p-tuning", "tuner.lora_dropout": 0.5, "tuner.target_modules": ["q_proj"]}, P_TUNING_IGNORES),
-        ({"method": "ia3", "tuner.lora_alpha": 3, "tuner.layers_to_transform": [1]}, IA3_IGNORES),
+        (P_TUNING, ["tuner.lora_dropout", "tuner.target_modules"]),
+        (IA3, ["tuner.lora_alpha", "tuner.layers_to_transform"]),
         ({"method": "adalora", "tuner.use_rslora": True}, ["tuner.use_rslora"]),
         ({"data.eval": "heldout.jsonl", "data.stratify": "task"}, ["data.stratify"]),
         ({"components.sentence_model": "other"}, ["components.sentence_model"]),
