@@ -217,6 +217,20 @@ def test_the_base_model_is_back_without_the_virtual_tokens(method_recipe: Method
         assert list(generate(model, tokenizer, prompt, sampling)) != expected
 
 
+@pytest.mark.parametrize("method", VIRTUAL)
+def test_no_padding_comes_between_virtual_tokens_and_a_prompt(
+    method_recipe: Method, tokenizer: Any, method: str
+) -> None:
+    model = adapt(tiny_gpt2(), method_recipe(method, {"virtual_tokens": 6}), 1).eval()  # its positions are learned
+    shake(model)
+    prompts = [[7, 8], [9, 10, 11, 12, 13, 14, 15, 16, 17, 18], [20], [8, 7]]
+    alone = [answer_batch(model, tokenizer, [prompt], 12)[0] for prompt in prompts]
+    steps: list[tuple[int, int]] = []
+    assert answer_batch(model, tokenizer, prompts, 12, lambda *step: steps.append(step)) == alone
+    assert steps[-1] == (36, 36)  # three lengths
+    assert steps == sorted(steps)
+
+
 def test_virtual_tokens_take_room_in_the_context(method_recipe: Method, tokenizer: Any) -> None:
     model = adapt(tiny_llama(max_position_embeddings=64), method_recipe("prompt-tuning", {"virtual_tokens": 60}), 1)
     with pytest.raises(ConfigError, match="the model reads at most 64"):
