@@ -72,3 +72,30 @@ METHODS: dict[MethodName, Method] = {
     "full": Method("Full fine-tuning", frozenset(), exports=("merged",)),
 }
 METHOD_NAMES: dict[str, str] = {name: method.name for name, method in METHODS.items()}
+
+
+def why_unfit(name: MethodName, continues: bool, quantised: bool, checkpointing: bool, sharded: bool) -> str:
+    """Why a method can't be combined with what a recipe asks for besides, and what to do; "" if it can."""
+    method = METHODS[name]
+    if continues and not method.can_continue:
+        able = ", ".join(other for other, kind in METHODS.items() if kind.can_continue)
+        return (
+            f"start_from: a run of method {name} can't start from another run's adapter. Leave start_from out, resume "
+            f"that run, or choose one of the methods {able}"
+        )
+    if quantised and name == "full":
+        return (
+            "method full trains the base model's own weights, which can't be trained in 4 bits. "
+            "Set quantization=none, or method=lora"
+        )
+    if checkpointing and name == "prefix-tuning":
+        return (
+            "method prefix-tuning doesn't work with gradient checkpointing: its prefix is a cache, which a block that "
+            "is computed twice would extend twice. Set training.gradient_checkpointing=false, or method=p-tuning"
+        )
+    if sharded and (method.has_virtual_tokens or name == "adalora"):
+        return (
+            f"method {name} needs its whole weights in each process. Leave launch.fsdp and launch.deepspeed out, or "
+            "set method=lora"
+        )
+    return ""

@@ -8,7 +8,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from hydralora.models.loading import Quantization
-from hydralora.recipe.methods import METHODS, Method, MethodName
+from hydralora.recipe.methods import METHODS, Method, MethodName, why_unfit
 from hydralora.tuner.config import HeadInit, HydraLoraConfig, RouterInit, RouterInput
 
 VERSION = 1
@@ -285,23 +285,10 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _fits_method(self) -> "Recipe":
-        if self.start_from and not self.tuning.can_continue:
-            able = ", ".join(name for name, method in METHODS.items() if method.can_continue)
-            raise ValueError(
-                f"start_from: a run of method {self.method} can't start from another run's adapter. Leave start_from "
-                f"out, resume that run, or choose one of the methods {able}"
-            )
-        if self.method == "full" and self.quantization != "none":
-            raise ValueError(
-                "method full trains the base model's own weights, which can't be trained in 4 bits. "
-                "Set quantization=none, or method=lora"
-            )
-        if self.method == "prefix-tuning" and self.training.gradient_checkpointing:
-            raise ValueError(
-                "method prefix-tuning doesn't work with gradient checkpointing: its prefix is a cache, which a block "
-                "that is computed twice would extend twice. Set training.gradient_checkpointing=false, or "
-                "method=p-tuning"
-            )
+        sharded, quantised = self.launch.fsdp or self.launch.deepspeed, self.quantization != "none"
+        checkpointing = self.training.gradient_checkpointing
+        if why := why_unfit(self.method, bool(self.start_from), quantised, checkpointing, bool(sharded)):
+            raise ValueError(why)
         return self
 
     def settings(self) -> dict[str, Any]:

@@ -20,8 +20,9 @@ from app.actions import as_read, data, recipes
 from app.actions.components import one_component, row_map
 from app.actions.components import tab as components
 from app.actions.components import trials as number_trials
-from app.actions.explore import points
+from app.actions.explore import points, trajectory
 from app.actions.run_choices import newest_run, run_choices
+from app.actions.runs import tab as runs_tab
 from app.actions.train import recipe_form
 from app.actions.train import tab as train
 from app.services import Services
@@ -497,17 +498,14 @@ def test_a_run_without_a_and_heads_is_said(services: Services, finished: Finishe
     run = services.store.create(recipe)
     try:
         seen = next(points.view(services, points.PointsRequest((run.id,)), "head")).sentence
-        assert (
-            seen
-            == "This run was trained by Full fine-tuning: it has no A and no heads. Choose a HydraLoRA or LoRA run."
-        )
+        assert seen.startswith("This run was trained by Full fine-tuning: it has no A and no heads. Choose")
         assert next(trajectory.view(services, run.id, None, "pca")).sentence == seen
         code = runs_tab.view(services, run.id).code
         assert "--format merged" in code
         assert "PeftModel" not in code
         run.adapter.mkdir()
         (run.adapter / "model.safetensors").touch()
-        with pytest.raises(RunError, match="can't continue from another run. Resume this one"):
+        with pytest.raises(RunError, match=r"can't continue from another run\. Resume this one"):
             runs_tab.continuing(services, run.id, ["method"])
     finally:
         services.store.delete(run)

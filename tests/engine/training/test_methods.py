@@ -286,6 +286,8 @@ def test_ia3_scales_the_inputs_of_the_mlps_last_layer(method_recipe: Method) -> 
         *((method, {"start_from": "20250101-000000-abcd"}, "start_from: a run of method .* Leave") for method in RATES),
         ("full", {"quantization": "nf4"}, "can't be trained in 4 bits. Set quantization=none"),
         ("prefix-tuning", {"training": {"gradient_checkpointing": True}}, "gradient_checkpointing=false"),
+        ("adalora", {"launch": {"fsdp": "full_shard"}}, "Leave launch.fsdp and launch.deepspeed out"),
+        ("p-tuning", {"launch": {"deepspeed": "file.json"}}, "Leave launch.fsdp and launch.deepspeed out"),
         ("prompt-tuning", {"tuner": {"virtual_tokens": 0}}, "tuner.virtual_tokens: Input should be greater"),
     ],
 )
