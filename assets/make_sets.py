@@ -21,7 +21,11 @@ Order = Callable[[list[str]], list[str]]
 TASKS: dict[str, tuple[Order, tuple[str, ...]]] = {
     "reverse": (
         lambda words: words[::-1],
-        ("Reverse this list.", "Write the words backwards, last one first.", "Turn the list around, from end to start."),
+        (
+            "Reverse this list.",
+            "Write the words backwards, last one first.",
+            "Turn the list around, from end to start.",
+        ),
     ),
     "alphabet": (
         sorted,

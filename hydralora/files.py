@@ -17,6 +17,7 @@ import platformdirs
 T = TypeVar("T")
 WEIGHTS = (".bin", ".safetensors")
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"  # as PEFT names them
+MODEL_WEIGHTS, MODEL_INDEX = "model.safetensors", "model.safetensors.index.json"  # as transformers names them
 
 
 def to_json(value: Any) -> str:
@@ -62,6 +63,16 @@ def folder_written_whole(folder: Path) -> Iterator[Path]:
             os.replace(file, folder / file.name)
     finally:
         shutil.rmtree(building, ignore_errors=True)
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The weights of a saved adapter, or those of a saved whole model, which may be in several files; none if they are
+    missing or incomplete."""
+    if (folder / ADAPTER_WEIGHTS).exists():
+        return [folder / ADAPTER_WEIGHTS]
+    shards = read_json_object(folder / MODEL_INDEX).get("weight_map", {}).values()
+    files = [folder / name for name in sorted(set(shards)) or [MODEL_WEIGHTS]]
+    return files if all(file.exists() for file in files) else []
 
 
 def patiently(action: Callable[[], T]) -> T:

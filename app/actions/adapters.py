@@ -12,7 +12,10 @@ def why_no_adapter(services: Services, run_id: str | None) -> str:
     """Why a run has no adapter to draw, and what to do; "" if it has one."""
     if not run_id:
         return "No run is chosen. Train one first to see its A and heads here."
-    if not services.run(run_id).has_adapter:
+    run = services.run(run_id)
+    if not (method := run.recipe().tuning).has_matrices:
+        return f"This run was trained by {method.name}: it has no A and no heads. Choose a HydraLoRA or LoRA run."
+    if not run.has_adapter:
         return "This run has saved no adapter yet. Its A and heads are drawn when training ends."
     return ""
 

@@ -167,7 +167,7 @@ def _has_data(services: Services, run: Run) -> bool:
 
 
 def _has_heads(services: Services, run: Run) -> bool:
-    return run.has_adapter
+    return run.has_adapter and run.recipe().tuning.has_matrices
 
 
 def _has_loss(services: Services, run: Run) -> bool:

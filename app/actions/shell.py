@@ -66,7 +66,7 @@ def steps(services: Services, run_id: str | None, dataset_id: str, k: int | None
         "data": _rows(services, dataset_id),
         "components": f"{k} found" if k else "",
         "train": _training(state) if state else "",
-        "explore": "A and B" if run and run.has_adapter else "",
+        "explore": "A and B" if run and run.has_adapter and run.recipe().tuning.has_matrices else "",
         "chat": "ready" if run and run.has_adapter else "base model only",
         "runs": counted(len(services.store.all()), "run"),
         "learn": "how it works",

@@ -221,7 +221,8 @@ def probe_run(run: Run, on_progress: OnProgress = ignore_progress) -> Probed:
     """
     recipe = run.recipe()
     if not recipe.has_heads:
-        raise ConfigError("This run is a plain LoRA: it has no heads to show. Choose a run with method hydralora.")
+        name = recipe.tuning.name
+        raise ConfigError(f"This run was trained by {name}: it has no heads to show. Choose a run of method hydralora.")
     rows, rng = read_used(recipe), random.Random(recipe.training.seed)
     loaded = load_run(run)
     pad = loaded.tokenizer.pad_token_id

@@ -66,7 +66,7 @@ def read_weights(adapter: Path, file: str = ADAPTER_WEIGHTS) -> Weights:
         raise ModelError(f"{adapter / file}: the adapter's weights can't be read. {error}") from error
     weights = _hydra(tensors, config) if isinstance(config, HydraLoraConfig) else _lora(tensors, config)
     if not weights:
-        raise ModelError(f"{adapter}: it has neither HydraLoRA heads nor a LoRA's matrices.")
+        raise ModelError(f"{adapter}: it has neither HydraLoRA heads nor a LoRA's matrices. Choose a run with these.")
     return {name: weights[name] for name in sorted(weights, key=_natural)}
 
 

@@ -1,13 +1,14 @@
 """Commands on base models."""
 
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from hydralora.cli.options import Json, Workspace, app, command
 from hydralora.cli.output import Output, answering, say
-from hydralora.errors import ConfigError, HydraError
+from hydralora.errors import ConfigError
+from hydralora.recipe.methods import METHODS
 
 models_app = typer.Typer(invoke_without_command=True, help="List the base models offered by name, or check one.")
 app.add_typer(models_app, name="models")
@@ -66,36 +67,34 @@ def params(
     base: Annotated[str, typer.Argument(help="A model's id, its folder, or a folder with only its config.json.")],
     r: Annotated[int, typer.Option("--r", help="Rank.")] = 8,
     heads: Annotated[int, typer.Option(help="Number of heads.")] = 3,
-    targets: Annotated[str, typer.Option(help="Layers to adapt, separated by commas.")] = "gate_proj,up_proj,down_proj",
+    targets: Annotated[
+        str | None, typer.Option(help="Layers to adapt, separated by commas. Default: the method's own.")
+    ] = None,
     router: Annotated[str, typer.Option(help="The router's input: latent or hidden.")] = "latent",
-    method: Annotated[str, typer.Option(help="hydralora, lora, lora-split or uniform.")] = "hydralora",
+    method: Annotated[str, typer.Option(help=f"One of {', '.join(METHODS)}.")] = "hydralora",
+    tokens: Annotated[int, typer.Option(help="Virtual tokens, with prompt, P- or prefix tuning.")] = 20,
     as_json: Json = False,
     workspace: Workspace = None,
 ) -> Output:
-    """Count an adapter's parameters, with and without its router. Needs no weights."""
-    from peft import LoraConfig
+    """Count what a method trains, with and without a router. Needs no weights."""
+    from hydralora.recipe.reading import parse_recipe
+    from hydralora.training.sizes import adapter_size
 
-    from hydralora.recipe.settings import WITH_HEADS
-    from hydralora.training.sizes import count_adapter
-    from hydralora.tuner.config import HydraLoraConfig
-
-    names = [name.strip() for name in targets.split(",") if name.strip()]
-    if method in WITH_HEADS:
-        options: dict[str, Any] = {"num_heads": heads, "router_input": router} | WITH_HEADS[method]
-        config: Any = HydraLoraConfig(r=r, target_modules=names, **options)
-    elif method == "lora":
-        config = LoraConfig(r=r, target_modules=names)
-    else:
-        raise ConfigError(f"--method is {method!r}. Choose one of lora, {', '.join(WITH_HEADS)}.")
-    try:
-        counts = count_adapter(base, config)
-    except HydraError:
-        raise
-    except ValueError as error:  # PEFT's own, for a plain LoRA
-        fix = "Set --r to 1 or more, and --targets to layers of this model, such as q_proj,v_proj."
-        raise ConfigError(f"params {base}: {error} {fix}") from error
+    names = [name.strip() for name in (targets or "").split(",") if name.strip()]
+    if targets is not None and not names:
+        raise ConfigError("--targets names no layer. Give --targets layers of this model, such as q_proj,v_proj.")
+    tuner = {
+        "r": r,
+        "num_heads": heads,
+        "router_input": router,
+        "router_init": "random",
+        "target_modules": names or None,
+        "virtual_tokens": tokens,
+    }
+    values = {"model": base, "method": method, "data": {"train": "none"}, "tuner": tuner}
+    counts = adapter_size(parse_recipe(values, f"params {base}"), heads).counts
     text = (
-        f"base {counts.base:,}; adapter (A + heads) {counts.adapter:,} = {counts.percent:.4f} %; "
+        f"base {counts.base:,}; trained, without a router, {counts.adapter:,} = {counts.percent:.4f} %; "
         f"with the router's {counts.router:,}: {counts.percent_with_router:.4f} %"
     )
     return Output(asdict(counts), text)

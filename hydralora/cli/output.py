@@ -165,11 +165,11 @@ def print_event(event: "Event") -> None:
 def comparison_text(compared: "Comparison") -> str:
     """Runs side by side: a line for each, the settings that differ, and the scores of each."""
     lines = [
-        f"{'run':22}{'state':13}{'method':12}{'N':>3}{'r':>5}{'loss':>9}{'exact':>8}{'parameters':>13}{'seconds':>9}{'Wh':>9}"
+        f"{'run':22}{'state':13}{'method':14}{'N':>3}{'r':>5}{'loss':>9}{'exact':>8}{'parameters':>13}{'seconds':>9}{'Wh':>9}"
     ]
     for row in compared.results:
         lines.append(
-            f"{row.run:22}{row.state:13}{row.method:12}{_cell(row.heads, 3, '')}{row.rank:5}"
+            f"{row.run:22}{row.state:13}{row.method:14}{_cell(row.heads, 3, '')}{_cell(row.rank, 5, '')}"
             f"{_cell(row.loss, 9, '.4f')}{_cell(row.exact_match, 8, '.1%')}"
             f"{_cell(row.parameters, 13, ',')}{_cell(row.seconds, 9, '.0f')}"
             f"{_cell(row.energy_kwh and 1000 * row.energy_kwh, 9, '.2f')}"

@@ -1,12 +1,15 @@
 """Streaming generation with a KV cache; every token has the gates that produced it."""
 
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import torch
+from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
 from transformers import (
@@ -22,6 +25,7 @@ from hydralora.data.examples import Message
 from hydralora.data.progress import OnProgress, ignore_progress
 from hydralora.data.templates import end_ids
 from hydralora.errors import ConfigError
+from hydralora.models.adapters import virtual_tokens
 from hydralora.models.types import Tokenizer
 from hydralora.tuner.gates import record_gates, recorded_layers
 from hydralora.tuner.rows import pass_rows, reads_rows
@@ -102,7 +106,8 @@ def generate(
     """
     sampling = sampling or Sampling()
     prompt = encode_prompt(tokenizer, list(messages))
-    room = room_for(model.config, len(prompt))
+    virtual, base = virtual_tokens(model), model.get_base_model() if isinstance(model, PeftModel) else model
+    room = room_for(model.config, len(prompt) + virtual)
     generator = torch.Generator().manual_seed(sampling.seed)
     warpers = _warpers(sampling)
     ends = end_tokens(model, tokenizer)
@@ -117,7 +122,9 @@ def generate(
     rows = pass_rows(model, torch.ones_like(ids, dtype=torch.bool)) if record and reads_rows(model) else nullcontext()
     for _ in range(min(sampling.max_new_tokens, room)):
         with lock or nullcontext(), torch.inference_mode(), steered_gates, adapter_state, rows:
-            output = model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            # Virtual tokens come before the prompt alone; later, they are in the cache.
+            reader = base if virtual and not (adapter and ids is everything) else model
+            output = reader(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
         cache, logits = output.past_key_values, output.logits[:, -1]
         logits = logits.float().cpu()
         gates = record.stacked()[:, 0, -1].tolist() if record else []
@@ -168,8 +175,35 @@ def answer_batch(
 ) -> list[str]:
     """Greedy answers to several prompts at once, given as token ids and padded on the left.
 
-    `on_progress` is called after every token with the tokens of each answer so far, and `max_new_tokens`.
+    Padding would separate virtual tokens from the prompt that they were trained to precede, so with such an adapter
+    only prompts of one length are answered at once.
+
+    `on_progress` is called after every token with the tokens of each answer so far, and the most that there may be.
     """
+    groups: dict[int, list[int]] = {}
+    for i, ids in enumerate(prompts):
+        groups.setdefault(len(ids) if virtual_tokens(model) else 0, []).append(i)
+    answers = [""] * len(prompts)
+    for done, group in enumerate(groups.values()):
+        before, most = done * max_new_tokens, len(groups) * max_new_tokens
+        counted = partial(_count_from, on_progress, before, most)
+        texts = _answer_padded(model, tokenizer, [prompts[i] for i in group], max_new_tokens, counted)
+        for i, text in zip(group, texts, strict=True):
+            answers[i] = text
+    return answers
+
+
+def _count_from(on_progress: OnProgress, before: int, most: int, tokens: int) -> None:
+    on_progress(before + tokens, most)
+
+
+def _answer_padded(
+    model: Any,
+    tokenizer: Tokenizer,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    on_token: Callable[[int], None],
+) -> list[str]:
     width = max(map(len, prompts))
     pad = tokenizer.pad_token_id
     padded = torch.tensor([[pad] * (width - len(ids)) + list(ids) for ids in prompts])
@@ -183,15 +217,18 @@ def answer_batch(
     )
 
     def count(ids: torch.Tensor, scores: object, **_: object) -> torch.Tensor:
-        on_progress(ids.shape[1] - width, max_new_tokens)
+        on_token(ids.shape[1] - width)
         return torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
 
-    out = model.generate(
-        input_ids=padded.to(device),
-        attention_mask=mask.to(device),
-        generation_config=greedy,
-        stopping_criteria=StoppingCriteriaList([count]),
-    )
+    with warnings.catch_warnings():
+        # Virtual tokens shift all positions, so PEFT drops those that transformers gives; unpadded rows need none.
+        warnings.filterwarnings("ignore", message="Position ids are not supported", category=UserWarning)
+        out = model.generate(
+            input_ids=padded.to(device),
+            attention_mask=mask.to(device),
+            generation_config=greedy,
+            stopping_criteria=StoppingCriteriaList([count]),
+        )
     return tokenizer.batch_decode(out[:, width:], skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
 
@@ -204,6 +241,9 @@ def end_tokens(model: Any, tokenizer: Tokenizer) -> set[int]:
 
 def room_for(config: Any, prompt_tokens: int) -> int:
     """The number of tokens that fit after a prompt in the context of a model with this configuration.
+
+    Args:
+        prompt_tokens: virtual tokens included.
 
     Raises:
         ConfigError: none.

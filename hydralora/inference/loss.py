@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from hydralora.data.encoding import IGNORED
+from hydralora.models.adapters import inserted_outputs
 from hydralora.tuner.rows import pass_rows, reads_rows
 
 # (head's weight (vocabulary, hidden), its inputs (tokens, hidden), their targets, its bias) -> summed loss.
@@ -56,8 +57,7 @@ def fused_kernel() -> Kernel | None:
 
 
 def _fused(model: Any, head: nn.Linear, batch: dict[str, torch.Tensor], kernel: Kernel) -> tuple[torch.Tensor, int]:
-    targets = batch["labels"][:, 1:]
-    answer_mask = targets != IGNORED  # (batch, tokens - 1)
+    answer_mask, targets = _answers(model, batch)
     inputs: list[torch.Tensor] = []
 
     def take(module: nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor]:
@@ -69,7 +69,17 @@ def _fused(model: Any, head: nn.Linear, batch: dict[str, torch.Tensor], kernel: 
         _forward(model, batch)
     finally:
         handle.remove()
-    return kernel(head.weight, inputs[0], targets[answer_mask], head.bias), len(inputs[0])
+    return kernel(head.weight, inputs[0], targets, head.bias), len(inputs[0])
+
+
+def _answers(model: object, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """A mask (batch, outputs - 1) of the outputs that predict an answer token, and those tokens' ids.
+
+    A model has an output for every token, and more before them if its adapter inserts virtual tokens.
+    """
+    targets = batch["labels"][:, 1:]
+    answer_mask = targets != IGNORED  # (batch, tokens - 1)
+    return nn.functional.pad(answer_mask, (inserted_outputs(model), 0)), targets[answer_mask]
 
 
 def answer_logits(model: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -79,8 +89,7 @@ def answer_logits(model: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Ten
     own; most tokens are prompt, and the vocabulary is wide. If a model has no such layer, or doesn't compute its
     logits by one call of it on (batch, tokens, hidden), they are computed everywhere and selected afterwards.
     """
-    targets = batch["labels"][:, 1:]
-    answer_mask = targets != IGNORED  # (batch, tokens - 1)
+    answer_mask, targets = _answers(model, batch)
     head = model.get_output_embeddings()
     logits = None
     if isinstance(head, nn.Module) and head not in _UNUSUAL:
@@ -89,7 +98,7 @@ def answer_logits(model: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Ten
             _UNUSUAL.add(head)
     if logits is None:
         logits = _forward(model, batch)[:, :-1][answer_mask]
-    return logits, targets[answer_mask]
+    return logits, targets
 
 
 def answer_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -124,7 +133,7 @@ def _chosen(
     model: Any, head: nn.Module, batch: dict[str, torch.Tensor], answer_mask: torch.Tensor
 ) -> torch.Tensor | None:
     """Logits (answer tokens, vocabulary), computed only there; None if the model's use of `head` prevents it."""
-    choice = _Choice(answer_mask, batch["input_ids"].shape)
+    choice = _Choice(answer_mask)
     handle = head.register_forward_pre_hook(choice)
     try:
         logits = _forward(model, batch)
@@ -140,13 +149,13 @@ def _chosen(
 
 
 class _Choice:
-    """A forward pre-hook that selects the answers' positions of (batch, tokens, hidden), and counts its calls."""
+    """A forward pre-hook that selects the answers' positions of (batch, outputs, hidden), and counts its calls."""
 
-    def __init__(self, answer_mask: torch.Tensor, shape: torch.Size) -> None:
+    def __init__(self, answer_mask: torch.Tensor) -> None:
         self.calls = 0
         self.count = int(answer_mask.sum())
         self._answer_mask = answer_mask
-        self._shape = shape  # (batch, tokens)
+        self._shape = (len(answer_mask), answer_mask.shape[1] + 1)  # (batch, outputs)
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[torch.Tensor] | None:
         self.calls += 1

@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
+from peft import PeftModel
+
 from hydralora.inference.traces import AnswerSource
-from hydralora.models.adapters import hash_adapter, load_adapted, put_adapter, read_adapter_config
+from hydralora.models.adapters import hash_adapter, is_whole_model, load_adapted, put_adapter, read_adapter_config
 from hydralora.models.catalogue import find_model
 from hydralora.models.fetching import BaseModelFiles
 from hydralora.models.loading import Quantization, load_base, load_tokenizer
@@ -42,7 +44,7 @@ class LoadedModel:
 
 
 def load_run(run: Run) -> LoadedModel:
-    """A run's adapter on its base model.
+    """A run's adapter on its base model, or the whole model that it trained.
 
     Raises:
         ModelError: the run has no adapter yet, or its base model can't be found.
@@ -94,12 +96,15 @@ class ModelCache:
         Raises:
             ModelError: the run has no adapter yet, or its base model can't be found.
         """
-        read_adapter_config(run.adapter)  # before minutes of loading
+        if not is_whole_model(run.adapter):
+            read_adapter_config(run.adapter)  # before minutes of loading
         recipe, adapter_hash = run.recipe(), hash_adapter(run.adapter)
         with self.building:
             base = self._load_base(recipe.model, recipe.quantization)
             loaded = self._adapted.pop((run.id, adapter_hash), None)
             if loaded is None:
+                if is_whole_model(run.adapter):
+                    self._release_whole_models()
                 model = put_adapter(base.files, sharing_copy(base.model), run.adapter)
                 loaded = LoadedModel(base.files, model, base.tokenizer, run, adapter_hash)
             self._adapted[run.id, adapter_hash] = loaded
@@ -119,6 +124,12 @@ class ModelCache:
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()  # else a run on the same GPU can't use memory that PyTorch caches
+
+    def _release_whole_models(self) -> None:
+        """They share no weights with the base model, so one at a time is kept."""
+        whole = [key for key, loaded in self._adapted.items() if not isinstance(loaded.model, PeftModel)]
+        for key in whole:
+            del self._adapted[key]
 
     def _load_base(self, name: str, quantization: Quantization) -> LoadedModel:
         if self._base is None or self._base[0] != (name, quantization):

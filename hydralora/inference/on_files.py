@@ -12,7 +12,8 @@ from hydralora.data.progress import OnProgress, ignore_progress
 from hydralora.files import to_json, write_text
 from hydralora.inference.evaluation import evaluate
 from hydralora.inference.generation import answer_batch, room_for
-from hydralora.inference.model_cache import load_run
+from hydralora.inference.model_cache import load_base_model, load_run
+from hydralora.models.adapters import is_whole_model, virtual_tokens, without_adapter
 from hydralora.recipe.settings import Recipe
 from hydralora.runs.records import Record
 from hydralora.runs.run import Run
@@ -62,8 +63,9 @@ def evaluate_run(
     labels, _, why = label_rows(recipe, [row.example for row in encoded.rows])
     pad, total = loaded.tokenizer.pad_token_id, 2 * len(encoded.rows)
     model = loaded.model
-    with model.disable_adapter():
-        base = evaluate(model, encoded.rows, pad, lambda done, rows: on_progress(done, total), labels)
+    base_model = load_base_model(recipe.model).model if is_whole_model(run.adapter) else model
+    with without_adapter(base_model):
+        base = evaluate(base_model, encoded.rows, pad, lambda done, rows: on_progress(done, total), labels)
     tuned = evaluate(model, encoded.rows, pad, lambda done, rows: on_progress(rows + done, total), labels)
     problems = dict(data.by_kind)
     for kind, count in encoded.by_kind.items():
@@ -99,7 +101,7 @@ def answer_file(
     by_length = sorted(range(len(ids)), key=lambda i: len(ids[i]))
     for start in range(0, len(by_length), BATCH):
         batch = by_length[start : start + BATCH]
-        room = room_for(loaded.model.config, len(ids[batch[-1]]))
+        room = room_for(loaded.model.config, len(ids[batch[-1]]) + virtual_tokens(loaded.model))
         batch_answers = answer_batch(loaded.model, loaded.tokenizer, [ids[i] for i in batch], min(max_new_tokens, room))
         for i, answer in zip(batch, batch_answers, strict=True):
             answers[i] = answer

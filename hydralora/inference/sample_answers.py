@@ -7,6 +7,7 @@ from typing import Any
 from hydralora.data.encoding import Encoded
 from hydralora.data.progress import OnProgress, ignore_progress
 from hydralora.inference.generation import answer_batch, room_for
+from hydralora.models.adapters import virtual_tokens
 from hydralora.models.types import Tokenizer
 from hydralora.runs.scores import SampleAnswer
 
@@ -34,7 +35,7 @@ def answer_samples(
     if not rows:
         return []
     prompts = [row.input_ids[: row.answer_start] for row in rows]
-    room = room_for(model.config, max(map(len, prompts)))
+    room = room_for(model.config, max(map(len, prompts)) + virtual_tokens(model))
     answers = answer_batch(model, tokenizer, prompts, min(LONGEST, room), on_progress)
     return [
         SampleAnswer(prompt=row.example.prompt[-1]["content"], expected=row.example.answer, answer=answer)

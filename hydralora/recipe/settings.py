@@ -8,6 +8,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from hydralora.models.loading import Quantization
+from hydralora.recipe.methods import METHODS, Method, MethodName, why_unfit
 from hydralora.tuner.config import HeadInit, HydraLoraConfig, RouterInit, RouterInput, RouterScope
 
 VERSION = 1
@@ -163,6 +164,9 @@ class TunerSettings(Section):
     exclude_modules: list[str] | None = tuner_setting("exclude_modules", description="Names of layers to leave alone.")
     layers_to_transform: list[Annotated[int, Field(ge=0)]] | None = tuner_setting("layers_to_transform", min_length=1)
     modules_to_save: list[str] | None = tuner_setting("modules_to_save")
+    virtual_tokens: int = Field(
+        20, ge=1, le=1024, description="Trained tokens before every row, with prompt, P- or prefix tuning."
+    )
 
 
 class TrainingSettings(Section):
@@ -247,24 +251,16 @@ class LaunchSettings(Section):
     )
 
 
-# The methods with heads, and what each sets in HydraLoraConfig.
-WITH_HEADS: dict[str, dict[str, Any]] = {
-    "hydralora": {},
-    "lora-split": {"shared_A": False},
-    "uniform": {"router": "uniform"},
-    "oracle": {"router": "oracle"},
-}
-
-
 class Recipe(Section):
     """A run's settings: what is trained, on what, and how."""
 
     model: str = Field(description="Base model: a catalogue id, any Hub id, or a folder.")
-    method: Literal["hydralora", "lora", "lora-split", "uniform", "oracle"] = Field(
+    method: MethodName = Field(
         "hydralora",
-        description="HydraLoRA; or, for comparison on the same layers, a plain LoRA of rank r, one of the paper's "
-        "ablations: each head with its own A (lora-split), or equal gates (uniform); or gates that are given each "
-        "training and held-out row's component (oracle; on other text they are equal).",
+        description="HydraLoRA; or, for comparison, a plain LoRA of rank r on the same layers, one of the paper's "
+        "ablations (lora-split: each head with its own A; uniform: equal gates), gates that are given each training "
+        "and held-out row's component (oracle), or a method that it is compared with, by PEFT; full trains all weights "
+        "of the base model.",
     )
     start_from: str | None = Field(
         None,
@@ -284,7 +280,12 @@ class Recipe(Section):
     @property
     def has_heads(self) -> bool:
         """Whether the adapter has heads, and not one B alone."""
-        return self.method in WITH_HEADS
+        return self.tuning.heads is not None
+
+    @property
+    def tuning(self) -> Method:
+        """What the method trains and reads."""
+        return METHODS[self.method]
 
     @property
     def starts_from_components(self) -> bool:
@@ -294,7 +295,7 @@ class Recipe(Section):
     @property
     def has_router(self) -> bool:
         """Whether the gates are learnt."""
-        return self.has_heads and "router" not in WITH_HEADS[self.method]
+        return "router_init" in self.tuning.reads
 
     @property
     def heads_are_components(self) -> bool:
@@ -320,6 +321,14 @@ class Recipe(Section):
                 f"{'method=oracle' if self.method == 'oracle' else 'tuner.router_scope=row'} needs. Leave one of them "
                 "out"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _fits_method(self) -> "Recipe":
+        sharded, quantised = self.launch.fsdp or self.launch.deepspeed, self.quantization != "none"
+        checkpointing = self.training.gradient_checkpointing
+        if why := why_unfit(self.method, bool(self.start_from), quantised, checkpointing, bool(sharded)):
+            raise ValueError(why)
         return self
 
     def settings(self) -> dict[str, Any]:
@@ -369,12 +378,3 @@ def default_value(key: str) -> Any:
     if section:
         fields = fields[section].annotation.model_fields  # type: ignore[union-attr]
     return fields[name].default
-
-
-METHOD_NAMES = {
-    "hydralora": "HydraLoRA",
-    "lora": "LoRA",
-    "lora-split": "LoRA-Split",
-    "oracle": "Oracle gates",
-    "uniform": "HydraLoRA without a router",
-}

@@ -2,38 +2,15 @@
 
 from collections.abc import Callable, Iterator
 
-from hydralora.recipe.settings import Recipe, default_value
+from hydralora.recipe.methods import HEADS, LAYERS, LORA
+from hydralora.recipe.settings import Recipe, TunerSettings, default_value
 
-OF_HEADS = (
-    "tuner.num_heads",
-    "tuner.router_input",
-    "tuner.router_init",
-    "tuner.router_entropy",
-    "tuner.router_bias",
-    "tuner.router",
-    "tuner.router_norm",
-    "tuner.router_scope",
-    "tuner.train_router",
-    "tuner.top_k",
-    "tuner.balance_weight",
-    "tuner.gate_information",
-    "tuner.cores",
-    "tuner.head_init",
-    "tuner.head_dropout",
-)
-OF_A_ROUTER = OF_HEADS[1 : OF_HEADS.index("tuner.cores")]
-OF_A_NEW_ADAPTER = (
-    *OF_HEADS[1:],
-    "tuner.target_modules",
-    "tuner.exclude_modules",
-    "tuner.layers_to_transform",
-    "tuner.modules_to_save",
-)
+ONLY_NEW = (HEADS - LORA - {"num_heads"}) | LAYERS | {"layers_to_transform"}
+OF_A_NEW_ADAPTER = tuple(f"tuner.{name}" for name in TunerSettings.model_fields if name in ONLY_NEW)
 
 # When a recipe is so, these settings have no effect.
 EXCLUDED: tuple[tuple[Callable[[Recipe], bool], tuple[str, ...], str], ...] = (
-    (lambda recipe: not recipe.has_heads, OF_HEADS, "method"),
-    (lambda recipe: recipe.has_heads and not recipe.has_router, OF_A_ROUTER, "method"),
+    (lambda recipe: not recipe.tuning.has_matrices, ("training.snapshots",), "method"),
     (lambda recipe: not recipe.heads_are_components, ("components.labels",), "tuner.router_init"),
     (lambda recipe: bool(recipe.start_from), OF_A_NEW_ADAPTER, "start_from"),
     (lambda recipe: not recipe.starts_from_components, ("tuner.router_entropy",), "tuner.router_init"),
@@ -48,8 +25,10 @@ EXCLUDED: tuple[tuple[Callable[[Recipe], bool], tuple[str, ...], str], ...] = (
 def without_effect(recipe: Recipe) -> Iterator[tuple[str, str]]:
     """Settings that differ from their default and have no effect, each with the setting that excludes it."""
     values, seen = recipe.settings(), set[str]()
-    for applies, names, excluding in EXCLUDED:
-        for name in names if applies(recipe) else ():
+    unread = tuple(f"tuner.{name}" for name in TunerSettings.model_fields if name not in recipe.tuning.reads)
+    excluded = [(names, excluding) for applies, names, excluding in EXCLUDED if applies(recipe)]
+    for names, excluding in [(unread, "method"), *excluded]:
+        for name in names:
             if name not in seen and values[name] != default_value(name):
                 seen.add(name)
                 yield name, excluding

@@ -18,6 +18,7 @@ class RunSummary(Record):
 
     Attributes:
         heads: per adapted layer; None for an adapter without heads.
+        rank: None for a method without one.
         loss, exact_match: on all held-out rows, nats per token and 0 to 1; `base_...` those before training.
         seconds: of the training steps only.
         energy_kwh: of the whole run; `energy_parts_kwh` the same by part (cpu, gpu, ram).
@@ -29,7 +30,7 @@ class RunSummary(Record):
     model: str
     dataset: str
     heads: int | None
-    rank: int
+    rank: int | None
     step: int
     max_steps: int | None
     loss: float | None
@@ -107,7 +108,7 @@ def summary(run: Run, state: RunState) -> RunSummary:
         model=recipe.model,
         dataset=dataset_name(recipe),
         heads=(recipe.tuner.num_heads or state.k) if recipe.has_heads else None,
-        rank=recipe.tuner.r,
+        rank=recipe.tuner.r if recipe.tuning.has_rank else None,
         step=state.step,
         max_steps=state.max_steps,
         loss=tuned.loss if tuned else None,

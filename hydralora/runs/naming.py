@@ -6,7 +6,8 @@ from pathlib import Path
 
 from hydralora.data.demo import demo_file
 from hydralora.data.hub import PREFIX
-from hydralora.recipe.settings import METHOD_NAMES, Recipe
+from hydralora.recipe.methods import METHOD_NAMES
+from hydralora.recipe.settings import Recipe
 
 LONGEST_DATASET = 28  # characters of a dataset's name
 NUMBER = re.compile(r", run (\d+)$")

@@ -10,7 +10,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from hydralora.errors import RunError
-from hydralora.files import ADAPTER_WEIGHTS, patiently, write_json, write_text
+from hydralora.files import patiently, weight_files, write_json, write_text
 from hydralora.recipe.reading import load_recipe
 from hydralora.recipe.settings import Recipe
 from hydralora.runs.checkpoints import saved_checkpoints
@@ -95,7 +95,8 @@ class Run:
 
     @property
     def has_adapter(self) -> bool:
-        return (self.adapter / ADAPTER_WEIGHTS).exists()
+        """Whether it has saved what it trained: an adapter, or a whole model."""
+        return bool(weight_files(self.adapter))
 
     def recipe(self) -> Recipe:
         return load_recipe(self.folder / RECIPE)

@@ -4,24 +4,32 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from hydralora.files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, folder_written_whole
+from hydralora.files import ADAPTER_CONFIG, MODEL_INDEX, folder_written_whole, weight_files
 from hydralora.inference.generation import end_tokens
 from hydralora.models.adapters import hash_adapter
-from hydralora.recipe.settings import METHOD_NAMES, Recipe
+from hydralora.recipe.methods import METHOD_NAMES
+from hydralora.recipe.settings import Recipe
 from hydralora.runs.results import RunResults
 from hydralora.training.preparation import Prepared
 
+CONFIGS = (ADAPTER_CONFIG, "config.json", "generation_config.json", MODEL_INDEX)  # what PEFT or transformers writes
 RESULTS_HEAD = """| rows of | loss before | loss after | exact match before | exact match after |
 |---|---|---|---|---|"""
 CARD = """---
-library_name: peft
+library_name: {library}
 tags: [hydralora]
 ---
 # {title}
 
 Trained on `{base}` ({source}, weights sha256 `{hash}`) with {rows} rows in {k} components, of {data}.
 
-```python
+{usage}
+Recipe:
+
+```yaml
+{recipe}```
+"""
+ADAPTER_USAGE = """```python
 import hydralora  # registers the method with PEFT; without it PEFT doesn't know the adapter's type
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
@@ -37,16 +45,24 @@ A program that loads adapters itself doesn't import hydralora. `hydralora with` 
 ```sh
 hydralora with lm_eval --model hf --model_args pretrained={base},peft=path/to/this/folder --tasks hellaswag
 ```
+"""
+MODEL_USAGE = """```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
-Recipe:
+model = AutoModelForCausalLM.from_pretrained("path/to/this/folder")
+tokenizer = AutoTokenizer.from_pretrained("{base}")
+```
 
-```yaml
-{recipe}```
+An answer ends with {ends}: generate with `eos_token_id={end_ids}`.
 """
 
 
 def save_adapter(model: Any, recipe: Recipe, prepared: Prepared, folder: Path) -> str:
-    """Save the adapter as safetensors with its config and card, atomically; returns the weights' sha256."""
+    """Save the adapter, or the whole model, as safetensors with its config and card, atomically.
+
+    Returns:
+        The weights' sha256.
+    """
     with folder_written_whole(folder.resolve()) as building:
         model.save_pretrained(building, safe_serialization=True)
         (building / "README.md").write_text(_card(recipe, prepared), encoding="utf-8")
@@ -56,23 +72,29 @@ def save_adapter(model: Any, recipe: Recipe, prepared: Prepared, folder: Path) -
 def take_adapter(checkpoint: Path, recipe: Recipe, prepared: Prepared, folder: Path) -> None:
     """Make a checkpoint's adapter that of the run, with a card, atomically."""
     with folder_written_whole(folder.resolve()) as building:
-        for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
-            shutil.copyfile(checkpoint / name, building / name)
+        for file in (*weight_files(checkpoint), *(checkpoint / name for name in CONFIGS)):
+            if file.exists():
+                shutil.copyfile(file, building / file.name)
         (building / "README.md").write_text(_card(recipe, prepared), encoding="utf-8")
 
 
 def _card(recipe: Recipe, prepared: Prepared) -> str:
-    base, recipe = prepared.files.describe(), recipe.portable()
+    base, recipe, is_whole = prepared.files.describe(), recipe.portable(), recipe.method == "full"
     ends = sorted(end_tokens(prepared.model, prepared.tokenizer))
+    usage = (MODEL_USAGE if is_whole else ADAPTER_USAGE).format(
+        base=recipe.model,
+        ends=" or ".join(f"`{prepared.tokenizer.convert_ids_to_tokens(token)}`" for token in ends),
+        end_ids=ends,
+    )
     return CARD.format(
-        title=f"{METHOD_NAMES[recipe.method]} adapter",
+        library="transformers" if is_whole else "peft",
+        title=f"{METHOD_NAMES[recipe.method]} {'model' if is_whole else 'adapter'}",
         base=recipe.model,
         source=base.source,
         hash=base.hash,
         rows=len(prepared.train),
         k=prepared.k,
-        ends=" or ".join(f"`{prepared.tokenizer.convert_ids_to_tokens(token)}`" for token in ends),
-        end_ids=ends,
+        usage=usage,
         data=", ".join(f"{source.file} (sha256 `{source.sha256}`)" for source in prepared.sources),
         recipe=recipe.to_yaml(),
     )

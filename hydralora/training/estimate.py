@@ -20,6 +20,7 @@ from hydralora.tuner.component_rows import ROWS_PER_COMPONENT
 
 FORWARD = 2.0  # flop per parameter and token
 FORWARD_BACKWARD = 4.3  # forward 2, gradient to the inputs 2, adapter about 0.3
+ALL_WEIGHTS = 6.0  # forward 2, gradients to the inputs and to the weights 2 each
 EFFICIENCY = 0.5  # a model's speed on a CPU as a share of a plain matrix product's
 SAMPLE = 40  # rows whose tokens are counted
 _measuring = Lock()
@@ -42,14 +43,16 @@ def run_seconds(recipe: Recipe) -> float | None:
     tokenizer = _tokenizer(files)
     sample = train[:: max(1, len(train) // SAMPLE)][:SAMPLE]
     tokens = sum(len(row.input_ids) for example in sample for row in encode(tokenizer, example)) / len(sample)
+    virtual = recipe.tuner.virtual_tokens if recipe.method in ("prompt-tuning", "p-tuning") else 0
+    trained = ALL_WEIGHTS if recipe.method == "full" else FORWARD_BACKWARD
     settings = recipe.training
     rows_per_step = settings.batch_size * settings.gradient_accumulation * recipe.launch.processes
     steps = settings.max_steps or round((settings.epochs or 1) * len(train) / rows_per_step)
     live = steps // settings.eval_every * LIVE_ROWS if settings.eval_every else 0
-    started = 2 * ROWS_PER_COMPONENT * (recipe.tuner.num_heads or 4) if recipe.tuner.router_init == "components" else 0
-    forward_rows = 3 * len(heldout) + live + started  # before, after, and the gates of the components
-    work = FORWARD_BACKWARD * rows_per_step * steps + FORWARD * forward_rows
-    return LOADING + work * tokens * weight_parameters(files) / (EFFICIENCY * cpu_flops())
+    started = 2 * ROWS_PER_COMPONENT * (recipe.tuner.num_heads or 4) if recipe.starts_from_components else 0
+    forward_rows = (2 + recipe.has_heads) * len(heldout) + live + started  # before, after, and the heads' gates
+    work = trained * rows_per_step * steps + FORWARD * forward_rows
+    return LOADING + work * (tokens + virtual) * weight_parameters(files) / (EFFICIENCY * cpu_flops())
 
 
 def cpu_flops() -> float:

@@ -195,19 +195,19 @@ class Reports(TrainerCallback):
         if not logs or "loss" not in logs or trainer is None:
             return
         reporter.step = state.global_step
-        tokens, balance = trainer.take_counts()
+        tokens, added = trainer.take_counts()
         now = time.monotonic()
         seconds, self._since, self.watch.paused = now - self._since - self.watch.paused, now, 0.0
         self._check(logs["loss"], state.global_step)
-        balance /= state.global_step - self._logged_step
+        added /= state.global_step - self._logged_step
         self._logged_step = state.global_step
         reporter.train(
-            loss=logs["loss"] - balance,  # on the answers alone, as in every evaluation
+            loss=logs["loss"] - added,  # on the answers alone, as in every evaluation
             learning_rate=logs.get("learning_rate"),
             gradient_norm=logs.get("grad_norm"),  # before it is clipped
             tokens_per_second=tokens / max(seconds, 1e-9),
             usage=self.usage.look(),
-            **({"balance_loss": balance} if trainer.gate_losses else {}),
+            **({"balance_loss": added} if trainer.gate_losses else {}),
         )
         if trainer.gate_means is not None:
             reporter.gates(trainer.gate_means.tolist(), trainer.gate_entropy)

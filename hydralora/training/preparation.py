@@ -2,13 +2,13 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftConfig, get_peft_model
+from peft import PeftModel, get_peft_model
 
 from hydralora.components import Clusters, Component, renamed
 from hydralora.components.rows import components_of, read_rows, split_with_components
@@ -16,24 +16,25 @@ from hydralora.data.encoding import KEPT, Encoded, encode_rows
 from hydralora.data.progress import OnProgress, ignore_progress
 from hydralora.data.split import Split
 from hydralora.data.template_checks import check_base
-from hydralora.errors import ConfigError, DatasetError
-from hydralora.models.adapters import put_adapter, read_adapter_config, trained_embeddings
+from hydralora.errors import ConfigError, DatasetError, first_line
+from hydralora.models.adapters import inserted_outputs, put_adapter, read_adapter_config, without_known_warnings
 from hydralora.models.catalogue import find_model
 from hydralora.models.device import pick_device
 from hydralora.models.fetching import BaseModelFiles
 from hydralora.models.loading import load_base, load_tokenizer
 from hydralora.models.types import Tokenizer
-from hydralora.recipe.settings import WITH_HEADS, Recipe
-from hydralora.recipe.without_effect import OF_A_ROUTER
+from hydralora.recipe.methods import METHODS
+from hydralora.recipe.settings import Recipe
 from hydralora.runs.results import DataSource, RowCounts, TemplateCheck
 from hydralora.runs.state import Stage
+from hydralora.training.adalora import freeze_rank_counters
+from hydralora.training.adapter_config import adapter_config
 from hydralora.training.stopping import check_in_blocks
 from hydralora.tuner.config import HydraLoraConfig
 from hydralora.tuner.head_init import PASSES as HEAD_PASSES
 from hydralora.tuner.head_init import init_heads
 from hydralora.tuner.router_init import PASSES as ROUTER_PASSES
 from hydralora.tuner.router_init import init_router
-from hydralora.tuner.targets import default_targets
 
 LEARNT = ("softmax", "cosine")  # routers of the default method
 
@@ -151,12 +152,12 @@ def _load_base(files: BaseModelFiles, device: str, recipe: Recipe, check: Callab
 def _adapted(files: BaseModelFiles, base: Any, recipe: Recipe, k: int) -> Any:
     """The base model with the recipe's adapter, new or of an earlier run."""
     torch.manual_seed(recipe.training.seed)
-    with trained_embeddings():
+    with without_known_warnings():
         return _adapt_again(files, base, recipe) if recipe.start_from else adapt(base, recipe, k)
 
 
 def adapt(base: Any, recipe: Recipe, k: int, empty: bool = False) -> Any:
-    """A base model with a recipe's new adapter.
+    """A base model with a recipe's new adapter; or that model itself, where all its weights are trained.
 
     Args:
         k: the number of heads, where the recipe leaves it to the components.
@@ -165,31 +166,38 @@ def adapt(base: Any, recipe: Recipe, k: int, empty: bool = False) -> Any:
     Raises:
         ConfigError: a setting doesn't fit the model.
     """
+    if recipe.method == "full":
+        return base.float()  # steps of a small learning rate would be lost in half precision
     try:
-        return get_peft_model(base, _adapter_config(base, recipe, k), low_cpu_mem_usage=empty)
+        model = get_peft_model(base, adapter_config(base, recipe, k), low_cpu_mem_usage=empty)
+        freeze_rank_counters(model)
+        if recipe.tuning.has_virtual_tokens and not empty:
+            _try(model)
+        return model
     except ConfigError:
         raise
-    except ValueError as error:  # PEFT's own, for a plain LoRA
-        raise ConfigError(f"tuner.target_modules: {error}") from error
+    except ValueError as error:  # PEFT's own, for its methods
+        what = "tuner.target_modules" if "target_modules" in recipe.tuning.reads else f"method {recipe.method}"
+        raise ConfigError(f"{what}: {error}") from error
 
 
-def _adapter_config(base: Any, recipe: Recipe, k: int) -> PeftConfig:
-    """A recipe's adapter as PEFT's config; `k` heads where the recipe leaves their number to the components."""
-    settings = recipe.tuner.model_dump() | {"task_type": "CAUSAL_LM"}
-    settings["target_modules"] = recipe.tuner.target_modules or default_targets(base)
-    if not recipe.has_heads:
-        return LoraConfig(**_known_to(LoraConfig, settings))
-    settings["num_heads"] = recipe.tuner.num_heads or k
-    if not recipe.has_router:
-        settings = {name: value for name, value in settings.items() if f"tuner.{name}" not in OF_A_ROUTER}
-    settings["router_init"] = "components" if recipe.starts_from_components else "random"
-    return HydraLoraConfig(**_known_to(HydraLoraConfig, settings) | WITH_HEADS[recipe.method])
+@torch.no_grad()
+def _try(model: PeftModel) -> None:
+    """Read a row of three tokens: not every architecture takes virtual tokens, and PEFT has no list of those that do.
 
-
-def _known_to(config: type[PeftConfig], settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings that a config has."""
-    names = {option.name for option in fields(config)}
-    return {name: value for name, value in settings.items() if name in names}
+    Raises:
+        ValueError: the model can't be used with virtual tokens.
+    """
+    ids = torch.zeros((1, 3), dtype=torch.long, device=model.device)
+    try:
+        outputs = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits.shape[1]
+        fits = outputs == 3 + inserted_outputs(model)
+        reason = f"it gives {outputs} outputs for 3 tokens"
+    except Exception as error:  # of any kind, by what the architecture does with them
+        fits, reason = False, first_line(error)
+    if not fits:
+        name = type(model.get_base_model()).__name__
+        raise ValueError(f"{name} can't be used with virtual tokens ({reason}). Choose another method, such as lora.")
 
 
 def _adapt_again(files: BaseModelFiles, base: Any, recipe: Recipe) -> Any:
@@ -197,7 +205,8 @@ def _adapt_again(files: BaseModelFiles, base: Any, recipe: Recipe) -> Any:
     folder = Path(recipe.start_from or "")
     config = read_adapter_config(folder)
     tuner, has_heads = recipe.tuner, isinstance(config, HydraLoraConfig)
-    method = next((name for name, changes in WITH_HEADS.items() if has_heads and _has(config, changes)), "lora")
+    of_heads = {name: method.heads for name, method in METHODS.items() if method.heads is not None}
+    method = next((name for name, changes in of_heads.items() if has_heads and _has(config, changes)), "lora")
     shape: dict[str, tuple[Any, Any]] = {  # the adapter's, and the recipe's
         "method": (method, recipe.method),
         "tuner.r": (config.r, tuner.r),
@@ -220,9 +229,9 @@ def _adapt_again(files: BaseModelFiles, base: Any, recipe: Recipe) -> Any:
     return put_adapter(files, base, folder, trainable=True, dropout=recipe.tuner.lora_dropout)
 
 
-def _has(config: HydraLoraConfig, changes: dict[str, Any]) -> bool:
+def _has(config: HydraLoraConfig, changes: Mapping[str, object]) -> bool:
     """Whether a config equals the default method's with these changes."""
-    expected = {"shared_A": True, "router": LEARNT} | changes
+    expected = {"shared_A": True, "router": LEARNT, **changes}
     actual = {"shared_A": config.shared_A, "router": LEARNT if config.router in LEARNT else config.router}
     return actual == expected
 

@@ -10,6 +10,7 @@ from transformers import TrainerCallback, set_seed
 
 from hydralora.errors import RunError
 from hydralora.inference.evaluation import evaluate_rows, summary
+from hydralora.models.adapters import without_adapter
 from hydralora.models.device import pick_device
 from hydralora.models.fetching import BaseModelInfo
 from hydralora.recipe.settings import Recipe
@@ -148,7 +149,7 @@ def _begin(
             without_effect=[f"{name} (because of {other})" for name, other in without_effect(recipe)],
         )
         if processes.is_first and base is None:
-            with prepared.model.disable_adapter():  # heads with a random start and an initialised router have an effect
+            with without_adapter(prepared.model):  # heads with a random start and an initialised router have an effect
                 base = _measure(prepared, recipe, row_scores, reporter, Stage.EVALUATING_BASE)
         reporter.stage(Stage.TRAINING)
     except StopRequestedError:
@@ -292,7 +293,7 @@ def _trainer(
     most_loss = 2 * max(base_loss, math.log(len(prepared.tokenizer)))  # the base model's, and a guess's
     watch = Watch(reporter, prepared, settings, processes, most_loss)
     callbacks: list[TrainerCallback] = [Reports(watch, folder.parent)]
-    if folders.snapshots and processes.is_first:
+    if folders.snapshots and processes.is_first and recipe.tuning.has_matrices:
         callbacks.append(Snapshots(watch, folders.snapshots))
     stop = StopOnRequest(processes, lambda: reporter.should_stop(), bool(checkpoints))
     callbacks += [last, stop, LiveEvaluations(watch, bool(checkpoints))]

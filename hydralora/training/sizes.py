@@ -1,17 +1,19 @@
-"""Parameters and memory of an adapter, counted on the base model's shape: no weights are loaded."""
+"""Parameters and memory of what a method trains, counted on the base model's shape: no weights are loaded."""
 
+import math
 from dataclasses import dataclass
 
-from peft import PeftConfig, get_peft_model
 from torch import nn
 
 from hydralora.models.loading import empty_model
 from hydralora.recipe.settings import Recipe
+from hydralora.runs.snapshots import snapshot_steps
 from hydralora.training.preparation import adapt
 from hydralora.tuner.model import ParameterCounts, count_parameters
 
 WEIGHT_BYTES = 4  # adapters are trained and saved in float32
 MOMENTS = 2  # numbers that AdamW keeps for each weight
+SCORES = 3  # numbers that AdaLoRA keeps for each weight, besides the weight itself
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,7 @@ class AdapterSize:
 
     Attributes:
         counts: its parameters, and the base's.
-        a, heads: of `counts.adapter`, those of A and of the heads B.
+        a, heads: of `counts.adapter`, those of A and of the heads B; of a method without them, none and all.
         weight_bytes, optimiser_bytes: of the adapter, and of the state that AdamW keeps while it trains.
     """
 
@@ -37,14 +39,14 @@ class AdapterSize:
         return MOMENTS * self.weight_bytes
 
 
-def count_adapter(model: str, config: PeftConfig) -> ParameterCounts:
-    """Parameters of an adapter on a base model, whose config.json is enough.
-
-    Raises:
-        ModelError: there is no config, or its architecture is unknown.
-        ValueError: the config doesn't fit the model.
-    """
-    return count_parameters(get_peft_model(empty_model(model), config, low_cpu_mem_usage=True))
+def disk_bytes(recipe: Recipe, trained: int, steps: int) -> int:
+    """What a run of this many steps writes at most, if it trains `trained` bytes of weights."""
+    settings = recipe.training
+    saved = math.ceil(steps / settings.save_every) if settings.save_every else 0
+    checkpoints = min(saved, settings.keep_checkpoints + 2)  # plus the best, and one being written
+    each = 1 + MOMENTS + (1 + SCORES if recipe.method == "adalora" else 0)
+    snapshots = len(snapshot_steps(steps, settings.snapshots)) if recipe.tuning.has_matrices else 0
+    return trained * (1 + each * checkpoints) + trained // 2 * snapshots
 
 
 def adapter_size(recipe: Recipe, k: int) -> AdapterSize:

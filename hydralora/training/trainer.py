@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from torch import nn
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
@@ -17,9 +18,11 @@ from hydralora.data.encoding import Encoded
 from hydralora.errors import ConfigError
 from hydralora.inference.loss import summed_answer_loss
 from hydralora.recipe.settings import LaunchSettings, Recipe, TrainingSettings
-from hydralora.runs.checkpoints import building_place, put_in_place
+from hydralora.runs.checkpoints import PREFIX, building_place, put_in_place
+from hydralora.training.adalora import AllocateRanks, adalora_of, orthogonality_loss
 from hydralora.training.parallel import Processes
 from hydralora.training.stopping import RandomState
+from hydralora.training.trained_state import load_trained, save_trained
 from hydralora.tuner.gates import gate_information, live_gates, load_balance, mean_gates
 from hydralora.tuner.model import hydra_layers
 from hydralora.tuner.router import normalised_entropy
@@ -69,7 +72,7 @@ class AnswerTrainer(Trainer):
         self.gate_entropy = 0.0
         self.heldout_loss: float | None = None  # of the newest measurement
         self.gate_losses = gate_losses or GateLosses()
-        self.balance = 0.0  # sum of the weighted losses on gates, divided as the steps' losses are
+        self.added_loss = 0.0  # sum of the weighted losses besides the answers', divided as the steps' losses are
         self._abandoned: list[RandomState] = []  # each process's, while this one alone saves a step
 
     def get_train_dataloader(self) -> "DataLoader[Any]":
@@ -95,6 +98,8 @@ class AnswerTrainer(Trainer):
         self.tokens_seen += int(tokens.sum())
         if needs_gates:
             loss = loss + self._gate_loss(passes[0], tokens)
+        if tuner := adalora_of(bare_model):
+            loss = loss + self._added(orthogonality_loss(tuner) / self.processes.count)
         return (
             loss * self.processes.count
         )  # DDP averages gradients; num_items_in_batch counts the tokens of all processes
@@ -106,8 +111,12 @@ class AnswerTrainer(Trainer):
         self.gate_entropy = float(normalised_entropy(detached)[:, mask].mean())
         if not self.gate_losses:
             return 0.0
-        loss = self.gate_losses.of(gates, mask, self.processes) / self.current_gradient_accumulation_steps
-        self.balance += float(loss.detach())
+        return self._added(self.gate_losses.of(gates, mask, self.processes))
+
+    def _added(self, loss: torch.Tensor) -> torch.Tensor:
+        """A batch's share of a loss that is added to the answers', counted to be subtracted from what is reported."""
+        loss = loss / self.current_gradient_accumulation_steps
+        self.added_loss += float(loss.detach())
         return loss
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
@@ -117,6 +126,7 @@ class AnswerTrainer(Trainer):
         if not self._abandoned:
             self.accelerator.wait_for_everyone()  # each process writes the state of its random numbers
         if self.args.should_save:
+            save_trained(self.model, building_place(folder, step) / f"{PREFIX}{step}")
             sound = all_finite(self.model)  # the loss is checked later
             put_in_place(folder, step, self.keep_checkpoints, self.heldout_loss if sound else None)
 
@@ -149,6 +159,10 @@ class AnswerTrainer(Trainer):
                 of_first["cuda"][rank] = state.cuda
             torch.save(of_first, Path(output_dir) / f"rng_state_{rank}.pth")
 
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        if not load_trained(self.model, Path(resume_from_checkpoint)):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
     def continue_from(self, checkpoint: Path) -> None:
         """Load a checkpoint, and train the remaining steps, if any."""
         state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
@@ -159,11 +173,11 @@ class AnswerTrainer(Trainer):
             self.state = state
 
     def take_counts(self) -> tuple[int, float]:
-        """Tokens seen, and the sum of the load-balance losses, by all processes since the last call."""
-        counts = torch.tensor([self.tokens_seen, self.balance], dtype=torch.float64)
-        tokens, balance = self.processes.total(counts).tolist()
-        self.tokens_seen, self.balance = 0, 0.0
-        return int(tokens), balance
+        """Tokens seen, and the sum of the added losses, by all processes since the last call."""
+        counts = torch.tensor([self.tokens_seen, self.added_loss], dtype=torch.float64)
+        tokens, added = self.processes.total(counts).tolist()
+        self.tokens_seen, self.added_loss = 0, 0.0
+        return int(tokens), added
 
 
 class _Loader(DataLoader[Any]):
@@ -219,7 +233,7 @@ def answer_trainer(
         processes=processes,
         gate_losses=gate_losses,
         keep_checkpoints=keep_checkpoints,
-        callbacks=list(callbacks),
+        callbacks=[*callbacks, AllocateRanks(tuner)] if (tuner := adalora_of(model)) else list(callbacks),
     )
     trainer.remove_callback(PrinterCallback)
     return trainer

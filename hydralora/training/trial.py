@@ -1,6 +1,5 @@
 """A trial of a run, which measures a few of its steps and saves nothing."""
 
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -16,18 +15,17 @@ from hydralora.inference.evaluation import BATCH, evaluate
 from hydralora.inference.sample_answers import answer_samples, choose_samples
 from hydralora.models.device import pick_device
 from hydralora.recipe.settings import Recipe
-from hydralora.runs.snapshots import snapshot_steps
 from hydralora.runs.state import TrialEstimate
 from hydralora.training.monitor import LIVE_ROWS
 from hydralora.training.parallel import Processes
 from hydralora.training.preparation import Prepared, prepare
 from hydralora.training.resources import peak_memory
+from hydralora.training.sizes import disk_bytes
 from hydralora.training.trainer import AnswerTrainer, answer_trainer, gate_losses, training_arguments
 
 PLACES = (0.125, 0.375, 0.625, 0.875)  # quantiles of the batches by size that are timed
 STARTING = 8.0  # seconds to start a process and import what it needs
 WHOLE_MEASUREMENTS = 2  # of all held-out rows, before and after; one more for the gates if there are heads
-ADAM = 3  # weights and two moments, of every trained number, in a checkpoint
 
 
 def run_trial(recipe: Recipe, on_progress: OnProgress = ignore_progress) -> TrialEstimate:
@@ -64,12 +62,10 @@ def run_trial(recipe: Recipe, on_progress: OnProgress = ignore_progress) -> Tria
     full_measurements = (WHOLE_MEASUREMENTS + recipe.has_heads) * _evaluated(prepared.heldout)
     measured = live + full_measurements / _evaluated(sample)  # in measurements of the sample
     trained = sum(p.numel() * p.element_size() for p in prepared.model.parameters() if p.requires_grad)
-    saved = math.ceil(steps / settings.save_every) if settings.save_every else 0
-    checkpoints = min(saved, settings.keep_checkpoints + 2)  # plus the best, and one being written
     return TrialEstimate(
         seconds=STARTING + preparing + steps * step + measured * measuring + (live + 2) * answering,
         memory_bytes=peak_memory(prepared.device),
-        disk_bytes=trained * (1 + ADAM * checkpoints) + trained // 2 * len(snapshot_steps(steps, settings.snapshots)),
+        disk_bytes=disk_bytes(recipe, trained, steps),
         steps=steps,
         step_seconds=step,
     )

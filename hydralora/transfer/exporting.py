@@ -19,7 +19,8 @@ from hydralora.errors import ConfigError, ModelError, RunError
 from hydralora.files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, folder_written_whole, to_json
 from hydralora.inference.generation import end_tokens
 from hydralora.inference.model_cache import LoadedModel, load_run
-from hydralora.models.adapters import hash_adapter, load_adapted, trained_embeddings
+from hydralora.models.adapters import hash_adapter, is_whole_model, load_adapted, without_known_warnings
+from hydralora.models.loading import load_model
 from hydralora.recipe.settings import Recipe
 from hydralora.runs.events import write_events
 from hydralora.runs.run import Run
@@ -59,8 +60,8 @@ def export_run(run: Run, form: str, out: Path, on_progress: OnProgress = ignore_
 
     Args:
         form: "adapter", as PEFT loads it with this package, and all that `import_run` needs; "lora", a plain LoRA of
-            the heads' mean gates on held-out rows, an approximation; "merged", the base model with that LoRA in its
-            weights; "official", as the published code reads it.
+            the heads' mean gates on held-out rows, an approximation; "merged", the base model with that LoRA, or what
+            another method trained, in its weights; "official", as the published code reads it.
         on_progress: called with (0, 1) at the start, since the work has no countable steps.
 
     Raises:
@@ -70,6 +71,7 @@ def export_run(run: Run, form: str, out: Path, on_progress: OnProgress = ignore_
         raise ConfigError(f"The format is {form!r}. Choose one of {', '.join(FORMATS)}.")
     if not run.has_adapter:
         raise RunError(f"Run {run.id} is {run.state().state} and has no adapter yet. Wait until it has one.")
+    _refuse_unfit(run, form)
     on_progress(0, 1)
     try:
         with _place(out.resolve()) as folder:
@@ -84,6 +86,17 @@ def export_run(run: Run, form: str, out: Path, on_progress: OnProgress = ignore_
         difference=found[0].nats if found else None,
         full_precision=found[1].nats if len(found) > 1 else None,
         comparison=comparison,
+    )
+
+
+def _refuse_unfit(run: Run, form: str) -> None:
+    method = run.recipe().tuning
+    if form in method.exports:
+        return
+    trained = {"adapter": "adapter", "lora": "LoRA", "merged": "change of weights to merge", "official": "heads"}
+    raise ConfigError(
+        f"Run {run.id} was trained by {method.name}: there is no {trained[form]} that format {form} could hold. "
+        f"Export {' or '.join(method.exports)}."
     )
 
 
@@ -155,7 +168,7 @@ def _write_adapter(run: Run, folder: Path) -> None:
 def _write_plain(
     run: Run, recipe: Recipe, loaded: LoadedModel, folder: Path, merged: bool
 ) -> tuple[float | None, list[Batch]]:
-    """A plain LoRA, or the base model with it merged; returns its divergence from the routed model, and on what."""
+    """A plain LoRA, or a whole model with what was trained; returns its divergence from the run, and on what."""
     lora, files, kl, batches = run.adapter, loaded.files, None, list[Batch]()
     if recipe.has_heads:
         batches = _heldout_batches(recipe, loaded)
@@ -167,8 +180,11 @@ def _write_plain(
     if merged:
         if recipe.quantization != "none":
             raise ConfigError("merged: the base model is in 4 bits, into which no LoRA can be merged. Export lora.")
-        with trained_embeddings():
-            model = load_adapted(files, lora, "cpu").merge_and_unload()
+        if is_whole_model(lora):
+            model = load_model(lora)
+        else:
+            with without_known_warnings():
+                model = load_adapted(files, lora, "cpu").merge_and_unload()
         _untie(model)
         model.generation_config.eos_token_id = sorted(end_tokens(model, loaded.tokenizer))  # what was taught
         model.save_pretrained(folder, safe_serialization=True)

@@ -26,6 +26,7 @@ from hydralora.transfer.about import ABOUT, ADAPTER, MEMBERS, About, portable
 LARGEST = 4 * 2**30  # bytes of the weights; text members have at most LARGEST_TEXT
 LARGEST_TEXT = 64 * 2**20
 CHUNK = 2**20
+KINDS = ("HYDRALORA", "LORA", "ADALORA", "IA3", "PREFIX_TUNING", "P_TUNING", "PROMPT_TUNING")  # PEFT's names
 
 
 def import_run(store: RunStore, file: Path, model: str | None = None) -> Run:
@@ -154,7 +155,7 @@ def _check_adapter(file: Path, adapter: Path, adapter_hash: str | None) -> None:
     except (ValueError, SafetensorError) as error:
         raise ModelError(f"{file.name}: its adapter can't be read ({error}). Export the run again.") from error
     kind = config.get("peft_type") if isinstance(config, dict) else None
-    if kind not in ("HYDRALORA", "LORA") or not count:
+    if kind not in KINDS or not count:
         raise ModelError(f"{file.name}: its adapter is of type {kind!r}, with {count} weights. Export a trained run.")
     if code_keys := [key for key in ("auto_mapping", "megatron_config") if config.get(key)]:
         raise ModelError(

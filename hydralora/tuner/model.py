@@ -188,11 +188,11 @@ def scale_factor(layer: HydraLoraLayer) -> float:
 
 @dataclass(frozen=True)
 class ParameterCounts:
-    """Parameters of a PEFT model.
+    """Parameters of a model that is trained.
 
     Attributes:
-        base: of the frozen base model.
-        adapter: of A and the heads, `percent` of the base's; `router`, of its router.
+        base: of the base model, which is frozen unless all of it is trained.
+        adapter: that are trained but for the router, such as A and the heads, `percent` of the base's; `router`, of it.
         total: all that are trained, `percent_with_router` of the base's.
     """
 
@@ -205,12 +205,12 @@ class ParameterCounts:
 
 
 def count_parameters(model: Any) -> ParameterCounts:
-    """Parameters of a PEFT model with one active adapter."""
+    """Parameters of a PEFT model with one active adapter, or of a model that is trained as a whole."""
     routers = [parameter for layer in hydra_layers(model).values() for parameter in layer.hydra_router.parameters()]
     router = sum(parameter.numel() for parameter in routers if parameter.requires_grad)
     everything = sum(_numbers(parameter) for parameter in model.parameters())
     trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    base, adapter = everything - trainable, trainable - router
+    base, adapter = everything - trainable or everything, trainable - router
     percent, with_router = 100 * adapter / base, 100 * trainable / base
     return ParameterCounts(base, adapter, router, trainable, percent, with_router)
 

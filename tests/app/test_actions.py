@@ -20,8 +20,9 @@ from app.actions import as_read, data, recipes
 from app.actions.components import one_component, row_map
 from app.actions.components import tab as components
 from app.actions.components import trials as number_trials
-from app.actions.explore import points
+from app.actions.explore import points, trajectory
 from app.actions.run_choices import newest_run, run_choices
+from app.actions.runs import tab as runs_tab
 from app.actions.train import recipe_form
 from app.actions.train import tab as train
 from app.services import Services
@@ -440,6 +441,9 @@ def test_a_run_that_died_can_be_resumed_from_the_page(services: Services, model_
         ({}, "HydraLoRA: a head of rank 8 for each component, on all rows."),
         ({"tuner.num_heads": 3, "tuner.r": 4}, "HydraLoRA: 3 heads of rank 4, on all rows."),
         ({"method": "lora", "components.only": 2}, "A plain LoRA of rank 8, on component 2 alone."),
+        ({"method": "adalora", "tuner.r": 4}, "AdaLoRA of rank 4, on all rows."),
+        ({"method": "prompt-tuning"}, "Prompt tuning with 20 virtual tokens, on all rows."),
+        ({"method": "full"}, "Full fine-tuning, on all rows."),
     ],
 )
 def test_the_plan_says_what_would_be_trained(fresh: Services, values: dict[str, Any], told: str) -> None:
@@ -486,6 +490,25 @@ def test_the_page_names_runs_by_id_alone(services: Services, finished: FinishedR
     for named in (name, str(finished.run.folder)):
         with pytest.raises(RunError, match="no"):
             services.run(named)
+
+
+def test_a_run_without_a_and_heads_is_said(services: Services, finished: FinishedRun) -> None:
+    recipe = finished.run.recipe()
+    recipe.method = "full"
+    run = services.store.create(recipe)
+    try:
+        seen = next(points.view(services, points.PointsRequest((run.id,)), "head")).sentence
+        assert seen.startswith("This run was trained by Full fine-tuning: it has no A and no heads. Choose")
+        assert next(trajectory.view(services, run.id, None, "pca")).sentence == seen
+        code = runs_tab.view(services, run.id).code
+        assert "--format merged" in code
+        assert "PeftModel" not in code
+        run.adapter.mkdir()
+        (run.adapter / "model.safetensors").touch()
+        with pytest.raises(RunError, match=r"can't continue from another run\. Resume this one"):
+            runs_tab.continuing(services, run.id, ["method"])
+    finally:
+        services.store.delete(run)
 
 
 def test_a_run_without_an_adapter_is_said(services: Services, finished: FinishedRun) -> None:

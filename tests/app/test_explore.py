@@ -231,7 +231,7 @@ def test_a_plain_lora_has_no_heads_to_look_at(services: Services, finished: Fini
         run.adapter.mkdir(parents=True)
         for file in finished.run.adapter.iterdir():
             (run.adapter / file.name).write_bytes(file.read_bytes())
-        with pytest.raises(ConfigError, match="plain LoRA"):
+        with pytest.raises(ConfigError, match="trained by LoRA: it has no heads"):
             last(head_use.measure(services, run.id, "task", head_use.ALL))
     finally:
         services.store.delete(run)

@@ -75,7 +75,7 @@ def test_what_has_no_formula_says_why(services: Services, finished: FinishedRun,
     assert formula.layers(services, lora.id) == []
     assert formula.why_not(services, finished.run.id) == ""
     for run_id, question, layer, message in (
-        (lora.id, "hello", "x", "plain LoRA"),
+        (lora.id, "hello", "x", "no heads and no router"),
         (finished.run.id, " ", "x", "prompt is empty"),
         (finished.run.id, "hello", None, "No layer"),
         (finished.run.id, "hello", "model.layers.9.mlp", "no layer of this model"),
@@ -173,7 +173,7 @@ def test_what_can_not_be_predicted_says_why(services: Services, finished: Finish
     assert predictions.view(services, Quiz(lora.id))["note"] == formula.NO_HEADS
     with pytest.raises(HydraError, match="no head 4"):
         predictions.predict(services, quiz(services, finished), 3)
-    with pytest.raises(HydraError, match="plain LoRA"):
+    with pytest.raises(HydraError, match="has no heads and no router"):
         predictions.predict(services, Quiz(lora.id), 0)
 
 

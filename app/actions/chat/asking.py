@@ -136,7 +136,9 @@ def length_line(services: Services, run_id: str | None, model: str, prompt: str,
         name = services.base_name(run_id, resolve_model(services, model))
         tokenizer, config = services.tokenizer(name), services.config(name)
         length = len(encode_prompt(tokenizer, _conversation(history(services, turns, "run"), prompt, system)))
-        room = room_for(config, length)
+        recipe = services.run(run_id).recipe() if run_id else None
+        virtual = recipe.tuner.virtual_tokens if recipe and recipe.tuning.has_virtual_tokens else 0
+        room = room_for(config, length + virtual)
     except HydraError as error:
         return str(error)
     return f"{length:,} tokens with the conversation so far; {room:,} are left for the answer."

@@ -203,8 +203,8 @@ def _parted(group: PointGroup) -> bool:
 
 
 def _drawable(services: Services, request: PointsRequest) -> PointsRequest:
-    """The request, limited to runs that have an adapter."""
-    runs = tuple(run_id for run_id in dict.fromkeys(request.runs) if services.run(run_id).has_adapter)
+    """The request, limited to runs with an adapter that can be drawn."""
+    runs = tuple(run_id for run_id in dict.fromkeys(request.runs) if not why_no_adapter(services, run_id))
     return replace(request, runs=runs)
 
 

@@ -12,6 +12,7 @@ from hydralora.runs.snapshots import saved_snapshots
 from ...services import Services
 from ...services.background import seconds_of
 from ...services.cache import ResultKind
+from ..adapters import why_no_adapter
 
 ALL = "all: "  # prefix of a kind of module whose layers are all drawn
 PANELS = 2
@@ -60,6 +61,9 @@ def view(services: Services, run_id: str | None, module: str | None, method: Met
         return
     run = services.run(run_id)
     steps = tuple(saved_snapshots(run.snapshots))
+    if not run.recipe().tuning.has_matrices:
+        yield TrajectoryView(why_no_adapter(services, run_id), [])
+        return
     if len(steps) < 2 or not module:
         yield TrajectoryView(
             "This run has no snapshots yet. They are saved during training; training.snapshots sets their number.", []

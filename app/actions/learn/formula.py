@@ -21,7 +21,7 @@ from ..chat.columns import heads_of, leading_head
 from ..chat.examples import ExamplePrompt
 from ..run_choices import Choice
 
-NO_HEADS = "This run is a plain LoRA: it has one B and no router. Choose a run with heads."
+NO_HEADS = "This run has no heads and no router. Choose a run with heads."
 NO_RUN = "Choose a run in the bar above to see its numbers."
 NO_QUESTION = "Type a prompt, then press Compute."
 LOADING = "Phase 1 of 2, loading the model"

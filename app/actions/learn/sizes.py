@@ -4,8 +4,9 @@ from typing import TypedDict
 
 from hydralora.data.demo import demo_file
 from hydralora.models.catalogue import DEFAULT_MODEL
+from hydralora.recipe.methods import METHOD_NAMES
 from hydralora.recipe.reading import parse_recipe
-from hydralora.recipe.settings import METHOD_NAMES, Recipe
+from hydralora.recipe.settings import Recipe
 from hydralora.training.sizes import AdapterSize, adapter_size, equal_rank
 
 from ...services import Services

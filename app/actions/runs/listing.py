@@ -7,7 +7,7 @@ from typing import Literal
 
 from hydralora.errors import HydraError, RunError
 from hydralora.experiments.studies import study_of
-from hydralora.recipe.settings import METHOD_NAMES
+from hydralora.recipe.methods import METHOD_NAMES
 from hydralora.runs.comparison import RunSummary, summary
 from hydralora.runs.events import training_losses
 from hydralora.runs.phases import run_progress

@@ -14,6 +14,11 @@ from ..recipes import FormValues, form_from_recipe, to_copy, workspace_option
 from .comparing import cell, energy
 from .listing import damage
 
+ASKING = """messages = [{"role": "user", "content": "Add the two numbers. 19 plus 38"}]
+for token in hydralora.generate(model, tokenizer, messages):
+    print(token.text, end="", flush=True)
+"""
+
 
 @dataclass(frozen=True)
 class RunView:
@@ -64,7 +69,7 @@ def view(services: Services, run_id: str | None) -> RunView:
         note=label.note,
         tags=", ".join(label.tags),
         recipe=to_copy(recipe),
-        code=_code(run_id, recipe.model, workspace_option(services)),
+        code=(_model_code if recipe.method == "full" else _code)(run_id, recipe.model, workspace_option(services)),
         has_adapter=run.has_adapter,
     )
 
@@ -86,6 +91,8 @@ def continuing(services: Services, run_id: str, keys: Sequence[str]) -> FormValu
     if not run.has_adapter:
         raise RunError(f"Run {run_id} has no adapter to continue from. Wait until it has ended, or resume it.")
     recipe = run.recipe()
+    if not recipe.tuning.can_continue:
+        raise RunError(f"{recipe.tuning.name} can't continue from another run. Resume this one, or train a new one.")
     recipe.start_from = run_id
     recipe.tuner.num_heads = summary(run, run.state()).heads
     return form_from_recipe(services, recipe, keys)
@@ -127,7 +134,15 @@ files = hydralora.find_model({json.dumps(base)})
 base = AutoModelForCausalLM.from_pretrained(files.folder)
 tokenizer = AutoTokenizer.from_pretrained(files.folder)
 model = PeftModel.from_pretrained(base, "{run_id}-adapter")
-messages = [{{"role": "user", "content": "Add the two numbers. 19 plus 38"}}]
-for token in hydralora.generate(model, tokenizer, messages):
-    print(token.text, end="", flush=True)
-'''
+{ASKING}'''
+
+
+def _model_code(run_id: str, base: str, workspace: str) -> str:
+    """The same for a whole model, which needs no base model."""
+    return f'''# hydralora export {run_id} --format merged --out {run_id}-model{workspace}, or unpack the zip file there
+import hydralora
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("{run_id}-model")
+model = AutoModelForCausalLM.from_pretrained("{run_id}-model")
+{ASKING}'''

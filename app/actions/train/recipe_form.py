@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 from hydralora.data.progress import describe_duration
 from hydralora.models.device import describe_device
+from hydralora.recipe.methods import METHOD_NAMES
 from hydralora.recipe.presets import PRESETS
 from hydralora.recipe.reading import read_recipe
-from hydralora.recipe.settings import METHOD_NAMES, Recipe, default_value
+from hydralora.recipe.settings import Recipe, default_value
 from hydralora.runs.state import TrialEstimate
 from hydralora.training.estimate import run_seconds
 from hydralora.training.trial import PLACES, estimate_text, run_trial
@@ -62,7 +63,7 @@ def heads_line(services: Services, dataset_id: str, model: str, values: FormSett
     """
     recipe = recipe_from_form(services, dataset_id, model, values)
     if not recipe.has_heads:
-        return "A plain LoRA has no heads."
+        return f"{recipe.tuning.name} has no heads."
     request = ComponentRequest(recipe.components, recipe.model)
     if not services.components.are_found(dataset_id, request):
         return "The components are found when the run starts." if recipe.tuner.num_heads is None else ""
@@ -81,8 +82,10 @@ def plan(services: Services, dataset_id: str, model: str, values: FormSettings) 
     """
     recipe = recipe_from_form(services, dataset_id, model, values)
     tuner, only = recipe.tuner, recipe.components.only
-    if not recipe.has_heads:
+    if recipe.method == "lora":
         what = f"A plain LoRA of rank {tuner.r}"
+    elif not recipe.has_heads:
+        what = f"{recipe.tuning.name}{_size(recipe)}"
     elif tuner.num_heads:
         count = f"{tuner.num_heads} head{'s' if tuner.num_heads > 1 else ''}"
         what = f"{METHOD_NAMES[recipe.method]}: {count} of rank {tuner.r}"
@@ -91,6 +94,13 @@ def plan(services: Services, dataset_id: str, model: str, values: FormSettings) 
     rows = f"component {only} alone" if only else "all rows"
     begun = f", trained on from {recipe.start_from}" if recipe.start_from else ""
     return f"{what}{begun}, on {rows}{_name(services, dataset_id, recipe)}."
+
+
+def _size(recipe: Recipe) -> str:
+    """What sets the size of a method without heads."""
+    if recipe.tuning.has_virtual_tokens:
+        return f" with {counted(recipe.tuner.virtual_tokens, 'virtual token')}"
+    return f" of rank {recipe.tuner.r}" if recipe.tuning.has_rank else ""
 
 
 def recipe_text(services: Services, dataset_id: str, model: str, values: FormSettings) -> str:

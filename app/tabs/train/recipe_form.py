@@ -7,8 +7,9 @@ import gradio as gr
 
 from hydralora.errors import HydraError
 from hydralora.models.catalogue import DEFAULT_MODEL
+from hydralora.recipe.methods import METHOD_NAMES
 from hydralora.recipe.presets import PRESETS
-from hydralora.recipe.settings import METHOD_NAMES, RENAMED
+from hydralora.recipe.settings import RENAMED
 
 from ...actions import recipes
 from ...actions.train import recipe_form as actions
@@ -40,6 +41,7 @@ LABELS = {
     "tuner.lora_alpha": "Alpha",
     "tuner.lora_dropout": "Dropout",
     "tuner.use_rslora": "rsLoRA",
+    "tuner.virtual_tokens": "Virtual tokens",
     "tuner.router_init": "Router start",
     "tuner.router_input": "Router reads",
     "training.max_length": "Longest row",

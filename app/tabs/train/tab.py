@@ -125,7 +125,7 @@ class _Picture:
     def __init__(self) -> None:
         with gr.Row(elem_id="outcome", visible=False) as self.outcome:
             self.table = _table(actions.COLUMNS, "results", "Held-out rows, before and after")
-            self.use = plot_panel("use", "Mean gate of each head on each component", empty="A plain LoRA has no heads.")
+            self.use = plot_panel("use", "Mean gate of each head on each component", empty="This method has no heads.")
         with gr.Row(elem_id="curves-row", visible=False) as self.curves_row:
             self.loss = plot_panel("loss", "Loss over steps", empty="The loss is drawn here once training starts.")
             self.load = plot_panel(

@@ -121,7 +121,7 @@ class Plan:
         return [
             Cell(arm, axes, 0, self._recipe(arm, axes, 0, own | {tune.setting: value}), value)
             for arm, axes in self._places()
-            for value in tune.values
+            for value in self.study.arms[arm].values or tune.values
         ]
 
     def reported(self, chosen: Chosen) -> list[Cell]:

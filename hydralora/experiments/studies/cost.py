@@ -8,9 +8,7 @@ from hydralora.experiments.studies.running import RunningStudy
 from hydralora.runs.records import Record
 from hydralora.runs.store import RunStore
 from hydralora.training.estimate import run_seconds
-from hydralora.training.sizes import adapter_size
-
-FILES_AN_ADAPTER = 4  # the adapter, and the newest checkpoints with AdamW's two moments
+from hydralora.training.sizes import adapter_size, disk_bytes
 
 
 class PlanLine(Record):
@@ -61,7 +59,7 @@ def planned(study: RunningStudy) -> StudyPlan:
     left = [cell for cell in cells if cell not in finished]
     examples = {_title(cell): cell for cell in cells}
     seconds = {title: run_seconds(cell.recipe) for title, cell in examples.items()}
-    bytes_each = {title: FILES_AN_ADAPTER * _adapter_bytes(cell) for title, cell in examples.items()}
+    bytes_each = {title: _file_bytes(cell) for title, cell in examples.items()}
     taken = [seconds[_title(cell)] for cell in left]
     known = [value for value in taken if value is not None]
     total = sum(known) if len(known) == len(taken) else None
@@ -91,8 +89,9 @@ def _title(cell: Cell) -> str:
     return name if cell.tried is None else f"{name}, to choose its setting"
 
 
-def _adapter_bytes(cell: Cell) -> int:
+def _file_bytes(cell: Cell) -> int:
     try:
-        return adapter_size(cell.recipe, cell.recipe.tuner.num_heads or 4).weight_bytes
+        trained = adapter_size(cell.recipe, cell.recipe.tuner.num_heads or 4).weight_bytes
     except HydraError:  # the model's config is not on this machine
         return 0
+    return disk_bytes(cell.recipe, trained, cell.recipe.training.max_steps or 1)

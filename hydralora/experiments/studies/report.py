@@ -2,7 +2,7 @@
 
 import statistics as descriptive
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pydantic import JsonValue
 
@@ -17,6 +17,7 @@ from hydralora.experiments.studies.statistics import (
     holm,
     paired_rows,
 )
+from hydralora.experiments.studies.study import BASE, Study
 from hydralora.runs.records import Record
 from hydralora.runs.results import RunResults
 from hydralora.runs.run import Run
@@ -146,6 +147,7 @@ def report(study: RunningStudy) -> Report:
                 paper=declared.paper.values.get(place[0]) if declared.paper else None,
             )
         )
+    lines += _base_lines(done, declared)
     return Report(
         study=study.id,
         title=declared.title,
@@ -158,6 +160,31 @@ def report(study: RunningStudy) -> Report:
         failed=status.failed,
         verdict=_verdict(lines, declared.reference, judged, status.ended),
     )
+
+
+def _base_lines(done: dict[tuple[str, str], dict[int, _Done]], declared: Study) -> list[Line]:
+    """The base model's line at each point: every run measures it before it trains."""
+    by_point: dict[str, dict[int, _Done]] = {}
+    for (_, point), runs in done.items():
+        by_point[point] = runs | by_point.get(point, {})
+    lines = []
+    for point, runs in by_point.items():
+        before = [replace(each, results=RunResults(tuned=each.results.base)) for each in runs.values()]
+        measures = {name: mean for name in declared.measures if (mean := _mean(before, name))}
+        paper = declared.paper.values.get(BASE) if declared.paper else None
+        axes = next(iter(runs.values())).cell.axes
+        lines.append(
+            Line(
+                arm=BASE,
+                axes=axes,
+                point=point,
+                measures=measures,
+                versus=declared.reference,
+                difference=None,
+                paper=paper,
+            )
+        )
+    return lines
 
 
 def _measures(results: RunResults, names: Sequence[str]) -> dict[str, float]:

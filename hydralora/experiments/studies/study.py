@@ -16,6 +16,8 @@ from hydralora.recipe.settings import Recipe, Section
 DECLARED = Path(__file__).with_name("declared")
 Changes = dict[str, object]  # of a recipe's settings, by "section.name"
 Values = Annotated[list[object], Field(min_length=1)]
+Tried = Annotated[tuple[float | str, ...], Field(min_length=1)]
+BASE = "base model"  # the name of the line in the report that no arm has
 
 
 class Arm(Section):
@@ -25,13 +27,14 @@ class Arm(Section):
     size_of: str | None = Field(
         None, description="An arm with as many parameters: a LoRA's rank is the smallest that has at least as many."
     )
+    values: Tried | None = Field(None, description="Values to choose from for this arm, in place of the study's.")
 
 
 class Tuning(Section):
     """A setting that is chosen for each arm, on rows that are neither trained on nor reported."""
 
     setting: str = "training.learning_rate"
-    values: Annotated[tuple[float | str, ...], Field(min_length=1)] = (2e-4, 6e-4, 2e-3, 6e-3, 2e-2)
+    values: Tried = (2e-4, 6e-4, 2e-3, 6e-3, 2e-2)
     steps: float = Field(0.5, gt=0, le=1, description="Share of the steps for which each value is tried.")
 
 
@@ -71,11 +74,15 @@ class Study(Section):
     def _arms_exist(self) -> "Study":
         named = {"reference": [self.reference], "size_of": [arm.size_of for arm in self.arms.values() if arm.size_of]}
         named["paper.values"] = list(self.paper.values) if self.paper else []
+        if BASE in self.arms:
+            raise ValueError(f"no arm can be called {BASE!r}, which every report has a line for. Name it otherwise")
         for place, names in named.items():
             for name in names:
-                if name not in self.arms:
+                if name not in self.arms and (place, name) != ("paper.values", BASE):
                     known = ", ".join(self.arms)
                     raise ValueError(f"{place} names {name!r}, which is not an arm. The arms are: {known}")
+        if untuned := [name for name, arm in self.arms.items() if arm.values and not self.tune]:
+            raise ValueError(f"the arm {untuned[0]!r} has values, but the study chooses none. Add tune: {{}}")
         if chained := [name for name, arm in self.arms.items() if arm.size_of and self.arms[arm.size_of].size_of]:
             raise ValueError(f"the arm {chained[0]!r} has the size of an arm that has itself the size of another")
         if MEASURES[self.judged].better is None:

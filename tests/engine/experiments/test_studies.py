@@ -51,10 +51,12 @@ def test_a_study_that_ships_can_be_planned(name: str, tmp_path: Path, data_file:
     planned = plan(study, tmp_path, data_file, model_folder, seeds=2)
     tried = planned.tuning()
     assert study.tune
-    assert len(study.tune.values) >= 5  # a grid that shows whether the best one lies inside
-    rates = list(map(float, study.tune.values))
-    assert [high / low for low, high in pairwise(rates)] == pytest.approx([3] * (len(rates) - 1), rel=0.15)
-    assert len(tried) == len(study.arms) * len(study.tune.values)
+    grids = [arm.values or study.tune.values for arm in study.arms.values()]
+    for grid in grids:
+        assert len(grid) >= 5  # it shows whether the best one lies inside
+        rates = list(map(float, grid))
+        assert [high / low for low, high in pairwise(rates)] == pytest.approx([3] * (len(rates) - 1), rel=0.15)
+    assert [cell.tried for cell in tried] == [value for grid in grids for value in grid]
     reported = planned.reported({cell.place: study.tune.values[0] for cell in tried})
     assert [cell.arm for cell in reported] == 2 * list(study.arms)
     recipes = [cell.recipe for cell in [*tried, *reported]]
@@ -74,6 +76,8 @@ def test_a_study_that_ships_can_be_planned(name: str, tmp_path: Path, data_file:
         ({"measures": ["speed"]}, "measures.0: Input should be"),
         ({"arms": {"one": {"size_of": "two"}, "two": {"size_of": "one"}}}, "has itself the size of another"),
         ({"version": 2}, "version"),
+        ({"arms": {"one": {}, "base model": {}}}, "no arm can be called 'base model'"),
+        ({"arms": {"one": {}, "two": {"values": [1e-3]}}}, "the arm 'two' has values, but the study chooses none"),
     ],
 )
 def test_what_is_wrong_in_a_file_is_named(own: Callable[..., Path], changes: dict[str, Any], message: str) -> None:

@@ -89,7 +89,7 @@ def _check(report: dict[str, Any], store: RunStore) -> None:
     """An arm that fails is named, and the others are compared."""
     assert report["version"] == 1
     assert {tried["arm"] for tried in report["tried"] if tried["measure"] is None} == {"none"}
-    assert [line["arm"] for line in report["table"]] == ["one", "two"]
+    assert [line["arm"] for line in report["table"]] == ["one", "two", "base model"]
     lines = {line["arm"]: line for line in report["table"]}
     assert (lines["one"]["versus"], lines["one"]["difference"]) == (None, None)
     assert lines["two"]["versus"] == "one"
@@ -101,6 +101,10 @@ def _check(report: dict[str, Any], store: RunStore) -> None:
     assert lines["two"]["difference"]["verdict"] == "can't tell"  # one seed
     assert lines["one"]["measures"]["loss"] == {"mean": pytest.approx(losses["one"]), "sd": None, "n": 1}
     assert lines["one"]["chosen"] == 1e-2
+    assert lines["base model"]["difference"] is None
+    base = {found.base.loss for found in results.values() if found and found.base}  # measured before every run, alike
+    assert {lines["base model"]["measures"]["loss"]["mean"]} == base
+    assert set(lines["base model"]["measures"]) == {"loss", "exact_match"}
     for cell in report["cells"]:
         assert store.get(cell["run"]).label().name == f"own: {cell['arm']}, seed 0"
     assert report["verdict"] == "No arm's loss (nats per token) can be told apart from that of one."

@@ -21,6 +21,8 @@ from hydralora.training.trainer import training_arguments
 from tests.tiny_model import write_tiny_model
 
 WORDS = ("plum", "saw", "red", "nine", "the fox", "oak")
+P_TUNING = {"method": "p-tuning", "tuner.r": None, "tuner.lora_dropout": 0.5, "tuner.target_modules": ["q_proj"]}
+IA3 = {"method": "ia3", "tuner.r": None, "tuner.lora_alpha": 3, "tuner.layers_to_transform": [1]}
 DROP = {"training.max_steps": None}  # of the baseline, for settings that exclude it
 
 # A setting's value that isn't its default, and the other settings with which it can be seen.
@@ -69,6 +71,7 @@ CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "tuner.exclude_modules": (["up_proj"], {}),
     "tuner.layers_to_transform": ([1], {}),
     "tuner.modules_to_save": (["lm_head"], {}),
+    "tuner.virtual_tokens": (3, {"method": "prompt-tuning"}),
     "training.max_steps": (2, {}),
     "training.epochs": (0.5, DROP),
     "training.batch_size": (3, {}),
@@ -244,6 +247,11 @@ def differences(one: dict[str, object], other: dict[str, object]) -> list[str]:
         ({"method": "oracle", "tuner.top_k": 1, "tuner.router": "cosine"}, ["tuner.router", "tuner.top_k"]),
         ({"tuner.router_init": "random", "components.labels": "shuffled"}, ["components.labels"]),
         ({"tuner.router_init": "random", "tuner.router_entropy": 0.9}, ["tuner.router_entropy"]),
+        ({"tuner.virtual_tokens": 3}, ["tuner.virtual_tokens"]),
+        ({"method": "full", "tuner.r": 5, "training.snapshots": 2}, ["tuner.r", "training.snapshots"]),
+        (P_TUNING, ["tuner.lora_dropout", "tuner.target_modules"]),
+        (IA3, ["tuner.lora_alpha", "tuner.layers_to_transform"]),
+        ({"method": "adalora", "tuner.use_rslora": True}, ["tuner.use_rslora"]),
         ({"data.eval": "heldout.jsonl", "data.stratify": "task"}, ["data.stratify"]),
         ({"components.sentence_model": "other"}, ["components.sentence_model"]),
         ({"components.method": "dbscan"}, ["components.k"]),
