@@ -2,6 +2,7 @@
 
 from functools import cache
 from itertools import product
+from math import prod
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -16,6 +17,7 @@ from hydralora.recipe.settings import Recipe, Section
 DECLARED = Path(__file__).with_name("declared")
 Changes = dict[str, object]  # of a recipe's settings, by "section.name"
 Values = Annotated[list[object], Field(min_length=1)]
+MOST_RECIPES = 1000  # arms at all points of the axes
 
 
 class Arm(Section):
@@ -78,6 +80,8 @@ class Study(Section):
                     raise ValueError(f"{place} names {name!r}, which is not an arm. The arms are: {known}")
         if chained := [name for name, arm in self.arms.items() if arm.size_of and self.arms[arm.size_of].size_of]:
             raise ValueError(f"the arm {chained[0]!r} has the size of an arm that has itself the size of another")
+        if (recipes := len(self.arms) * prod(map(len, self.axes.values()))) > MOST_RECIPES:
+            raise ValueError(f"arms and axes make {recipes} different runs, of at most {MOST_RECIPES}")
         if MEASURES[self.judged].better is None:
             raise ValueError(f"judged: of {self.judged}, neither more nor less is better")
         return self

@@ -68,6 +68,7 @@ def test_a_study_that_ships_can_be_planned(name: str, tmp_path: Path, data_file:
         ({"reference": "three"}, "reference names 'three', which is not an arm. The arms are: one, two"),
         ({"arms": {"one": {}}}, "arms: Dictionary should have at least 2 items"),
         ({"arms": {"one": {}, "two": {"settings": {"tuner.rank": 3}}}}, "Mine, arm two: tuner.rank is not a setting"),
+        ({"axes": {"training.seed": [*range(501)]}}, "arms and axes make 1002 different runs, of at most 1000"),
         ({"axes": {"training.batch_size": []}}, "axes.training.batch_size"),
         ({"axes": {"training.batch_size": [4, -1]}}, "training.batch_size: Input should be greater"),
         ({"judged": "head_cosine"}, "judged: of head_cosine, neither more nor less is better"),
