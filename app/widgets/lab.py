@@ -6,8 +6,8 @@ import gradio as gr
 
 HERE = Path(__file__).parent
 STYLE = (HERE / "lab.css").read_text(encoding="utf-8")
-CARDS = """<div class="studies"><ul class="cards" role="list" aria-label="Studies; choose one to plan it"></ul>
-<section class="begun" hidden><h3>Begun in this workspace</h3><ul role="list"></ul></section></div>"""
+CARDS = """<div class="studies"><ul class="cards" role="list" aria-label="Studies; choose one to plan it"></ul></div>"""
+BEGUN = """<section class="studies begun" hidden><h2>Begun in this workspace</h2><ul role="list"></ul></section>"""
 TABLE = """<div class="study-table" tabindex="0" role="region" aria-label="Arms of the study"><table>
 <thead><tr></tr></thead><tbody></tbody></table></div>"""
 FILES = """<p class="study-files" hidden><a class="html" download>Report (HTML)</a>
@@ -15,11 +15,13 @@ FILES = """<p class="study-files" hidden><a class="html" download>Report (HTML)<
 
 
 def study_cards(elem_id: str) -> gr.HTML:
-    """The studies; the value is a `Cards`, or None.
-
-    Events: `.choose` with `event.name`, a card's, and `.open` with `event.id`, that of a study that was begun.
-    """
+    """The studies; the value is a `Cards`, or None. Event: `.choose` with `event.name`, a card's."""
     return _part(None, CARDS, "study_cards", elem_id)
+
+
+def begun_studies(elem_id: str) -> gr.HTML:
+    """The studies that were begun; the value is a list of `Begun`. Event: `.open` with `event.id`."""
+    return _part([], BEGUN, "begun_studies", elem_id)
 
 
 def study_table(elem_id: str) -> gr.HTML:

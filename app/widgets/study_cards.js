@@ -1,7 +1,6 @@
 // The studies to choose from, each with a small figure. `element`, `props`, `watch` and `trigger` are handed in by
 // gr.HTML. Texts are never HTML.
 const cards = element.querySelector('.cards');
-const begun = element.querySelector('.begun');
 
 const make = (tag, className = '', text = '') => {
   const node = document.createElement(tag);
@@ -16,7 +15,7 @@ const drawn = (tag, attributes) => {
   return node;
 };
 
-const [WIDTH, HEIGHT] = [200, 60];
+const [WIDTH, HEIGHT] = [200, 48];
 const thumbnail = ({about, points}) => {
   const box = make('span', 'thumbnail');
   const values = points.map(([, value]) => value);
@@ -46,25 +45,10 @@ const card = ({name, title, question, about, own, thumbnail: points}) => {
   return item;
 };
 
-const line = ({id, title, about, dot}) => {
-  const item = make('li');
-  const button = make('button', 'study-begun');
-  button.type = 'button';
-  button.dataset.study = id;
-  const mark = make('span', `dot ${dot}`);
-  mark.setAttribute('aria-hidden', 'true');
-  button.append(mark, make('strong', '', title), make('span', 'about', about));
-  button.addEventListener('click', () => trigger('open', {id}));
-  item.append(button);
-  return item;
-};
-
 const draw = () => {
   if (!props.value) return;
   const focused = element.contains(document.activeElement) && document.activeElement.dataset.study;
   cards.replaceChildren(...props.value.cards.map(card));
-  begun.hidden = !props.value.begun.length;
-  begun.querySelector('ul').replaceChildren(...props.value.begun.map(line));
   if (focused) element.querySelector(`[data-study="${CSS.escape(focused)}"]`)?.focus();
 };
 draw();

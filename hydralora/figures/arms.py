@@ -74,7 +74,8 @@ def arm_means(arms: Sequence[ArmMean], label: str, reference: str) -> str:
         subtitle="each arm's mean with its 95 % interval, and each seed" if known_intervals else ONE_SEED,
         shapes=[line | {"x0": known.mean, "x1": known.mean}] if known else [],
         height=_height(len(arms)),
-        margin=MARGIN | {"t": TWO_LINES, "b": 84},
+        showlegend=False,
+        margin=MARGIN | {"t": TWO_LINES},
         xaxis={"title": {"text": escaped(label)}, "nticks": 6},
         yaxis=_categories([names[arm.name] for arm in arms]),
     )
@@ -127,11 +128,11 @@ def arm_lines(lines: Mapping[str, Sequence[ArmMean]], across: str, label: str, l
     return figure_json(
         traces,
         title="What we measured",
-        subtitle="means with their 95 % intervals, and each seed",
+        subtitle=f"{escaped(label)}: means with their 95 % intervals, and each seed",
         height=360,
-        margin=MARGIN | {"t": TWO_LINES, "b": 96},
+        margin=MARGIN | {"t": TWO_LINES, "b": 72},
         xaxis=_axis(across, places) | {"tickmode": "array", "tickvals": places, "ticktext": [f"{x:g}" for x in places]},
-        yaxis={"title": {"text": escaped(label)}, "nticks": 6},
+        yaxis={"nticks": 6},
     )
 
 
@@ -160,7 +161,7 @@ def paper_values(values: Mapping[str, float], measure: str, source: str) -> str:
         subtitle=escaped(source),
         showlegend=False,
         height=_height(len(values)),
-        margin=MARGIN | {"t": TWO_LINES, "b": 84},
+        margin=MARGIN | {"t": TWO_LINES},
         xaxis={"title": {"text": escaped(measure)}, "nticks": 6},
         yaxis=_categories(labels),
     )
@@ -250,4 +251,4 @@ def _categories(labels: Sequence[str]) -> dict[str, object]:
 
 
 def _height(arms: int) -> int:
-    return max(240, TWO_LINES + 84 + ROW * arms)
+    return max(200, TWO_LINES + MARGIN["b"] + ROW * arms)

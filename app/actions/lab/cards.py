@@ -57,19 +57,22 @@ class Cards(TypedDict):
 
     cards: list[Card]
     chosen: str
-    begun: list[Begun]
 
 
 def cards(services: Services, chosen: str) -> Cards:
     """All studies. A damaged file of a user's own is left out."""
-    begun = services.studies.all()
-    offered = [_card(services, name, find_study(services, name), begun) for name in _names(services)]
-    states = _states(services)
+    studies = services.studies.all()
+    offered = [_card(services, name, find_study(services, name), studies) for name in _names(services)]
     return {
         "cards": offered,
         "chosen": chosen if chosen in {card["name"] for card in offered} else "",
-        "begun": [_begun(services, study, states.get(study.id, Counter())) for study in begun],
     }
+
+
+def begun(services: Services) -> list[Begun]:
+    """The studies that were begun in this workspace, the newest first."""
+    states = _states(services)
+    return [_begun(services, study, states.get(study.id, Counter())) for study in services.studies.all()]
 
 
 def find_study(services: Services, name: str) -> Study:
@@ -135,23 +138,23 @@ def _names(services: Services) -> list[str]:
     return names
 
 
-def _card(services: Services, name: str, study: Study, begun: list[RunningStudy]) -> Card:
-    tried = f", each with the best of {len(study.tune.values)} values of one setting" if study.tune else ""
+def _card(services: Services, name: str, study: Study, studies: list[RunningStudy]) -> Card:
+    tried = f", each tried with {len(study.tune.values)} values of a setting" if study.tune else ""
     return {
         "name": name,
         "title": study.title,
         "question": study.question,
-        "about": f"Compares {counted(len(study.arms), 'arm')}{tried}.",
+        "about": f"{counted(len(study.arms), 'arm')}{tried}",
         "own": name not in declared_studies(),
-        "thumbnail": _thumbnail(services, name, study, begun),
+        "thumbnail": _thumbnail(services, name, study, studies),
     }
 
 
-def _thumbnail(services: Services, name: str, study: Study, begun: list[RunningStudy]) -> Thumbnail | None:
+def _thumbnail(services: Services, name: str, study: Study, studies: list[RunningStudy]) -> Thumbnail | None:
     """The paper's numbers if it has some, else those of the newest study that was looked at."""
     if study.paper:
         return {"about": f"Paper: {study.paper.measure}", "points": list(study.paper.values.items())}
-    for running in begun:
+    for running in studies:
         look = services.studies.last(running.id) if running.file.name == name else None
         if look and look.report.table:
             judged = look.report.judged

@@ -13,6 +13,7 @@ from hydralora.experiments.studies.cells import Settings
 from hydralora.experiments.studies.cost import StudyPlan, cost_of
 from hydralora.experiments.studies.rows import write_rows
 from hydralora.experiments.studies.study import Study
+from hydralora.recipe.settings import default_value
 
 from ...services import Services
 from ...services.background import Done, in_background
@@ -20,18 +21,18 @@ from ...services.cache import ResultKind
 from ...services.components import digest
 from ...services.processes import in_process
 from ..reading import Cell, counted
-from ..recipes import resolve_model
+from ..recipes import model_name, resolve_model
 from .cards import FOLDER, find_study
 
 COST = ResultKind[StudyPlan]("cost of a study", keep=32)
 QUICK = {"seeds": 1, "steps": 20, "rows": 40}
-WHOLE = {"seeds": 3, "steps": 0, "rows": 200}
+WHOLE = {"seeds": 3, "steps": int(default_value("training.max_steps") or 0), "rows": 200}
 COLUMNS = ["runs of", "number", "each takes"]
 
 
 @dataclass(frozen=True)
 class Size:
-    """What a person chose; `steps` 0: as the study says. No arms: all."""
+    """What a person chose. No arms: all."""
 
     seeds: float | None
     steps: float | None
@@ -90,23 +91,25 @@ def cost(services: Services, name: str, dataset_id: str, model: str, size: Size)
     if known is None:
         arguments = services.store.workspace, name, study, settings
         for step in in_background(lambda on_progress: in_process(cost_of, *arguments, on_progress=on_progress)):
-            if isinstance(step, Done):
-                found = step.value
-                known = services.cache.remember(COST, key, compute=lambda: found)
-            elif step.done:
-                yield f"Estimating run {step.done + 1} of {step.total}, to tell how long this takes …"
+            if not isinstance(step, Done):
+                if step.done:
+                    yield f"Estimating run {step.done + 1} of {step.total}, to tell how long this takes …"
+                continue
+            known = step.value
+            services.cache.remember(COST, key, compute=known.model_copy)
     if known:
-        yield _cost(key, known, settings)
+        yield _cost(key, known, settings, services.datasets.get(dataset_id).name)
 
 
-def _cost(key: str, plan: StudyPlan, settings: Settings) -> Cost:
+def _cost(key: str, plan: StudyPlan, settings: Settings, dataset: str) -> Cost:
     time = "" if plan.seconds is None or not plan.left else f", about {describe_duration(plan.seconds)}"
     one = " One seed is for a look: no difference can be told from it." if settings.seeds == 1 else ""
     lines: list[list[Cell]] = [
         [line.name, line.runs, describe_duration(line.seconds) if line.seconds else ""] for line in plan.lines
     ]
     button = f"Start {counted(plan.left, 'run')}{time}" if plan.left else "Show what was found"
-    return Cost(key, f"{plan.sentence()}{one}", button, lines)
+    what = f"{model_name(settings.model)}, as chosen in Train, on {dataset}"
+    return Cost(key, f"{what}: {plan.sentence()}{one}", button, lines)
 
 
 def _key(name: str, settings: Settings) -> str:
@@ -124,7 +127,7 @@ def _settings(services: Services, name: str, dataset_id: str, model: str, size: 
             model=resolve_model(services, model),
             seeds=int(size.seeds or 0),
             rows=int(size.rows or 0),
-            steps=int(size.steps) if size.steps else None,
+            steps=None if size.steps == WHOLE["steps"] else int(size.steps or 0),
             arms=() if len(chosen) == len(study.arms) else tuple(chosen),
         )
     except ValidationError as error:

@@ -13,7 +13,7 @@ from ...page.buttons import action_button, upload_button
 from ...page.context import Context
 from ...page.handlers import QUIET, Component, Updates, handler, latest
 from ...page.text import say, sentence
-from ...widgets.lab import study_cards
+from ...widgets.lab import begun_studies, study_cards
 
 LOOK_SECONDS = 5.0  # between looks at the studies that were begun
 NONE = "Choose a question above. A study answers it by many runs, and says how sure the answer is."
@@ -36,20 +36,21 @@ class Choosing:
                     self.quick = action_button("Quick look", "lab-quick", 130)
                     self.whole = action_button("Whole study", "lab-whole", 130)
                     self.seeds = self._number("Seeds", "lab-seeds", actions.WHOLE["seeds"], 1, 100)
-                    self.steps = self._number("Steps (0: as it says)", "lab-steps", actions.WHOLE["steps"], 0, 10**6)
+                    self.steps = self._number("Steps of a run", "lab-steps", actions.WHOLE["steps"], 1, 10**6)
                     self.rows = self._number("Rows reported", "lab-rows", actions.WHOLE["rows"], 2, 10**6)
                     self.start = gr.Button(
                         NO_PRICE, variant="primary", elem_id="lab-start", interactive=False, scale=0, min_width=240
                     )
-                self.arms = gr.CheckboxGroup([], label="Arms", elem_id="lab-arms", visible=False)
                 self.price = sentence(NONE, elem_id="lab-price")
-                with gr.Row(elem_id="lab-own"):
-                    self.upload = upload_button("Upload a study (YAML)", "lab-upload", (".yaml", ".yml"), 200)
-                    self.told = sentence("", elem_id="lab-told")
-                with gr.Accordion("Runs that it takes", open=False, elem_id="lab-runs"):
-                    self.lines = gr.Dataframe(
-                        headers=actions.COLUMNS, wrap=True, interactive=False, elem_id="lab-lines", label="Runs"
-                    )
+                self.arms = gr.CheckboxGroup([], label="Arms", elem_id="lab-arms", visible=False)
+            self.begun = begun_studies("lab-begun")
+            with gr.Row(elem_id="lab-own"):
+                self.upload = upload_button("Upload a study (YAML)", "lab-upload", (".yaml", ".yml"), 200)
+                self.told = sentence("", elem_id="lab-told")
+            with gr.Accordion("The runs, and how long each takes", open=False, elem_id="lab-runs"):
+                self.lines = gr.Dataframe(
+                    headers=actions.COLUMNS, wrap=True, interactive=False, elem_id="lab-lines", label="Runs"
+                )
         kept.keep_all({"study": self.name, "seeds": self.seeds, "steps": self.steps, "rows": self.rows})
 
     def _number(self, label: str, elem_id: str, value: int, low: int, high: int) -> gr.Number:
@@ -74,11 +75,11 @@ class Choosing:
     def _wire_cards(self, context: Context, tab: gr.Tab, study: gr.Textbox) -> None:
         services = context.services
 
-        shown = gr.State(None)  # what the cards show, so that only changes are sent
+        shown = gr.State(None)  # what is offered on the page, so that only changes are sent
 
         def show(name: str, before: object) -> Updates:
-            now = card_actions.cards(services, name)
-            return gr.skip() if now == before else {self.cards: now, shown: now}
+            now = [card_actions.cards(services, name), card_actions.begun(services)]
+            return gr.skip() if now == before else {self.cards: now[0], self.begun: now[1], shown: now}
 
         @handler
         def choose(event: gr.EventData) -> str:
@@ -97,9 +98,9 @@ class Choosing:
             return {self.name: name, self.told: ""}
 
         changes = [tab.select, self.name.change, study.change, self._timer.tick]
-        context.signals.follow(changes, show, [self.name, shown], [self.cards, shown])
+        context.signals.follow(changes, show, [self.name, shown], [self.cards, self.begun, shown])
         self.cards.choose(choose, None, self.name, **QUIET)
-        self.cards.open(open_study, None, study, **QUIET)
+        self.begun.open(open_study, None, study, **QUIET)
         self.upload.upload(upload, self.upload, [self.name, self.told], **QUIET)
 
     def _wire_price(self, context: Context, tab: gr.Tab) -> None:

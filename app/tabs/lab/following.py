@@ -43,14 +43,14 @@ class Following:
             self.verdict = sentence("", elem_id="lab-verdict")
             with gr.Row(elem_id="lab-figures"):
                 self.figure = plot_panel(
-                    "lab-figure", "What each arm measured", empty="Drawn as soon as a run of an arm has ended."
+                    "lab-figure", "What each arm measured", empty="Drawn as soon as an arm was measured.", fills=True
                 )
-                self.paper = plot_panel("lab-paper", "What the paper found", empty="", caption="lab-differs")
+                self.paper = plot_panel("lab-paper", "What the paper found", caption="lab-differs", fills=True)
             self.differs = sentence("", elem_id="lab-differs")
             self.table = study_table("lab-table")
             self.failed = sentence("", elem_id="lab-failed")
             self.reading = reading_help(HOW_TO_READ, "lab-reading")
-            with gr.Accordion("How each arm's setting was chosen", open=False, elem_id="lab-choice"):
+            with gr.Accordion("How each arm's setting was chosen", open=False, elem_id="lab-choice") as self.choice:
                 self.tried = plot_panel("lab-tried", "What each tried value gave", empty="Nothing has been tried yet.")
 
     def _draw_question(self) -> None:
@@ -110,6 +110,7 @@ class Following:
                 self.paper: gr.HTML(value=pictures.paper, visible=bool(pictures.paper)),
                 self.differs: say(pictures.differs),
                 self.tried: pictures.tried,
+                self.choice: gr.Accordion(visible=bool(pictures.tried)),
             }
 
         self._timer.tick(look, study, self._marks, **QUIET)
@@ -117,7 +118,7 @@ class Following:
         words: list[Component] = [self.title, self.stop, self.go_on, self.files, self.bar, self.status, self.verdict]
         words += [self.table, self.failed, self._timer]
         context.signals.follow([words_mark.change], show_words, study, words)
-        pictures = [self.figure, self.paper, self.differs, self.tried]
+        pictures = [self.figure, self.paper, self.differs, self.tried, self.choice]
         context.signals.follow([pictures_mark.change], show_pictures, study, pictures)
 
     def _words(self, view: actions.StudyView) -> Updates:
