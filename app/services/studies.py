@@ -120,6 +120,9 @@ class Studies:
         """What the last look saw, if there was one; it causes no other."""
         return self._looks.get(study_id)
 
+    def is_watched(self, study_id: str) -> bool:
+        return study_id in self._watched
+
     def problem(self, study_id: str) -> str:
         """Why it does not go on; "" if nothing is in the way."""
         return self._problems.get(study_id, "")

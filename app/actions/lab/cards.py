@@ -22,7 +22,8 @@ from ..recipes import model_name
 FOLDER = "study-files"  # of the workspace
 LARGEST = 64 * 1024  # bytes of a file
 MAY_SET = ("method", "quantization")
-MAY_SET_OF = ("components", "training", "tuner")  # sections that name no file
+FILES = ("components.sentence_model",)  # settings that may name one
+MAY_SET_OF = ("components", "training", "tuner")
 
 
 class Thumbnail(TypedDict):
@@ -107,15 +108,22 @@ def upload(services: Services, file: str) -> str:
     _refuse_foreign(path.name, read_study(path))
     slug = re.sub(r"[^a-z0-9]+", "-", path.stem.lower()).strip("-")[:40] or "study"
     name = f"{slug}-own" if slug in declared_studies() else slug
-    write_text(services.store.workspace / FOLDER / f"{name}.yaml", text)
+    write_text(study_files(services) / f"{name}.yaml", text)
     return name
+
+
+def study_files(services: Services) -> Path:
+    """The workspace's folder of what people bring for studies."""
+    folder = services.store.workspace / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def _refuse_foreign(file: str, study: Study) -> None:
     """A page names no files of this machine, and starts no jobs elsewhere: neither does a study that is uploaded."""
     keys = [*study.recipe, *study.axes, *(key for arm in study.arms.values() for key in arm.settings)]
     for key in [*keys, *([study.tune.setting] if study.tune else [])]:
-        if key not in MAY_SET and key.partition(".")[0] not in MAY_SET_OF:
+        if key in FILES or (key not in MAY_SET and key.partition(".")[0] not in MAY_SET_OF):
             raise ConfigError(
                 f"{file}: it sets {key[:60]!r}. A study on this page sets {', '.join(MAY_SET)} and settings of "
                 f"{', '.join(MAY_SET_OF)}; the dataset and the base model are chosen on the page."
@@ -123,7 +131,7 @@ def _refuse_foreign(file: str, study: Study) -> None:
 
 
 def _own(services: Services) -> dict[str, Path]:
-    files = (services.store.workspace / FOLDER).glob("*.yaml")
+    files = study_files(services).glob("*.yaml")
     return {path.stem: path for path in sorted(files)}
 
 

@@ -22,7 +22,7 @@ from ...services.components import digest
 from ...services.processes import in_process
 from ..reading import Cell, counted
 from ..recipes import model_name, resolve_model
-from .cards import FOLDER, find_study
+from .cards import find_study, study_files
 
 COST = ResultKind[StudyPlan]("cost of a study", keep=32)
 QUICK = {"seeds": 1, "steps": 20, "rows": 40}
@@ -141,7 +141,7 @@ def _files(services: Services, dataset_id: str) -> tuple[Path, Path | None]:
     stored = services.datasets.get(dataset_id)
     if len(stored.files) == 1 and not stored.mapping_file:
         return stored.files[0], stored.heldout
-    folder = services.store.workspace / FOLDER
+    folder = study_files(services)
     data, heldout = folder / f"{stored.id}.jsonl", folder / f"{stored.id}-held-out.jsonl"
     if not data.exists():
         if stored.heldout:

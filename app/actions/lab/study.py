@@ -166,7 +166,8 @@ def _words(services: Services, study: RunningStudy, now: StudyNow) -> Words:
     carried = services.studies.is_carried_on(study.id)
     phase = "Choosing each arm's setting" if now.status.phase == "choosing" else "Running the arms"
     if now.status.ended:
-        status = f"Finished: {counted(done, 'run')}."
+        failed = sum(cell.state == "failed" for cell in now.cells)
+        status = f"Finished: {counted(done, 'run')}{f', of which {failed} failed' if failed else ''}."
     elif carried or now.going:
         status = f"{phase}: {done} of {counted(total, 'run')} done, {_states(now.cells)}."
     else:

@@ -17,9 +17,10 @@ from hydralora.experiments.studies.cells import Cell, Plan, Settings
 from hydralora.experiments.studies.measures import MEASURES
 from hydralora.experiments.studies.study import Study
 from hydralora.files import write_text
+from hydralora.recipe.reading import read_recipe
 from hydralora.runs.jobs import JobManager
 from hydralora.runs.records import Record
-from hydralora.runs.run import Run
+from hydralora.runs.run import RECIPE, Run
 from hydralora.runs.state import ACTIVE, RESUMABLE, RunState
 from hydralora.runs.store import RunStore
 
@@ -102,7 +103,8 @@ class RunningStudy:
                 continue
             if run.id not in self._recipes:
                 try:
-                    self._recipes[run.id] = run.recipe().to_yaml()
+                    # As it was written: `run.recipe()` follows links, such as one to a shared folder of models.
+                    self._recipes[run.id] = read_recipe(run.folder / RECIPE).to_yaml()
                 except HydraError:  # a damaged run counts as missing
                     continue
             by_recipe.setdefault(self._recipes[run.id], run)

@@ -174,6 +174,17 @@ def test_only_some_arms_are_run_with_what_they_need(
         plan(study, tmp_path, data_file, model_folder, arms=("five",))
 
 
+def test_runs_are_found_again_though_the_base_model_is_a_link(
+    own: Callable[..., Path], jobs: JobManager, data_file: Path, model_folder: Path, tmp_path: Path
+) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(model_folder)
+    running = begin_study(jobs, "own", read_study(own()), Settings(data=str(data_file), model=str(link), seeds=1))
+    for cell, _ in running.cells()[1]:
+        jobs.store.create(cell.recipe, study_label(running.id, cell.name, running.file.study.title))
+    assert "missing" not in running.status().cells  # else they would be started again and again
+
+
 def test_a_setting_is_chosen_by_its_measurement_and_a_failed_arm_is_left_out(
     own: Callable[..., Path], jobs: JobManager, data_file: Path, model_folder: Path, finished: FinishedRun
 ) -> None:
