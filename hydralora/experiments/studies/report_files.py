@@ -5,7 +5,6 @@ import io
 from importlib import metadata
 from pathlib import Path
 
-from hydralora import __version__
 from hydralora.data.progress import describe_duration
 from hydralora.errors import ConfigError
 from hydralora.experiments.studies.measures import MEASURES
@@ -16,7 +15,7 @@ from hydralora.figures import ReportSection, write_report
 from hydralora.files import write_text
 from hydralora.models.device import describe_device
 
-PACKAGES = ("torch", "transformers", "peft")
+PACKAGES = ("hydralora-studio", "torch", "transformers", "peft")
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # with which a cell begins that a spreadsheet would run
 SUMMARY = ("chosen", "versus", "difference", "low", "high", "p", "p_corrected", "verdict", "paper")
 HOW_TO_READ = (
@@ -110,7 +109,7 @@ def _made(study: RunningStudy, found: Report) -> list[tuple[str, str]]:
     energy = sum((each.energy_kwh or {}).get("total", 0) for each in results)
     steps = sorted({each.step for each in results})
     counts = next((each.rows for each in results if each.rows), None)
-    versions = [f"hydralora {__version__}", *(f"{name} {metadata.version(name)}" for name in PACKAGES)]
+    versions = [f"{name} {metadata.version(name)}" for name in PACKAGES]
     model = f"{_model(base.id)} ({base.source}), weights {base.hash[:16]}" if base else _model(settings.model)
     rows = [
         ("Base model", model),
