@@ -245,7 +245,6 @@ def _categories(labels: Sequence[str]) -> dict[str, object]:
         "type": "category",
         "categoryorder": "array",
         "categoryarray": list(reversed(labels)),
-        "range": [-0.6, len(labels) - 0.4],
         "automargin": True,
     }
 

@@ -326,6 +326,15 @@ def test_a_report_is_served_as_a_page_and_as_a_table(lab: Services, begun: str, 
     assert client.get("/studio/studies/absent/report.csv").status_code == 404
 
 
+def test_what_has_finished_has_no_price(lab: Services, begun: str, dataset: str, finished: FinishedRun) -> None:
+    for left in (8, 4, 0):
+        cost = price(lab, "my-study", dataset)
+        assert f"8 runs, {left} still to be done" in cost.sentence
+        lab.studies.advance()
+        end(lab, begun, finished, **{"one": 1.0, SCRIPT: 0.5})
+    assert cost.button == "Show what was found"
+
+
 def test_a_finished_study_is_its_cards_figure(lab: Services, begun: str, finished: FinishedRun) -> None:
     for _ in range(3):
         lab.studies.advance()

@@ -141,11 +141,11 @@ def _leads_on(page: Page, app: App) -> None:
 def test_a_wrong_file_and_a_wrong_number_are_told_in_words(lab: Page, tmp_path: Path, seen: Seen) -> None:
     page = lab
     upload = page.locator("input[data-testid='Upload a study (YAML)-upload-button']")
-    wrong = tmp_path / "wrong.yaml"
-    for changes, told in (
-        ({"reference": "three"}, "reference names 'three', which is not an arm"),
-        ({"recipe": {"data.train": "/etc/passwd"}}, "it sets 'data.train'"),
+    for name, changes, told in (
+        ("wrong", {"reference": "three"}, "reference names 'three', which is not an arm"),
+        ("foreign", {"recipe": {"data.train": "/etc/passwd"}}, "it sets 'data.train'"),
     ):
+        wrong = tmp_path / f"{name}.yaml"
         wrong.write_text(yaml.safe_dump(OWN | changes, sort_keys=False), encoding="utf-8")
         upload.set_input_files(wrong)
         expect(page.locator("#lab-told")).to_contain_text(told)

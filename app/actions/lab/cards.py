@@ -72,8 +72,8 @@ def cards(services: Services, chosen: str) -> Cards:
 
 def begun(services: Services) -> list[Begun]:
     """The studies that were begun in this workspace, the newest first."""
-    states = _states(services)
-    return [_begun(services, study, states.get(study.id, Counter())) for study in services.studies.all()]
+    known = states(services)
+    return [_begun(study, known.get(study.id, Counter())) for study in services.studies.all()]
 
 
 def find_study(services: Services, name: str) -> Study:
@@ -172,20 +172,20 @@ def _thumbnail(services: Services, name: str, study: Study, studies: list[Runnin
     return None
 
 
-def _states(services: Services) -> dict[str, Counter[StateName]]:
-    """The states of each study's runs, without planning the studies."""
-    states: dict[str, Counter[StateName]] = {}
+def states(services: Services) -> dict[str, Counter[StateName]]:
+    """How many of a study's runs are in each state, by its id; nothing is planned for that."""
+    counts: dict[str, Counter[StateName]] = {}
     for run in services.store.all():
         if study := study_of(run.label()):
-            states.setdefault(study, Counter())[services.jobs.refresh(run).state] += 1
-    return states
+            counts.setdefault(study, Counter())[services.jobs.refresh(run).state] += 1
+    return counts
 
 
-def _begun(services: Services, study: RunningStudy, states: Counter[StateName]) -> Begun:
-    settings, total = study.file.settings, sum(states.values())
+def _begun(study: RunningStudy, counts: Counter[StateName]) -> Begun:
+    settings, total = study.file.settings, sum(counts.values())
     length = "" if settings.steps is None else f", {counted(settings.steps, 'step')}"
-    active = total - sum(states[state] for state in ("finished", "failed", "stopped", "interrupted"))
+    active = total - sum(counts[state] for state in ("finished", "failed", "stopped", "interrupted"))
     size = f"{model_name(settings.model)}, {counted(settings.seeds, 'seed')}{length}"
-    dot = "active" if active else "failed" if states["failed"] else "finished" if total else ""
-    done = f"{states['finished']} of {counted(total, 'run')} finished" if total else "no runs yet"
+    dot = "active" if active else "failed" if counts["failed"] else "finished" if total else ""
+    done = f"{counts['finished']} of {counted(total, 'run')} finished" if total else "no runs yet"
     return {"id": study.id, "title": study.file.study.title, "about": f"{size}: {done}", "dot": dot}

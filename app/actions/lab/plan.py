@@ -1,5 +1,6 @@
 """A study before it is begun: its settings, and what it takes on this machine."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from hydralora.errors import ConfigError
 from hydralora.experiments.studies.cells import Settings
 from hydralora.experiments.studies.cost import StudyPlan, cost_of
 from hydralora.experiments.studies.rows import write_rows
+from hydralora.experiments.studies.running import StudyFile, folder_of
 from hydralora.experiments.studies.study import Study
 from hydralora.recipe.settings import default_value
 
@@ -22,7 +24,7 @@ from ...services.components import digest
 from ...services.processes import in_process
 from ..reading import Cell, counted
 from ..recipes import model_name, resolve_model
-from .cards import find_study, study_files
+from .cards import find_study, states, study_files
 
 COST = ResultKind[StudyPlan]("cost of a study", keep=32)
 QUICK = {"seeds": 1, "steps": 20, "rows": 40}
@@ -87,7 +89,9 @@ def cost(services: Services, name: str, dataset_id: str, model: str, size: Size)
     yield "Reading the rows, to tell how long this takes …"
     study, settings = _settings(services, name, dataset_id, model, size)
     key = _key(name, settings)
-    known = services.cache.get(COST, key)
+    begun = folder_of(services.store, StudyFile(name=name, study=study, settings=settings)).name
+    done = states(services).get(begun, Counter())["finished"]
+    known = services.cache.get(COST, key, done)
     if known is None:
         arguments = services.store.workspace, name, study, settings
         for step in in_background(lambda on_progress: in_process(cost_of, *arguments, on_progress=on_progress)):
@@ -96,7 +100,7 @@ def cost(services: Services, name: str, dataset_id: str, model: str, size: Size)
                     yield f"Estimating run {step.done + 1} of {step.total}, to tell how long this takes …"
                 continue
             known = step.value
-            services.cache.remember(COST, key, compute=known.model_copy)
+            services.cache.remember(COST, key, done, compute=known.model_copy)
     if known:
         yield _cost(key, known, settings, services.datasets.get(dataset_id).name)
 

@@ -69,7 +69,7 @@ class Choosing:
         }
         self._kept.restore(context.page, lambda stored: stored or {}, fields)
         self._wire_cards(context, tab, study)
-        self._wire_price(context, tab)
+        self._wire_price(context, tab, study)
         self._wire_start(context, study)
 
     def _wire_cards(self, context: Context, tab: gr.Tab, study: gr.Textbox) -> None:
@@ -103,7 +103,7 @@ class Choosing:
         self.begun.open(open_study, None, study, **QUIET)
         self.upload.upload(upload, self.upload, [self.name, self.told], **QUIET)
 
-    def _wire_price(self, context: Context, tab: gr.Tab) -> None:
+    def _wire_price(self, context: Context, tab: gr.Tab, study: gr.Textbox) -> None:
         """The price of what is chosen, anew after each change."""
         services = context.services
 
@@ -131,7 +131,7 @@ class Choosing:
 
         context.signals.follow([self.name.change], offer, self.name, self.arms)
         inputs = [self.name, context.dataset, context.model, *self._sizes, self.arms]
-        changes = [tab.select, *(field.change for field in inputs)]
+        changes = [tab.select, study.change, *(field.change for field in inputs)]
         context.signals.follow(changes, price, inputs, [self.start, self._read, self.lines, self.price])
         for button, size in ((self.quick, actions.QUICK), (self.whole, actions.WHOLE)):
             values = [size["seeds"], size["steps"], size["rows"]]

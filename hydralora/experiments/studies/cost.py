@@ -81,8 +81,9 @@ def planned(study: RunningStudy, on_progress: OnProgress = ignore_progress) -> S
         HydraError: the data can't be used.
     """
     tuning, tune = study.tuning, study.file.study.tune
-    middle = tune.values[len(tune.values) // 2] if tune else None  # its value makes no difference to the time
-    cells = [*tuning, *study.plan.reported({cell.place: middle for cell in tuning})]
+    # Where no value is chosen yet, any one will do: it makes no difference to the time.
+    middle: object = tune.values[len(tune.values) // 2] if tune else None
+    cells = [*tuning, *study.plan.reported({cell.place: middle for cell in tuning} | study.chosen())]
     finished = [cell for cell, run in study.runs(cells) if run and run.state().state == "finished"]
     left = [cell for cell in cells if cell not in finished]
     examples = {_title(cell): cell for cell in cells}

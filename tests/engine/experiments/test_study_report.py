@@ -172,3 +172,10 @@ def test_what_is_not_known_yet_is_not_drawn(ended: RunningStudy) -> None:
 def _figures(page: str) -> list[dict[str, Any]]:
     data = page.partition('<script id="figures" type="application/json">')[2].partition("</script>")[0]
     return list(json.loads(data))
+
+
+def test_an_arm_that_comes_later_is_in_sight(ended: RunningStudy) -> None:
+    found = report(ended)
+    for count in (1, 2):  # the page keeps a range that a figure sets, as if a reader had zoomed
+        drawn = json.loads(measured_figure(found.changed(table=found.table[:count]), ended.file.study))
+        assert "range" not in drawn["layout"]["yaxis"]
