@@ -120,9 +120,6 @@ class Studies:
         """What the last look saw, if there was one; it causes no other."""
         return self._looks.get(study_id)
 
-    def is_watched(self, study_id: str) -> bool:
-        return study_id in self._watched
-
     def problem(self, study_id: str) -> str:
         """Why it does not go on; "" if nothing is in the way."""
         return self._problems.get(study_id, "")
@@ -177,8 +174,9 @@ class Studies:
                 self._advance(self.get(study_id))
                 if study_id not in carried:
                     self._problems.pop(study_id, None)
-            except HydraError as error:
-                self._problems[study_id] = str(error)
+            except Exception as error:  # of one study: the others go on
+                told = str(error) if isinstance(error, HydraError) else f"{type(error).__name__}: {error}"
+                self._problems[study_id] = told
                 self._mark(study_id).unlink(missing_ok=True)
 
     def _advance(self, study: RunningStudy) -> None:

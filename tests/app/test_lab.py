@@ -15,7 +15,7 @@ from app.services.studies import WATCHED_SECONDS, Studies
 from app.teaching import routes
 from hydralora.errors import ConfigError, HydraError
 from hydralora.experiments.studies.cells import Settings
-from hydralora.experiments.studies.running import all_studies, begin_study
+from hydralora.experiments.studies.running import RunningStudy, Status, all_studies, begin_study
 from hydralora.experiments.studies.study import Study, declared_studies
 from hydralora.runs.run import Run
 from tests.conftest import FinishedRun
@@ -291,16 +291,39 @@ def test_what_is_in_the_way_is_told_and_can_be_tried_again(lab: Services, begun:
     assert "Choosing" in study.view(lab, begun).words.status
 
 
+def test_one_studys_error_does_not_end_the_others(
+    lab: Services, begun: str, dataset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = plan.Size(1, 10, 4, [])
+    other = plan.begin(lab, "my-study", dataset, "tiny", size, price(lab, "my-study", dataset, size).key)
+    right = RunningStudy.status
+
+    def status(self: RunningStudy) -> Status:
+        if self.id == begun:
+            raise ZeroDivisionError("by chance")
+        return right(self)
+
+    monkeypatch.setattr(RunningStudy, "status", status)
+    lab.studies.advance()
+    assert study.view(lab, begun).words.status == "ZeroDivisionError: by chance"
+    assert lab.studies.is_carried_on(other)
+    assert len(runs(lab)) == 4
+
+
 def test_only_studies_that_are_looked_at_are_followed(lab: Services, begun: str) -> None:
     now = [0.0]
     studies = Studies(lab.jobs, clock=lambda: now[0])
     lab.studies.stop(begun)
     assert studies.now(begun) is None
     studies.advance()
-    assert studies.now(begun) is not None
+    first = studies.now(begun)
+    studies.advance()
+    second = studies.last(begun)
+    assert first is not None
+    assert second is not first
     now[0] = WATCHED_SECONDS + 1
     studies.advance()
-    assert studies.is_watched(begun) is False
+    assert studies.last(begun) is second
 
 
 @pytest.mark.parametrize("study_id", ["absent", "..", "../runs", "", "a/b"])

@@ -74,7 +74,6 @@ class Choosing:
 
     def _wire_cards(self, context: Context, tab: gr.Tab, study: gr.Textbox) -> None:
         services = context.services
-
         shown = gr.State(None)  # what is offered on the page, so that only changes are sent
 
         def show(name: str, before: object) -> Updates:
