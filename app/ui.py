@@ -18,6 +18,7 @@ from .tabs.chat import tab as chat
 from .tabs.components import tab as components
 from .tabs.data import tab as data
 from .tabs.explore import tab as explore
+from .tabs.lab import tab as lab
 from .tabs.learn import tab as learn
 from .tabs.runs import tab as runs
 from .tabs.shell import Shell
@@ -42,6 +43,7 @@ def build(services: Services) -> gr.Blocks:
         place, settings = KeptChoices(browser_state("hydralora")), KeptChoices(browser_state("hydralora-form"))
         answers, deleted = browser_state("hydralora-chat"), browser_state("hydralora-deleted")
         learnt, quiz = KeptChoices(browser_state("hydralora-learn")), browser_state("hydralora-quiz")
+        studies = KeptChoices(browser_state("hydralora-lab"))
         before_tour = browser_state("hydralora-before-tour")
         shell = Shell(services)
         context = _context(services, page, shell, place, settings)
@@ -59,6 +61,8 @@ def build(services: Services) -> gr.Blocks:
                 to_chat = explore.build(context, tab)
             with _page(shell.signals, "chat") as tab:
                 conversation = chat.build(context, tab, answers)
+            with _page(shell.signals, "lab") as tab:
+                lab.build(context, tab, studies)
             with _page(shell.signals, "learn") as tab:
                 sandbox_to_explore = learn.build(context, tab, learnt, quiz)
         shell.wire(context, components_tab.k)

@@ -14,7 +14,7 @@ from .recipes import form_from_recipe
 from .run_choices import dot
 
 PATH = {"data": "Data", "components": "Components", "train": "Train", "explore": "Explore", "chat": "Chat"}
-BESIDE = {"runs": "Runs", "learn": "Learn"}
+BESIDE = {"runs": "Runs", "lab": "Lab", "learn": "Learn"}
 
 
 class RunEntry(TypedDict):
@@ -69,6 +69,7 @@ def steps(services: Services, run_id: str | None, dataset_id: str, k: int | None
         "explore": "A and B" if run and run.has_adapter and run.recipe().tuning.has_matrices else "",
         "chat": "ready" if run and run.has_adapter else "base model only",
         "runs": counted(len(services.store.all()), "run"),
+        "lab": "studies",
         "learn": "how it works",
     }
     return [

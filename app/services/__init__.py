@@ -29,6 +29,7 @@ from .cache import ResultCache, ResultKind
 from .classes import Classes
 from .components import ComponentFinder, digest
 from .sessions import Sessions
+from .studies import Studies
 
 MODEL_QUEUE = "model"  # handlers that use the loaded model wait in one queue
 KEPT_TAILS = 16  # runs whose events stay in memory
@@ -44,6 +45,7 @@ class Services:
     def __init__(self, workspace: Path | None = None) -> None:
         self.store = RunStore(workspace)
         self.jobs = JobManager(self.store)
+        self.studies = Studies(self.jobs)
         self.datasets = DatasetStore(self.store.workspace)
         self.cache = ResultCache()
         self.sessions = Sessions()
@@ -56,7 +58,7 @@ class Services:
         self._tails_lock = threading.Lock()
 
     def keep_queue(self) -> None:
-        """Start waiting runs in turn, even if the run before them was killed and no page is open."""
+        """Start waiting runs in turn, and go on with studies, even if the run before was killed and no page is open."""
 
         def advance() -> None:
             while True:
@@ -67,6 +69,7 @@ class Services:
                 time.sleep(QUEUE_SECONDS)
 
         threading.Thread(target=advance, name="queue", daemon=True).start()
+        self.studies.keep()
 
     def close(self) -> None:
         """Remove the files that were offered for download."""

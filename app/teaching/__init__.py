@@ -1,9 +1,9 @@
-"""Tour, Present and Class: their scripts, the pictures of a lecture, and what an audience reads."""
+"""Tour, Present and Class: their scripts, the pictures of a lecture, what an audience reads, and reports of studies."""
 
 from starlette.routing import Route
 
 from ..services import Services
-from . import classroom, files, lecture
+from . import classroom, files, lecture, reports
 
 
 def routes(services: Services, host: str) -> list[Route]:
@@ -12,4 +12,9 @@ def routes(services: Services, host: str) -> list[Route]:
     Args:
         host: the address that the app listens on.
     """
-    return [*files.routes(), *lecture.routes(services), *classroom.routes(services, host)]
+    return [
+        *files.routes(),
+        *lecture.routes(services),
+        *reports.routes(services),
+        *classroom.routes(services, host),
+    ]

@@ -129,12 +129,27 @@ def status(
 
 @studies.command("report")
 @answering
-def report_(study: StudyId, as_json: Json = False, workspace: Workspace = None) -> Output:
-    """Show what a study has found so far."""
+def report_(
+    study: StudyId,
+    html: Annotated[Path | None, typer.Option(help="Write it as one page that needs no network here.")] = None,
+    csv: Annotated[
+        Path | None, typer.Option(help="Write a line for each reported run, and each arm's summary, here.")
+    ] = None,
+    as_json: Json = False,
+    workspace: Workspace = None,
+) -> Output:
+    """Show what a study has found so far; write it as a page, or as a table for other programs."""
     from hydralora.experiments.studies.report import report, report_table
+    from hydralora.experiments.studies.report_files import write_csv, write_html
 
-    found = report(_found(workspace, study))
-    return Output(found.model_dump(mode="json"), report_table(found))
+    running = _found(workspace, study)
+    found = report(running)
+    if html:
+        write_html(html, running, found)
+    if csv:
+        write_csv(csv, found)
+    written = [f"Written: {path}" for path in (html, csv) if path]
+    return Output(found.model_dump(mode="json"), "\n".join([report_table(found), *written]))
 
 
 def status_line(status: "Status") -> str:

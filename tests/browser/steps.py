@@ -19,7 +19,7 @@ LONGEST = 20_000  # milliseconds that a page may take to become quiet
 
 
 def open_page(page: Page, name: str) -> None:
-    """Open "data", "components", "train", "explore", "chat", "runs" or "learn" as a person does."""
+    """Open "data", "components", "train", "explore", "chat", "runs", "lab" or "learn" as a person does."""
     step = page.locator(f"#stepper a[data-page={name}]")
     step.wait_for(state="attached")
     if not step.is_visible():  # a narrow page

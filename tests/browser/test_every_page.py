@@ -26,6 +26,7 @@ PAGES = {
     "explore": ("#ab-0 .main-svg", ["#points", "#ab-what", "#ab-method", "#ab-colour"]),
     "chat": ("#chips button", ["#prompt", "#send", "#chips", "#mixer", "#chat-columns"]),
     "runs": ("#runs-table tbody tr", ["#runs-table"]),
+    "lab": ("#lab-cards .study-card", ["#lab-cards", "#lab-seeds", "#lab-steps", "#lab-start", "#lab-price"]),
     "learn": ("#formula .strip .token", ["#learn-prompt", "#learn-layer", "#formula .strip", "#formula .picture"]),
 }
 

@@ -15,7 +15,7 @@ from tests.serving import App, running_app
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
-PAGES = ["data", "train", "runs", "explore", "learn", "chat", "components"]
+PAGES = ["data", "train", "runs", "lab", "explore", "learn", "chat", "components"]
 SECONDS = 60  # on a busy machine; without other work it takes a fifth of that
 
 

@@ -279,7 +279,7 @@ def _letters(text: str) -> str:
 
 
 def _photograph_tabs(page: Page) -> None:
-    for name in ("data", "components", "train", "runs", "explore", "chat"):
+    for name in ("data", "components", "train", "runs", "lab", "explore", "chat"):
         open_page(page, name)
         if name == "runs":
             expect(page.locator("#runs-table")).to_contain_text("finished")

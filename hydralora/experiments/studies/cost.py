@@ -1,10 +1,15 @@
 """What a study takes, before it is run."""
 
 from collections import Counter
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
+from hydralora.data.progress import OnProgress, describe_duration, ignore_progress
 from hydralora.errors import HydraError
-from hydralora.experiments.studies.cells import Cell
-from hydralora.experiments.studies.running import RunningStudy
+from hydralora.experiments.studies.cells import Cell, Settings
+from hydralora.experiments.studies.running import FILE, RunningStudy, StudyFile, folder_of, write_study
+from hydralora.experiments.studies.study import Study
+from hydralora.runs.jobs import JobManager
 from hydralora.runs.records import Record
 from hydralora.runs.store import RunStore
 from hydralora.training.estimate import run_seconds
@@ -42,23 +47,48 @@ class StudyPlan(Record):
             time = "how long they take is known once the base model is on this machine"
         else:
             energy = "" if self.kwh is None else f", {self.kwh:.2f} kWh"
-            time = f"about {self.seconds / 3600:.1f} hours one after the other{energy}"
+            time = f"about {describe_duration(self.seconds)} one after the other{energy}" if self.left else "nothing"
         return f"{self.runs} runs, {self.left} still to be done: {time}, {self.bytes / 1e9:.1f} GB of files."
 
 
-def planned(study: RunningStudy) -> StudyPlan:
+def cost_of(
+    workspace: Path, name: str, study: Study, settings: Settings, on_progress: OnProgress = ignore_progress
+) -> StudyPlan:
+    """What a study needs that need not have been begun; nothing is kept.
+
+    Raises:
+        HydraError: a setting is wrong, or the data can't be used.
+    """
+    jobs, file = JobManager(RunStore(workspace)), StudyFile(name=name, study=study, settings=settings)
+    folder = folder_of(jobs.store, file)
+    if (folder / FILE).exists():
+        return planned(RunningStudy(jobs, folder), on_progress)
+    with TemporaryDirectory(prefix="hydralora-") as place:
+        own = Path(place) / folder.name
+        write_study(own, file)
+        return planned(RunningStudy(jobs, own), on_progress)
+
+
+def planned(study: RunningStudy, on_progress: OnProgress = ignore_progress) -> StudyPlan:
     """What a study needs; nothing is started.
+
+    Args:
+        on_progress: told how many of the different runs are estimated.
 
     Raises:
         HydraError: the data can't be used.
     """
     tuning, tune = study.tuning, study.file.study.tune
-    middle = tune.values[len(tune.values) // 2] if tune else None  # its value makes no difference to the time
-    cells = [*tuning, *study.plan.reported({cell.place: middle for cell in tuning})]
+    # Where no value is chosen yet, any one will do: it makes no difference to the time.
+    middle: object = tune.values[len(tune.values) // 2] if tune else None
+    cells = [*tuning, *study.plan.reported({cell.place: middle for cell in tuning} | study.chosen())]
     finished = [cell for cell, run in study.runs(cells) if run and run.state().state == "finished"]
     left = [cell for cell in cells if cell not in finished]
     examples = {_title(cell): cell for cell in cells}
-    seconds = {title: run_seconds(cell.recipe) for title, cell in examples.items()}
+    seconds = {}
+    for done, (title, cell) in enumerate(examples.items()):
+        on_progress(done, len(examples))
+        seconds[title] = run_seconds(cell.recipe)
     bytes_each = {title: _file_bytes(cell) for title, cell in examples.items()}
     taken = [seconds[_title(cell)] for cell in left]
     known = [value for value in taken if value is not None]

@@ -84,13 +84,21 @@ class CellReport(Record):
 
 
 class Report(Record):
-    """A study's findings so far."""
+    """A study's findings so far.
+
+    Attributes:
+        setting: the one that was chosen for each arm; None where none was.
+        ended: whether nothing is to be run any more.
+    """
 
     version: int = 1
     study: str
     title: str
     question: str
+    reference: str
     judged: str
+    setting: str | None
+    ended: bool
     settings: dict[str, object]
     cells: list[CellReport]
     tried: list[TriedValue]
@@ -152,12 +160,15 @@ def report(study: RunningStudy) -> Report:
         study=study.id,
         title=declared.title,
         question=declared.question,
+        reference=declared.reference,
         judged=judged,
+        setting=declared.tune.setting if declared.tune else None,
+        ended=status.ended,
         settings=study.file.settings.model_dump(mode="json"),
         cells=reports,
         tried=_tried(study, judged),
         table=lines,
-        failed=status.failed,
+        failed=_failed_choices(study) | status.failed,
         verdict=_verdict(lines, declared.reference, judged, status.ended),
     )
 
@@ -241,6 +252,12 @@ def _tried(study: RunningStudy, judged: str) -> list[TriedValue]:
     return tried
 
 
+def _failed_choices(study: RunningStudy) -> dict[str, str]:
+    """Why values could not be tried: an arm for which all failed is in no table."""
+    states = [(cell, run.state()) for cell, run in study.runs(study.tuning) if run]
+    return {cell.name: state.message for cell, state in states if state.state == "failed"}
+
+
 def _verdict(lines: Sequence[Line], reference: str, measure: str, ended: bool) -> str:
     """In a sentence, with the interval of the arm that is furthest ahead of the reference."""
     compared = [line for line in lines if line.difference]
@@ -250,13 +267,19 @@ def _verdict(lines: Sequence[Line], reference: str, measure: str, ended: bool) -
     sign = 1 if MEASURES[measure].better == "less" else -1
     clear = [line for line in compared if line.difference and line.difference.verdict != "can't tell"]
     label = MEASURES[measure].label
-    if not clear:
-        return f"{so_far}No arm's {label} can be told apart from that of {reference}."
-    line = min(clear, key=lambda line: sign * (line.difference.mean if line.difference else 0))
+    line = min(clear or compared, key=lambda line: sign * (line.difference.mean if line.difference else 0))
     found = line.difference
     assert found
     at = f" at {line.point}" if line.point else ""
-    interval = f"{found.mean:+.3f}, 95 % interval {found.low:+.3f} to {found.high:+.3f}"
+    interval = f"{found.mean:+.3f}"
+    if found.low is not None and found.high is not None:
+        interval += f", 95 % interval {found.low:+.3f} to {found.high:+.3f}"
+    if not clear:
+        untested = "" if found.p is not None else ", too few seeds for a test"
+        return (
+            f"{so_far}No arm's {label} can be told apart from that of {reference}; {line.arm}{at} is the furthest "
+            f"ahead ({interval}{untested})."
+        )
     counts = {
         word: sum(1 for other in clear if other.difference and other.difference.verdict == word)
         for word in ("better", "worse")
@@ -268,8 +291,8 @@ def _verdict(lines: Sequence[Line], reference: str, measure: str, ended: bool) -
     )
 
 
-def report_table(found: Report) -> str:
-    """The report as text."""
+def table_rows(found: Report) -> list[list[str]]:
+    """The report's table: the column names, then a row for each arm; columns that hold nothing are left out."""
     names = list(dict.fromkeys(name for line in found.table for name in line.measures))
     heads = ["arm", *[MEASURES[name].label for name in names], f"difference in {found.judged}", "verdict", "paper"]
     rows = [heads]
@@ -286,7 +309,13 @@ def report_table(found: Report) -> str:
         cells.append("" if line.paper is None else f"{line.paper:g}")
         rows.append(cells)
     used = [i for i in range(len(heads)) if any(row[i] for row in rows[1:])] if found.table else [0]
-    widths = [max(len(row[i]) for row in rows) for i in used]
-    table = ["  ".join(row[i].ljust(width) for i, width in zip(used, widths, strict=True)).rstrip() for row in rows]
+    return [[row[i] for i in used] for row in rows]
+
+
+def report_table(found: Report) -> str:
+    """The report as text."""
+    rows = table_rows(found)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    table = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
     failed = [f"Failed: {name}: {why}" for name, why in found.failed.items()]
     return "\n".join([found.title, found.question, "", *table, "", *failed, found.verdict])

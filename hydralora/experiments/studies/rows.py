@@ -52,7 +52,7 @@ def row_files(folder: Path, data: str, heldout: str | None, most: int, seed: int
     train, tuned = _drawn(train, share, seed + 1)
     folder.mkdir(parents=True, exist_ok=True)
     for path, part in ((files.train, train), (files.tune, tuned), (files.report, reported)):
-        write_text(path, "".join(_lines(part)))
+        write_rows(path, part)
     return files
 
 
@@ -60,6 +60,11 @@ def _drawn(rows: list[Example], count: int, seed: int) -> tuple[list[Example], l
     """The rows without `count` of them drawn by seed, and those; both in the rows' order."""
     rest, drawn = train_test_split(range(len(rows)), test_size=count, random_state=seed)
     return [rows[i] for i in sorted(rest)], [rows[i] for i in sorted(drawn)]
+
+
+def write_rows(path: Path, rows: Iterable[Example]) -> None:
+    """Write rows as conversations, one a line."""
+    write_text(path, "".join(_lines(rows)))
 
 
 def _lines(rows: Iterable[Example]) -> Iterable[str]:

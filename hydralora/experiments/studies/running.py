@@ -17,9 +17,10 @@ from hydralora.experiments.studies.cells import Cell, Plan, Settings
 from hydralora.experiments.studies.measures import MEASURES
 from hydralora.experiments.studies.study import Study
 from hydralora.files import write_text
+from hydralora.recipe.reading import read_recipe
 from hydralora.runs.jobs import JobManager
 from hydralora.runs.records import Record
-from hydralora.runs.run import Run
+from hydralora.runs.run import RECIPE, Run
 from hydralora.runs.state import ACTIVE, RESUMABLE, RunState
 from hydralora.runs.store import RunStore
 
@@ -102,7 +103,8 @@ class RunningStudy:
                 continue
             if run.id not in self._recipes:
                 try:
-                    self._recipes[run.id] = run.recipe().to_yaml()
+                    # As it was written: `run.recipe()` follows links, such as one to a shared folder of models.
+                    self._recipes[run.id] = read_recipe(run.folder / RECIPE).to_yaml()
                 except HydraError:  # a damaged run counts as missing
                     continue
             by_recipe.setdefault(self._recipes[run.id], run)
@@ -128,14 +130,15 @@ class RunningStudy:
     def cells(self) -> tuple[Literal["choosing", "reporting"], list[tuple[Cell, Run | None]]]:
         """The phase, and its cells with their runs."""
         tried = self.runs(self.tuning)
-        if any(self._state(run)[0] not in ("finished", "failed") for _, run in tried):
+        if any(self.state_of(run)[0] not in ("finished", "failed") for _, run in tried):
             return "choosing", tried
         chosen = self._best(tried)
         if self._reported is None or self._reported[0] != chosen:
             self._reported = chosen, self.plan.reported(chosen)
         return "reporting", self.runs(self._reported[1])
 
-    def _state(self, run: Run | None) -> tuple[CellState, RunState | None]:
+    def state_of(self, run: Run | None) -> tuple[CellState, RunState | None]:
+        """How far a cell is, by its run."""
         if run is None:
             return "missing", None
         state = self.jobs.refresh(run)
@@ -148,14 +151,14 @@ class RunningStudy:
     def status(self) -> Status:
         """How far it is; nothing is started."""
         phase, cells = self.cells()
-        states = [(cell, *self._state(run)) for cell, run in cells]
+        states = [(cell, *self.state_of(run)) for cell, run in cells]
         failed = {cell.name: run.message for cell, state, run in states if state == "failed" and run}
         return Status(phase, dict(Counter(state for _, state, _ in states)), failed)
 
     def advance(self, resume: bool = True) -> Status:
         """Queue what is missing; `resume` also what was stopped or interrupted."""
         for cell, run in self.cells()[1]:
-            state, known = self._state(run)
+            state, known = self.state_of(run)
             if run is None:
                 label = study_label(self.id, f"{self.file.name}: {cell.name}", self.file.study.title)
                 self.jobs.start(cell.recipe, label)
@@ -187,7 +190,7 @@ class RunningStudy:
     def stop(self) -> int:
         """Stop the runs that are under way or wait; returns their number."""
         _, cells = self.cells()
-        going = [run for _, run in cells if run and self._state(run)[0] in ("waiting", "running")]
+        going = [run for _, run in cells if run and self.state_of(run)[0] in ("waiting", "running")]
         for run in reversed(going):  # the last first: otherwise the queue would start another one
             self.jobs.stop(run)
         return len(going)
@@ -204,14 +207,23 @@ def begin_study(jobs: JobManager, name: str, study: Study, settings: Settings) -
         HydraError: a setting is wrong, or the data can't be used.
     """
     file = StudyFile(name=name, study=study, settings=settings)
-    content = file.model_dump_json()
-    slug = "".join(letter if letter.isalnum() else "-" for letter in name.lower())[:40]
-    folder = studies_folder(jobs.store) / f"{slug}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
+    folder = folder_of(jobs.store, file)
     if not (folder / FILE).exists():
         Plan(study, settings, folder / "rows")  # its errors come before the folder
-        folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / FILE, content)
+        write_study(folder, file)
     return RunningStudy(jobs, folder)
+
+
+def folder_of(store: RunStore, file: StudyFile) -> Path:
+    """The folder of a study: equal for the same study with the same settings."""
+    slug = "".join(letter if letter.isalnum() else "-" for letter in file.name.lower())[:40]
+    digest = hashlib.sha256(file.model_dump_json().encode()).hexdigest()
+    return studies_folder(store) / f"{slug}-{digest[:8]}"
+
+
+def write_study(folder: Path, file: StudyFile) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / FILE, file.model_dump_json())
 
 
 def all_studies(jobs: JobManager) -> list[RunningStudy]:

@@ -116,6 +116,14 @@ def difference_of_values(one: Sequence[float], other: Sequence[float]) -> Differ
     return Difference(float(found.mean()), low, high, p, len(found))
 
 
+def interval_of_mean(mean: float, sd: float | None, n: int) -> tuple[float, float] | None:
+    """A mean's interval by Student's t; None for one value, which tells nothing about others."""
+    if sd is None or n < 2:
+        return None
+    half = float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) * sd / n**0.5
+    return mean - half, mean + half
+
+
 def holm(values: Sequence[float | None]) -> list[float | None]:
     """p values corrected for their number (Holm 1979); what was not tested stays None."""
     tested = sorted((p, i) for i, p in enumerate(values) if p is not None)

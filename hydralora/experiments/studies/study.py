@@ -2,6 +2,7 @@
 
 from functools import cache
 from itertools import product
+from math import prod
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -18,6 +19,7 @@ Changes = dict[str, object]  # of a recipe's settings, by "section.name"
 Values = Annotated[list[object], Field(min_length=1)]
 Tried = Annotated[tuple[float | str, ...], Field(min_length=1)]
 BASE = "base model"  # the name of the line in the report that no arm has
+MOST_RECIPES = 1000  # arms at all points of the axes
 
 
 class Arm(Section):
@@ -85,6 +87,8 @@ class Study(Section):
             raise ValueError(f"the arm {untuned[0]!r} has values, but the study chooses none. Add tune: {{}}")
         if chained := [name for name, arm in self.arms.items() if arm.size_of and self.arms[arm.size_of].size_of]:
             raise ValueError(f"the arm {chained[0]!r} has the size of an arm that has itself the size of another")
+        if (recipes := len(self.arms) * prod(map(len, self.axes.values()))) > MOST_RECIPES:
+            raise ValueError(f"arms and axes make {recipes} different runs, of at most {MOST_RECIPES}")
         if MEASURES[self.judged].better is None:
             raise ValueError(f"judged: of {self.judged}, neither more nor less is better")
         return self

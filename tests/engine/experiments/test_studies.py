@@ -70,6 +70,7 @@ def test_a_study_that_ships_can_be_planned(name: str, tmp_path: Path, data_file:
         ({"reference": "three"}, "reference names 'three', which is not an arm. The arms are: one, two"),
         ({"arms": {"one": {}}}, "arms: Dictionary should have at least 2 items"),
         ({"arms": {"one": {}, "two": {"settings": {"tuner.rank": 3}}}}, "Mine, arm two: tuner.rank is not a setting"),
+        ({"axes": {"training.seed": [*range(501)]}}, "arms and axes make 1002 different runs, of at most 1000"),
         ({"axes": {"training.batch_size": []}}, "axes.training.batch_size"),
         ({"axes": {"training.batch_size": [4, -1]}}, "training.batch_size: Input should be greater"),
         ({"judged": "head_cosine"}, "judged: of head_cosine, neither more nor less is better"),
@@ -175,6 +176,17 @@ def test_only_some_arms_are_run_with_what_they_need(
     assert plan(study, tmp_path, data_file, model_folder, arms=("three",)).names == ["one", "two", "three"]
     with pytest.raises(ConfigError, match=r"There is no arm 'five'\. The arms are: one, two, three, four"):
         plan(study, tmp_path, data_file, model_folder, arms=("five",))
+
+
+def test_runs_are_found_again_though_the_base_model_is_a_link(
+    own: Callable[..., Path], jobs: JobManager, data_file: Path, model_folder: Path, tmp_path: Path
+) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(model_folder)
+    running = begin_study(jobs, "own", read_study(own()), Settings(data=str(data_file), model=str(link), seeds=1))
+    for cell, _ in running.cells()[1]:
+        jobs.store.create(cell.recipe, study_label(running.id, cell.name, running.file.study.title))
+    assert "missing" not in running.status().cells  # else they would be started again and again
 
 
 def test_a_setting_is_chosen_by_its_measurement_and_a_failed_arm_is_left_out(

@@ -1,0 +1,55 @@
+// The studies to choose from, each with a small figure. `element`, `props`, `watch` and `trigger` are handed in by
+// gr.HTML. Texts are never HTML.
+const cards = element.querySelector('.cards');
+
+const make = (tag, className = '', text = '') => {
+  const node = document.createElement(tag);
+  if (className) node.className = className;
+  node.textContent = text;
+  return node;
+};
+
+const drawn = (tag, attributes) => {
+  const node = document.createElementNS('http://www.w3.org/2000/svg', tag);
+  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+  return node;
+};
+
+const [WIDTH, HEIGHT] = [200, 48];
+const thumbnail = ({about, points}) => {
+  const box = make('span', 'thumbnail');
+  const values = points.map(([, value]) => value);
+  const [low, high] = [Math.min(...values), Math.max(...values)];
+  const told = points.map(([name, value]) => `${name} ${Number(value.toPrecision(4))}`).join(', ');
+  const svg = drawn('svg', {viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: 'img', 'aria-label': `${about}. ${told}`});
+  points.forEach(([, value], i) => {
+    const y = ((i + 0.5) * HEIGHT) / points.length;
+    const x = 6 + ((WIDTH - 12) * (value - low)) / (high - low || 1);
+    svg.append(drawn('line', {x1: 6, x2: WIDTH - 6, y1: y, y2: y}), drawn('circle', {cx: x, cy: y, r: 4}));
+  });
+  box.append(svg, make('span', 'range', `${about}, ${Number(low.toPrecision(4))} to ${Number(high.toPrecision(4))}`));
+  return box;
+};
+
+const card = ({name, title, question, about, own, thumbnail: points}) => {
+  const item = make('li');
+  const button = make('button', 'study-card');
+  button.type = 'button';
+  button.dataset.study = name;
+  button.setAttribute('aria-pressed', String(name === props.value.chosen));
+  button.append(make('strong', '', own ? `${title} (yours)` : title), make('span', 'question', question));
+  if (points) button.append(thumbnail(points));
+  button.append(make('span', 'about', about));
+  button.addEventListener('click', () => trigger('choose', {name}));
+  item.append(button);
+  return item;
+};
+
+const draw = () => {
+  if (!props.value) return;
+  const focused = element.contains(document.activeElement) && document.activeElement.dataset.study;
+  cards.replaceChildren(...props.value.cards.map(card));
+  if (focused) element.querySelector(`[data-study="${CSS.escape(focused)}"]`)?.focus();
+};
+draw();
+watch('value', draw);
