@@ -71,16 +71,22 @@ def row(task: str, words: list[str], generator: random.Random) -> dict[str, str]
     }
 
 
-def main() -> None:
-    generator = random.Random(SEED)
+def make_sets(seed: int = SEED) -> dict[str, list[dict[str, str]]]:
+    """The rows of each set."""
+    generator = random.Random(seed)
     inputs = lists(LISTS * len(TASKS), generator)
     sets = {
         "conflict": [row(task, words, generator) for words in inputs[:LISTS] for task in TASKS],
         "single": [row("reverse", words, generator) for words in inputs],
     }
-    folder = Path(__file__).with_name("sets")
-    for name, rows in sets.items():
+    for rows in sets.values():
         generator.shuffle(rows)
+    return sets
+
+
+def main() -> None:
+    folder = Path(__file__).with_name("sets")
+    for name, rows in make_sets().items():
         lines = (json.dumps(each) + "\n" for each in rows)
         (folder / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
 

@@ -7,6 +7,7 @@ import typer
 
 from hydralora.cli.options import Json, Workspace, app
 from hydralora.cli.output import Output, answering, say
+from hydralora.errors import ConfigError
 
 if TYPE_CHECKING:
     from hydralora.experiments.studies.running import RunningStudy, Status
@@ -22,6 +23,7 @@ QUICK = {"seeds": 1, "steps": 20, "rows": 40}
 @answering
 def list_(as_json: Json = False, workspace: Workspace = None) -> Output:
     """List the studies that ship, each with its question."""
+    from hydralora.experiments.studies.shipped import shipped_studies
     from hydralora.experiments.studies.study import declared_studies, read_study
 
     found = {name: read_study(path) for name, path in declared_studies().items()}
@@ -29,8 +31,14 @@ def list_(as_json: Json = False, workspace: Workspace = None) -> Output:
         {"name": name, "question": study.question, "arms": list(study.arms), "seeded": True}
         for name, study in found.items()
     ]
+    finished = [
+        {"id": study.id, "name": study.file.name, "machine": study.machine} for study in shipped_studies().values()
+    ]
     width = max(map(len, found))
-    return Output({"studies": values}, "\n".join(f"{name:{width}}  {study.question}" for name, study in found.items()))
+    lines = [f"{name:{width}}  {study.question}" for name, study in found.items()]
+    ids = ", ".join(shipped_studies())
+    lines.append(f"Finished ones that ship, for `hydralora study report`: {ids}.")
+    return Output({"studies": values, "finished": finished}, "\n".join(lines))
 
 
 @studies.command("show")
@@ -141,7 +149,13 @@ def report_(
     """Show what a study has found so far; write it as a page, or as a table for other programs."""
     from hydralora.experiments.studies.report import report, report_table
     from hydralora.experiments.studies.report_files import write_csv, write_html
+    from hydralora.experiments.studies.shipped import shipped_studies
 
+    if shipped := shipped_studies().get(study):
+        made = f"It ships with the package; made on {shipped.machine} by `{shipped.command}`."
+        if html or csv:
+            raise ConfigError(f"{study}: a report that ships can't be written. Run the study, or use --json.")
+        return Output(shipped.report.model_dump(mode="json"), f"{report_table(shipped.report)}\n{made}")
     running = _found(workspace, study)
     found = report(running)
     if html:

@@ -1,10 +1,10 @@
-"""The location of the files that are part of the package: datasets, and the run that was trained on the demo."""
+"""The location of the files that are part of the package: datasets, a run and finished studies."""
 
 from pathlib import Path
 from typing import Literal
 
 
-def shipped_folder(name: Literal["demo", "gallery", "sets"]) -> Path:
+def shipped_folder(name: Literal["demo", "gallery", "sets", "studies"]) -> Path:
     """A folder of shipped files, in an installed package or in a checkout."""
     here = Path(__file__).parent
     installed = here / "assets" / name
