@@ -67,11 +67,14 @@ class Streams:
     the page, which has not read the end yet, takes the stream for open and opens none: nothing reaches it any more. So
     events that are being accepted are waited for, and once the end is sent, further ones wait until the page has read
     it: it hangs up then. A stream that breaks ends in the same way, else the page would take it for open for ever.
+    Browsers must not cache a stream: the next one has the same address, and Chromium lets it wait up to 20 s for the
+    cache's entry of the one before, or asks for it twice.
     """
 
     END = b"close_stream"
     LONGEST = 30.0  # seconds that a page may take to read the end
-    LOOK = 0.01  # seconds between looks at the events that are being accepted
+    LINGER = 0.3  # seconds after the last event within which another one goes on with the stream: they come in bursts
+    LOOK = 0.01  # seconds between looks for another event
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -116,6 +119,7 @@ class Streams:
             nonlocal status, ended
             if message["type"] == "http.response.start":
                 begun, status = status, message["status"]
+                MutableHeaders(scope=message)["cache-control"] = "no-store"
                 if not begun:
                     await send(message)
             elif self.END in message.get("body", b""):
@@ -127,13 +131,21 @@ class Streams:
             while True:
                 ended = False
                 await self.app(scope, receive, pass_on)
-                while self._accepting[session]:
-                    await anyio.sleep(self.LOOK)
-                if not (ended and scope["app"].get_blocks()._queue.pending_event_ids_session.get(session)):
+                if not ended or not await self._another_event(scope, session):
                     break  # else Gradio's stream begins again, and is the same one for the page
         finally:
             if status == HTTPStatus.OK:
                 await self._end(session, receive, send)
+
+    async def _another_event(self, scope: Scope, session: str) -> bool:
+        """Whether one is accepted within a moment; those that are being accepted are waited for."""
+        pending = scope["app"].get_blocks()._queue.pending_event_ids_session
+        until = anyio.current_time() + self.LINGER
+        while self._accepting[session] or anyio.current_time() < until:
+            if pending.get(session):
+                return True
+            await anyio.sleep(self.LOOK)
+        return bool(pending.get(session))
 
     async def _end(self, session: str, receive: Receive, send: Send) -> None:
         """Say that the stream has ended, and wait until the page hangs up."""
