@@ -12,6 +12,7 @@ import yaml
 from playwright.sync_api import Browser, Page, expect
 
 from hydralora.experiments.studies import study_of
+from hydralora.experiments.studies.study import declared_studies
 from hydralora.runs.run import Run
 from hydralora.runs.store import RunStore
 from tests.browser.conftest import Seen, new_page
@@ -56,7 +57,7 @@ def own(tmp_path: Path) -> Path:
 def test_a_question_is_answered(lab: Page, app: App, own: Path, browser: Browser, seen: Seen) -> None:
     page = lab
     expect(page.locator("#lab-start")).to_be_disabled()  # nothing is started before its price was read
-    expect(page.locator("#lab-cards .study-card")).to_have_count(4)
+    expect(page.locator("#lab-cards .study-card")).to_have_count(len(declared_studies()))
     page.locator("input[data-testid='Upload a study (YAML)-upload-button']").set_input_files(own)
     card = page.locator("#lab-cards [data-study=mine]")
     expect(card).to_have_attribute("aria-pressed", "true")
