@@ -36,7 +36,11 @@ class KeptChoices:
             self.keep(name, field.change, field)
 
     def restore(
-        self, page: gr.Blocks, recall: Callable[..., object], fields: Mapping[str, Component], together: bool = False
+        self,
+        page: gr.Blocks,
+        recall: Callable[..., object] | None,
+        fields: Mapping[str, Component],
+        together: bool = False,
     ) -> Component:
         """Fill the fields with what is kept when the page opens; `keep` writes nothing before that.
 
@@ -44,14 +48,15 @@ class KeptChoices:
         load listeners, so that it need not wait for them. Returns the event after it.
 
         Args:
-            recall: makes of what is stored what shall be kept, by name: a dictionary.
+            recall: makes of what is stored what shall be kept, by name: a dictionary. None keeps it unchanged, without
+                asking the server.
             fields: by the name under which they are kept.
             together: whether all of them keep what they have once one was changed.
         """
-        opened = page.load(recall, self.state, self.state, **QUIET)
+        opened = page.load(recall, self.state, self.state, **QUIET).then if recall else page.load
         drawn = [field.value for field in fields.values()]
         values = [self.state, *fields.values()]
-        return opened.then(None, values, values, js=self._script("begin", list(fields), drawn, together), **QUIET)
+        return opened(None, values, values, js=self._script("begin", list(fields), drawn, together), **QUIET)
 
     def _script(self, function: str, *arguments: object) -> str:
         return f"(...values) => browserState.{function}({self._arguments(*arguments)}, ...values)"

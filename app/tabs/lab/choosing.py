@@ -35,9 +35,9 @@ class Choosing:
                 with gr.Row(elem_id="lab-sizes"):
                     self.quick = action_button("Quick look", "lab-quick", 130)
                     self.whole = action_button("Whole study", "lab-whole", 130)
-                    self.seeds = self._number("Seeds", "lab-seeds", actions.WHOLE["seeds"], 1, 100)
-                    self.steps = self._number("Steps of a run", "lab-steps", actions.WHOLE["steps"], 1, 10**6)
-                    self.rows = self._number("Rows reported", "lab-rows", actions.WHOLE["rows"], 2, 10**6)
+                    self.seeds = self._number("Seeds", "lab-seeds", actions.WHOLE["seeds"])
+                    self.steps = self._number("Steps of a run", "lab-steps", actions.WHOLE["steps"])
+                    self.rows = self._number("Rows reported", "lab-rows", actions.WHOLE["rows"])
                     self.start = gr.Button(
                         NO_PRICE, variant="primary", elem_id="lab-start", interactive=False, scale=0, min_width=240
                     )
@@ -53,8 +53,8 @@ class Choosing:
                 )
         kept.keep_all({"study": self.name, "seeds": self.seeds, "steps": self.steps, "rows": self.rows})
 
-    def _number(self, label: str, elem_id: str, value: int, low: int, high: int) -> gr.Number:
-        return gr.Number(value, label=label, precision=0, minimum=low, maximum=high, elem_id=elem_id, min_width=120)
+    def _number(self, label: str, elem_id: str, value: int) -> gr.Number:
+        return gr.Number(value, label=label, precision=0, elem_id=elem_id, min_width=120)  # the study knows its range
 
     @property
     def _sizes(self) -> list[Component]:
@@ -67,7 +67,7 @@ class Choosing:
             "steps": self.steps,
             "rows": self.rows,
         }
-        self._kept.restore(context.page, lambda stored: stored or {}, fields)
+        self._kept.restore(context.page, None, fields)
         self._wire_cards(context, tab, study)
         self._wire_price(context, tab, study)
         self._wire_start(context, study)

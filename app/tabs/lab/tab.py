@@ -1,16 +1,15 @@
 """Lab: questions that are answered by many runs: choose one, plan it, and see its answer come."""
 
-import json
-
 import gradio as gr
 
 from ...page.browser_state import KeptChoices
 from ...page.context import Context
-from ...page.handlers import QUIET, Updates, handler
+from ...page.handlers import QUIET, Updates
 from .choosing import Choosing
 from .following import Following
 
 LINK = "(id) => { studio.link({study: id}); return []; }"
+LINKED = "() => new URLSearchParams(location.search).get('study') ?? ''"  # ?study=ID opens a study
 
 
 def build(context: Context, tab: gr.Tab, kept: KeptChoices) -> None:
@@ -19,7 +18,6 @@ def build(context: Context, tab: gr.Tab, kept: KeptChoices) -> None:
     Args:
         kept: the browser's card and sizes.
     """
-    services = context.services
     with gr.Column(elem_classes=["off"]):
         study = gr.Textbox("", label="Study", elem_id="study")
     choosing = Choosing(kept)
@@ -28,17 +26,8 @@ def build(context: Context, tab: gr.Tab, kept: KeptChoices) -> None:
     choosing.wire(context, tab, study)
     following.wire(context)
 
-    @handler
-    def reopen(request: gr.Request) -> Updates:
-        """The study that the address names (?study=ID)."""
-        linked = str(request.query_params.get("study") or "")
-        known = {each.id for each in services.studies.all()} if linked else set()
-        if linked and linked not in known:
-            gr.Warning(f"There is no study {json.dumps(linked[:40])} in this workspace.")
-        return {study: linked} if linked in known else gr.skip()
-
     def show(study_id: str) -> Updates:
         return {choosing.column: gr.Column(visible=not study_id), following.column: gr.Column(visible=bool(study_id))}
 
-    context.page.load(reopen, None, study, **QUIET)
+    context.page.load(None, None, study, js=LINKED, **QUIET)
     study.change(show, study, [choosing.column, following.column], **QUIET)
