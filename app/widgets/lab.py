@@ -7,7 +7,9 @@ import gradio as gr
 HERE = Path(__file__).parent
 STYLE = (HERE / "lab.css").read_text(encoding="utf-8")
 CARDS = """<div class="studies"><ul class="cards" role="list" aria-label="Studies; choose one to plan it"></ul></div>"""
-BEGUN = """<section class="studies begun" hidden><h2>Begun in this workspace</h2><ul role="list"></ul></section>"""
+BEGUN = (
+    """<section class="studies begun" hidden><h2>Begun here, or finished already</h2><ul role="list"></ul></section>"""
+)
 TABLE = """<div class="study-table" tabindex="0" role="region" aria-label="Arms of the study"><table>
 <thead><tr></tr></thead><tbody></tbody></table></div>"""
 FILES = """<p class="study-files" hidden><a class="html" download>Report (HTML)</a>

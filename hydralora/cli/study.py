@@ -7,7 +7,6 @@ import typer
 
 from hydralora.cli.options import Json, Workspace, app
 from hydralora.cli.output import Output, answering, say
-from hydralora.errors import ConfigError
 
 if TYPE_CHECKING:
     from hydralora.experiments.studies.running import RunningStudy, Status
@@ -148,22 +147,24 @@ def report_(
 ) -> Output:
     """Show what a study has found so far; write it as a page, or as a table for other programs."""
     from hydralora.experiments.studies.report import report, report_table
-    from hydralora.experiments.studies.report_files import write_csv, write_html
+    from hydralora.experiments.studies.report_files import write_csv, write_html, write_shipped
     from hydralora.experiments.studies.shipped import shipped_studies
 
-    if shipped := shipped_studies().get(study):
-        made = f"It ships with the package; made on {shipped.machine} by `{shipped.command}`."
-        if html or csv:
-            raise ConfigError(f"{study}: a report that ships can't be written. Run the study, or use --json.")
-        return Output(shipped.report.model_dump(mode="json"), f"{report_table(shipped.report)}\n{made}")
-    running = _found(workspace, study)
-    found = report(running)
-    if html:
-        write_html(html, running, found)
+    shipped = shipped_studies().get(study)
+    if shipped:
+        found = shipped.report
+        if html:
+            write_shipped(html, shipped)
+    else:
+        running = _found(workspace, study)
+        found = report(running)
+        if html:
+            write_html(html, running, found)
     if csv:
         write_csv(csv, found)
-    written = [f"Written: {path}" for path in (html, csv) if path]
-    return Output(found.model_dump(mode="json"), "\n".join([report_table(found), *written]))
+    told = [f"It ships with the package: made on {shipped.machine} by `{shipped.command}`."] if shipped else []
+    told += [f"Written: {path}" for path in (html, csv) if path]
+    return Output(found.model_dump(mode="json"), "\n".join([report_table(found), *told]))
 
 
 def status_line(status: "Status") -> str:

@@ -16,6 +16,7 @@ from app.teaching import routes
 from hydralora.errors import ConfigError, HydraError
 from hydralora.experiments.studies.cells import Settings
 from hydralora.experiments.studies.running import RunningStudy, Status, all_studies, begin_study
+from hydralora.experiments.studies.shipped import shipped_studies
 from hydralora.experiments.studies.study import Study, declared_studies
 from hydralora.runs.run import Run
 from tests.conftest import FinishedRun
@@ -102,7 +103,21 @@ def test_each_study_that_ships_has_a_card(lab: Services) -> None:
     assert dict(paper["points"])["rank 8"] == 43.22
     assert by_name["number-of-heads"] is None
     assert cards.cards(lab, "absent")["chosen"] == ""
-    assert cards.begun(lab) == []
+    assert by_name["does-routing-pay"] is not None  # a finished one ships
+    assert [each["id"] for each in cards.begun(lab)] == list(shipped_studies())
+
+
+@pytest.mark.parametrize("name", shipped_studies())
+def test_a_finished_study_that_ships_opens_at_once(lab: Services, name: str) -> None:
+    shown = study.view(lab, name)
+    assert shown.words.ended
+    assert shown.words.verdict == shipped_studies()[name].report.verdict
+    assert shown.pictures.measured
+    assert "hydralora study run" in shown.words.status
+    rows = known(shown.words.table)["rows"]
+    assert {len(row["seeds"]) for row in rows if row["arm"] != "base model"} == {5}
+    assert "oracle" not in study.table_file(lab, name).read_text(encoding="utf-8")  # arms have names for people
+    assert shown.title in study.page_file(lab, name).read_text(encoding="utf-8")
 
 
 def test_an_uploaded_study_is_kept_and_offered(lab: Services, own: Callable[..., str], tmp_path: Path) -> None:

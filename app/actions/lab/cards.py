@@ -11,6 +11,7 @@ from hydralora.errors import ConfigError
 from hydralora.experiments.studies import study_of
 from hydralora.experiments.studies.measures import MEASURES
 from hydralora.experiments.studies.running import RunningStudy
+from hydralora.experiments.studies.shipped import ShippedStudy, shipped_studies
 from hydralora.experiments.studies.study import BASE, Study, declared_studies, read_study
 from hydralora.files import write_text
 from hydralora.runs.state import StateName
@@ -71,9 +72,10 @@ def cards(services: Services, chosen: str) -> Cards:
 
 
 def begun(services: Services) -> list[Begun]:
-    """The studies that were begun in this workspace, the newest first."""
+    """The studies that were begun in this workspace, the newest first; then the finished ones that ship."""
     known = states(services)
-    return [_begun(study, known.get(study.id, Counter())) for study in services.studies.all()]
+    own = [_begun(study, known.get(study.id, Counter())) for study in services.studies.all()]
+    return own + [_shipped(study) for study in shipped_studies().values()]
 
 
 def find_study(services: Services, name: str) -> Study:
@@ -159,16 +161,17 @@ def _card(services: Services, name: str, study: Study, studies: list[RunningStud
 
 
 def _thumbnail(services: Services, name: str, study: Study, studies: list[RunningStudy]) -> Thumbnail | None:
-    """The paper's numbers if it has some, else those of the newest study that was looked at."""
+    """The paper's numbers if it has some, else those of the newest study that was looked at, else of one that ships."""
     if study.paper:
         return {"about": f"Paper: {study.paper.measure}", "points": list(study.paper.values.items())}
-    for running in studies:
-        look = services.studies.last(running.id) if running.file.name == name else None
-        if look and look.report.table:
-            judged = look.report.judged
-            known = [line for line in look.report.table if judged in line.measures and line.arm != BASE]
-            points = [(line.arm, line.measures[judged].mean) for line in known]
-            return {"about": f"Here: {MEASURES[judged].label}", "points": points}
+    looks = [services.studies.last(running.id) for running in studies if running.file.name == name]
+    own = [("Here", look.report) for look in looks if look]
+    ships = [(each.file.settings.data, each.report) for each in shipped_studies().values() if each.file.name == name]
+    for where, found in [*own, *ships]:
+        if found.table:
+            known = [line for line in found.table if found.judged in line.measures and line.arm != BASE]
+            points = [(line.arm, line.measures[found.judged].mean) for line in known]
+            return {"about": f"{where}: {MEASURES[found.judged].label}", "points": points}
     return None
 
 
@@ -179,6 +182,12 @@ def states(services: Services) -> dict[str, Counter[StateName]]:
         if study := study_of(run.label()):
             counts.setdefault(study, Counter())[services.jobs.refresh(run).state] += 1
     return counts
+
+
+def _shipped(study: ShippedStudy) -> Begun:
+    settings = study.file.settings
+    about = f"On the data {settings.data}, {counted(settings.seeds, 'seed')}: finished, ships with the studio"
+    return {"id": study.id, "title": study.file.study.title, "about": about, "dot": "finished"}
 
 
 def _begun(study: RunningStudy, counts: Counter[StateName]) -> Begun:

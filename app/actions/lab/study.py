@@ -10,8 +10,10 @@ from typing import TypedDict
 from hydralora.data.progress import describe_duration
 from hydralora.experiments.studies.report import Report, report, table_rows
 from hydralora.experiments.studies.report_figures import measured_figure, paper_figure, tried_figure
-from hydralora.experiments.studies.report_files import write_csv, write_html
+from hydralora.experiments.studies.report_files import write_csv, write_html, write_shipped
 from hydralora.experiments.studies.running import RunningStudy
+from hydralora.experiments.studies.shipped import ShippedStudy, shipped_studies
+from hydralora.experiments.studies.study import Study
 
 from ...services import Services
 from ...services.studies import GOING, CellNow, StudyNow
@@ -97,19 +99,39 @@ def view(services: Services, study_id: str) -> StudyView:
     """
     if not study_id:
         return StudyView()
+    if shipped := shipped_studies().get(study_id):
+        return _shipped_view(shipped)
     study, now = services.studies.get(study_id), services.studies.now(study_id)
     declared, problem = study.file.study, services.studies.problem(study_id)
-    paper = declared.paper
-    pictures = Pictures(
-        measured=measured_figure(now.report, declared) if now else "",
-        paper=paper_figure(paper) if paper else "",
-        differs=f"The paper's measure is {paper.measure}, not ours. {paper.differs}" if paper else "",
-        tried=tried_figure(now.report) if now else "",
-    )
+    pictures = _pictures(declared, now.report if now else None)
     words = _words(services, study, now) if now else Words(problem or PREPARING, resumable=bool(problem))
     if now and problem:
         words = Words(problem, words.verdict, words.failed, None, words.table, words.going, True)
     return StudyView(study_id, declared.title, declared.question, words, pictures)
+
+
+def _shipped_view(study: ShippedStudy) -> StudyView:
+    """A finished study that ships: its runs stayed where they were made."""
+    found, declared = study.report, study.file.study
+    runs = counted(len(found.cells) + len(found.tried), "run")
+    words = Words(
+        status=f"Ships with the studio: {runs} on {study.machine}. The same here: {study.command}",
+        verdict=found.verdict,
+        failed=_failures(found.failed),
+        table=_shipped_table(study),
+        ended=True,
+    )
+    return StudyView(study.id, declared.title, declared.question, words, _pictures(declared, found))
+
+
+def _pictures(declared: Study, found: Report | None) -> Pictures:
+    paper = declared.paper
+    return Pictures(
+        measured=measured_figure(found, declared) if found else "",
+        paper=paper_figure(paper) if paper else "",
+        differs=f"The paper's measure is {paper.measure}, not ours. {paper.differs}" if paper else "",
+        tried=tried_figure(found) if found else "",
+    )
 
 
 def stop(services: Services, study_id: str) -> None:
@@ -136,6 +158,10 @@ def page_file(services: Services, study_id: str) -> Path:
     Raises:
         HydraError: there is no such study.
     """
+    if shipped := shipped_studies().get(study_id):
+        path = services.download(f"{shipped.id}.html", of=shipped.id)
+        write_shipped(path, shipped)
+        return path
     study, found = _found(services, study_id)
     path = services.download(f"{study_id}.html", of=study_id)
     write_html(path, study, found)
@@ -148,7 +174,8 @@ def table_file(services: Services, study_id: str) -> Path:
     Raises:
         HydraError: there is no such study.
     """
-    _, found = _found(services, study_id)
+    shipped = shipped_studies().get(study_id)
+    found = shipped.report if shipped else _found(services, study_id)[1]
     path = services.download(f"{study_id}.csv", of=study_id)
     write_csv(path, found)
     return path
@@ -229,3 +256,13 @@ def _table(study: RunningStudy, now: StudyNow) -> Table:
             seeds = range(study.file.settings.seeds)
             line["seeds"] = [{"name": f"{name}, seed {seed}", "state": "missing", "run": ""} for seed in seeds]
     return {"columns": columns, "tuned": study.file.study.tune is not None, "rows": list(lines.values())}
+
+
+def _shipped_table(study: ShippedStudy) -> Table:
+    (_, *columns), *rows = table_rows(study.report)
+    lines: list[TableRow] = []
+    for name, *cells in rows:
+        own = [cell for cell in study.report.cells if cell.arm == name]  # none that ships has axes
+        seeds: list[Dot] = [{"name": f"{name}, seed {cell.seed}", "state": cell.state, "run": ""} for cell in own]
+        lines.append({"arm": name, "tried": [], "seeds": seeds, "cells": cells})
+    return {"columns": columns, "tuned": False, "rows": lines}

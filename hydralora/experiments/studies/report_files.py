@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from hydralora.experiments.studies.measures import MEASURES
 from hydralora.experiments.studies.report import CellReport, Line, Report, report, table_rows
 from hydralora.experiments.studies.report_figures import measured_figure, paper_figure, tried_figure
 from hydralora.experiments.studies.running import RunningStudy
+from hydralora.experiments.studies.shipped import ShippedStudy
+from hydralora.experiments.studies.study import Study
 from hydralora.figures import ReportSection, write_report
 from hydralora.files import write_text
 from hydralora.models.device import describe_device
@@ -35,7 +38,20 @@ def write_html(path: Path, study: RunningStudy, found: Report | None = None) -> 
         HydraError: as `report`.
     """
     found = found or report(study)
-    declared = study.file.study
+    _write_page(path, study.file.study, found, _made(study, found))
+
+
+def write_shipped(path: Path, study: ShippedStudy) -> None:
+    """Write a finished study that ships as the same page.
+
+    Raises:
+        ConfigError: the file can't be written.
+    """
+    made = [("Made by", study.command), ("Machine", study.machine), ("Seeds", str(study.file.settings.seeds))]
+    _write_page(path, study.file.study, study.report, [*made, ("Base model", _model(study.file.settings.model))])
+
+
+def _write_page(path: Path, declared: Study, found: Report, made: Sequence[tuple[str, str]]) -> None:
     sections = [ReportSection(lead=found.verdict, texts=(found.question,))]
     if found.table:
         heads, *rows = table_rows(found)
@@ -51,7 +67,7 @@ def write_html(path: Path, study: RunningStudy, found: Report | None = None) -> 
     if found.failed:
         rows = [list(pair) for pair in found.failed.items()]
         sections.append(ReportSection("What failed", table=(("run", "why"), *map(tuple, rows))))
-    sections.append(ReportSection("How it was made", table=(("", ""), *_made(study, found))))
+    sections.append(ReportSection("How it was made", table=(("", ""), *made)))
     write_report(path, found.title, sections)
 
 
