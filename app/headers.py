@@ -72,7 +72,7 @@ class Streams:
     """
 
     END = b"close_stream"
-    LONGEST = 30.0  # seconds that a page may take to read the end
+    LONGEST = 5.0  # seconds that a page may take to read the end; some never hang up
     LINGER = 0.3  # seconds after the last event within which another one goes on with the stream: they come in bursts
     LOOK = 0.01  # seconds between looks for another event
 

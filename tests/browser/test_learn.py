@@ -192,7 +192,7 @@ def test_the_heads_of_a_sandbox_run_part_while_one_watches(learn: Page, app: App
 def test_a_run_without_heads_says_so(learn: Page, app: App, plain: Run) -> None:
     page = learn
     page.goto(f"{app.url}/?page=learn&run={plain.id}")
-    expect(page.locator("#learn-status")).to_contain_text("This run is a plain LoRA")
+    expect(page.locator("#learn-status")).to_contain_text("This run has no heads and no router")
     expect(page.locator("#formula .picture")).to_be_hidden()
     view(page, "Predict")
     expect(page.locator("#quiz .note")).to_contain_text("This run is a plain LoRA")
