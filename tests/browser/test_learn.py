@@ -195,5 +195,5 @@ def test_a_run_without_heads_says_so(learn: Page, app: App, plain: Run) -> None:
     expect(page.locator("#learn-status")).to_contain_text("This run has no heads and no router")
     expect(page.locator("#formula .picture")).to_be_hidden()
     view(page, "Predict")
-    expect(page.locator("#quiz .note")).to_contain_text("This run is a plain LoRA")
+    expect(page.locator("#quiz .note")).to_contain_text("This run has no heads and no router")
     expect(page.locator("#quiz .card")).to_be_hidden()
