@@ -23,7 +23,7 @@ const thumbnail = ({about, points}) => {
   const told = points.map(([name, value]) => `${name} ${Number(value.toPrecision(4))}`).join(', ');
   const svg = drawn('svg', {viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: 'img', 'aria-label': `${about}. ${told}`});
   points.forEach(([, value], i) => {
-    const y = ((i + 0.5) * HEIGHT) / points.length;
+    const y = 4 + ((i + 0.5) * (HEIGHT - 8)) / points.length;  // no dot is cut at an edge
     const x = 6 + ((WIDTH - 12) * (value - low)) / (high - low || 1);
     svg.append(drawn('line', {x1: 6, x2: WIDTH - 6, y1: y, y2: y}), drawn('circle', {cx: x, cy: y, r: 4}));
   });

@@ -124,7 +124,9 @@ class Following:
     def _words(self, view: actions.StudyView) -> Updates:
         words = view.words
         return {
-            self.title: say(f"{view.title}: {view.question}") if view.id else "",
+            self.title: say(f"{view.title}{'' if view.title.endswith('?') else ':'} {view.question}")
+            if view.id
+            else "",
             self.stop: gr.Button(visible=words.going > 0),
             self.go_on: gr.Button(visible=words.resumable),
             self.files: view.id if words.table else "",
