@@ -95,8 +95,8 @@ class Streams:
         while messages[-1].get("more_body"):
             messages.append(await receive())
         session = _session_of(b"".join(message.get("body", b"") for message in messages))
-        if session in self._read:
-            with anyio.move_on_after(self.LONGEST):
+        with anyio.move_on_after(self.LONGEST):
+            while session in self._read:  # the next stream may end before this event has its turn
                 await self._read[session].wait()
 
         async def again() -> Message:
