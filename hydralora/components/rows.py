@@ -69,7 +69,7 @@ def components_of(recipe: Recipe, examples: Sequence[Example], on_progress: OnPr
     on_components = recipe.has_heads and (recipe.heads_are_components or not tuner.num_heads)
     asked_for = settings.only or settings.names or recipe.data.stratify == "component"
     heads = None if settings.only or not recipe.has_heads else tuner.num_heads
-    if recipe.heads_are_components and settings.labels == "tasks":
+    if _labels(recipe) == "tasks":
         return _by_task(recipe, examples, on_progress)
     try:
         clusters = find_components(examples, settings, recipe.model, on_progress, k=heads)
@@ -82,7 +82,17 @@ def components_of(recipe: Recipe, examples: Sequence[Example], on_progress: OnPr
             f"DBSCAN finds {clusters.k} components, but tuner.num_heads is {tuner.num_heads}. Leave num_heads out, "
             "choose components.method=kmeans, or set tuner.router_init=random."
         )
-    return _shuffled(recipe, clusters) if recipe.heads_are_components and settings.labels == "shuffled" else clusters
+    return clusters.relabelled(_exchanged(recipe, clusters.labels)) if _labels(recipe) == "shuffled" else clusters
+
+
+def _labels(recipe: Recipe) -> str:
+    """Whose components are used: those found, unless heads stand for others."""
+    return recipe.components.labels if recipe.heads_are_components else "found"
+
+
+def _exchanged(recipe: Recipe, labels: Sequence[int] | np.ndarray) -> np.ndarray:
+    """The rows' labels, exchanged between the rows at random."""
+    return np.random.default_rng(recipe.components.seed).permutation(labels)
 
 
 def _by_task(recipe: Recipe, examples: Sequence[Example], on_progress: OnProgress) -> Clusters:
@@ -102,10 +112,6 @@ def _by_task(recipe: Recipe, examples: Sequence[Example], on_progress: OnProgres
     found = find_components(examples, settings, recipe.model, on_progress, k=len(names))
     number = {name: i for i, name in enumerate(names)}
     return found.relabelled(np.array([number.get(example.task or "", -1) for example in examples]), names)
-
-
-def _shuffled(recipe: Recipe, clusters: Clusters) -> Clusters:
-    return clusters.relabelled(np.random.default_rng(recipe.components.seed).permutation(clusters.labels))
 
 
 def read_rows(recipe: Recipe, file: str | None = None) -> Dataset:
@@ -140,9 +146,7 @@ def _nearest(recipe: Recipe, clusters: Clusters, rows: Sequence[Example]) -> lis
     """The component of each of these rows, which were not clustered."""
     if clusters.names is None:
         found = clusters.assign(component_texts(rows, recipe.components))
-        if not (recipe.heads_are_components and recipe.components.labels == "shuffled"):
-            return found
-        return np.random.default_rng(recipe.components.seed).permutation(found).tolist()
+        return _exchanged(recipe, found).tolist() if _labels(recipe) == "shuffled" else found
     number = {name: i for i, name in enumerate(clusters.names)}
     for row in rows:
         if row.task not in number:

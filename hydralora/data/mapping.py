@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError, model_validator
 from hydralora.data.values import is_mark, weight_of
 from hydralora.errors import ConfigError, DatasetError
 from hydralora.recipe.reading import validation_message
-from hydralora.recipe.settings import Section
+from hydralora.recipe.section import Section
 
 Shape = Literal["alpaca", "dolly", "prompt-completion", "question-answer", "messages", "sharegpt", "text", "columns"]
 CONVERSATIONS: dict[str, Shape] = {"messages": "messages", "conversations": "sharegpt", "conversation": "sharegpt"}

@@ -9,7 +9,7 @@ from pathlib import Path
 from plotly.offline import get_plotlyjs
 
 from hydralora.errors import ConfigError
-from hydralora.figures.pages import ReplayedAnswer, embedded, replay_json, replay_script, replay_style, written
+from hydralora.figures.pages import COLOURS, ReplayedAnswer, embedded, replay_json, replay_script, replay_style, written
 from hydralora.files import to_json
 
 HERE = Path(__file__).parent
@@ -65,6 +65,7 @@ def write_lecture(path: Path, title: str, screens: Sequence[LectureScreen]) -> N
         raise ConfigError("There is nothing to save: this lecture has no pictures. Choose a run that has some.")
     parts = {
         "TITLE": html.escape(title),
+        "COLOURS": COLOURS,
         "STYLE": lecture_style(),
         "SCRIPT": lecture_script(),
         "PLOTLY": get_plotlyjs(),

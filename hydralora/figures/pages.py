@@ -14,6 +14,11 @@ from hydralora.figures.palette import HEAD_COLOURS
 from hydralora.files import write_text
 
 HERE = Path(__file__).parent
+COLOURS = """:root { color-scheme: light dark; --ink: #1f2937; --ink-soft: #4b5563; --line: #d1d5db; --ground: #fff;
+    --accent: #1d4ed8; }
+  @media (prefers-color-scheme: dark) {
+    :root { --ink: #f3f4f6; --ink-soft: #b6bdc9; --line: #374151; --ground: #111827; --accent: #60a5fa; }
+  }"""  # of a saved page, in the reader's own theme
 PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title>

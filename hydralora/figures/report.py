@@ -7,7 +7,7 @@ from pathlib import Path
 
 from plotly.offline import get_plotlyjs
 
-from hydralora.figures.pages import embedded, written
+from hydralora.figures.pages import COLOURS, embedded, written
 
 TEMPLATE = Path(__file__).with_suffix(".html")
 
@@ -41,6 +41,7 @@ def write_report(path: Path, title: str, sections: Sequence[ReportSection]) -> N
     figures = [section.figure for section in sections if section.figure]
     parts = {
         "TITLE": html.escape(title),
+        "COLOURS": COLOURS,
         "SECTIONS": "\n".join(map(_section, sections)),
         "FIGURES": embedded(f"[{','.join(figures)}]"),
         "PLOTLY": get_plotlyjs(),

@@ -11,7 +11,7 @@ from torch import nn
 
 from hydralora.data.encoding import IGNORED
 from hydralora.models.adapters import inserted_outputs
-from hydralora.tuner.rows import pass_rows, reads_rows
+from hydralora.tuner.rows import pass_rows, prompts_of, reads_rows
 
 # (head's weight (vocabulary, hidden), its inputs (tokens, hidden), their targets, its bias) -> summed loss.
 Kernel = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
@@ -125,8 +125,7 @@ def batch_rows(model: Any, batch: dict[str, torch.Tensor]) -> AbstractContextMan
     """What routers that read whole rows need to know of a batch: what comes before an answer, and the rows' heads."""
     if not reads_rows(model):
         return nullcontext()
-    prompts = batch["attention_mask"].bool() & ((batch["labels"] != IGNORED).cumsum(1) == 0)
-    return pass_rows(model, prompts, batch.get("heads"))
+    return pass_rows(model, prompts_of(batch["attention_mask"], batch["labels"]), batch.get("heads"))
 
 
 def _chosen(

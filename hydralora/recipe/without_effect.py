@@ -3,7 +3,8 @@
 from collections.abc import Callable, Iterator
 
 from hydralora.recipe.methods import HEADS, LAYERS, LORA
-from hydralora.recipe.settings import Recipe, TunerSettings, default_value
+from hydralora.recipe.settings import Recipe, default_value
+from hydralora.recipe.tuner_settings import TunerSettings
 
 ONLY_NEW = (HEADS - LORA - {"num_heads"}) | LAYERS | {"layers_to_transform"}
 OF_A_NEW_ADAPTER = tuple(f"tuner.{name}" for name in TunerSettings.model_fields if name in ONLY_NEW)

@@ -98,11 +98,8 @@ def prepare(
     files, device = find_model(recipe.model), pick_device()
     tokenizer, base = load_tokenizer(files), _load_base(files, device, recipe, check)
     encoded = [encode_rows(tokenizer, part, recipe) for part in (train, heldout)]
-    train_rows, heldout_rows = (part.rows for part in encoded)
-    train_labels = [component[row.example.row] for row in train_rows]
-    heldout_labels = [heldout_component[row.example.row] for row in heldout_rows]
-    if recipe.method == "oracle":
-        train_rows, heldout_rows = _with_heads(train_rows, train_labels), _with_heads(heldout_rows, heldout_labels)
+    train_rows, train_labels = _labelled(encoded[0].rows, component, recipe)
+    heldout_rows, heldout_labels = _labelled(encoded[1].rows, heldout_component, recipe)
     on_stage(Stage.ADAPTING)
     on_progress(1, 1)
     model = _adapted(files, base, recipe, clusters.k)
@@ -236,9 +233,12 @@ def _has(config: HydraLoraConfig, changes: Mapping[str, object]) -> bool:
     return actual == expected
 
 
-def _with_heads(rows: list[Encoded], labels: list[int]) -> list[Encoded]:
-    """Rows that name their component's head; one in no component has the first."""
-    return [replace(row, head=max(label, 0)) for row, label in zip(rows, labels, strict=True)]
+def _labelled(rows: list[Encoded], component: Mapping[int, int], recipe: Recipe) -> tuple[list[Encoded], list[int]]:
+    """Rows, and the component of each; for an oracle they name its head, or the first if they are in none."""
+    labels = [component[row.example.row] for row in rows]
+    if recipe.method == "oracle":
+        rows = [replace(row, head=max(label, 0)) for row, label in zip(rows, labels, strict=True)]
+    return rows, labels
 
 
 def _start_from_components(

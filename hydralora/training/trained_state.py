@@ -1,9 +1,9 @@
 """What a checkpoint keeps of an adapter that PEFT can't load again for training."""
 
 from pathlib import Path
-from typing import Any
 
 import torch
+from torch import nn
 
 from hydralora.models.adapters import virtual_tokens
 from hydralora.training.adalora import adalora_of, rank_state, restore_ranks
@@ -11,7 +11,7 @@ from hydralora.training.adalora import adalora_of, rank_state, restore_ranks
 FILE = "trained.pt"  # beside the adapter that PEFT saves
 
 
-def save_trained(model: Any, checkpoint: Path) -> None:
+def save_trained(model: nn.Module, checkpoint: Path) -> None:
     """Keep the trained weights as they are, if PEFT saves others.
 
     It saves what virtual tokens have become, without the network that makes them, and loads none for training; of
@@ -24,7 +24,7 @@ def save_trained(model: Any, checkpoint: Path) -> None:
     torch.save({"weights": weights, "ranks": rank_state(tuner) if tuner else None}, checkpoint / FILE)
 
 
-def load_trained(model: Any, checkpoint: Path) -> bool:
+def load_trained(model: nn.Module, checkpoint: Path) -> bool:
     """Load what `save_trained` kept; False if it kept nothing."""
     if not (checkpoint / FILE).exists():
         return False

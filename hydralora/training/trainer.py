@@ -126,7 +126,7 @@ class AnswerTrainer(Trainer):
         if not self._abandoned:
             self.accelerator.wait_for_everyone()  # each process writes the state of its random numbers
         if self.args.should_save:
-            save_trained(self.model, building_place(folder, step) / f"{PREFIX}{step}")
+            save_trained(cast(torch.nn.Module, self.model), building_place(folder, step) / f"{PREFIX}{step}")
             sound = all_finite(self.model)  # the loss is checked later
             put_in_place(folder, step, self.keep_checkpoints, self.heldout_loss if sound else None)
 
@@ -160,7 +160,7 @@ class AnswerTrainer(Trainer):
             torch.save(of_first, Path(output_dir) / f"rng_state_{rank}.pth")
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        if not load_trained(self.model, Path(resume_from_checkpoint)):
+        if not load_trained(cast(torch.nn.Module, self.model), Path(resume_from_checkpoint)):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def continue_from(self, checkpoint: Path) -> None:

@@ -14,6 +14,7 @@ from hydralora.tuner.layer import HydraLoraLayer
 ROWS_PER_COMPONENT = 24
 ROWS_PER_BATCH = 8
 
+TokenRow = Mapping[str, Any]  # `input_ids` (tokens,), and optionally `positions`, the indices of the tokens to use
 Use = Callable[[str, int, torch.Tensor], None]  # a module's name, the component, and float32 (tokens, features)
 
 
@@ -34,7 +35,7 @@ class ComponentRows:
         self,
         purpose: str,
         model: Any,
-        rows: Sequence[Mapping[str, Any]],
+        rows: Sequence[TokenRow],
         labels: Sequence[int],
         num_heads: int,
         per_component: int,
@@ -44,7 +45,7 @@ class ComponentRows:
         """
         Args:
             purpose: the function for which they are read, for messages.
-            rows: tokenised: `input_ids` (tokens,), and optionally `positions`, the indices of the tokens to use.
+            rows: tokenised.
             labels: the component of each row, 0 to num_heads - 1; others (noise) are left out.
             passes: how often the rows will be read.
             on_progress: called after each batch with the rows read and all rows to read.
@@ -120,7 +121,7 @@ def _choose(purpose: str, labels: Sequence[int], num_heads: int, count: int) -> 
     return chosen
 
 
-def _batches(rows: Sequence[Mapping[str, Any]], chosen: list[list[int]], device: torch.device) -> list[_Batch]:
+def _batches(rows: Sequence[TokenRow], chosen: list[list[int]], device: torch.device) -> list[_Batch]:
     batches = []
     for component, indices in enumerate(chosen):
         members = sorted((rows[i] for i in indices), key=lambda row: len(row["input_ids"]))
@@ -129,7 +130,7 @@ def _batches(rows: Sequence[Mapping[str, Any]], chosen: list[list[int]], device:
     return batches
 
 
-def _pad(component: int, rows: Sequence[Mapping[str, Any]], device: torch.device) -> _Batch:
+def _pad(component: int, rows: Sequence[TokenRow], device: torch.device) -> _Batch:
     shape = len(rows), max(len(row["input_ids"]) for row in rows)
     input_ids, attention_mask = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
     chosen = torch.zeros(shape, dtype=torch.bool)

@@ -1,12 +1,13 @@
 """Heads that start apart, each along what is its component's own in a layer's output."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Sequence
+from typing import cast
 
 import torch
+from torch import nn
 
 from hydralora.errors import ConfigError
-from hydralora.tuner.component_rows import ROWS_PER_COMPONENT, ComponentRows
+from hydralora.tuner.component_rows import ROWS_PER_COMPONENT, ComponentRows, TokenRow
 from hydralora.tuner.layer import CENTRED_STD
 from hydralora.tuner.model import active_adapter, active_router, hydra_layers
 
@@ -15,8 +16,8 @@ PASSES = 1  # over the rows
 
 @torch.no_grad()
 def init_heads(
-    model: Any,
-    rows: Sequence[Mapping[str, Any]],
+    model: nn.Module,
+    rows: Sequence[TokenRow],
     labels: Sequence[int],
     rows_per_component: int = ROWS_PER_COMPONENT,
     on_progress: Callable[[int, int], None] | None = None,
@@ -51,7 +52,7 @@ def init_heads(
         sums[name][component] += outputs.sum(0).cpu()
         counts[name][component] += len(outputs)
 
-    reading.read_outputs({name: cast(Any, layer.get_base_layer()) for name, layer in layers.items()}, add)
+    reading.read_outputs({name: cast(nn.Module, layer.get_base_layer()) for name, layer in layers.items()}, add)
     generator = torch.Generator().manual_seed(seed)
     for name, layer in layers.items():
         means = sums[name] / counts[name]  # (N, out)

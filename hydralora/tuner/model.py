@@ -16,8 +16,8 @@ from hydralora.tuner.config import HydraLoraConfig
 from hydralora.tuner.layer import HydraLoraLayer
 from hydralora.tuner.mixed_batch import rows_by_adapter
 from hydralora.tuner.router import Router
-from hydralora.tuner.rows import knows_rows, pass_rows, reads_rows
-from hydralora.tuner.structure import IGNORED, token_shape
+from hydralora.tuner.rows import knows_rows, pass_rows, prompts_of, reads_rows
+from hydralora.tuner.structure import token_shape
 from hydralora.tuner.targets import ADAPTABLE, default_targets, is_expert, nothing_to_adapt, refuse_experts
 
 PREFIX = "base_model.model."  # of a PeftModel's names, and of a saved adapter's
@@ -115,10 +115,9 @@ class HydraLoraModel(BaseTuner):
                 "The router reads whole rows, but their beginnings are in a cache. Wrap the passes of these rows in "
                 "hydralora.tuner.rows.pass_rows, or call generate."
             )
-        mask = kwargs.get("attention_mask")
-        prompts = torch.ones(shape, dtype=torch.bool) if mask is None else mask.bool()
-        labels = kwargs.get("labels")
-        return pass_rows(self.model, prompts if labels is None else prompts & ((labels != IGNORED).cumsum(1) == 0))
+        mask, labels = kwargs.get("attention_mask"), kwargs.get("labels")
+        mask = torch.ones(shape) if mask is None else mask
+        return pass_rows(self.model, mask.bool() if labels is None else prompts_of(mask, labels))
 
     def add_weighted_adapter(self, *args: Any, **kwargs: Any) -> None:
         """

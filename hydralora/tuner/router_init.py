@@ -1,14 +1,14 @@
 """Initialising the router from the data's components, so that heads can specialise from the first step."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import nn
 
 from hydralora.errors import ConfigError
-from hydralora.tuner.component_rows import ROWS_PER_COMPONENT, ComponentRows
+from hydralora.tuner.component_rows import ROWS_PER_COMPONENT, ComponentRows, TokenRow
 from hydralora.tuner.layer import HydraLoraLayer
 from hydralora.tuner.model import active_router, hydra_layers
 from hydralora.tuner.router import Router, UniformRouter, normalised_entropy
@@ -21,7 +21,7 @@ ENTROPY_TOLERANCE = 1e-3
 @torch.no_grad()
 def init_router(
     model: nn.Module,
-    rows: Sequence[Mapping[str, Any]],
+    rows: Sequence[TokenRow],
     labels: Sequence[int],
     entropy: float = 0.6,
     rows_per_component: int = ROWS_PER_COMPONENT,

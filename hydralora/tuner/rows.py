@@ -1,12 +1,14 @@
 """Rows that routers may read as a whole: their prompts, and the heads that are named for them."""
 
 from types import TracebackType
-from typing import Any, cast
+from typing import cast
 
 import torch
+from torch import nn
 
 from hydralora.tuner.layer import HydraLoraLayer
 from hydralora.tuner.router import PassRows, Router
+from hydralora.tuner.structure import IGNORED
 
 
 class pass_rows:  # a context manager, named as one
@@ -16,7 +18,7 @@ class pass_rows:  # a context manager, named as one
     with its cache. Blocks may be nested: the outer one counts.
     """
 
-    def __init__(self, model: Any, prompts: torch.Tensor, heads: torch.Tensor | None = None) -> None:
+    def __init__(self, model: nn.Module, prompts: torch.Tensor, heads: torch.Tensor | None = None) -> None:
         """
         Args:
             prompts: which tokens of each row are its prompt, (rows, tokens); padding is no part of it.
@@ -36,7 +38,12 @@ class pass_rows:  # a context manager, named as one
             router.rows = None
 
 
-def reads_rows(model: Any) -> bool:
+def prompts_of(attention_mask: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Which tokens of each row come before its first label, (rows, tokens); padding is none of them."""
+    return attention_mask.bool() & ((labels != IGNORED).cumsum(1) == 0)
+
+
+def reads_rows(model: object) -> bool:
     """Whether any adapter of a model has a router whose gates depend on whole rows."""
     configs = getattr(model, "peft_config", {}).values()
     return any(
@@ -45,12 +52,12 @@ def reads_rows(model: Any) -> bool:
     )
 
 
-def knows_rows(model: Any) -> bool:
+def knows_rows(model: nn.Module) -> bool:
     """Whether every router that reads whole rows has been given them."""
     return all(router.rows is not None for router in _reading_rows(model))
 
 
-def _reading_rows(model: Any) -> list[Router]:
+def _reading_rows(model: nn.Module) -> list[Router]:
     return [
         cast(Router, router)
         for layer in model.modules()

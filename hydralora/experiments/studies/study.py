@@ -12,7 +12,8 @@ from pydantic import Field, ValidationError, model_validator
 from hydralora.errors import ConfigError
 from hydralora.experiments.studies.measures import MEASURES, Measure
 from hydralora.recipe.reading import parse_recipe, validation_message, with_settings
-from hydralora.recipe.settings import Recipe, Section
+from hydralora.recipe.section import Section
+from hydralora.recipe.settings import Recipe
 
 DECLARED = Path(__file__).with_name("declared")
 Changes = dict[str, object]  # of a recipe's settings, by "section.name"

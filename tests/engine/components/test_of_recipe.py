@@ -13,7 +13,9 @@ from hydralora import ConfigError, ModelError
 from hydralora.components import overlap
 from hydralora.components.of_recipe import find_components, number_trials
 from hydralora.data.dataset import read_dataset
-from hydralora.recipe.settings import ComponentSettings, Recipe, TunerSettings, choices
+from hydralora.recipe.section import choices
+from hydralora.recipe.settings import ComponentSettings, Recipe
+from hydralora.recipe.tuner_settings import TunerSettings
 from hydralora.training.run import train
 from tests.tiny_model import tiny_llama
 
