@@ -10,9 +10,6 @@ BROWSER := $(VENV)/browser
 # Two test processes share the cores with the runs that they start: a thread that waits must not keep a core busy.
 test test-faults test-quick: export OMP_WAIT_POLICY = passive
 
-# On a busy machine a page may still miss an answer of Gradio's, so a browser test that fails is tried once more; the
-# summary counts these. `make test AGAIN=` tries none.
-AGAIN := --reruns 1
 
 .PHONY: app demo install test test-faults test-gpu test-quick
 
@@ -29,7 +26,7 @@ test: install $(BROWSER)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest -m "not browser" --numprocesses 2 --dist loadfile --no-loadscope-reorder
-	HYDRALORA_BROWSER="$$(cat $(BROWSER))" $(BIN)/pytest -m browser --numprocesses 2 --dist loadfile --no-loadscope-reorder $(AGAIN)
+	HYDRALORA_BROWSER="$$(cat $(BROWSER))" $(BIN)/pytest -m browser --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test-faults: install
 	HYDRALORA_KILLS=20 HYDRALORA_SEED=$$(date +%s) $(BIN)/pytest tests/engine/runs/test_faults.py tests/engine/experiments/test_study_runs.py

@@ -26,12 +26,25 @@ def open_page(page: Page, name: str) -> None:
         page.get_by_role("button", name="Steps").click()
     step.click()
     expect_page(page, name)
+    draw_frames(page)
 
 
 def expect_page(page: Page, name: str) -> None:
     """The page that is open, in the steps and in the browser's address."""
     expect(page.locator(f"#stepper a[data-page={name}]")).to_have_attribute("aria-current", "page")
     expect(page.locator(f"#tabs button[data-tab-id={name}]")).to_have_attribute("aria-selected", "true")
+
+
+def unfold(page: Page, title: str) -> None:
+    """Unfold a panel by its title."""
+    page.get_by_text(title).click()
+    draw_frames(page)
+
+
+def draw_frames(page: Page) -> None:
+    """Wait for two frames: Gradio gives fields their first values again one frame after it shows them, and what is
+    typed before that, faster than by any hand, is lost."""
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
 
 def unfold_form(page: Page) -> None:

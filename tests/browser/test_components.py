@@ -17,6 +17,7 @@ from tests.browser.steps import (
     lasso,
     open_page,
     settle,
+    unfold,
     unfold_form,
 )
 from tests.serving import App
@@ -60,7 +61,7 @@ def test_a_component_is_named_and_trained_alone(clusters: Page, app: App, seen: 
     page.locator("#train-alone").click()
     expect_page(page, "train")
     expect(page.locator("#plan")).to_contain_text(f"A plain LoRA of rank 8, on component {number} alone (repairs & <b>")
-    page.get_by_text("More settings").click()
+    unfold(page, "More settings")
     expect(page.locator("#method input")).to_have_value("LoRA")
     expect(page.locator("#components-only input")).to_have_value(str(number))
     open_page(page, "components")
@@ -129,7 +130,7 @@ def test_what_was_asked_for_outlives_a_reload_at_once(clusters: Page, seen: Seen
 
 def test_trials_are_run_and_other_settings_forget_them(clusters: Page) -> None:
     page = clusters
-    page.get_by_text("How many, by other methods").click()
+    unfold(page, "How many, by other methods")
     page.locator("#run-trials").click()
     expect(page.locator("#trials-sentence")).to_contain_text("Trial")
     page.wait_for_function("document.querySelector('#trials-figure .plot')?.data?.length > 0")

@@ -9,7 +9,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from hydralora.runs.run import Run
 from tests.browser.conftest import SCRIPT, SNAPSHOTS, Seen, new_page
-from tests.browser.steps import SCREENSHOTS, click_point, download_until, open_page, photograph, traces
+from tests.browser.steps import SCREENSHOTS, click_point, download_until, open_page, photograph, traces, unfold
 from tests.serving import App
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -106,7 +106,7 @@ def test_the_breakdown_is_trained_and_measured(inside: Page, seen: Seen) -> None
 def test_steered_answers_stand_beside_the_routers(inside: Page, browser: Browser, seen: Seen, tmp_path: Path) -> None:
     page = inside
     open_page(page, "chat")
-    page.get_by_text("Sampling, system prompt").click()
+    unfold(page, "Sampling, system prompt")
     page.locator("#length input[type=number]").fill("24")
     ask(page, "Reverse this list: a b c")
     expect(page.locator("#answer-base[data-ended]")).to_be_visible()
@@ -163,7 +163,7 @@ def test_a_mixers_change_keeps_the_original_and_as_trained_takes_the_other_away(
 def test_a_question_is_stopped_changed_and_asked_again(inside: Page, seen: Seen, tmp_path: Path) -> None:
     page = inside
     open_page(page, "chat")
-    page.get_by_text("Sampling, system prompt").click()
+    unfold(page, "Sampling, system prompt")
     page.locator("#length input[type=number]").fill("4000")
     question = f"Tell me a long story {SCRIPT}"  # the base model's likeliest answer to it has no end
     page.locator("#prompt textarea").fill(question)

@@ -22,6 +22,7 @@ from tests.browser.steps import (
     photograph,
     settle,
     traces,
+    unfold,
     unfold_form,
 )
 from tests.serving import App
@@ -141,7 +142,7 @@ def _train_and_reload(page: Page) -> str:
     expect(page.locator("#start")).to_be_visible()  # with the heads that came from the components
     choose(page, "model", "tiny (workspace)")
     page.locator("#training-max_steps input").fill(str(STEPS))
-    page.get_by_text("More settings").click()
+    unfold(page, "More settings")
     page.locator("#training-learning_rate input").fill("0.01")
     page.locator("#training-threads input").fill("1")  # more of them would wait for one another
     expect(page.locator("#preset-quick-look")).to_contain_text("Longest row 512 tokens → 256 tokens")
@@ -229,7 +230,7 @@ def _lasso_matrices(page: Page) -> None:
 def _chat(page: Page, app: App, upload: Path) -> None:
     page.locator("#to-chat").click()
     expect_page(page, "chat")
-    page.get_by_text("Sampling").click()
+    unfold(page, "Sampling")
     page.locator("#length input[type=number]").fill(str(ANSWER_TOKENS))
     question = "which tool repairs engine zz"
     page.locator("#prompt textarea").fill(question)
