@@ -46,4 +46,3 @@ def bench(
 
     report = run_bench(quick, data or [], on_round, only or PARTS)
     return Output(report, bench_table(report))
-

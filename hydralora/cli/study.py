@@ -68,6 +68,9 @@ def run(
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Change a setting of all runs: section.name=value.")
     ] = None,
+    axis: Annotated[
+        list[str] | None, typer.Option(help="Values of an axis, the study's own or a new one: section.name=[a, b].")
+    ] = None,
     executor: Annotated[str | None, typer.Option(help="local, or slurm to submit the runs as jobs.")] = None,
     quick: Annotated[bool, typer.Option(help="One seed, 20 steps and 40 rows, to see that everything runs.")] = False,
     dry_run: Annotated[bool, typer.Option(help="Only show the runs that are needed, and how long they take.")] = False,
@@ -86,6 +89,8 @@ def run(
     from hydralora.runs.store import RunStore
 
     found, study = find_study(name)
+    if axis:
+        study = study.with_axes({key: _listed(value) for key, value in parse_overrides(axis).items()})
     changes = parse_overrides([*(set_ or []), *([f"launch.executor={executor}"] if executor else [])])
     chosen = {"seeds": seeds, "steps": steps} | (QUICK if quick else {})
     file, own = shipped_data(data) or (Path(data).resolve(), None)
@@ -181,6 +186,10 @@ def _found(workspace: Path | None, study: str) -> "RunningStudy":
 
     store = RunStore(workspace)
     return RunningStudy(JobManager(store), studies_folder(store) / Path(study).name)
+
+
+def _listed(value: object) -> list[object]:
+    return value if isinstance(value, list) else [value]
 
 
 def _planned(running: "RunningStudy") -> Output:

@@ -120,6 +120,9 @@ class TrainingSettings(Section):
         False,
         description="Recompute blocks in the backward pass instead of storing activations: less memory, more time.",
     )
+    measure_forgetting: bool = Field(
+        False, description="Also measure the loss on a short neutral text that ships, before and after training."
+    )
     report_to: list[str] | None = Field(
         None,
         description="Trackers that transformers' Trainer reports to: tensorboard, trackio, wandb. None: none of them.",

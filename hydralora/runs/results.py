@@ -76,6 +76,17 @@ class HeadUseSummary(Record):
     head_cosine: float | None = None
 
 
+class Forgetting(Record):
+    """The loss on a neutral text (nats per token; None for NaN) of the base model, and after training."""
+
+    before: float | None
+    after: float | None
+
+    @property
+    def increase(self) -> float | None:
+        return None if self.before is None or self.after is None else self.after - self.before
+
+
 class RunResults(HeadUseSummary):
     """A run's measurements.
 
@@ -83,6 +94,8 @@ class RunResults(HeadUseSummary):
         template_checks: of the base model's chat template, before training.
         ari: the components' adjusted Rand index against the tasks; None where rows have no task.
         base, tuned: scores on the held-out rows before and after training; None where they were not measured.
+        forgetting: None where it was not asked for.
+        tokens_per_second: of training, in the run's last process; padding doesn't count.
         seconds: by stage; total_seconds of all the run's processes, peak_memory_bytes of the last one.
         energy_kwh: by part, and in total; None where nothing could be measured.
         adapter_hash: sha256 of the adapter's weights; None if nothing was learnt.
@@ -96,6 +109,8 @@ class RunResults(HeadUseSummary):
     ari: float | None = None
     base: Scores | None = None
     tuned: Scores | None = None
+    forgetting: Forgetting | None = None
+    tokens_per_second: float | None = None
     template_checks: list[TemplateCheck] = Field(default_factory=list)
     router_entropy_at_start: float | None = None
     parameters: ParameterCounts | None = None
@@ -111,7 +126,7 @@ class RunResults(HeadUseSummary):
 
     def portable(self) -> "RunResults":
         """A copy for other machines, without the values that describe this one."""
-        return self.without("base_model", "peak_memory_bytes", "total_seconds", "energy_kwh")
+        return self.without("base_model", "peak_memory_bytes", "total_seconds", "tokens_per_second", "energy_kwh")
 
     def component_names(self) -> list[str]:
         """The components' names for display: counted from 1, with their terms or given names."""

@@ -45,6 +45,7 @@ class RunStore:
     def __init__(self, workspace: Path | str | None = None) -> None:
         self.workspace = Path(workspace or default_workspace()).expanduser().resolve()
         self.folder = self.workspace / "runs"
+        self.base_scores = self.workspace / "base-scores"  # of base models on held-out rows, which runs share
 
     def create(self, recipe: Recipe, label: Label | None = None) -> Run:
         """A new run, queued, with its recipe on disk, and a label; by default a name of its own."""

@@ -63,11 +63,22 @@ class Reporter:
         self.should_stop = monitor.should_stop
         self.step = 0
         self.seconds: dict[str, float] = {}
+        self._tokens, self._training_seconds = 0, 0.0
         self._stage: Stage | None = None
         self._since = time.monotonic()
 
     def train(self, **numbers: object) -> None:
         self.on_event(TrainEvent.model_validate(self._now() | numbers))
+
+    def trained(self, tokens: int, seconds: float) -> None:
+        """Count what was trained on, and the time for it without evaluations."""
+        self._tokens += tokens
+        self._training_seconds += seconds
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Of this process's training; None before its first report."""
+        return self._tokens / self._training_seconds if self._training_seconds else None
 
     def gates(self, mean_gate: list[float], entropy: float) -> None:
         # Rounding may take a mean of ones past 1.
@@ -201,6 +212,7 @@ class Reports(TrainerCallback):
         self._check(logs["loss"], state.global_step)
         added /= state.global_step - self._logged_step
         self._logged_step = state.global_step
+        reporter.trained(tokens, seconds)
         reporter.train(
             loss=logs["loss"] - added,  # on the answers alone, as in every evaluation
             learning_rate=logs.get("learning_rate"),

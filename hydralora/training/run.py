@@ -9,6 +9,7 @@ import torch
 from transformers import TrainerCallback, set_seed
 
 from hydralora.errors import RunError
+from hydralora.inference.base_scores import BaseScores
 from hydralora.inference.evaluation import evaluate_rows, summary
 from hydralora.models.adapters import without_adapter
 from hydralora.models.device import pick_device
@@ -16,10 +17,11 @@ from hydralora.models.fetching import BaseModelInfo
 from hydralora.recipe.settings import Recipe
 from hydralora.recipe.without_effect import without_effect
 from hydralora.runs.checkpoints import best_checkpoint, saved_checkpoints
-from hydralora.runs.results import DataSource, HeadUseSummary, RunResults
-from hydralora.runs.scores import Scores
+from hydralora.runs.results import DataSource, Forgetting, HeadUseSummary, RunResults
+from hydralora.runs.scores import RowScores, Scores
 from hydralora.runs.state import Stage
 from hydralora.training.card import save_adapter, take_adapter
+from hydralora.training.forgetting import neutral_loss
 from hydralora.training.monitor import (
     LiveEvaluations,
     Monitor,
@@ -55,12 +57,14 @@ class OutputFolders:
         checkpoints: saved as often as the recipe says; None: none are saved.
         snapshots: as many as the recipe says; None: none are saved.
         row_scores: of each held-out row before and after training; None: they are not kept.
+        base_scores: of base models, which runs share; None: the base model is evaluated in any case.
     """
 
     adapter: Path
     checkpoints: Path | None = None
     snapshots: Path | None = None
     row_scores: Path | None = None
+    base_scores: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,20 @@ class Resume:
     before: Scores | None
     base: BaseModelInfo | None = None
     data: list[DataSource] | None = None
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """A run before its first step.
+
+    Attributes:
+        base: the base model's scores; None in all processes but the first.
+        neutral: its loss on the neutral text, where the recipe asks for that.
+    """
+
+    prepared: Prepared
+    base: Scores | None
+    neutral: float | None = None
 
 
 def train(
@@ -108,13 +126,13 @@ def train(
     reporter = Reporter(monitor if processes.is_first else None)
     reporter.step = resume.step if resume else 0
     set_seed(recipe.training.seed)
-    begun = _begin(recipe, folders.row_scores, reporter, processes, resume)
+    begun = _begin(recipe, folders, reporter, processes, resume)
     if processes.agree(begun is None) or begun is None:
         processes.leave()
         return _nothing_learnt(recipe, reporter)
-    prepared, base = begun
+    prepared = begun.prepared
     last = LastStep(processes)
-    trainer = _trainer(prepared, recipe, folders, reporter, processes, (base and base.loss) or 0.0, last)
+    trainer = _trainer(prepared, recipe, folders, reporter, processes, (begun.base and begun.base.loss) or 0.0, last)
     if _train(trainer, recipe, prepared, folders, reporter, resume):
         processes.leave()
     elif not reporter.step:
@@ -125,14 +143,14 @@ def train(
         return RunResults()
     stops, measures = monitor.should_stop, monitor.measure_stopped
     reporter.should_stop = lambda: stops() and not measures()
-    return _end(prepared, base, recipe, folders, reporter, trainer.state.max_steps)
+    return _end(begun, recipe, folders, reporter, trainer.state.max_steps)
 
 
 def _begin(
-    recipe: Recipe, row_scores: Path | None, reporter: Reporter, processes: Processes, resume: Resume | None
-) -> tuple[Prepared, Scores | None] | None:
-    """The prepared run and, in the first process, the base model's scores; None when stopped before training."""
-    base = resume.before if resume else None
+    recipe: Recipe, folders: OutputFolders, reporter: Reporter, processes: Processes, resume: Resume | None
+) -> _Begun | None:
+    """None when stopped before training."""
+    base, neutral = resume.before if resume else None, None
     try:
         sharded = recipe.launch.fsdp or recipe.launch.deepspeed  # saving needs all processes, at the end of a step
         prepared = prepare(recipe, reporter.stage, reporter.progress, None if sharded else reporter.check)
@@ -148,13 +166,15 @@ def _begin(
             template_checks=prepared.template_checks,
             without_effect=[f"{name} (because of {other})" for name, other in without_effect(recipe)],
         )
-        if processes.is_first and base is None:
-            with without_adapter(prepared.model):  # heads with a random start and an initialised router have an effect
-                base = _measure(prepared, recipe, row_scores, reporter, Stage.EVALUATING_BASE)
+        with without_adapter(prepared.model):  # heads with a random start and an initialised router have an effect
+            if processes.is_first and base is None:
+                base = _measure(prepared, recipe, folders, reporter, Stage.EVALUATING_BASE)
+            if processes.is_first and recipe.training.measure_forgetting:
+                neutral = neutral_loss(prepared, recipe, _base_scores(prepared, recipe, folders))
         reporter.stage(Stage.TRAINING)
     except StopRequestedError:
         return None
-    return prepared, base
+    return _Begun(prepared, base, neutral)
 
 
 def _check_unchanged(resume: Resume, prepared: Prepared) -> None:
@@ -214,30 +234,34 @@ def _keep_last_step(trainer: AnswerTrainer, last: LastStep, folders: OutputFolde
 
 
 def _end(
-    prepared: Prepared,
-    base: Scores | None,
+    begun: _Begun,
     recipe: Recipe,
     folders: OutputFolders,
     reporter: Reporter,
     max_steps: int,
 ) -> RunResults:
     """Save the adapter, evaluate it, and collect the results."""
+    prepared = begun.prepared
     prepared.model.eval()
     if not all_finite(prepared.model):
         raise diverged(reporter.step)
     adapter_hash = save_adapter(prepared.model, recipe, prepared, folders.adapter)
     stopped = reporter.step < max_steps
-    tuned, heads = None, HeadUseSummary()
+    tuned, heads, forgetting = None, HeadUseSummary(), None
     if not (stopped and reporter.should_stop()):
         try:
-            tuned = _measure(prepared, recipe, folders.row_scores, reporter, Stage.EVALUATING_TUNED)
+            tuned = _measure(prepared, recipe, folders, reporter, Stage.EVALUATING_TUNED)
+            if recipe.training.measure_forgetting:
+                forgetting = Forgetting(before=begun.neutral, after=neutral_loss(prepared, recipe))
             if recipe.has_heads:
                 reporter.stage(Stage.MEASURING_HEADS)
             heads = measure_heads(prepared, reporter.progress)
         except StopRequestedError:
             stopped = True
     reporter.finish_stage()
-    return run_results(prepared, base, tuned, heads, reporter.seconds).changed(
+    return run_results(prepared, begun.base, tuned, heads, reporter.seconds).changed(
+        forgetting=forgetting,
+        tokens_per_second=reporter.tokens_per_second,
         step=reporter.step,
         max_steps=max_steps,
         stopped=stopped,
@@ -246,16 +270,21 @@ def _end(
     )
 
 
-def _measure(prepared: Prepared, recipe: Recipe, row_scores: Path | None, reporter: Reporter, stage: Stage) -> Scores:
+def _measure(prepared: Prepared, recipe: Recipe, folders: OutputFolders, reporter: Reporter, stage: Stage) -> Scores:
     """Evaluate the held-out rows, and answer a few of them; an answered row counts as one more row of the progress."""
     reporter.stage(stage)
     split = "before" if stage is Stage.EVALUATING_BASE else "after"
-    pad, rows = prepared.tokenizer.pad_token_id, len(prepared.heldout)
-    answered = len(sample_rows(prepared, recipe.training))
+    rows, answered = len(prepared.heldout), len(sample_rows(prepared, recipe.training))
     total = rows + answered
-    measured = evaluate_rows(prepared.model, prepared.heldout, pad, lambda done, _: reporter.progress(done, total))
-    if row_scores:
-        measured.write(row_scores, split)
+
+    def measure() -> RowScores:
+        pad = prepared.tokenizer.pad_token_id
+        return evaluate_rows(prepared.model, prepared.heldout, pad, lambda done, _: reporter.progress(done, total))
+
+    known = _base_scores(prepared, recipe, folders) if stage is Stage.EVALUATING_BASE else None
+    measured = known.of(prepared.heldout, measure) if known else measure()
+    if folders.row_scores:
+        measured.write(folders.row_scores, split)
     scores = summary(measured, prepared.heldout, prepared.heldout_labels)
     answers = sample_answers(
         prepared, recipe.training, lambda done, most: reporter.progress(rows + answered * done // most, total)
@@ -264,6 +293,12 @@ def _measure(prepared: Prepared, recipe: Recipe, row_scores: Path | None, report
         reporter.progress(total, total)
     reporter.scores(split, scores, answers)
     return scores
+
+
+def _base_scores(prepared: Prepared, recipe: Recipe, folders: OutputFolders) -> BaseScores | None:
+    if not folders.base_scores:
+        return None
+    return BaseScores(folders.base_scores, f"{prepared.files.hash}, {recipe.quantization}, {prepared.device}")
 
 
 def _nothing_learnt(recipe: Recipe, reporter: Reporter) -> RunResults:

@@ -99,9 +99,10 @@ def _work(run: Run, processes: Processes, recorder: Recorder) -> int:
     try:
         step, checkpoint = run.newest_checkpoint() or (0, None)
         state = run.state()
+        store = RunStore(run.folder.parent.parent)
         results = train(
-            RunStore(run.folder.parent.parent).resolved(run.recipe()),
-            OutputFolders(run.adapter, run.checkpoints, run.snapshots, run.row_scores),
+            store.resolved(run.recipe()),
+            OutputFolders(run.adapter, run.checkpoints, run.snapshots, run.row_scores, store.base_scores),
             Monitor(recorder.record, recorder.stop_requested, lambda: run.measure_requested),
             Resume(step, checkpoint, run.before(), state.base, state.data),
         )

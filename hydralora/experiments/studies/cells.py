@@ -9,6 +9,7 @@ from pydantic import Field
 
 from hydralora.components.rows import components_of, read_rows
 from hydralora.errors import ConfigError
+from hydralora.experiments.studies.row_changes import changed_rows
 from hydralora.experiments.studies.rows import RowFiles, row_files
 from hydralora.experiments.studies.study import Changes, Study
 from hydralora.models.catalogue import DEFAULT_MODEL
@@ -104,7 +105,7 @@ class Plan:
             raise ConfigError(f"There is no arm {unknown[0]!r}. The arms are: {', '.join(study.arms)}.")
         needed = {study.reference, *(arm.size_of for name in settings.arms if (arm := study.arms[name]).size_of)}
         self.names = [name for name in study.arms if not settings.arms or name in settings.arms or name in needed]
-        self._components: dict[int, int] = {}
+        self._components: dict[str, int] = {}  # by the recipe's data and how they are found
 
     def tuning(self) -> list[Cell]:
         """The runs by which a setting is chosen for each arm; none where the study chooses none.
@@ -115,11 +116,14 @@ class Plan:
         tune = self.study.tune
         if not tune:
             return []
-        files = self._files(0)
         steps = max(1, round(tune.steps * self._steps))
-        own = {"data.eval": str(files.tune), "training.max_steps": steps}
+
+        def recipe(arm: str, axes: Changes, value: float | str) -> Recipe:
+            own = {"data.eval": str(self._files(0, axes).tune), "training.max_steps": steps, tune.setting: value}
+            return self._recipe(arm, axes, 0, own)
+
         return [
-            Cell(arm, axes, 0, self._recipe(arm, axes, 0, own | {tune.setting: value}), value)
+            Cell(arm, axes, 0, recipe(arm, axes, value), value)
             for arm, axes in self._places()
             for value in self.study.arms[arm].values or tune.values
         ]
@@ -146,20 +150,23 @@ class Plan:
 
     @property
     def _steps(self) -> int:
-        arm = self.study.recipe_of(self._base(0), self.study.reference, self.study.points()[0])
+        point = self.study.points()[0]
+        arm = self.study.recipe_of(self._base(0, point), self.study.reference, point)
         return arm.training.max_steps or 1
 
     def _places(self) -> Iterator[tuple[str, Changes]]:
         for axes in self.study.points():
             yield from ((name, axes) for name in self.names)
 
-    def _files(self, seed: int) -> RowFiles:
+    def _files(self, seed: int, point: Changes) -> RowFiles:
         settings = self.settings
-        return row_files(self._folder, settings.data, settings.heldout, settings.rows, seed)
+        files = row_files(self._folder, settings.data, settings.heldout, settings.rows, seed)
+        return changed_rows(files, self.study.row_changes(point), settings.model, seed)
 
-    def _base(self, seed: int) -> Changes:
-        files, settings = self._files(seed), self.settings
+    def _base(self, seed: int, point: Changes) -> Changes:
+        files, settings = self._files(seed, point), self.settings
         base = QUIET | {
+            "training.measure_forgetting": "forgetting" in self.study.measures,
             "model": settings.model,
             "data.train": str(files.train),
             "data.eval": str(files.report),
@@ -169,20 +176,21 @@ class Plan:
         return base | ({"training.max_steps": settings.steps} if settings.steps else {}) | settings.recipe
 
     def _recipe(self, arm: str, point: Changes, seed: int, own: Changes) -> Recipe:
-        recipe = self.study.recipe_of(self._base(seed), arm, point)
+        recipe = self.study.recipe_of(self._base(seed, point), arm, point)
         values = with_settings(recipe.model_dump(), own)
         if model_of := self.study.arms[arm].size_of:
-            like = self.study.recipe_of(self._base(seed), model_of, point)
-            values = with_settings(values, _rank_of_size(recipe, like, self._heads(like, seed)))
+            like = self.study.recipe_of(self._base(seed, point), model_of, point)
+            values = with_settings(values, _rank_of_size(recipe, like, self._heads(like)))
         return parse_recipe(values, f"{self.study.title}, {arm}")
 
-    def _heads(self, recipe: Recipe, seed: int) -> int:
-        """The heads of a recipe: as many as components are found in a seed's rows, where it leaves that open."""
+    def _heads(self, recipe: Recipe) -> int:
+        """The heads of a recipe: as many as components are found in its rows, where it leaves that open."""
         if recipe.tuner.num_heads or not recipe.has_heads:
             return recipe.tuner.num_heads or 1
-        if seed not in self._components:
-            self._components[seed] = components_of(recipe, read_rows(recipe).examples).k
-        return self._components[seed]
+        of = f"{recipe.data} {recipe.components}"
+        if of not in self._components:
+            self._components[of] = components_of(recipe, read_rows(recipe).examples).k
+        return self._components[of]
 
 
 def _rank_of_size(recipe: Recipe, like: Recipe, heads: int) -> Changes:

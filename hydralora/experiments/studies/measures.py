@@ -11,7 +11,9 @@ Measure = Literal[
     "loss",
     "exact_match",
     "parameters",
+    "forgetting",
     "seconds",
+    "tokens_per_second",
     "peak_memory",
     "energy",
     "mutual_information",
@@ -47,7 +49,13 @@ MEASURES: dict[str, Meaning] = {
     "parameters": Meaning(
         "parameters", lambda results: results.parameters.total if results.parameters else None, "less", 0
     ),
+    "forgetting": Meaning(
+        "forgetting (nats per token)",
+        lambda results: results.forgetting.increase if results.forgetting else None,
+        "less",
+    ),
     "seconds": Meaning("seconds of training", lambda results: results.seconds.get(Stage.TRAINING.value), "less", 1),
+    "tokens_per_second": Meaning("tokens/s", lambda results: results.tokens_per_second, "more", 0),
     "peak_memory": Meaning("memory (bytes)", lambda results: results.peak_memory_bytes, "less", 0),
     "energy": Meaning("energy (kWh)", lambda results: (results.energy_kwh or {}).get("total"), "less", 5),
     "mutual_information": Meaning("mutual information", lambda results: results.mutual_information),

@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from hydralora.errors import ConfigError
 from hydralora.experiments.studies.measures import MEASURES, Measure
+from hydralora.experiments.studies.row_changes import PREFIX, RowChanges
 from hydralora.recipe.reading import parse_recipe, validation_message, with_settings
 from hydralora.recipe.section import Section
 from hydralora.recipe.settings import Recipe
@@ -56,7 +57,7 @@ class Study(Section):
     Attributes:
         reference: the arm that the others are compared with.
         recipe: what it changes in the default recipe, for all arms.
-        axes: settings that take several values.
+        axes: settings that take several values; some may change the rows (`RowChanges`).
         tune: None: the recipe's settings are used as they are.
         judged: the measure that the verdict is about.
     """
@@ -77,6 +78,8 @@ class Study(Section):
     def _arms_exist(self) -> "Study":
         named = {"reference": [self.reference], "size_of": [arm.size_of for arm in self.arms.values() if arm.size_of]}
         named["paper.values"] = list(self.paper.values) if self.paper else []
+        if rows := [name for name, arm in self.arms.items() if any(key.startswith(PREFIX) for key in arm.settings)]:
+            raise ValueError(f"the arm {rows[0]!r} changes the rows, which are the same for all arms. Use axes")
         if BASE in self.arms:
             raise ValueError(f"no arm can be called {BASE!r}, which every report has a line for. Name it otherwise")
         for place, names in named.items():
@@ -94,6 +97,30 @@ class Study(Section):
             raise ValueError(f"judged: of {self.judged}, neither more nor less is better")
         return self
 
+    def with_axes(self, axes: dict[str, list[object]]) -> "Study":
+        """The study with other values of some axes, or more of them.
+
+        Raises:
+            ConfigError: a setting or a value is wrong.
+        """
+        try:
+            study = Study.model_validate(self.model_dump() | {"axes": self.axes | axes})
+        except ValidationError as error:
+            raise ConfigError(f"{self.title}: {validation_message(error)}") from error
+        study.check()
+        return study
+
+    def check(self) -> None:
+        """Find a wrong setting now, not after the first hour.
+
+        Raises:
+            ConfigError: an arm's recipe can't be, at some point of the axes.
+        """
+        for point in self.points():
+            self.row_changes(point)
+            for name in self.arms:
+                self.recipe_of({"model": "default", "data.train": "rows.jsonl"}, name, point)
+
     def points(self) -> list[Changes]:
         """Every combination of the axes' values; one without any where there are no axes."""
         return [dict(zip(self.axes, values, strict=True)) for values in product(*self.axes.values())]
@@ -108,7 +135,22 @@ class Study(Section):
             ConfigError: a setting is wrong.
         """
         changes = base | self.recipe | self.arms[arm].settings | point
-        return parse_recipe(with_settings({}, changes), f"{self.title}, arm {arm}")
+        own = {key: value for key, value in changes.items() if not key.startswith(PREFIX)}
+        return parse_recipe(with_settings({}, own), f"{self.title}, arm {arm}")
+
+    def row_changes(self, point: Changes) -> RowChanges:
+        """What is changed in the rows at a point of the axes.
+
+        Raises:
+            ConfigError: a setting is wrong.
+        """
+        changes = {
+            key.removeprefix(PREFIX): value for key, value in (self.recipe | point).items() if key.startswith(PREFIX)
+        }
+        try:
+            return RowChanges.model_validate(changes)
+        except ValidationError as error:
+            raise ConfigError(f"{self.title}, {PREFIX}{validation_message(error)}") from error
 
 
 def read_study(path: Path) -> Study:
@@ -127,9 +169,7 @@ def read_study(path: Path) -> Study:
         study = Study.model_validate(values)
     except ValidationError as error:
         raise ConfigError(f"{path.name}: {validation_message(error)}") from error
-    for name in study.arms:  # a wrong setting is found now, not after the first hour
-        for point in study.points():
-            study.recipe_of({"model": "default", "data.train": "rows.jsonl"}, name, point)
+    study.check()
     return study
 
 

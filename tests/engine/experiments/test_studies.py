@@ -47,18 +47,20 @@ def plan(study: Study, folder: Path, data_file: Path, model_folder: Path, **sett
 @pytest.mark.parametrize("name", declared_studies())
 def test_a_study_that_ships_can_be_planned(name: str, tmp_path: Path, data_file: Path, model_folder: Path) -> None:
     _, study = find_study(name)
+    fitting = {"model": [str(model_folder)], "rows.kinds": [1, 2]}  # on this machine; in these rows
+    study = study.with_axes({key: values for key, values in fitting.items() if key in study.axes})
     assert study.question.endswith("?")
     planned = plan(study, tmp_path, data_file, model_folder, seeds=2)
     tried = planned.tuning()
-    assert study.tune
-    grids = [arm.values or study.tune.values for arm in study.arms.values()]
+    grids = [arm.values or study.tune.values for arm in study.arms.values()] if study.tune else []
     for grid in grids:
         assert len(grid) >= 5  # it shows whether the best one lies inside
         rates = list(map(float, grid))
         assert [high / low for low, high in pairwise(rates)] == pytest.approx([3] * (len(rates) - 1), rel=0.15)
-    assert [cell.tried for cell in tried] == [value for grid in grids for value in grid]
-    reported = planned.reported({cell.place: study.tune.values[0] for cell in tried})
-    assert [cell.arm for cell in reported] == 2 * list(study.arms)
+    points = len(study.points())
+    assert [cell.tried for cell in tried] == points * [value for grid in grids for value in grid]
+    reported = planned.reported({cell.place: 2e-3 for cell in tried})
+    assert [cell.arm for cell in reported] == 2 * points * list(study.arms)
     recipes = [cell.recipe for cell in [*tried, *reported]]
     assert all(recipes.count(recipe) == 1 for recipe in recipes)
 
@@ -78,6 +80,12 @@ def test_a_study_that_ships_can_be_planned(name: str, tmp_path: Path, data_file:
         ({"arms": {"one": {"size_of": "two"}, "two": {"size_of": "one"}}}, "has itself the size of another"),
         ({"version": 2}, "version"),
         ({"arms": {"one": {}, "base model": {}}}, "no arm can be called 'base model'"),
+        (
+            {"arms": {"one": {}, "two": {"settings": {"rows.kinds": 2}}}},
+            "'two' changes the rows, which are the same for",
+        ),
+        ({"axes": {"rows.noise": [1]}}, "rows.noise is not a setting"),
+        ({"axes": {"rows.exchanged": [0.5, 2]}}, "rows.exchanged: Input should be less than or equal to 1"),
         ({"arms": {"one": {}, "two": {"values": [1e-3]}}}, "the arm 'two' has values, but the study chooses none"),
     ],
 )

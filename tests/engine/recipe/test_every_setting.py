@@ -87,6 +87,7 @@ CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "training.snapshots": (2, {}),
     "training.log_every": (1, {}),
     "training.gradient_checkpointing": (True, {}),
+    "training.measure_forgetting": (True, {}),
     "training.report_to": (["nobody"], {}),
     "training.seed": (3, {}),
     "training.threads": (2, {}),
