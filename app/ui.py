@@ -8,6 +8,7 @@ import gradio as gr
 from .actions.recipes import FormValues
 from .actions.runs import tab as runs_actions
 from .actions.shell import BESIDE, PATH
+from .page.blocks import Blocks
 from .page.browser_state import KeptChoices, browser_state
 from .page.context import Context
 from .page.handlers import QUIET, Component, Updates, handler
@@ -37,9 +38,7 @@ def theme() -> gr.themes.Base:
 
 def build(services: Services) -> gr.Blocks:
     """The whole page with its listeners."""
-    with gr.Blocks(
-        title="HydraLoRA studio", analytics_enabled=False, fill_width=True, delete_cache=(3600, 3600)
-    ) as page:
+    with Blocks(title="HydraLoRA studio", analytics_enabled=False, fill_width=True, delete_cache=(3600, 3600)) as page:
         place, settings = KeptChoices(browser_state("hydralora")), KeptChoices(browser_state("hydralora-form"))
         answers, deleted = browser_state("hydralora-chat"), browser_state("hydralora-deleted")
         learnt, quiz = KeptChoices(browser_state("hydralora-learn")), browser_state("hydralora-quiz")

@@ -7,7 +7,7 @@ from playwright.sync_api import Browser, Page, Route, expect
 
 from hydralora.runs.run import Run
 from tests.browser.conftest import Seen, new_page
-from tests.browser.steps import UPLOAD, open_page, settle, unfold_form
+from tests.browser.steps import UPLOAD, open_page, settle, unfold, unfold_form
 from tests.serving import App
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -36,6 +36,17 @@ LATE = """
         return new Response(body, { status: response.status, headers: response.headers });
     };
 })(400);
+"""
+
+# A busy page learns late that the server has accepted its event: by then several updates have come.
+ACCEPTED_LATE = """
+const fetched = window.fetch;
+window.fetch = async (request, options) => {
+    const response = await fetched(request, options);
+    const isJoin = String(request.url || request).includes("/queue/join");
+    if (window.isBusy && isJoin) await new Promise(done => setTimeout(done, 2000));
+    return response;
+};
 """
 
 
@@ -136,5 +147,26 @@ def test_a_page_that_reads_late_misses_nothing(browser: Browser, app: App, route
         page.goto(f"{app.url}/?page={at}&run={routed.id}")
         expect(page.locator(shown).first).to_be_visible()
         expect(page.locator("#run-name select")).to_have_value(routed.id)
+    assert seen.errors == []
+    page.context.close()
+
+
+def test_a_page_that_gets_several_updates_at_once_shows_them_all(
+    browser: Browser, app: App, address: str, seen: Seen
+) -> None:
+    """The question and its answers come first, and updates that change nothing follow at once."""
+    page = new_page(browser)
+    page.on("pageerror", lambda error: seen.errors.append(str(error)))
+    page.add_init_script(ACCEPTED_LATE)
+    page.goto(address)
+    expect(page.locator("#chips button").first).to_be_visible()
+    unfold(page, "Sampling, system prompt")
+    page.locator("#length input[type=number]").fill("600")
+    for question, is_busy in (("Tell me a long story", False), ("Tell me another long story", True)):
+        page.evaluate("isBusy => { window.isBusy = isBusy; }", is_busy)
+        page.locator("#prompt textarea").fill(question)
+        page.locator("#send").click()
+        expect(page.locator(".turn .question").last).to_have_text(question, timeout=20_000)
+        expect(page.locator(".turn:last-child #answer-base .token").first).to_be_visible(timeout=20_000)
     assert seen.errors == []
     page.context.close()

@@ -47,7 +47,10 @@ def plan(study: Study, folder: Path, data_file: Path, model_folder: Path, **sett
 @pytest.mark.parametrize("name", declared_studies())
 def test_a_study_that_ships_can_be_planned(name: str, tmp_path: Path, data_file: Path, model_folder: Path) -> None:
     _, study = find_study(name)
-    fitting = {"model": [str(model_folder)], "rows.kinds": [1, 2]}  # on this machine; in these rows
+    fitting: dict[str, list[object]] = {
+        "model": [str(model_folder)],
+        "rows.kinds": [1, 2],
+    }  # on this machine; in these rows
     study = study.with_axes({key: values for key, values in fitting.items() if key in study.axes})
     assert study.question.endswith("?")
     planned = plan(study, tmp_path, data_file, model_folder, seeds=2)
