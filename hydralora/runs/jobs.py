@@ -1,7 +1,7 @@
 """Starting, stopping, resuming and following runs, as many at once as there are slots."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
@@ -31,12 +31,21 @@ class JobManager:
         Raises:
             RunError: it starts from a run that can't be continued.
         """
-        self.store.resolved(recipe)
-        run = self.store.create(recipe, label)
+        return self.start_all([(recipe, label)])[0]
+
+    def start_all(self, wanted: Sequence[tuple[Recipe, Label | None]]) -> list[Run]:
+        """Create several runs; those for a cluster become one array of jobs.
+
+        Raises:
+            RunError: one starts from a run that can't be continued.
+        """
+        for recipe, _ in wanted:
+            self.store.resolved(recipe)
+        runs = [(self.store.create(recipe, label), recipe) for recipe, label in wanted]
         with self._lock():
-            self._enqueue(run, recipe)
+            self._enqueue(runs)
         self.advance()
-        return run
+        return [run for run, _ in runs]
 
     def resume(self, run: Run) -> int:
         """Resume a run that was stopped, interrupted or failed; returns the step of the checkpoint it resumes from.
@@ -67,7 +76,7 @@ class JobManager:
                 fraction=None,
                 base_measured=run.before() is not None,
             )
-            self._enqueue(run, recipe)
+            self._enqueue([(run, recipe)])
         self.advance()
         return step
 
@@ -211,17 +220,22 @@ class JobManager:
         self.store.write_queue(replace(queue, waiting=[other for other in queue.waiting if other != run.id]))
         run.update(state="stopped", message=_unbegun(run.state()))
 
-    def _enqueue(self, run: Run, recipe: Recipe) -> None:
-        """Add a run to the queue, or submit it to a cluster, which has its own queue."""
-        if recipe.launch.executor == "slurm":
-            try:
-                run.update(job=submit(run, recipe), message="submitted to SLURM")
-            except ConfigError as error:
-                run.update(state="failed", message=str(error))
-                raise
-            return
+    def _enqueue(self, runs: Sequence[tuple[Run, Recipe]]) -> None:
+        """Add runs to the queue, or submit them to a cluster, which has its own queue."""
         queue = self.store.queue()
-        self.store.write_queue(replace(queue, waiting=[*queue.waiting, run.id]))
+        here = [run.id for run, recipe in runs if recipe.launch.executor != "slurm"]
+        if here:
+            self.store.write_queue(replace(queue, waiting=[*queue.waiting, *here]))
+        to_submit = [(run, recipe) for run, recipe in runs if recipe.launch.executor == "slurm"]
+        if not to_submit:
+            return
+        try:
+            for (run, _), job in zip(to_submit, submit(to_submit), strict=True):
+                run.update(job=job, message="submitted to SLURM")
+        except ConfigError as error:
+            for run, _ in to_submit:
+                run.update(state="failed", message=str(error))
+            raise
 
     def _lock(self) -> FileLock:
         """A lock: while it is held, no other process starts, moves or stops a run."""

@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import psutil
@@ -21,8 +22,11 @@ SILENCE = 300.0  # seconds without a heartbeat after which a run on another mach
 START_GRACE = 60.0  # seconds in which a queued run may have no process yet
 
 
-def submit(run: Run, recipe: Recipe) -> str:
-    """Submit a run as a job of a cluster; returns the job's id.
+def submit(runs: Sequence[tuple[Run, Recipe]]) -> list[str]:
+    """Submit runs as jobs of a cluster, several as one array; returns the jobs' ids.
+
+    Args:
+        runs: at least one; the first one's recipe says what the cluster is asked for.
 
     Raises:
         ConfigError: submitit is not installed, the cluster can't be reached, or it doesn't know a parameter.
@@ -31,11 +35,21 @@ def submit(run: Run, recipe: Recipe) -> str:
         import submitit
     except ImportError as error:
         raise ConfigError("launch.executor=slurm needs submitit: pip install 'hydralora-studio[slurm]'.") from error
-    command = submitit.helpers.CommandFunction(worker_command(run, recipe.launch.processes), verbose=False)
+    commands = [
+        submitit.helpers.CommandFunction(worker_command(run, recipe.launch.processes), verbose=False)
+        for run, recipe in runs
+    ]
+    first, recipe = runs[0]
+    alone = len(runs) == 1
+    folder = first.folder / "job" if alone else first.folder.parent / ".jobs" / first.id
     try:
-        executor = submitit.AutoExecutor(folder=run.folder / "job", cluster=CLUSTER)
-        executor.update_parameters(name=run.id, **(recipe.launch.slurm or {}))
-        return str(executor.submit(command).job_id)
+        executor = submitit.AutoExecutor(folder=folder, cluster=CLUSTER)
+        executor.update_parameters(name=first.id, **(recipe.launch.slurm or {}))
+        if alone:
+            return [str(executor.submit(commands[0]).job_id)]
+        with executor.batch():
+            jobs = [executor.submit(command) for command in commands]
+        return [str(job.job_id) for job in jobs]
     except (RuntimeError, NameError, TypeError, ValueError, OSError) as error:
         hint = "Check launch.slurm, and that sbatch is installed."
         raise ConfigError(f"SLURM rejected the run: {error}. {hint}") from error

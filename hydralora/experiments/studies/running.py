@@ -157,13 +157,16 @@ class RunningStudy:
 
     def advance(self, resume: bool = True) -> Status:
         """Queue what is missing; `resume` also what was stopped or interrupted."""
+        missing = []
         for cell, run in self.cells()[1]:
             state, known = self.state_of(run)
             if run is None:
                 label = study_label(self.id, f"{self.file.name}: {cell.name}", self.file.study.title)
-                self.jobs.start(cell.recipe, label)
+                missing.append((cell.recipe, label))
             elif resume and state == "stopped" and known and known.state in RESUMABLE:
                 self.jobs.resume(run)
+        if missing:
+            self.jobs.start_all(missing)
         self.jobs.advance()
         return self.status()
 

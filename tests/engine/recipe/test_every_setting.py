@@ -174,7 +174,7 @@ def observe(recipe: Recipe, folder: Path, parameters: list[dict[str, Any]]) -> d
             lambda: training_arguments(recipe.training, Path("out"), "cpu", recipe.launch, 5).to_sanitized_dict()
         ),
         "command": worker_command(run, recipe.launch.processes)[1:-1],
-        "job": recipe.launch.executor == "slurm" and (attempt(lambda: submit(run, recipe)), *parameters),
+        "job": recipe.launch.executor == "slurm" and (attempt(lambda: submit([(run, recipe)])), *parameters),
     }
 
 

@@ -11,7 +11,7 @@ from hydralora.runs import processes
 from hydralora.runs.jobs import JobManager
 from tests.waiting import wait_until
 
-pytest.importorskip("submitit")
+submitit = pytest.importorskip("submitit")
 pytestmark = [  # submitit's local jobs are processes that nobody holds on to
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning"),
@@ -56,6 +56,28 @@ def test_a_job_is_stopped_and_resumed_by_the_files_of_its_run(
     assert job.state().job != first
     jobs.stop(job)
     wait_until(lambda: jobs.refresh(job).state == "stopped")
+
+
+def test_several_runs_are_one_array(jobs: JobManager, recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "CLUSTER", "local")
+    arrays: list[int] = []
+    executor = submitit.AutoExecutor
+    process = executor._internal_process_submissions
+
+    def submit(self: object, submissions: list[object]) -> object:
+        arrays.append(len(submissions))
+        return process(self, submissions)
+
+    monkeypatch.setattr(executor, "_internal_process_submissions", submit)
+    other = recipe.model_copy(deep=True)
+    other.training.seed = 1
+    runs = jobs.start_all([(recipe, None), (other, None), (recipe, None)])
+    assert arrays == [3]
+    assert len({run.state().job for run in runs}) == 3
+    wait_until(lambda: all(jobs.refresh(run).state == "finished" for run in runs))
+    hashes = [run.state().adapter_hash for run in runs]
+    assert hashes[0] == hashes[2] != hashes[1]
+    assert jobs.store.all() == sorted(runs, key=lambda run: run.id, reverse=True)
 
 
 def test_a_job_that_is_silent_counts_as_dead(jobs: JobManager, recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
