@@ -19,6 +19,7 @@ from hydralora.files import to_json
 
 if TYPE_CHECKING:
     from hydralora.analysis.breakdown import Part
+    from hydralora.inference.benchmarks import TaskScores
     from hydralora.inference.on_files import FileScores
     from hydralora.runs.comparison import Comparison, RunMeasurements
     from hydralora.runs.events import Event, OnEvent
@@ -205,6 +206,15 @@ def scores_text(scores: "FileScores") -> str:
     if scores.components_unknown:
         lines.append(f"components unknown: {scores.components_unknown}")
     return "\n".join(lines)
+
+
+def tasks_text(tasks: "Mapping[str, TaskScores]") -> str:
+    """A line for each metric of each benchmark, beside the base model's."""
+    return "\n".join(
+        f"{name}, {metric}: {scores.base.get(metric, float('nan')):.3f} -> {value:.3f}"
+        for name, scores in tasks.items()
+        for metric, value in scores.tuned.items()
+    )
 
 
 def parts_text(parts: Sequence["Part"], reading: str) -> str:

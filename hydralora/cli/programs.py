@@ -29,6 +29,10 @@ def with_(
     except ConfigError as error:
         say(f"{error.kind} error: {error}")
         raise typer.Exit(1) from None
+    if module == "lm_eval":
+        from hydralora.inference.benchmarks import register_backend
+
+        register_backend()
     sys.argv = [module, *(arguments or [])]
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)

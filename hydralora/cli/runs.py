@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hydralora.cli.options import Json, RunName, Workspace, command
-from hydralora.cli.output import Output, comparison_text, following, progress, say, scores_text
+from hydralora.cli.output import Output, comparison_text, following, progress, say, scores_text, tasks_text
+from hydralora.errors import ConfigError
 
 if TYPE_CHECKING:
     from hydralora.runs.jobs import JobManager
@@ -188,19 +189,35 @@ def compare(
 @command
 def evaluate(
     run: RunName,
-    data: Annotated[list[Path], typer.Option(help="A file of rows with answers; may be repeated.")],
+    data: Annotated[list[Path] | None, typer.Option(help="A file of rows with answers; may be repeated.")] = None,
     mapping: Annotated[Path | None, typer.Option(help="A mapping file: which column holds what.")] = None,
+    tasks: Annotated[
+        str | None,
+        typer.Option(help="Public benchmarks instead, by lm-evaluation-harness (the extra eval): gsm8k,mmlu."),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Rows of each benchmark. Default: all.", min=1)] = None,
+    task_definitions: Annotated[
+        Path | None, typer.Option(help="A folder of further benchmarks, in the harness' YAML, which may run code.")
+    ] = None,
     as_json: Json = False,
     workspace: Workspace = None,
 ) -> Output:
-    """Evaluate a run and its base model on the rows of a file: loss and exact match."""
+    """Evaluate a run and its base model on the rows of a file (loss and exact match), or on public benchmarks."""
     from hydralora.data.mapping import load_mapping
+    from hydralora.inference.benchmarks import evaluate_tasks
     from hydralora.inference.on_files import evaluate_run
     from hydralora.runs.store import RunStore
 
     stored = RunStore(workspace).get(run)
+    if bool(data) == bool(tasks):
+        raise ConfigError("evaluate: give either a file, --data FILE, or benchmarks, --tasks gsm8k.")
+    if tasks:
+        names = [name.strip() for name in tasks.split(",") if name.strip()]
+        with progress("evaluating") as on_progress:
+            found = evaluate_tasks(stored, names, limit, task_definitions, on_progress)
+        return Output({"tasks": {name: scores.values() for name, scores in found.items()}}, tasks_text(found))
     with progress("evaluating") as on_progress:
-        scores = evaluate_run(stored, data, load_mapping(mapping) if mapping else None, on_progress)
+        scores = evaluate_run(stored, data or [], load_mapping(mapping) if mapping else None, on_progress)
     return Output(scores.model_dump(mode="json"), scores_text(scores))
 
 
