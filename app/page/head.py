@@ -6,7 +6,7 @@ APP = Path(__file__).parents[1]
 STYLE = APP / "style"
 PAGES_STYLE = STYLE / "pages.css"  # Gradio narrows it to its own container; the rest must reach outside of that
 FRAME_STYLES = ("tokens", "shell", "data", "components", "explore", "chat", "train", "runs", "lab", "learn")
-SCRIPTS = ("page/browser_state", "page/navigation", "widgets/glossary")
+SCRIPTS = ("page/browser_state", "page/early", "page/navigation", "widgets/glossary")
 TEACHING = """<link rel="stylesheet" href="studio/files/teaching.css">
 <script defer src="studio/files/teaching.js"></script>"""  # tour, Present and Class: app/teaching
 

@@ -65,7 +65,9 @@ def chips(elem_id: str) -> gr.HTML:
 
     Event: `.ask` with `event.index`.
     """
-    return _part(None, '<div class="chips" role="group" aria-label="Example prompts"></div>', "chips", elem_id)
+    return _part(
+        None, '<div class="chips needs-run" role="group" aria-label="Example prompts"></div>', "chips", elem_id
+    )
 
 
 def _part(value: object, template: str, script: str, elem_id: str, **constants: object) -> gr.HTML:

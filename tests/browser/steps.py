@@ -74,7 +74,11 @@ def settle(page: Page) -> None:
           const place = (node) => `"${node?.textContent.slice(0, 80)}" in #${node?.parentElement?.closest('[id]')?.id}`;
           const end = (result) => { observer.disconnect(); done(result); };
           const wait = () => { clearTimeout(timer); timer = setTimeout(() => end(null), quiet); };
-          const observer = new MutationObserver((changes) => { last = changes[0].target; wait(); });
+          const isShown = ({target}) => !(target.closest ? target : target.parentElement)?.closest('.off');
+          const observer = new MutationObserver((changes) => {
+            const seen = changes.filter(isShown); // Gradio counts seconds in what it hides
+            if (seen.length) { last = seen[0].target; wait(); }
+          });
           observer.observe(document, {subtree: true, childList: true, attributes: true, characterData: true});
           setTimeout(() => end(place(last)), longest);
           wait();

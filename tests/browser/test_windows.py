@@ -109,16 +109,7 @@ def test_what_is_done_before_the_server_has_answered_counts(
     """A page asks at its opening what to show; on a busy machine the answer takes seconds, and a person is faster."""
     page = new_page(browser)
     page.on("pageerror", lambda error: seen.errors.append(str(error)))
-    held: list[Route] = []
-
-    def hold(route: Route) -> None:
-        """Hold a request whose only input is what the browser has kept, which is nothing yet."""
-        if '"data":[{}]' in (route.request.post_data or ""):
-            held.append(route)
-        else:
-            route.continue_()
-
-    page.route("**/queue/join*", hold)
+    held = _hold_what_opens_the_page(page)
     page.goto(f"{app.url}/?page=data&run={routed.id}")
     page.locator(UPLOAD).set_input_files(upload)
     expect(page.locator("#data-summary")).to_contain_text("three skills.jsonl")
@@ -136,6 +127,48 @@ def test_what_is_done_before_the_server_has_answered_counts(
     expect(page.locator("#training-max_steps input")).to_have_value("77")
     assert seen.errors == []
     page.context.close()
+
+
+@pytest.mark.parametrize("way", ["Send", "Enter", "example"])
+def test_a_question_waits_until_the_page_knows_its_run(way: str, browser: Browser, address: str, seen: Seen) -> None:
+    page = new_page(browser)
+    page.on("pageerror", lambda error: seen.errors.append(str(error)))
+    held = _hold_what_opens_the_page(page)
+    page.goto(address)
+    question = "which tool repairs engine ee"
+    if way == "example":
+        chip = page.locator("#chips button").nth(2)
+        question = (chip.get_attribute("title") or "").partition("\nexpected")[0]
+        chip.click()
+    else:
+        page.locator("#prompt textarea").fill(question)
+        if way == "Send":
+            page.locator("#send").click()
+        else:
+            page.locator("#prompt textarea").press("Enter")
+    page.wait_for_timeout(500)
+    assert held
+    assert page.locator(".turn").count() == 0
+    for route in held:
+        route.continue_()
+    expect(page.locator("#answer-run[data-ended]")).to_be_visible()
+    expect(page.locator(".turn .question")).to_have_text(question)
+    assert seen.errors == []
+    page.context.close()
+
+
+def _hold_what_opens_the_page(page: Page) -> list[Route]:
+    """Hold the requests whose only input is what the browser has kept, which is nothing yet; those held."""
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        if '"data":[{}]' in (route.request.post_data or ""):
+            held.append(route)
+        else:
+            route.continue_()
+
+    page.route("**/queue/join*", hold)
+    return held
 
 
 def test_a_page_that_reads_late_misses_nothing(browser: Browser, app: App, routed: Run, seen: Seen) -> None:

@@ -36,9 +36,12 @@ class Question:
                 max_lines=4,
                 scale=6,
                 elem_id="prompt",
+                elem_classes=["needs-run"],
                 container=False,
             )
-            self.send = gr.Button("Send", variant="primary", scale=0, min_width=90, elem_id="send")
+            self.send = gr.Button(
+                "Send", variant="primary", scale=0, min_width=90, elem_id="send", elem_classes=["needs-run"]
+            )
             self.stop = gr.Button("Stop", scale=0, min_width=90, elem_id="chat-stop")
 
     def wire(self, context: Context, tab: gr.Tab, conversation: Conversation, options: Options, asking: Asking) -> None:
