@@ -45,10 +45,20 @@ const card = ({name, title, question, about, own, thumbnail: points}) => {
   return item;
 };
 
+const cardElsewhere = ({title, question, about, page}) => {
+  const item = make('li');
+  const button = make('button', 'study-card');
+  button.type = 'button';
+  button.append(make('strong', '', title), make('span', 'question', question), make('span', 'about', about));
+  button.addEventListener('click', () => window.studio.go(page));
+  item.append(button);
+  return item;
+};
+
 const draw = () => {
   if (!props.value) return;
   const focused = element.contains(document.activeElement) && document.activeElement.dataset.study;
-  cards.replaceChildren(...props.value.cards.map(card));
+  cards.replaceChildren(...props.value.cards.map(card), ...props.value.elsewhere.map(cardElsewhere));
   if (focused) element.querySelector(`[data-study="${CSS.escape(focused)}"]`)?.focus();
 };
 draw();

@@ -120,6 +120,11 @@ def test_a_finished_study_that_ships_opens_at_once(lab: Services, name: str) -> 
     assert shown.title in study.page_file(lab, name).read_text(encoding="utf-8")
 
 
+def test_an_uploaded_study_may_change_the_rows(lab: Services, own: Callable[..., str]) -> None:
+    name = own(axes={"rows.exchanged": [0, 0.5]})
+    assert cards.find_study(lab, name).axes == {"rows.exchanged": [0, 0.5]}
+
+
 def test_an_uploaded_study_is_kept_and_offered(lab: Services, own: Callable[..., str], tmp_path: Path) -> None:
     assert own() == "my-study"
     last = cards.cards(lab, "my-study")["cards"][-1]

@@ -57,7 +57,11 @@ def own(tmp_path: Path) -> Path:
 def test_a_question_is_answered(lab: Page, app: App, own: Path, browser: Browser, seen: Seen) -> None:
     page = lab
     expect(page.locator("#lab-start")).to_be_disabled()  # nothing is started before its price was read
-    expect(page.locator("#lab-cards .study-card")).to_have_count(len(declared_studies()))
+    expect(page.locator("#lab-cards .study-card[data-study]")).to_have_count(len(declared_studies()))
+    page.locator("#lab-cards .study-card").filter(has_text="Breakdown of A and B").click()  # made on a page of its own
+    expect_page(page, "explore")
+    page.go_back()
+    expect_page(page, "lab")
     page.locator("input[data-testid='Upload a study (YAML)-upload-button']").set_input_files(own)
     card = page.locator("#lab-cards [data-study=mine]")
     expect(card).to_have_attribute("aria-pressed", "true")

@@ -24,7 +24,32 @@ FOLDER = "study-files"  # of the workspace
 LARGEST = 64 * 1024  # bytes of a file
 MAY_SET = ("method", "quantization")
 FILES = ("components.sentence_model",)  # settings that may name one
-MAY_SET_OF = ("components", "training", "tuner")
+MAY_SET_OF = ("components", "rows", "training", "tuner")
+
+
+class Elsewhere(TypedDict):
+    """A study that another page makes; `page` is its name, `about` says where on it."""
+
+    title: str
+    question: str
+    about: str
+    page: str
+
+
+ELSEWHERE: tuple[Elsewhere, ...] = (
+    {
+        "title": "Clusterings over trials",
+        "question": "How many components do the rows have, and does another seed or method find as many?",
+        "about": "On Components: How many, by other methods",
+        "page": "components",
+    },
+    {
+        "title": "Breakdown of A and B",
+        "question": "Do LoRAs that are trained on one component each agree in A and separate in B?",
+        "about": "On Explore: Breakdown",
+        "page": "explore",
+    },
+)
 
 
 class Thumbnail(TypedDict):
@@ -58,6 +83,7 @@ class Cards(TypedDict):
     """What the page offers; `chosen` is a card's name, "" for none."""
 
     cards: list[Card]
+    elsewhere: tuple[Elsewhere, ...]
     chosen: str
 
 
@@ -67,6 +93,7 @@ def cards(services: Services, chosen: str) -> Cards:
     offered = [_card(services, name, find_study(services, name), studies) for name in _names(services)]
     return {
         "cards": offered,
+        "elsewhere": ELSEWHERE,
         "chosen": chosen if chosen in {card["name"] for card in offered} else "",
     }
 
