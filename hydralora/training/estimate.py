@@ -27,8 +27,11 @@ _measuring = Lock()
 LOADING = 15.0  # seconds to start the process, import and load
 
 
-def run_seconds(recipe: Recipe) -> float | None:
+def run_seconds(recipe: Recipe, base_known: bool = False) -> float | None:
     """Seconds that a run takes on this machine's CPU; None if its base model is not on this machine.
+
+    Args:
+        base_known: whether the base model's scores are known from another run on the same rows.
 
     Raises:
         HydraError: the data can't be used.
@@ -50,7 +53,8 @@ def run_seconds(recipe: Recipe) -> float | None:
     steps = settings.max_steps or round((settings.epochs or 1) * len(train) / rows_per_step)
     live = steps // settings.eval_every * LIVE_ROWS if settings.eval_every else 0
     started = 2 * ROWS_PER_COMPONENT * (recipe.tuner.num_heads or 4) if recipe.starts_from_components else 0
-    forward_rows = (2 + recipe.has_heads) * len(heldout) + live + started  # before, after, and the heads' gates
+    evaluations = 2 - base_known + recipe.has_heads  # before, after, and the heads' gates
+    forward_rows = evaluations * len(heldout) + live + started
     work = trained * rows_per_step * steps + FORWARD * forward_rows
     return LOADING + work * (tokens + virtual) * weight_parameters(files) / (EFFICIENCY * cpu_flops())
 

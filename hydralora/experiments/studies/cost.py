@@ -88,11 +88,12 @@ def planned(study: RunningStudy, on_progress: OnProgress = ignore_progress) -> S
     seconds = {}
     for done, (title, cell) in enumerate(examples.items()):
         on_progress(done, len(examples))
-        seconds[title] = run_seconds(cell.recipe)
+        seconds[title] = run_seconds(cell.recipe, base_known=True)
     bytes_each = {title: _file_bytes(cell) for title, cell in examples.items()}
     taken = [seconds[_title(cell)] for cell in left]
+    first_on_rows = {(cell.recipe.model, cell.recipe.data.eval): cell for cell in left}.values()
     known = [value for value in taken if value is not None]
-    total = sum(known) if len(known) == len(taken) else None
+    total = sum(known) + sum(map(_base_seconds, first_on_rows)) if len(known) == len(taken) else None
     power = _kwh_a_second(study.jobs.store)
     counts = Counter(map(_title, cells))
     return StudyPlan(
@@ -103,6 +104,11 @@ def planned(study: RunningStudy, on_progress: OnProgress = ignore_progress) -> S
         kwh=None if total is None or power is None else total * power,
         bytes=sum(bytes_each[_title(cell)] for cell in left),
     )
+
+
+def _base_seconds(cell: Cell) -> float:
+    """What it takes to measure the base model on a cell's rows, which is done once for all cells on them."""
+    return (run_seconds(cell.recipe) or 0) - (run_seconds(cell.recipe, base_known=True) or 0)
 
 
 def _kwh_a_second(store: RunStore) -> float | None:
