@@ -296,7 +296,7 @@ def _parts(column: str, position: int, parts: list[Any]) -> str:
     """The text of a message in parts, as in OpenAI's format."""
     for part in parts:
         kind = part.get("type") if isinstance(part, dict) else kind_of(part)
-        if kind != "text" or not isinstance(part.get("text"), str):
+        if not isinstance(part, dict) or kind != "text" or not isinstance(part.get("text"), str):
             raise RowError(
                 "wrong-type",
                 column,

@@ -183,6 +183,13 @@ ROWS: dict[str, BadRow] = {
         "'image_url' in message 1",
         "messages",
     ),
+    "a bare text among a message's parts": BadRow(
+        "a.jsonl",
+        talk({"role": "user", "content": ["hello"]}, ANSWER),
+        "wrong-type",
+        "'text' in message 1",
+        "messages",
+    ),
     "half a character in a message": BadRow(
         "a.jsonl",
         lines(TALK, json.dumps({"messages": [TURN, ANSWER | {"content": "X"}]}).replace("X", HALF)),

@@ -161,7 +161,7 @@ def observe(recipe: Recipe, folder: Path, parameters: list[dict[str, Any]]) -> d
     run = Run(folder / "run")
     folders = OutputFolders(folder / "adapter", folder / "checkpoints", folder / "snapshots")
     events: list[Event] = []
-    measured = {"seconds", "peak_memory_bytes"}
+    measured = {"seconds", "peak_memory_bytes", "tokens_per_second"}
     results = attempt(lambda: train(recipe, folders, Monitor(events.append)).model_dump(exclude=measured))
     parameters.clear()
     return {
