@@ -10,7 +10,6 @@ BROWSER := $(VENV)/browser
 # Two test processes share the cores with the runs that they start: a thread that waits must not keep a core busy.
 test test-faults test-quick: export OMP_WAIT_POLICY = passive
 
-
 .PHONY: app demo install test test-faults test-gpu test-quick
 
 app: install

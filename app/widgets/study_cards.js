@@ -31,29 +31,28 @@ const thumbnail = ({about, points}) => {
   return box;
 };
 
-const card = ({name, title, question, about, own, thumbnail: points}) => {
+const itemOf = (title, question, about, points, act) => {
   const item = make('li');
   const button = make('button', 'study-card');
   button.type = 'button';
-  button.dataset.study = name;
-  button.setAttribute('aria-pressed', String(name === props.value.chosen));
-  button.append(make('strong', '', own ? `${title} (yours)` : title), make('span', 'question', question));
+  button.append(make('strong', '', title), make('span', 'question', question));
   if (points) button.append(thumbnail(points));
   button.append(make('span', 'about', about));
-  button.addEventListener('click', () => trigger('choose', {name}));
+  button.addEventListener('click', act);
   item.append(button);
   return item;
 };
 
-const cardElsewhere = ({title, question, about, page}) => {
-  const item = make('li');
-  const button = make('button', 'study-card');
-  button.type = 'button';
-  button.append(make('strong', '', title), make('span', 'question', question), make('span', 'about', about));
-  button.addEventListener('click', () => window.studio.go(page));
-  item.append(button);
+const card = ({name, title, question, about, own, thumbnail: points}) => {
+  const item = itemOf(own ? `${title} (yours)` : title, question, about, points, () => trigger('choose', {name}));
+  const button = item.firstElementChild;
+  button.dataset.study = name;
+  button.setAttribute('aria-pressed', String(name === props.value.chosen));
   return item;
 };
+
+const cardElsewhere = ({title, question, about, page}) =>
+  itemOf(title, question, about, null, () => window.studio.go(page));
 
 const draw = () => {
   if (!props.value) return;
