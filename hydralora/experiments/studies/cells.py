@@ -1,8 +1,10 @@
 """A study's cells: the runs that it needs."""
 
+import hashlib
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 from pydantic import Field
@@ -73,13 +75,37 @@ class Cell:
 
     @cached_property
     def key(self) -> str:
-        """By which its run is found: what the run's recipe says."""
-        return self.recipe.to_yaml()
+        """By which its run is found."""
+        return recipe_key(self.recipe)
 
     @property
     def name(self) -> str:
         parts = [self.arm, self.point, "" if self.tried is None else f"trying {self.tried}", f"seed {self.seed}"]
         return ", ".join(filter(None, parts))
+
+
+def recipe_key(recipe: Recipe) -> str:
+    """Equal for recipes that say the same of rows with the same content, so that studies find each other's runs.
+
+    Raises:
+        OSError: a file of its rows can't be read.
+    """
+    content: Changes = {"data.train": [_digest(file) for file in recipe.data.train_files]}
+    if recipe.data.eval:
+        content["data.eval"] = _digest(recipe.data.eval)
+    return json.dumps(with_settings(recipe.model_dump(mode="json"), content), sort_keys=True)
+
+
+def _digest(file: str) -> str:
+    known = Path(file).stat()
+    return _content_digest(file, known.st_mtime_ns, known.st_size)
+
+
+@lru_cache(maxsize=10_000)
+def _content_digest(file: str, changed: int, size: int) -> str:
+    """sha256 of a file's content, read once as long as it isn't changed."""
+    with open(file, "rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 Chosen = Mapping[tuple[str, str], object]  # by arm and point, the value that was chosen for it

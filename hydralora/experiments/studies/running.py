@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from hydralora.errors import ConfigError, HydraError
 from hydralora.experiments.studies import study_label, study_of
-from hydralora.experiments.studies.cells import Cell, Plan, Settings
+from hydralora.experiments.studies.cells import Cell, Plan, Settings, recipe_key
 from hydralora.experiments.studies.measures import MEASURES
 from hydralora.experiments.studies.study import Study
 from hydralora.files import write_text
@@ -79,7 +79,7 @@ class RunningStudy:
         except ValidationError as error:
             reason = error.errors()[0]["msg"]
             raise ConfigError(f"{folder / FILE} can't be read ({reason}). Delete the folder.") from error
-        self._recipes: dict[str, str] = {}  # of runs by id, so that each file is read once
+        self._keys: dict[str, str | None] = {}  # of runs by id, so that each file is read once
         self._reported: tuple[dict[tuple[str, str], object], list[Cell]] | None = None
 
     @property
@@ -96,19 +96,31 @@ class RunningStudy:
         return self.plan.tuning()
 
     def runs(self, cells: Iterable[Cell]) -> list[tuple[Cell, Run | None]]:
-        """Each cell with its run, the newest if there are several; None for one that has none yet."""
-        by_recipe: dict[str, Run] = {}
+        """Each cell with its run, the newest if there are several; None for one that has none yet.
+
+        What another study of the workspace has finished serves here too: it is the same run.
+        """
+        own: dict[str, Run] = {}
+        finished: dict[str, Run] = {}
         for run in self.jobs.store.all():  # the newest first
-            if study_of(run.label()) != self.id:
+            study = study_of(run.label())
+            if study is None or (key := self._key(run)) is None:
                 continue
-            if run.id not in self._recipes:
-                try:
-                    # As it was written: `run.recipe()` follows links, such as one to a shared folder of models.
-                    self._recipes[run.id] = read_recipe(run.folder / RECIPE).to_yaml()
-                except HydraError:  # a damaged run counts as missing
-                    continue
-            by_recipe.setdefault(self._recipes[run.id], run)
-        return [(cell, by_recipe.get(cell.key)) for cell in cells]
+            if study == self.id:
+                own.setdefault(key, run)
+            elif key not in finished and run.state().state == "finished":
+                finished[key] = run
+        return [(cell, own.get(cell.key) or finished.get(cell.key)) for cell in cells]
+
+    def _key(self, run: Run) -> str | None:
+        """By which a run is found; None for one whose recipe or rows can't be read, which counts as missing."""
+        if run.id not in self._keys:
+            try:
+                # As it was written: `run.recipe()` follows links, such as one to a shared folder of models.
+                self._keys[run.id] = recipe_key(read_recipe(run.folder / RECIPE))
+            except (HydraError, OSError):
+                self._keys[run.id] = None
+        return self._keys[run.id]
 
     def chosen(self) -> dict[tuple[str, str], object]:
         """By arm and point, the value with the best measurement of those that were tried; none where all failed."""

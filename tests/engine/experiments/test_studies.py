@@ -200,6 +200,24 @@ def test_runs_are_found_again_though_the_base_model_is_a_link(
     assert "missing" not in running.status().cells  # else they would be started again and again
 
 
+def test_what_one_study_has_finished_serves_another(
+    own: Callable[..., Path], jobs: JobManager, data_file: Path, model_folder: Path, tmp_path: Path
+) -> None:
+    study, settings = read_study(own()), Settings(data=str(data_file), model=str(model_folder), seeds=1)
+    first = begin_study(jobs, "own", study, settings)
+    for cell, _ in first.cells()[1]:
+        run = jobs.store.create(cell.recipe, study_label(first.id, cell.name, study.title))
+        run.update(state="finished" if cell.arm == "one" else "running")
+    more = begin_study(jobs, "own", study, settings.changed(seeds=2))
+    assert more.status().cells == {"finished": 1, "missing": 3}  # what is under way is its own study's to stop
+    assert more.cells()[1][0][1] == first.cells()[1][0][1]
+    other = begin_study(jobs, "own", study, settings.changed(steps=7))
+    assert other.status().cells == {"missing": 2}
+    changed = tmp_path / "changed.jsonl"
+    changed.write_text("".join(data_file.read_text(encoding="utf-8").splitlines(keepends=True)[1:]), encoding="utf-8")
+    assert begin_study(jobs, "own", study, settings.changed(data=str(changed))).status().cells == {"missing": 2}
+
+
 def test_a_setting_is_chosen_by_its_measurement_and_a_failed_arm_is_left_out(
     own: Callable[..., Path], jobs: JobManager, data_file: Path, model_folder: Path, finished: FinishedRun
 ) -> None:
