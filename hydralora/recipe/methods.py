@@ -10,6 +10,7 @@ MethodName = Literal[
     "lora-split",
     "uniform",
     "oracle",
+    "lorahub",
     "adalora",
     "ia3",
     "prefix-tuning",
@@ -61,6 +62,11 @@ class Method:
     can_continue: bool = False
 
     @property
+    def is_told_heads(self) -> bool:
+        """Whether each row's component names its head, so that nothing need be learnt of the gates."""
+        return self.heads is not None and self.heads.get("router") == "oracle"
+
+    @property
     def has_rank(self) -> bool:
         return "r" in self.reads
 
@@ -80,6 +86,13 @@ METHODS: dict[MethodName, Method] = {
     "lora-split": _with_heads("LoRA-Split", HEADS - {"cores"}, shared_A=False),
     "uniform": _with_heads("HydraLoRA without a router", HEADS - ROUTER, router="uniform"),
     "oracle": _with_heads("HydraLoRA with oracle gates", HEADS - ROUTER, router="oracle"),
+    "lorahub": Method(
+        "LoraHub",
+        HEADS - ROUTER - {"cores", "head_init", "head_dropout"},
+        {"shared_A": False, "router": "oracle"},
+        has_matrices=True,
+        exports=("adapter", "lora", "merged"),
+    ),
     "adalora": Method("AdaLoRA", LOW_RANK, exports=("adapter", "merged")),
     "ia3": Method("(IA)³", LAYERS, exports=("adapter", "merged")),
     "prefix-tuning": Method("Prefix tuning", VIRTUAL),
@@ -109,7 +122,7 @@ def why_unfit(name: MethodName, continues: bool, quantised: bool, checkpointing:
             "method prefix-tuning doesn't work with gradient checkpointing: its prefix is a cache, which a block that "
             "is computed twice would extend twice. Set training.gradient_checkpointing=false, or method=p-tuning"
         )
-    if sharded and (method.has_virtual_tokens or name == "adalora"):
+    if sharded and (method.has_virtual_tokens or name in ("adalora", "lorahub")):
         return (
             f"method {name} needs its whole weights in each process. Leave launch.fsdp and launch.deepspeed out, or "
             "set method=lora"

@@ -180,7 +180,8 @@ class Recipe(Section):
         "hydralora",
         description="HydraLoRA; or, for comparison, a plain LoRA of rank r on the same layers, one of the paper's "
         "ablations (lora-split: each head with its own A; uniform: equal gates), gates that are given each training "
-        "and held-out row's component (oracle), or a method that it is compared with, by PEFT; full trains all weights "
+        "and held-out row's component (oracle), mixtures of the components' LoRAs (lorahub, needs the extra lorahub), "
+        "or a method that it is compared with, by PEFT; full trains all weights "
         "of the base model.",
     )
     start_from: str | None = Field(
@@ -221,7 +222,7 @@ class Recipe(Section):
     @property
     def heads_are_components(self) -> bool:
         """Whether head i stands for component i from the start."""
-        return self.starts_from_components or self.starts_heads or self.method == "oracle"
+        return self.starts_from_components or self.starts_heads or self.tuning.is_told_heads
 
     @property
     def starts_heads(self) -> bool:
@@ -235,12 +236,12 @@ class Recipe(Section):
                 "components.only trains on one component, so the router can't start from several. "
                 "Set method=lora, or tuner.router_init=random"
             )
-        reads_rows = self.method == "oracle" or (self.has_router and self.tuner.router_scope == "row")
+        told = self.tuning.is_told_heads
+        reads_rows = told or (self.has_router and self.tuner.router_scope == "row")
         if reads_rows and self.training.gradient_checkpointing:
             raise ValueError(
                 "training.gradient_checkpointing reads the blocks once more without knowing their rows, which "
-                f"{'method=oracle' if self.method == 'oracle' else 'tuner.router_scope=row'} needs. Leave one of them "
-                "out"
+                f"{f'method={self.method}' if told else 'tuner.router_scope=row'} needs. Leave one of them out"
             )
         return self
 

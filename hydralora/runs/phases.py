@@ -8,6 +8,7 @@ from hydralora.data.progress import describe_duration
 from hydralora.recipe.settings import Recipe
 from hydralora.runs.state import RunState, Stage
 from hydralora.tuner.component_rows import ROWS_PER_COMPONENT
+from hydralora.tuner.mixtures import BUDGET, ROWS
 from hydralora.tuner.router_init import PASSES
 
 # The work of a phase in rows: one row is a forward pass of the base model over a row of the data. The constants are
@@ -98,10 +99,11 @@ def planned_phases(recipe: Recipe, state: RunState | None = None) -> tuple[Phase
         phases.append(Phase("starting the router", (Stage.STARTING_ROUTER,), "passes", work))
     if not (state and state.base_measured):
         phases.append(Phase("evaluating the base model", (Stage.EVALUATING_BASE,), "answers", whole))
-    phases += [
-        Phase("training", (Stage.TRAINING,), "steps", _training_work(recipe, state, train)),
-        Phase("evaluating the tuned model", (Stage.EVALUATING_TUNED,), "answers", whole),
-    ]
+    phases.append(Phase("training", (Stage.TRAINING,), "steps", _training_work(recipe, state, train)))
+    if recipe.method == "lorahub":
+        tried = float(BUDGET * min(ROWS * (recipe.tuner.num_heads or (state and state.k) or UNKNOWN_HEADS), train))
+        phases.append(Phase("mixing", (Stage.MIXING,), "mixtures", tried))
+    phases.append(Phase("evaluating the tuned model", (Stage.EVALUATING_TUNED,), "answers", whole))
     if recipe.has_heads:
         phases.append(Phase("measuring the heads", (Stage.MEASURING_HEADS,), "rows", heldout))
     return tuple(phases)

@@ -33,13 +33,14 @@ class Stage(str, Enum):
     STARTING_ROUTER = "starting the router from the components"
     EVALUATING_BASE = "evaluating the base model"
     TRAINING = "training"
+    MIXING = "mixing the components' LoRAs"
     EVALUATING_TUNED = "evaluating the tuned model"
     MEASURING_HEADS = "measuring the heads"
 
     @property
     def state(self) -> StateName:
         """The state of a run in this stage."""
-        if self in (Stage.EVALUATING_BASE, Stage.EVALUATING_TUNED, Stage.MEASURING_HEADS):
+        if self in (Stage.EVALUATING_BASE, Stage.MIXING, Stage.EVALUATING_TUNED, Stage.MEASURING_HEADS):
             return "evaluating"
         return "training" if self is Stage.TRAINING else "preparing"
 

@@ -17,6 +17,7 @@ from hydralora.models.loading import load_tokenizer, weight_parameters
 from hydralora.recipe.settings import Recipe
 from hydralora.training.monitor import LIVE_ROWS
 from hydralora.tuner.component_rows import ROWS_PER_COMPONENT
+from hydralora.tuner.mixtures import BUDGET, ROWS
 
 FORWARD = 2.0  # flop per parameter and token
 FORWARD_BACKWARD = 4.3  # forward 2, gradient to the inputs 2, adapter about 0.3
@@ -54,7 +55,8 @@ def run_seconds(recipe: Recipe, base_known: bool = False) -> float | None:
     live = steps // settings.eval_every * LIVE_ROWS if settings.eval_every else 0
     started = 2 * ROWS_PER_COMPONENT * (recipe.tuner.num_heads or 4) if recipe.starts_from_components else 0
     evaluations = 2 - base_known + recipe.has_heads  # before, after, and the heads' gates
-    forward_rows = evaluations * len(heldout) + live + started
+    mixed = BUDGET * ROWS * (recipe.tuner.num_heads or 4) if recipe.method == "lorahub" else 0
+    forward_rows = evaluations * len(heldout) + live + started + mixed
     work = trained * rows_per_step * steps + FORWARD * forward_rows
     return LOADING + work * (tokens + virtual) * weight_parameters(files) / (EFFICIENCY * cpu_flops())
 

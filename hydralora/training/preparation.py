@@ -33,6 +33,7 @@ from hydralora.training.stopping import check_in_blocks
 from hydralora.tuner.config import HydraLoraConfig
 from hydralora.tuner.head_init import PASSES as HEAD_PASSES
 from hydralora.tuner.head_init import init_heads
+from hydralora.tuner.mixtures import check_search
 from hydralora.tuner.router_init import PASSES as ROUTER_PASSES
 from hydralora.tuner.router_init import init_router
 
@@ -85,6 +86,8 @@ def prepare(
         HydraError: the data, the model or a setting can't be used.
     """
     _set_threads(recipe.training.threads, recipe.launch.processes)
+    if recipe.method == "lorahub":
+        check_search()  # not after the training
     on_stage(Stage.READING)
     data = read_rows(recipe)
     on_progress(len(data.examples), len(data.examples))
@@ -236,7 +239,7 @@ def _has(config: HydraLoraConfig, changes: Mapping[str, object]) -> bool:
 def _labelled(rows: list[Encoded], component: Mapping[int, int], recipe: Recipe) -> tuple[list[Encoded], list[int]]:
     """Rows, and the component of each; for an oracle they name its head, or the first if they are in none."""
     labels = [component[row.example.row] for row in rows]
-    if recipe.method == "oracle":
+    if recipe.tuning.is_told_heads:
         rows = [replace(row, head=max(label, 0)) for row, label in zip(rows, labels, strict=True)]
     return rows, labels
 

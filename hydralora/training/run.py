@@ -22,6 +22,7 @@ from hydralora.runs.scores import RowScores, Scores
 from hydralora.runs.state import Stage
 from hydralora.training.card import save_adapter, take_adapter
 from hydralora.training.forgetting import neutral_loss
+from hydralora.training.lorahub import mix_components
 from hydralora.training.monitor import (
     LiveEvaluations,
     Monitor,
@@ -245,8 +246,10 @@ def _end(
     prepared.model.eval()
     if not all_finite(prepared.model):
         raise diverged(reporter.step)
-    adapter_hash = save_adapter(prepared.model, recipe, prepared, folders.adapter)
     stopped = reporter.step < max_steps
+    if recipe.method == "lorahub" and not stopped:
+        stopped = not _mixed(prepared, recipe, reporter)
+    adapter_hash = save_adapter(prepared.model, recipe, prepared, folders.adapter)
     tuned, heads, forgetting = None, HeadUseSummary(), None
     if not (stopped and reporter.should_stop()):
         try:
@@ -268,6 +271,16 @@ def _end(
         adapter_hash=adapter_hash,
         peak_memory_bytes=peak_memory(prepared.device),
     )
+
+
+def _mixed(prepared: Prepared, recipe: Recipe, reporter: Reporter) -> bool:
+    """Mix the trained LoRAs as LoraHub does; False when stopped before the end, which leaves them as they were."""
+    try:
+        reporter.stage(Stage.MIXING)
+        mix_components(prepared, recipe.training.seed, reporter.progress)
+    except StopRequestedError:
+        return False
+    return True
 
 
 def _measure(prepared: Prepared, recipe: Recipe, folders: OutputFolders, reporter: Reporter, stage: Stage) -> Scores:

@@ -1,5 +1,6 @@
-"""Changes of a study's rows: fewer kinds of rows, kinds of unequal size, wrong answers."""
+"""Changes of a study's rows: fewer kinds of rows, kinds of unequal size, wrong answers, solved rows in prompts."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +31,9 @@ class RowChanges(Section):
     )
     exchanged: float = Field(
         0, ge=0, le=1, description="Share of the training rows whose answers are exchanged among them."
+    )
+    shots: int = Field(
+        0, ge=0, le=8, description="So many training rows of its kind, solved, come before each row that is measured."
     )
 
 
@@ -70,6 +74,15 @@ def changed_rows(files: RowFiles, changes: RowChanges, model: str, seed: int) ->
         )
     if changes.exchanged:
         train = _with_exchanged_answers(train, changes.exchanged, draws)
+    if changes.shots:
+        train_kinds, *kinds = _kinds(files.train, model, train, tune, report)
+        by_kind: dict[str, list[Example]] = defaultdict(list)
+        for row, kind in zip(train, train_kinds, strict=True):
+            by_kind[kind].append(row)
+        tune, report = (
+            [_after_shots(row, by_kind[kind], changes.shots, draws) for row, kind in zip(rows, own, strict=True)]
+            for rows, own in zip((tune, report), kinds, strict=True)
+        )
     if not (train and tune and report):
         raise DatasetError(f"Too few rows remain of {slug.replace('-', ' ')}. Give more rows.")
     folder.mkdir(parents=True, exist_ok=True)
@@ -108,3 +121,23 @@ def _with_exchanged_answers(rows: list[Example], share: float, draws: np.random.
     for i, answer in zip(chosen, [*answers[1:], *answers[:1]], strict=True):
         changed[i] = replace(rows[i], messages=(*rows[i].messages[:-1], answer))
     return changed
+
+
+def _after_shots(row: Example, solved: list[Example], shots: int, draws: np.random.Generator) -> Example:
+    """A row whose prompt begins with some rows of its kind and their answers, which are only read.
+
+    Raises:
+        DatasetError: there are too few, or they have no questions.
+    """
+    if len(solved) < shots:
+        raise DatasetError(f"rows.shots is {shots}, but a kind has {len(solved)} training rows. Lower it.")
+    chosen = [solved[i] for i in draws.permutation(len(solved))[:shots].tolist()]
+    if any(len(example.messages) == 1 for example in [row, *chosen]):
+        raise DatasetError(
+            "rows.shots needs rows with questions and answers, and these have plain texts. Leave it out."
+        )
+    first = [message for message in row.messages[:1] if message["role"] == "system"]
+    before = [message for example in chosen for message in example.messages if message["role"] != "system"]
+    messages = (*first, *before, *row.messages[len(first) :])
+    read = [i for i, message in enumerate(messages[: len(first) + len(before)]) if message["role"] == "assistant"]
+    return replace(row, messages=messages, untaught=(*read, *(i + len(before) for i in row.untaught)))

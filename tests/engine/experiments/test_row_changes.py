@@ -90,3 +90,25 @@ def test_rows_without_tasks_are_of_the_kinds_that_their_components_are(
     train, _, report = read(changed_rows(plain, RowChanges(kinds=1), str(model_folder), 0))
     whole = {row.question: row.task for rows in everything for row in rows}
     assert len({whole[row.question] for row in (*train, *report)}) == 1
+
+
+def test_solved_rows_of_its_kind_come_before_each_measured_row(files: RowFiles, changed: Callable[..., Rows]) -> None:
+    train, tune, report = read(files)
+    solved = {(row.question, row.answer): row.task for row in train}
+    after = changed(shots=2)
+    assert after[0] == train
+    for before, rows in ((tune, after[1]), (report, after[2])):
+        for row, shown in zip(before, rows, strict=True):
+            *shots, _, _ = [message["content"] for message in shown.messages if message["role"] != "system"]
+            assert shown.messages[-2:] == row.messages[-2:]
+            assert [solved[pair] for pair in zip(shots[::2], shots[1::2], strict=True)] == [row.task] * 2
+            taught = {i for i, message in enumerate(shown.messages) if message["role"] == "assistant"}
+            assert taught - set(shown.untaught) == {len(shown.messages) - 1}  # only its own answer is measured
+
+
+def test_plain_texts_cant_be_shown_as_solved(tmp_path: Path, model_folder: Path) -> None:
+    texts = tmp_path / "texts.jsonl"
+    texts.write_text("".join(json.dumps({"text": f"Line {i}.", "task": "one"}) + "\n" for i in range(40)))
+    files = row_files(tmp_path / "rows", str(texts), None, 200, 0)
+    with pytest.raises(DatasetError, match=r"rows\.shots needs rows with questions"):
+        changed_rows(files, RowChanges(shots=1), str(model_folder), 0)

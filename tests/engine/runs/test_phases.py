@@ -42,13 +42,15 @@ def test_a_run_has_only_the_phases_that_its_recipe_needs(make_recipe: Make, run:
     assert names(make_recipe()) == WHOLE
     assert set(WHOLE) - set(names(make_recipe("lora"))) == {"starting the router", "measuring the heads"}
     assert "starting the router" not in names(make_recipe(tuner={"router_init": "random"}))
+    assert names(make_recipe("lorahub"))[5:7] == ["training", "mixing"]
     measured = run.update(base_measured=True)
     assert set(WHOLE) - set(names(make_recipe(), measured)) == {"evaluating the base model"}
 
 
 def test_every_stage_is_in_one_phase(make_recipe: Make) -> None:
-    stages = [stage for phase in planned_phases(make_recipe()) for stage in phase.stages]
-    assert sorted(stages) == sorted(Stage)
+    for method, others in (("hydralora", {Stage.MIXING}), ("lorahub", {Stage.STARTING_ROUTER})):
+        stages = [stage for phase in planned_phases(make_recipe(method)) for stage in phase.stages]
+        assert sorted(stages) == sorted(set(Stage) - others)
 
 
 def test_the_work_of_a_run_is_counted_as_soon_as_its_rows_are(make_recipe: Make, run: Run) -> None:
@@ -89,11 +91,12 @@ def test_a_finished_run_is_whole(run: Run) -> None:
     assert (progress.number, progress.fraction) == (progress.count, 1.0)
 
 
+OF_THE_DEFAULT = [stage for stage in Stage if stage is not Stage.MIXING]
 STEPS = st.lists(st.integers(0, 100), max_size=4).map(sorted)
 
 
 @settings(max_examples=40, deadline=None)
-@given(reports=st.lists(st.tuples(st.sampled_from(list(Stage)), STEPS), max_size=9), rows=st.integers(1, 10**6))
+@given(reports=st.lists(st.tuples(st.sampled_from(OF_THE_DEFAULT), STEPS), max_size=9), rows=st.integers(1, 10**6))
 def test_the_progress_never_goes_back_and_stays_a_share(
     reports: list[tuple[Stage, list[int]]], rows: int, make_recipe: Make, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

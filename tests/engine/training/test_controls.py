@@ -12,7 +12,10 @@ from hydralora import ConfigError, train
 from hydralora.errors import DatasetError
 from hydralora.recipe.reading import parse_recipe, with_settings
 from hydralora.recipe.settings import Recipe
+from hydralora.runs.events import NoteEvent
 from hydralora.runs.results import RunResults
+from hydralora.runs.state import Stage
+from hydralora.training.monitor import Monitor
 from hydralora.training.preparation import Prepared, prepare
 
 TASKS = ("backwards", "copy", "upper")
@@ -76,6 +79,26 @@ def test_an_oracles_gates_are_each_rows_task(recipe: Recipe, tmp_path: Path) -> 
     assert results.parameters.router == 0
     for i, row in enumerate(results.component_by_head or []):
         assert row == pytest.approx([float(i == head) for head in range(3)], abs=1e-3)
+
+
+def test_lorahub_mixes_what_was_trained_on_each_component(recipe: Recipe, tmp_path: Path) -> None:
+    asked = changed(recipe, method="lorahub", components__labels="tasks")
+    events: list[Any] = []
+    results = train(asked, tmp_path / "out", Monitor(events.append))
+    assert results.tuned is not None
+    assert results.mutual_information == pytest.approx(1, abs=1e-3)
+    stages = [event.stage for event in events if isinstance(event, NoteEvent) and event.stage]
+    assert stages[-3:] == [Stage.MIXING, Stage.EVALUATING_TUNED, Stage.MEASURING_HEADS]
+    split = trained(changed(asked, method="oracle"), tmp_path / "oracle")
+    assert results.parameters is not None
+    assert split.parameters is not None
+    assert results.parameters.total > split.parameters.total  # each head has its own A
+
+
+def test_lorahub_says_what_it_needs(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hydralora.tuner.mixtures.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"needs nevergrad.*pip install \.\[lorahub\]"):
+        prepared(changed(recipe, method="lorahub"))
 
 
 def test_a_frozen_router_ends_as_it_starts(recipe: Recipe, tmp_path: Path) -> None:

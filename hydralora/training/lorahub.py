@@ -1,0 +1,40 @@
+"""LoraHub: each component's LoRA becomes the mixture of all components' that fits a few of its rows best.
+
+In its paper, a task that nobody has trained on gets a mixture; here each component does, so no row needs a router.
+"""
+
+import math
+
+import numpy as np
+
+from hydralora.data.progress import OnProgress
+from hydralora.inference.evaluation import evaluate_rows
+from hydralora.training.preparation import Prepared
+from hydralora.tuner.mixtures import ROWS, mix_heads
+
+
+def mix_components(prepared: Prepared, seed: int, on_progress: OnProgress) -> None:
+    """Replace each component's trained LoRA; one without training rows stays.
+
+    Args:
+        on_progress: told how many mixtures are tried; an exception leaves the LoRAs as they were.
+    """
+    draws = np.random.default_rng(seed)
+    components = sorted({row.head for row in prepared.train if row.head is not None})
+    rows = {
+        component: [prepared.train[i] for i in draws.permutation(own)[:ROWS].tolist()]
+        for component in components
+        if (own := [i for i, row in enumerate(prepared.train) if row.head == component])
+    }
+    tried = [row for own in rows.values() for row in own]
+
+    def losses() -> list[float]:
+        scores = evaluate_rows(prepared.model, tried, prepared.tokenizer.pad_token_id)
+        measured = iter(zip(scores.losses, scores.tokens, strict=True))
+        sums = [[next(measured) for _ in own] for own in rows.values()]
+        return [
+            sum(math.inf if loss is None else loss for loss, _ in own) / sum(tokens for _, tokens in own)
+            for own in sums
+        ]
+
+    mix_heads(prepared.model, list(rows), losses, seed, on_progress)
