@@ -41,9 +41,11 @@ Weights = dict[str, LayerWeights]  # by the module's name, blocks in order
 
 
 def model_weights(model: Any) -> Weights:
-    """The matrices of the active HydraLoRA adapter; empty if the model has no such layer."""
+    """The matrices of the active HydraLoRA adapter; empty if the model has no such layer, or heads that are vectors."""
     weights = {}
     for module, layer in hydra_layers(model).items():
+        if layer.adapters[active_adapter(layer)].vectors:
+            continue
         a, heads = (part.float().cpu() for part in head_matrices(layer))
         weights[module] = LayerWeights(a, heads, layer.scaling[active_adapter(layer)])
     return weights
@@ -73,7 +75,7 @@ def read_weights(adapter: Path, file: str = ADAPTER_WEIGHTS) -> Weights:
 def _hydra(tensors: Mapping[str, torch.Tensor], config: HydraLoraConfig) -> Weights:
     weights = {}
     for key, heads in tensors.items():
-        if key.endswith(".hydra_B"):
+        if key.endswith(".hydra_B") and not config.vectors:
             module = key.removesuffix(".hydra_B")
             name = module.removeprefix(PREFIX)
             r, scaling = config.rank_and_scaling(name)

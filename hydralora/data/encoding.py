@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from jinja2 import TemplateError
 
@@ -213,6 +213,11 @@ def encode_rows(
     return encode_all(
         tokenizer, examples, training.max_length, too_long or training.too_long, recipe.data.control_tokens
     )
+
+
+def with_heads(rows: Sequence[Encoded], labels: Sequence[int]) -> list[Encoded]:
+    """Rows whose component names their head; a row in none (-1) has the first one."""
+    return [replace(row, head=max(label, 0)) for row, label in zip(rows, labels, strict=True)]
 
 
 def _control_token(texts: Sequence[str], fix: str) -> RowError:

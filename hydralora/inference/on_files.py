@@ -5,7 +5,7 @@ from pathlib import Path
 
 from hydralora.components.rows import label_rows
 from hydralora.data.dataset import Dataset, read_dataset
-from hydralora.data.encoding import encode_prompt, encode_rows
+from hydralora.data.encoding import encode_prompt, encode_rows, with_heads
 from hydralora.data.examples import Example, Message
 from hydralora.data.mapping import Mapping, load_mapping
 from hydralora.data.progress import OnProgress, ignore_progress
@@ -61,12 +61,13 @@ def evaluate_run(
     data = _read(recipe, files, mapping)
     encoded = encode_rows(loaded.tokenizer, data.examples, recipe)
     labels, _, why = label_rows(recipe, [row.example for row in encoded.rows])
-    pad, total = loaded.tokenizer.pad_token_id, 2 * len(encoded.rows)
+    rows = with_heads(encoded.rows, labels) if recipe.tuning.is_told_heads and labels else encoded.rows
+    pad, total = loaded.tokenizer.pad_token_id, 2 * len(rows)
     model = loaded.model
     base_model = load_base_model(recipe.model).model if is_whole_model(run.adapter) else model
     with without_adapter(base_model):
-        base = evaluate(base_model, encoded.rows, pad, lambda done, rows: on_progress(done, total), labels)
-    tuned = evaluate(model, encoded.rows, pad, lambda done, rows: on_progress(rows + done, total), labels)
+        base = evaluate(base_model, rows, pad, lambda done, _: on_progress(done, total), labels)
+    tuned = evaluate(model, rows, pad, lambda done, count: on_progress(count + done, total), labels)
     problems = dict(data.by_kind)
     for kind, count in encoded.by_kind.items():
         problems[kind] = problems.get(kind, 0) + count

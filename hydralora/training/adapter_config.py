@@ -50,7 +50,9 @@ def adapter_config(base: nn.Module, recipe: Recipe, k: int) -> PeftConfig:
     settings = tuner.model_dump(include=set(recipe.tuning.reads)) | {"task_type": "CAUSAL_LM"}
     if method == "ia3":
         return IA3Config(**_known_to(IA3Config, settings) | ia3_layers(base, tuner.target_modules))
-    settings["target_modules"] = tuner.target_modules or default_targets(base)
+    if method == "ia3-heads":
+        settings["target_modules"] = tuner.target_modules or scaled_outputs(base)
+    settings["target_modules"] = settings["target_modules"] or default_targets(base)
     if method == "adalora":
         ranks = {"r": LoraConfig.r, "target_r": tuner.r, "init_r": -(-tuner.r * 3 // 2)}
         # The run's number of steps is known once it begins (`hydralora.training.adalora`).
@@ -73,6 +75,13 @@ def ia3_layers(base: nn.Module, targets: list[str] | None) -> dict[str, list[str
     last = IA3_FEEDFORWARD.get(known) or default_targets(base)[-1:]
     scaled_inputs = [target for target in chosen if any(matches(target, name) for name in last)]
     return {"target_modules": chosen, "feedforward_modules": scaled_inputs}
+
+
+def scaled_outputs(base: nn.Module) -> list[str]:
+    """The layers whose outputs (IA)3 scales, with the MLP's last but one in place of the last one's inputs."""
+    layers = ia3_layers(base, None)
+    own = [name for name in layers["target_modules"] if name not in layers["feedforward_modules"]]
+    return [*own, *default_targets(base)[-2:-1]]
 
 
 def _known_to(config: type[PeftConfig], settings: Mapping[str, Any]) -> dict[str, Any]:

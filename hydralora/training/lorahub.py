@@ -7,17 +7,19 @@ import math
 
 import numpy as np
 
-from hydralora.data.progress import OnProgress
 from hydralora.inference.evaluation import evaluate_rows
+from hydralora.runs.state import Stage
+from hydralora.training.monitor import Reporter
 from hydralora.training.preparation import Prepared
+from hydralora.training.stopping import StopRequestedError
 from hydralora.tuner.mixtures import ROWS, mix_heads
 
 
-def mix_components(prepared: Prepared, seed: int, on_progress: OnProgress) -> None:
+def mix_components(prepared: Prepared, seed: int, reporter: Reporter) -> bool:
     """Replace each component's trained LoRA; one without training rows stays.
 
-    Args:
-        on_progress: told how many mixtures are tried; an exception leaves the LoRAs as they were.
+    Returns:
+        False when stopped before the end, which leaves the LoRAs as they were trained.
     """
     draws = np.random.default_rng(seed)
     components = sorted({row.head for row in prepared.train if row.head is not None})
@@ -37,4 +39,9 @@ def mix_components(prepared: Prepared, seed: int, on_progress: OnProgress) -> No
             for own in sums
         ]
 
-    mix_heads(prepared.model, list(rows), losses, seed, on_progress)
+    try:
+        reporter.stage(Stage.MIXING)
+        mix_heads(prepared.model, list(rows), losses, seed, reporter.progress)
+    except StopRequestedError:
+        return False
+    return True

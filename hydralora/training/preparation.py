@@ -3,7 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from peft import PeftModel, get_peft_model
 
 from hydralora.components import Clusters, Component, renamed
 from hydralora.components.rows import components_of, read_rows, split_with_components
-from hydralora.data.encoding import KEPT, Encoded, encode_rows
+from hydralora.data.encoding import KEPT, Encoded, encode_rows, with_heads
 from hydralora.data.progress import OnProgress, ignore_progress
 from hydralora.data.split import Split
 from hydralora.data.template_checks import check_base
@@ -231,16 +231,20 @@ def _adapt_again(files: BaseModelFiles, base: Any, recipe: Recipe) -> Any:
 
 def _has(config: HydraLoraConfig, changes: Mapping[str, object]) -> bool:
     """Whether a config equals the default method's with these changes."""
-    expected = {"shared_A": True, "router": LEARNT, **changes}
-    actual = {"shared_A": config.shared_A, "router": LEARNT if config.router in LEARNT else config.router}
-    return actual == expected
+    actual = {
+        "shared_A": config.shared_A,
+        "vectors": config.vectors,
+        "router": LEARNT if config.router in LEARNT else config.router,
+    }
+    expected = {"shared_A": True, "vectors": False, "router": LEARNT, **changes}
+    return all(expected[name] == value for name, value in actual.items())
 
 
 def _labelled(rows: list[Encoded], component: Mapping[int, int], recipe: Recipe) -> tuple[list[Encoded], list[int]]:
     """Rows, and the component of each; for an oracle they name its head, or the first if they are in none."""
     labels = [component[row.example.row] for row in rows]
     if recipe.tuning.is_told_heads:
-        rows = [replace(row, head=max(label, 0)) for row, label in zip(rows, labels, strict=True)]
+        rows = with_heads(rows, labels)
     return rows, labels
 
 

@@ -248,7 +248,7 @@ def _end(
         raise diverged(reporter.step)
     stopped = reporter.step < max_steps
     if recipe.method == "lorahub" and not stopped:
-        stopped = not _mixed(prepared, recipe, reporter)
+        stopped = not mix_components(prepared, recipe.training.seed, reporter)
     adapter_hash = save_adapter(prepared.model, recipe, prepared, folders.adapter)
     tuned, heads, forgetting = None, HeadUseSummary(), None
     if not (stopped and reporter.should_stop()):
@@ -271,16 +271,6 @@ def _end(
         adapter_hash=adapter_hash,
         peak_memory_bytes=peak_memory(prepared.device),
     )
-
-
-def _mixed(prepared: Prepared, recipe: Recipe, reporter: Reporter) -> bool:
-    """Mix the trained LoRAs as LoraHub does; False when stopped before the end, which leaves them as they were."""
-    try:
-        reporter.stage(Stage.MIXING)
-        mix_components(prepared, recipe.training.seed, reporter.progress)
-    except StopRequestedError:
-        return False
-    return True
 
 
 def _measure(prepared: Prepared, recipe: Recipe, folders: OutputFolders, reporter: Reporter, stage: Stage) -> Scores:

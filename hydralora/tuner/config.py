@@ -120,6 +120,13 @@ class HydraLoraConfig(PeftConfig):
             "One A and one B, and for each head an r x r core between them: one LoRA's size at any number of heads."
         ),
     )
+    vectors: bool = field(
+        default=False,
+        metadata=described(
+            "Heads are vectors v_i that scale a layer's output, as (IA)3 does by one: y = base(x) * (1 + sum_i gates_i "
+            "v_i). There is no A, so the router reads x."
+        ),
+    )
     target_modules: set[str] | list[str] | str | None = field(
         default=None,
         metadata=described("Names (or one regex) of the layers to adapt. None: the MLP's linear layers, as published."),
@@ -243,6 +250,18 @@ class HydraLoraConfig(PeftConfig):
                 "HydraLoraConfig: head_init='components' starts with heads that sum to zero, which heads with an A of "
                 "their own (shared_A=False) don't. Leave one of the two out."
             )
+        if self.vectors:
+            others = {
+                "router_input": (self.router_input, "hidden"),
+                "shared_A": (self.shared_A, True),
+                "cores": (self.cores, False),
+                "head_init": (self.head_init, "zeros"),
+            }
+            if unfit := [f"{name}={value!r}" for name, (value, fitting) in others.items() if value != fitting]:
+                raise ConfigError(
+                    f"HydraLoraConfig: vectors=True has heads without an A, so {unfit[0]} has no meaning. Set "
+                    "router_input='hidden', and leave the others out."
+                )
         if self.cores and (self.head_init != "zeros" or not self.shared_A):
             other = "shared_A=False" if not self.shared_A else f"head_init={self.head_init!r}"
             raise ConfigError(

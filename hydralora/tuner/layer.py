@@ -30,6 +30,7 @@ class Adapter:
     head_dropout: float
     train_router: bool
     cores: bool
+    vectors: bool
 
 
 class Cores(nn.Module):
@@ -48,7 +49,7 @@ class Cores(nn.Module):
 
 
 class Heads(nn.ParameterDict):
-    """By adapter, all its heads B on a layer as one parameter: (N, r, out).
+    """By adapter, all its heads B on a layer as one parameter: (N, r, out); vectors are (N, 1, out).
 
     It is called, since offloading, FSDP and replicas provide a module's parameters when they call it.
     """
@@ -61,14 +62,22 @@ class Heads(nn.ParameterDict):
         return next((heads for heads in self.parameters() if heads.requires_grad), None)
 
     def forward(
-        self, name: str, mixed: torch.Tensor, result: torch.Tensor, scaling: float, in_place: bool
+        self,
+        name: str,
+        mixed: torch.Tensor,
+        result: torch.Tensor,
+        scaling: float,
+        in_place: bool = False,
+        times: bool = False,
     ) -> torch.Tensor:
         """result + scaling * sum_i B_i mixed_i, one product for all heads: (..., N*r), (..., out) -> (..., out).
 
         In place, in two dimensions, it makes no pass over (tokens, out) and keeps nothing that wide for the backward
-        pass.
+        pass. With `times`, what is added is multiplied by the result: result * (1 + scaling * sum_i mixed_i v_i).
         """
         heads = own_parameter(self, name).flatten(0, 1)  # (N*r, out)
+        if times:
+            return (result * (1 + (scaling * mixed) @ heads)).to(result.dtype)
         if in_place and result.dtype == mixed.dtype:  # heads are of another one under autocast, which leaves addmm_ out
             if heads.dtype != mixed.dtype:
                 heads = heads.to(mixed.dtype)
@@ -115,12 +124,13 @@ class HydraLoraLayer(nn.Module, BaseTunerLayer):
         """
         if hasattr(Heads, adapter_name):
             raise ConfigError(f"An adapter can't be named {adapter_name!r}, which torch uses itself. Rename it.")
-        r, scaling = config.rank_and_scaling(key)
+        r, scaling = (1, 1.0) if config.vectors else config.rank_and_scaling(key)
         num_heads, reads_input = config.num_heads, config.router_input == "hidden"
         latent = r if config.shared_A else num_heads * r
-        a = nn.Linear(self.in_features, latent, bias=False)
-        nn.init.kaiming_uniform_(a.weight, a=math.sqrt(5))
-        self.hydra_A[adapter_name] = a
+        if not config.vectors:
+            a = nn.Linear(self.in_features, latent, bias=False)
+            nn.init.kaiming_uniform_(a.weight, a=math.sqrt(5))
+            self.hydra_A[adapter_name] = a
         self.hydra_B[adapter_name] = nn.Parameter(torch.zeros(1 if config.cores else num_heads, r, self.out_features))
         if config.cores:
             self.hydra_core[adapter_name] = Cores(num_heads, r)
@@ -136,6 +146,7 @@ class HydraLoraLayer(nn.Module, BaseTunerLayer):
             head_dropout=config.head_dropout,
             train_router=config.train_router,
             cores=config.cores,
+            vectors=config.vectors,
         )
         if config.head_init == "centred":
             self._centre(adapter_name)
@@ -189,9 +200,14 @@ class HydraLoraLayer(nn.Module, BaseTunerLayer):
     ) -> torch.Tensor:
         """result + scale * sum_i gates_i B_i A x: one small matrix product for A, one for all heads: (..., out).
 
-        Where A is not shared, head i has its own: gates_i B_i A_i x. `rows` are those of the batch that x has.
+        Where A is not shared, head i has its own: gates_i B_i A_i x. Where heads are vectors, they scale the result.
+        `rows` are those of the batch that x has.
         """
         adapter, training = self.adapters[name], self.training
+        if adapter.vectors:
+            gates = self.hydra_router[name](x, rows)  # (..., N)
+            mixed = dropout(gates, adapter.head_dropout) if training else gates
+            return self.hydra_B(name, mixed, result, self.scaling[name], times=True)
         a: Any = self._modules["hydra_A"]._modules[name]  # type: ignore[union-attr]
         heads: Any = self._modules["hydra_B"]
         in_place = in_place and _is_plain(heads, Heads, name)

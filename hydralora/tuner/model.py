@@ -151,7 +151,7 @@ def active_adapter(layer: HydraLoraLayer) -> str:
     Raises:
         ConfigError: none, or several, of the layer's adapters are active.
     """
-    names = [name for name in layer.active_adapters if name in layer.hydra_A]
+    names = [name for name in layer.active_adapters if name in layer.adapters]
     if len(names) != 1:
         raise ConfigError(f"{len(names)} HydraLoRA adapters are active: {names}. Activate one with set_adapter.")
     return names[0]
@@ -170,8 +170,13 @@ def head_matrices(layer: HydraLoraLayer) -> tuple[torch.Tensor, torch.Tensor]:
     """A as (1, r, in), or each head's own as (N, r, in), and the heads as (N, out, r), of the active adapter.
 
     Where heads share one B, head i is its product with core i.
+
+    Raises:
+        ConfigError: heads are vectors, which have no A.
     """
     name = active_adapter(layer)
+    if layer.adapters[name].vectors:
+        raise ConfigError("Heads that are vectors (vectors=True) have no A and no B. Choose an adapter with matrices.")
     a = layer.hydra_A[name].get_parameter("weight").detach().unflatten(0, (-1, layer.adapters[name].r))
     heads = layer.hydra_B[name].detach()  # (N, r, out), or (1, r, out)
     if name in layer.hydra_core:

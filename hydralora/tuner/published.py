@@ -109,7 +109,7 @@ def active_config(model: nn.Module, caller: str) -> tuple[HydraLoraConfig, dict[
     layers = {
         name: layer
         for name, layer in hydra_layers(model).items()
-        if any(adapter in layer.hydra_A for adapter in layer.active_adapters)
+        if any(adapter in layer.adapters for adapter in layer.active_adapters)
     }
     names = sorted({active_adapter(layer) for layer in layers.values()})
     if len(names) != 1:
@@ -154,6 +154,7 @@ def _refuse_what_has_no_place(config: HydraLoraConfig) -> None:
         ("router_norm", not config.router_norm, "False"),
         ("router_scope", config.router_scope == "token", "'token'"),
         ("shared_A", config.shared_A, "True"),
+        ("vectors", not config.vectors, "False"),
         ("router_bias", not config.router_bias, "False"),
         ("top_k", dense, "None"),
         ("modules_to_save", not config.modules_to_save, "None"),

@@ -141,7 +141,7 @@ class _SteeredModel:
         layers = {
             name: layer
             for name, layer in hydra_layers(model).items()
-            if any(adapter in layer.hydra_A for adapter in layer.active_adapters)
+            if any(adapter in layer.adapters for adapter in layer.active_adapters)
         }
         if not layers:
             raise ConfigError("Steering: no HydraLoRA adapter is active on the model.")

@@ -49,6 +49,7 @@ OPTIONS = {
     "head_dropout": 0.0,
     "shared_A": True,
     "cores": False,
+    "vectors": False,
     "target_modules": None,
     "exclude_modules": None,
     "layers_to_transform": None,

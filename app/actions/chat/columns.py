@@ -8,10 +8,10 @@ from hydralora.errors import HydraError
 from hydralora.inference.generation import gated_modules
 from hydralora.inference.model_cache import LoadedModel
 from hydralora.inference.traces import answered_by
+from hydralora.models.adapters import read_adapter_config
 from hydralora.tuner.steering import Steering
 
 from ...services import Services
-from ..adapters import adapter_weights
 from ..recipes import model_name, resolve_model
 from .answers import COLUMNS
 
@@ -55,7 +55,7 @@ def heads_of(services: Services, run_id: str | None) -> Heads:
     run = services.run(run_id) if run_id else None
     if not run or not run.has_adapter or not run.recipe().has_heads:
         return {"run": run.id if run else "", "heads": 0, "names": []}
-    count = max(len(layer.heads) for layer in adapter_weights(services, run.id).values())
+    count = getattr(read_adapter_config(run.adapter), "num_heads", 0)
     results = run.state().results
     by_head = [row for row in (results.component_by_head or [])] if results else []
     names = [component.name for component in results.components] if results else []

@@ -82,7 +82,8 @@ def why_not(services: Services, run_id: str | None) -> str:
     """Why a run has no formula to show, and what to do; "" if it has one."""
     if not run_id:
         return NO_RUN
-    if not services.run(run_id).recipe().has_heads:
+    recipe = services.run(run_id).recipe()
+    if not (recipe.has_heads and recipe.tuning.has_matrices):
         return NO_HEADS
     return why_no_adapter(services, run_id)
 

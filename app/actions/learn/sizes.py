@@ -49,7 +49,7 @@ def sizes(services: Services, run_id: str | None, r: int, heads: int) -> Sizes:
         HydraError: the base model's config is missing.
     """
     recipe, _ = _recipe(services, run_id)
-    if not recipe.has_heads:
+    if not (recipe.has_heads and recipe.tuning.has_matrices):
         recipe = recipe.model_copy(update={"method": "hydralora"})
     hydra = _size(services, _with(recipe, recipe.method, r, heads))
     per_rank = _size(services, _with(recipe, "lora", 1, heads)).counts.total

@@ -8,15 +8,18 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
-from hydralora import ConfigError, train
+from hydralora import ConfigError, RunStore, train
 from hydralora.errors import DatasetError
+from hydralora.inference.on_files import evaluate_run
 from hydralora.recipe.reading import parse_recipe, with_settings
 from hydralora.recipe.settings import Recipe
 from hydralora.runs.events import NoteEvent
+from hydralora.runs.jobs import JobManager
 from hydralora.runs.results import RunResults
 from hydralora.runs.state import Stage
 from hydralora.training.monitor import Monitor
 from hydralora.training.preparation import Prepared, prepare
+from tests.known import known, loss_of
 
 TASKS = ("backwards", "copy", "upper")
 
@@ -93,6 +96,20 @@ def test_lorahub_mixes_what_was_trained_on_each_component(recipe: Recipe, tmp_pa
     assert results.parameters is not None
     assert split.parameters is not None
     assert results.parameters.total > split.parameters.total  # each head has its own A
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["oracle", "lorahub"])
+def test_rows_of_a_file_are_told_their_heads_too(recipe: Recipe, tmp_path: Path, method: str) -> None:
+    jobs = JobManager(RunStore(tmp_path / "workspace"))
+    other = tmp_path / "other.jsonl"
+    other.write_text(Path(recipe.data.train_files[0]).read_text(encoding="utf-8").replace('"w', '"v'), encoding="utf-8")
+    run = jobs.start(changed(recipe, method=method, data__eval=str(other), training__learning_rate=0.05))
+    state = jobs.follow(run)
+    assert state.state == "finished", (state.message, run.log.read_text(encoding="utf-8"))
+    results = known(state.results)
+    assert loss_of(results.base) != loss_of(results.tuned)
+    assert loss_of(evaluate_run(run, other)) == pytest.approx(loss_of(results.tuned), abs=1e-6)
 
 
 def test_lorahub_says_what_it_needs(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,7 +42,15 @@ from hydralora.transfer import export_run, import_run
 from tests.known import known, loss_of
 from tests.tiny_model import tiny_gpt2, tiny_llama, write_tiny_model
 
-RATES = {"full": 3e-3, "prompt-tuning": 0.1, "p-tuning": 1e-2, "prefix-tuning": 0.1, "ia3": 0.1, "adalora": 0.05}
+RATES = {
+    "full": 3e-3,
+    "prompt-tuning": 0.1,
+    "p-tuning": 1e-2,
+    "prefix-tuning": 0.1,
+    "ia3": 0.1,
+    "ia3-heads": 0.1,
+    "adalora": 0.05,
+}
 VIRTUAL = [name for name, method in METHODS.items() if method.has_virtual_tokens]
 STEPS = 12
 Method = Callable[..., Recipe]
@@ -81,7 +89,7 @@ def heldout_loss(run: Run, loaded: LoadedModel) -> float:
 def test_a_run_learns_and_its_parameters_are_those_that_were_estimated(run: Run) -> None:
     results = known(run.state().results)
     assert loss_of(results.tuned) < loss_of(results.base)
-    assert adapter_size(run.recipe(), 1).counts == results.parameters
+    assert adapter_size(run.recipe(), results.k).counts == results.parameters
     assert not run.snapshots.exists()
     assert run.state().adapter_hash == hash_adapter(run.adapter)
     title = METHODS[run.recipe().method].name

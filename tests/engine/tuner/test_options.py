@@ -3,20 +3,23 @@
 import itertools
 import json
 import math
+from collections import OrderedDict
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 import torch
-from peft import PeftModel
+from peft import IA3Config, PeftModel, get_peft_model
 from safetensors.torch import load_file
 from torch import nn
 
 from hydralora import ConfigError, HydraLoraConfig, record_gates
 from hydralora.analysis import head_similarity, matrices, model_weights
 from hydralora.tuner.layer import HydraLoraLayer
-from hydralora.tuner.model import count_parameters, hydra_layers
+from hydralora.tuner.model import count_parameters, head_matrices, hydra_layers
+from tests.known import known
 from tests.tiny_model import adapt, shake, tiny_gemma2, tiny_gpt2, tiny_llama, tiny_opt
 
 ROUTER_INPUTS = ["latent", "hidden"]
@@ -35,6 +38,7 @@ NON_DEFAULT: list[dict[str, Any]] = [
     {"router": "oracle"},
     {"train_router": False},
     {"gate_information": 0.1},
+    {"vectors": True, "router_input": "hidden"},
     {"cores": True, "router_scope": "row", "router": "cosine"},
 ]
 
@@ -357,6 +361,46 @@ class TestOwnA:
         assert [one.head for one in found if one.kind == "A"] == [None] * 6
 
 
+class TestVectors:
+    """vectors=True: heads scale the output, and there is no A."""
+
+    def test_the_output_is_scaled_by_each_tokens_mixture(self) -> None:
+        layer = one_layer(vectors=True, router_input="hidden")
+        x = torch.randn(2, 7, 12)
+        base, gates = layer.base_layer(x), dense_gates(layer, x)
+        vectors = layer.hydra_B["default"].squeeze(1)  # (N, out)
+        torch.testing.assert_close(layer(x), base * (1 + torch.einsum("btn,no->bto", gates, vectors)))
+        layer.set_scale("default", 0.5)
+        torch.testing.assert_close(layer(x), base * (1 + torch.einsum("btn,no->bto", gates, vectors) / 2))
+
+    def test_one_vector_is_peft_s_ia3(self) -> None:
+        """One head on a layer whose output is scaled: the same as PEFT's own (IA)3 layer with the vector 1 + v."""
+        layer = one_layer(vectors=True, router_input="hidden", num_heads=1)
+        theirs: Any = get_peft_model(
+            nn.Sequential(OrderedDict(linear=deepcopy(layer.base_layer))),
+            IA3Config(target_modules=["linear"], feedforward_modules=[]),
+        )
+        scale = theirs.base_model.model.linear.ia3_l["default"]  # (out, 1)
+        scale.data.copy_(1 + layer.hydra_B["default"].detach().view(-1, 1))
+        x = torch.randn(3, 12)
+        torch.testing.assert_close(layer(x), theirs(x))
+
+    def test_a_new_one_changes_no_bit_and_learns(self, ids: torch.Tensor) -> None:
+        base = tiny_llama()(ids).logits
+        model = adapt(tiny_llama(), vectors=True, router_input="hidden")
+        assert torch.equal(model(ids).logits, base)
+        assert not any("hydra_A" in name for name, _ in model.named_parameters())
+        model(ids).logits.square().sum().backward()
+        for layer in hydra_layers(model).values():
+            assert known(layer.hydra_B["default"].grad).abs().sum() > 0
+
+    def test_it_has_no_matrices(self) -> None:
+        model = shake(adapt(tiny_llama(), vectors=True, router_input="hidden"))
+        assert model_weights(model) == {}
+        with pytest.raises(ConfigError, match=r"vectors.* have no A"):
+            head_matrices(next(iter(hydra_layers(model).values())))
+
+
 @pytest.mark.parametrize("settings", NON_DEFAULT, ids=str)
 @torch.no_grad()
 def test_a_saved_adapter_comes_back_with_its_options(
@@ -428,6 +472,9 @@ def test_adapters_of_unlike_options_are_switched_and_deleted(settings: dict[str,
         ({"cores": True, "head_init": "centred"}, "cores=True.*head_init='centred'"),
         ({"head_init": "components", "shared_A": False}, "head_init='components'.*shared_A=False"),
         ({"head_init": "components", "init_weights": False}, "head_init='components'.*init_weights=False"),
+        ({"vectors": True}, "vectors=True.*router_input='latent'"),
+        ({"vectors": True, "router_input": "hidden", "cores": True}, "vectors=True.*cores=True"),
+        ({"vectors": True, "router_input": "hidden", "shared_A": False}, "vectors=True.*shared_A=False"),
         ({"router": "none"}, "router is 'none'.*softmax, cosine, uniform"),
     ],
 )
