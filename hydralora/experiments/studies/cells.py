@@ -16,7 +16,8 @@ from hydralora.experiments.studies.rows import RowFiles, row_files
 from hydralora.experiments.studies.study import Changes, Study
 from hydralora.models.catalogue import DEFAULT_MODEL
 from hydralora.recipe.reading import parse_recipe, with_settings
-from hydralora.recipe.settings import Recipe
+from hydralora.recipe.settings import Recipe, default_value
+from hydralora.recipe.without_effect import without_effect
 from hydralora.runs.records import Record
 from hydralora.training.sizes import adapter_size, equal_rank
 
@@ -87,10 +88,13 @@ class Cell:
 def recipe_key(recipe: Recipe) -> str:
     """Equal for recipes that say the same of rows with the same content, so that studies find each other's runs.
 
+    A setting that has no effect, such as a LoRA's number of heads, makes no difference.
+
     Raises:
         OSError: a file of its rows can't be read.
     """
-    content: Changes = {"data.train": [_digest(file) for file in recipe.data.train_files]}
+    content: Changes = {name: default_value(name) for name, _ in without_effect(recipe)}
+    content["data.train"] = [_digest(file) for file in recipe.data.train_files]
     if recipe.data.eval:
         content["data.eval"] = _digest(recipe.data.eval)
     return json.dumps(with_settings(recipe.model_dump(mode="json"), content), sort_keys=True)

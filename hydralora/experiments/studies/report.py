@@ -276,9 +276,10 @@ def _verdict(lines: Sequence[Line], reference: str, measure: str, ended: bool) -
         interval += f", 95 % interval {found.low:+.3f} to {found.high:+.3f}"
     if not clear:
         untested = "" if found.p is not None else ", too few seeds for a test"
+        place = "the furthest ahead" if sign * found.mean < 0 else "the nearest behind it"
         return (
-            f"{so_far}No arm's {label} can be told apart from that of {reference}; {line.arm}{at} is the furthest "
-            f"ahead ({interval}{untested})."
+            f"{so_far}No arm's {label} can be told apart from that of {reference}; {line.arm}{at} is {place} "
+            f"({interval}{untested})."
         )
     counts = {
         word: sum(1 for other in clear if other.difference and other.difference.verdict == word)

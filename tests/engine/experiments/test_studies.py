@@ -12,7 +12,7 @@ import yaml
 from hydralora.data.dataset import read_dataset
 from hydralora.errors import ConfigError, DatasetError
 from hydralora.experiments.studies import study_label
-from hydralora.experiments.studies.cells import Plan, Settings
+from hydralora.experiments.studies.cells import Plan, Settings, recipe_key
 from hydralora.experiments.studies.report import report
 from hydralora.experiments.studies.rows import row_files
 from hydralora.experiments.studies.running import begin_study
@@ -198,6 +198,12 @@ def test_runs_are_found_again_though_the_base_model_is_a_link(
     for cell, _ in running.cells()[1]:
         jobs.store.create(cell.recipe, study_label(running.id, cell.name, running.file.study.title))
     assert "missing" not in running.status().cells  # else they would be started again and again
+
+
+def test_a_setting_without_effect_makes_no_other_run(make_recipe: Callable[..., Any]) -> None:
+    assert recipe_key(make_recipe("lora")) == recipe_key(make_recipe("lora", {"router_input": "latent"}))
+    assert recipe_key(make_recipe("lora")) != recipe_key(make_recipe("lora", {"r": 3}))
+    assert recipe_key(make_recipe()) != recipe_key(make_recipe("hydralora", {"router_input": "latent"}))
 
 
 def test_what_one_study_has_finished_serves_another(
