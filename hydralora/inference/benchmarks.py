@@ -2,6 +2,7 @@
 defines the tasks and scores the answers; here a run's model, and its base model beside it, answer them."""
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -10,25 +11,14 @@ from pydantic import TypeAdapter, ValidationError
 from hydralora.data.progress import OnProgress, ignore_progress
 from hydralora.errors import ConfigError, HydraError, ModelError, first_line
 from hydralora.files import write_json
-from hydralora.inference.model_cache import LoadedModel, load_base_model, load_run
+from hydralora.inference.model_cache import load_base_model, load_run
 from hydralora.models.adapters import is_whole_model, without_adapter
-from hydralora.runs.records import Record
+from hydralora.runs.results import Metrics, TaskScores
 from hydralora.runs.run import Run
 
 BATCH = 8  # requests at once
 FILE = "benchmarks.json"
 BACKEND = "hydralora"  # as lm_eval's --model names it
-
-Metrics = dict[str, float]  # by "name" or, where a task filters answers in several ways, "name,filter"
-
-
-class TaskScores(Record):
-    """A task's metrics of a run's model and of its base model, on its first `limit` rows; None for all."""
-
-    base: Metrics
-    tuned: Metrics
-    limit: int | None
-
 
 _KEPT = TypeAdapter(dict[str, TaskScores])
 
@@ -51,14 +41,14 @@ def evaluate_tasks(
     Raises:
         HydraError: the harness is not installed, it has no such task, or a task's rows can't be fetched.
     """
-    manager = _tasks(tasks, definitions)
+    check_tasks(tasks, definitions)
     loaded = load_run(run)
     base = load_base_model(run.recipe().model) if is_whole_model(run.adapter) else loaded
     on_progress(0, 2)
     with without_adapter(base.model):
-        before = _evaluate(base, tasks, limit, manager)
+        before = evaluate_model(base.model, base.tokenizer, tasks, limit, definitions)
     on_progress(1, 2)
-    after = _evaluate(loaded, tasks, limit, manager)
+    after = evaluate_model(loaded.model, loaded.tokenizer, tasks, limit, definitions)
     on_progress(2, 2)
     scores = {name: TaskScores(base=before[name], tuned=after[name], limit=limit) for name in after}
     kept = read_task_scores(run) | scores
@@ -105,34 +95,53 @@ def _harness() -> Any:
     return lm_eval
 
 
-def _tasks(names: Sequence[str], definitions: Path | None) -> Any:
-    """The harness' tasks, after a check that it has these."""
+def check_tasks(names: Sequence[str], definitions: Path | None = None) -> None:
+    """
+    Raises:
+        ConfigError: the harness is not installed, it has no task or group of such a name, or no such folder is there.
+    """
     _harness()
-    from lm_eval.tasks import TaskManager
-
     if definitions and not definitions.is_dir():
         raise ConfigError(f"{definitions}: there is no such folder of task definitions.")
-    manager = TaskManager(include_path=str(definitions) if definitions else None)
-    if unknown := [name for name in names if name not in manager.all_tasks]:
+    known = _manager(definitions).all_tasks
+    if unknown := [name for name in names if name not in known]:
         raise ConfigError(
             f"lm-evaluation-harness has no task {unknown[0][:200]!r}. `hydralora with lm_eval ls tasks` lists them."
         )
-    return manager
 
 
-def _evaluate(loaded: LoadedModel, tasks: Sequence[str], limit: int | None, manager: Any) -> dict[str, Metrics]:
+def evaluate_model(
+    model: Any, tokenizer: Any, tasks: Sequence[str], limit: int | None = None, definitions: Path | None = None
+) -> dict[str, Metrics]:
+    """A model's metrics by task; a group has an entry of its own, or only its tasks have.
+
+    Raises:
+        ModelError: the rows can't be fetched, or what else the harness couldn't do; its cause is the harness' error.
+    """
     from lm_eval.models.huggingface import HFLM
 
     try:
-        model = HFLM(pretrained=loaded.model, tokenizer=loaded.tokenizer, backend="causal", batch_size=BATCH)
         found = _harness().simple_evaluate(
-            model=model, tasks=list(tasks), limit=limit, task_manager=manager, bootstrap_iters=0, log_samples=False
+            model=HFLM(pretrained=model, tokenizer=tokenizer, backend="causal", batch_size=BATCH),
+            tasks=list(tasks),
+            limit=limit,
+            task_manager=_manager(definitions),
+            bootstrap_iters=0,
+            log_samples=False,
         )
     except HydraError:
         raise
     except Exception as error:  # of any kind, by what a task's rows, code or metrics need
         raise ModelError(f"{', '.join(tasks)}: the harness can't evaluate it ({first_line(error)}).") from error
     return {name: _metrics(values) for name, values in found["results"].items()}
+
+
+@cache
+def _manager(definitions: Path | None) -> Any:
+    """The harness' tasks; listing them takes seconds."""
+    from lm_eval.tasks import TaskManager
+
+    return TaskManager(include_path=str(definitions) if definitions else None)
 
 
 def _metrics(values: dict[str, object]) -> Metrics:

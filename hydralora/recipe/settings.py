@@ -123,6 +123,12 @@ class TrainingSettings(Section):
     measure_forgetting: bool = Field(
         False, description="Also measure the loss on a short neutral text that ships, before and after training."
     )
+    benchmarks: list[str] | None = Field(
+        None,
+        description="Also evaluate public benchmarks before and after training, by their names in "
+        "lm-evaluation-harness, such as gsm8k (needs the extra eval).",
+    )
+    benchmark_rows: int = Field(200, ge=1, description="At most so many rows of each benchmark.")
     report_to: list[str] | None = Field(
         None,
         description="Trackers that transformers' Trainer reports to: tensorboard, trackio, wandb. None: none of them.",

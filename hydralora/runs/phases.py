@@ -99,11 +99,17 @@ def planned_phases(recipe: Recipe, state: RunState | None = None) -> tuple[Phase
         phases.append(Phase("starting the router", (Stage.STARTING_ROUTER,), "passes", work))
     if not (state and state.base_measured):
         phases.append(Phase("evaluating the base model", (Stage.EVALUATING_BASE,), "answers", whole))
+    tasks = recipe.training.benchmarks or ()
+    answered = float(len(tasks) * recipe.training.benchmark_rows)
+    if tasks:
+        phases.append(Phase("benchmarks before", (Stage.EVALUATING_BASE_TASKS,), "benchmarks", answered))
     phases.append(Phase("training", (Stage.TRAINING,), "steps", _training_work(recipe, state, train)))
     if recipe.method == "lorahub":
         tried = float(BUDGET * min(ROWS * (recipe.tuner.num_heads or (state and state.k) or UNKNOWN_HEADS), train))
         phases.append(Phase("mixing", (Stage.MIXING,), "mixtures", tried))
     phases.append(Phase("evaluating the tuned model", (Stage.EVALUATING_TUNED,), "answers", whole))
+    if tasks:
+        phases.append(Phase("benchmarks after", (Stage.EVALUATING_TUNED_TASKS,), "benchmarks", answered))
     if recipe.has_heads:
         phases.append(Phase("measuring the heads", (Stage.MEASURING_HEADS,), "rows", heldout))
     return tuple(phases)

@@ -87,6 +87,17 @@ class Forgetting(Record):
         return None if self.before is None or self.after is None else self.after - self.before
 
 
+Metrics = dict[Name, float]  # of a benchmark, by "name" or, where it filters answers in several ways, "name,filter"
+
+
+class TaskScores(Record):
+    """A public benchmark's metrics of a run's model and of its base model, on its first `limit` rows; None for all."""
+
+    base: Metrics
+    tuned: Metrics
+    limit: int | None
+
+
 class RunResults(HeadUseSummary):
     """A run's measurements.
 
@@ -95,6 +106,7 @@ class RunResults(HeadUseSummary):
         ari: the components' adjusted Rand index against the tasks; None where rows have no task.
         base, tuned: scores on the held-out rows before and after training; None where they were not measured.
         forgetting: None where it was not asked for.
+        benchmarks: by task; those that the recipe names.
         tokens_per_second: of training, in the run's last process; padding doesn't count.
         seconds: by stage; total_seconds of all the run's processes, peak_memory_bytes of the last one.
         energy_kwh: by part, and in total; None where nothing could be measured.
@@ -110,6 +122,7 @@ class RunResults(HeadUseSummary):
     base: Scores | None = None
     tuned: Scores | None = None
     forgetting: Forgetting | None = None
+    benchmarks: dict[Name, TaskScores] = Field(default_factory=dict)
     tokens_per_second: float | None = None
     template_checks: list[TemplateCheck] = Field(default_factory=list)
     router_entropy_at_start: float | None = None

@@ -32,15 +32,17 @@ class Stage(str, Enum):
     ADAPTING = "adding the adapter"
     STARTING_ROUTER = "starting the router from the components"
     EVALUATING_BASE = "evaluating the base model"
+    EVALUATING_BASE_TASKS = "evaluating the base model on benchmarks"
     TRAINING = "training"
     MIXING = "mixing the components' LoRAs"
     EVALUATING_TUNED = "evaluating the tuned model"
+    EVALUATING_TUNED_TASKS = "evaluating the tuned model on benchmarks"
     MEASURING_HEADS = "measuring the heads"
 
     @property
     def state(self) -> StateName:
         """The state of a run in this stage."""
-        if self in (Stage.EVALUATING_BASE, Stage.MIXING, Stage.EVALUATING_TUNED, Stage.MEASURING_HEADS):
+        if self.value.startswith("evaluating") or self in (Stage.MIXING, Stage.MEASURING_HEADS):
             return "evaluating"
         return "training" if self is Stage.TRAINING else "preparing"
 

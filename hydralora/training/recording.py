@@ -18,7 +18,8 @@ from hydralora.runs.state import RunState, Stage, StageClock
 PULSE = 30.0  # seconds between heartbeats without other events
 LOOK = 0.1  # seconds between looks for a request to stop
 PATIENCE = 1.0  # seconds in which a run that has learnt nothing may end by itself
-LEARNT = (Stage.EVALUATING_TUNED, Stage.MEASURING_HEADS)  # stages in which the adapter is saved
+# Stages in which the adapter is saved.
+LEARNT = (Stage.EVALUATING_TUNED, Stage.EVALUATING_TUNED_TASKS, Stage.MEASURING_HEADS)
 
 
 class Recorder:

@@ -4,6 +4,7 @@ from hydralora.analysis import head_similarity, model_weights
 from hydralora.analysis.head_use import head_use
 from hydralora.components import overlap
 from hydralora.data.progress import OnProgress, ignore_progress
+from hydralora.recipe.settings import Recipe
 from hydralora.runs.results import ComponentSummary, HeadUseSummary, RunResults
 from hydralora.runs.scores import Scores
 from hydralora.training.preparation import Prepared
@@ -51,4 +52,17 @@ def run_results(
         parameters=count_parameters(prepared.model),
         base_model=prepared.files.describe(),
         seconds=seconds,
+    )
+
+
+def nothing_learnt(recipe: Recipe, step: int, seconds: dict[str, float]) -> RunResults:
+    """The results of a run that was stopped before this process's first step."""
+    return RunResults(
+        base=None,
+        tuned=None,
+        seconds=seconds,
+        step=step,
+        max_steps=recipe.training.max_steps,
+        stopped=True,
+        adapter_hash=None,
     )

@@ -2,7 +2,7 @@
 
 import math
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -10,6 +10,7 @@ from transformers import TrainerCallback, set_seed
 
 from hydralora.errors import RunError
 from hydralora.inference.base_scores import BaseScores
+from hydralora.inference.benchmarks import check_tasks
 from hydralora.inference.evaluation import evaluate_rows, summary
 from hydralora.models.adapters import without_adapter
 from hydralora.models.device import pick_device
@@ -17,7 +18,7 @@ from hydralora.models.fetching import BaseModelInfo
 from hydralora.recipe.settings import Recipe
 from hydralora.recipe.without_effect import without_effect
 from hydralora.runs.checkpoints import best_checkpoint, saved_checkpoints
-from hydralora.runs.results import DataSource, Forgetting, HeadUseSummary, RunResults
+from hydralora.runs.results import DataSource, Forgetting, HeadUseSummary, Metrics, RunResults
 from hydralora.runs.scores import RowScores, Scores
 from hydralora.runs.state import Stage
 from hydralora.training.card import save_adapter, take_adapter
@@ -37,8 +38,9 @@ from hydralora.training.monitor import (
 from hydralora.training.parallel import Processes, this_process
 from hydralora.training.preparation import Prepared, prepare
 from hydralora.training.resources import peak_memory
-from hydralora.training.results import measure_heads, run_results
+from hydralora.training.results import measure_heads, nothing_learnt, run_results
 from hydralora.training.stopping import LastStep, StopOnRequest, StopRequestedError
+from hydralora.training.tasks import base_metrics, tuned_scores
 from hydralora.training.trainer import (
     AnswerTrainer,
     all_finite,
@@ -91,12 +93,13 @@ class _Begun:
 
     Attributes:
         base: the base model's scores; None in all processes but the first.
-        neutral: its loss on the neutral text, where the recipe asks for that.
+        neutral: its loss on the neutral text, and tasks: its metrics on benchmarks, where the recipe asks for them.
     """
 
     prepared: Prepared
     base: Scores | None
     neutral: float | None = None
+    tasks: dict[str, Metrics] = field(default_factory=dict)
 
 
 def train(
@@ -122,6 +125,8 @@ def train(
     folders = output if isinstance(output, OutputFolders) else OutputFolders(Path(output))
     monitor = monitor or Monitor()
     check_reporting(recipe.training.report_to)  # before an evaluation that takes minutes
+    if recipe.training.benchmarks:
+        check_tasks(recipe.training.benchmarks)
     processes = this_process()
     processes.connect(recipe.launch.processes, pick_device())
     reporter = Reporter(monitor if processes.is_first else None)
@@ -130,14 +135,14 @@ def train(
     begun = _begin(recipe, folders, reporter, processes, resume)
     if processes.agree(begun is None) or begun is None:
         processes.leave()
-        return _nothing_learnt(recipe, reporter)
+        return nothing_learnt(recipe, reporter.step, reporter.seconds)
     prepared = begun.prepared
     last = LastStep(processes)
     trainer = _trainer(prepared, recipe, folders, reporter, processes, (begun.base and begun.base.loss) or 0.0, last)
     if _train(trainer, recipe, prepared, folders, reporter, resume):
         processes.leave()
     elif not reporter.step:
-        return _nothing_learnt(recipe, reporter)
+        return nothing_learnt(recipe, reporter.step, reporter.seconds)
     else:  # in the first process: the others wait in a step that never ends, until the run's end is recorded
         _keep_last_step(trainer, last, folders)
     if not processes.is_first:
@@ -151,7 +156,7 @@ def _begin(
     recipe: Recipe, folders: OutputFolders, reporter: Reporter, processes: Processes, resume: Resume | None
 ) -> _Begun | None:
     """None when stopped before training."""
-    base, neutral = resume.before if resume else None, None
+    base, neutral, tasks = resume.before if resume else None, None, {}
     try:
         sharded = recipe.launch.fsdp or recipe.launch.deepspeed  # saving needs all processes, at the end of a step
         prepared = prepare(recipe, reporter.stage, reporter.progress, None if sharded else reporter.check)
@@ -172,10 +177,12 @@ def _begin(
                 base = _measure(prepared, recipe, folders, reporter, Stage.EVALUATING_BASE)
             if processes.is_first and recipe.training.measure_forgetting:
                 neutral = neutral_loss(prepared, recipe, _base_scores(prepared, recipe, folders))
+            if processes.is_first:
+                tasks = base_metrics(prepared, recipe, folders.base_scores, reporter)
         reporter.stage(Stage.TRAINING)
     except StopRequestedError:
         return None
-    return _Begun(prepared, base, neutral)
+    return _Begun(prepared, base, neutral, tasks)
 
 
 def _check_unchanged(resume: Resume, prepared: Prepared) -> None:
@@ -250,12 +257,13 @@ def _end(
     if recipe.method == "lorahub" and not stopped:
         stopped = not mix_components(prepared, recipe.training.seed, reporter)
     adapter_hash = save_adapter(prepared.model, recipe, prepared, folders.adapter)
-    tuned, heads, forgetting = None, HeadUseSummary(), None
+    tuned, heads, forgetting, tasks = None, HeadUseSummary(), None, {}
     if not (stopped and reporter.should_stop()):
         try:
             tuned = _measure(prepared, recipe, folders, reporter, Stage.EVALUATING_TUNED)
             if recipe.training.measure_forgetting:
                 forgetting = Forgetting(before=begun.neutral, after=neutral_loss(prepared, recipe))
+            tasks = tuned_scores(prepared, recipe, begun.tasks, reporter)
             if recipe.has_heads:
                 reporter.stage(Stage.MEASURING_HEADS)
             heads = measure_heads(prepared, reporter.progress)
@@ -264,6 +272,7 @@ def _end(
     reporter.finish_stage()
     return run_results(prepared, begun.base, tuned, heads, reporter.seconds).changed(
         forgetting=forgetting,
+        benchmarks=tasks,
         tokens_per_second=reporter.tokens_per_second,
         step=reporter.step,
         max_steps=max_steps,
@@ -302,18 +311,6 @@ def _base_scores(prepared: Prepared, recipe: Recipe, folders: OutputFolders) -> 
     if not folders.base_scores:
         return None
     return BaseScores(folders.base_scores, f"{prepared.files.hash}, {recipe.quantization}, {prepared.device}")
-
-
-def _nothing_learnt(recipe: Recipe, reporter: Reporter) -> RunResults:
-    return RunResults(
-        base=None,
-        tuned=None,
-        seconds=reporter.seconds,
-        step=reporter.step,
-        max_steps=recipe.training.max_steps,
-        stopped=True,
-        adapter_hash=None,
-    )
 
 
 def _trainer(

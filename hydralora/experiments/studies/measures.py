@@ -18,6 +18,7 @@ Measure = Literal[
     "energy",
     "mutual_information",
     "head_cosine",
+    "benchmarks",
 ]
 Better = Literal["less", "more"]
 
@@ -43,6 +44,12 @@ def _tuned(results: RunResults, name: Literal["loss", "exact_match"]) -> float |
     return getattr(results.tuned, name) if results.tuned else None
 
 
+def _benchmarks(results: RunResults) -> float | None:
+    """The mean of each task's first metric, which is its main one."""
+    first = [next(iter(scores.tuned.values())) for scores in results.benchmarks.values() if scores.tuned]
+    return sum(first) / len(first) if first else None
+
+
 MEASURES: dict[str, Meaning] = {
     "loss": Meaning("loss (nats per token)", lambda results: _tuned(results, "loss"), "less"),
     "exact_match": Meaning("exact match", lambda results: _tuned(results, "exact_match"), "more"),
@@ -59,5 +66,6 @@ MEASURES: dict[str, Meaning] = {
     "peak_memory": Meaning("memory (bytes)", lambda results: results.peak_memory_bytes, "less", 0),
     "energy": Meaning("energy (kWh)", lambda results: (results.energy_kwh or {}).get("total"), "less", 5),
     "mutual_information": Meaning("mutual information", lambda results: results.mutual_information),
+    "benchmarks": Meaning("benchmarks", _benchmarks, "more"),
     "head_cosine": Meaning("cosine of heads", lambda results: results.head_cosine),
 }

@@ -180,7 +180,7 @@ def _base_lines(done: dict[tuple[str, str], dict[int, _Done]], declared: Study) 
         by_point[point] = runs | by_point.get(point, {})
     lines = []
     for point, runs in by_point.items():
-        before = [replace(each, results=RunResults(tuned=each.results.base)) for each in runs.values()]
+        before = [replace(each, results=_of_base(each.results)) for each in runs.values()]
         measures = {name: mean for name in declared.measures if (mean := _mean(before, name))}
         paper = declared.paper.values.get(BASE) if declared.paper else None
         axes = next(iter(runs.values())).cell.axes
@@ -196,6 +196,12 @@ def _base_lines(done: dict[tuple[str, str], dict[int, _Done]], declared: Study) 
             )
         )
     return lines
+
+
+def _of_base(results: RunResults) -> RunResults:
+    """The base model's measurements as if they were a run's."""
+    benchmarks = {name: scores.changed(tuned=scores.base) for name, scores in results.benchmarks.items()}
+    return RunResults(tuned=results.base, benchmarks=benchmarks)
 
 
 def _measures(results: RunResults, names: Sequence[str]) -> dict[str, float]:

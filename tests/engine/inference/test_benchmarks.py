@@ -4,51 +4,38 @@ import json
 import math
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
-import yaml
 from typer.testing import CliRunner
 
+from hydralora import ConfigError, train
 from hydralora.cli import app
-from hydralora.data.demo import shipped_folder
+from hydralora.experiments.studies.measures import MEASURES
+from hydralora.inference import benchmarks
 from hydralora.inference.benchmarks import read_task_scores
+from hydralora.recipe.settings import Recipe
+from hydralora.runs.events import NoteEvent
+from hydralora.runs.state import Stage
+from hydralora.training import tasks
+from hydralora.training.monitor import Monitor
+from hydralora.training.run import OutputFolders
+from tests.benchmark_tasks import write_tasks
 from tests.conftest import FinishedRun
 
 pytest.importorskip("lm_eval")
+from lm_eval.tasks import TaskManager
+
 pytestmark = pytest.mark.slow
 ROWS = 6
 
 
 @pytest.fixture
 def definitions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Two tasks: one whose answers are scored, one whose answers are written."""
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
-    folder = tmp_path / "tasks"
-    folder.mkdir()
-    shared = {
-        "dataset_path": "json",
-        "dataset_kwargs": {"data_files": {"test": str(shipped_folder("sets") / "single.jsonl")}},
-        "test_split": "test",
-        "doc_to_text": "{{instruction}} {{input}}",
-        "doc_to_target": "{{output}}",
-    }
-    # Of one letter: lm_eval can't print the huge perplexity of a long answer.
-    scored = {"doc_to_target": "{{output[:1]}}"} | {
-        "task": "scored",
-        "output_type": "loglikelihood",
-        "metric_list": [{"metric": "perplexity"}],
-    }
-    written = {
-        "task": "written",
-        "output_type": "generate_until",
-        "generation_kwargs": {"max_gen_toks": 4, "until": ["\n"]},
-        "metric_list": [{"metric": "exact_match"}],
-    }
-    absent = {"task": "absent_rows", "output_type": "loglikelihood", "dataset_path": "nobody/has-this"}
-    for task in (scored, written, absent):
-        (folder / f"{task['task']}.yaml").write_text(yaml.safe_dump(shared | task), encoding="utf-8")
-    return folder
+    return write_tasks(tmp_path / "tasks")
 
 
 def evaluate(run: FinishedRun, *more: str) -> tuple[int, str]:
@@ -100,3 +87,60 @@ def test_what_can_not_be_evaluated_is_named(
     assert code == 1
     assert message in json.loads(printed)["error"]["message"]
     assert "\n" not in json.loads(printed)["error"]["message"]
+
+
+def test_a_run_measures_them_itself_and_a_study_by_them(
+    definitions: Path, make_recipe: Callable[..., Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(benchmarks, "_manager", lambda _: TaskManager(include_path=str(definitions)))
+    recipe = make_recipe(max_steps=2, benchmarks=["scored", "written"], benchmark_rows=ROWS, learning_rate=0.05)
+    folders = OutputFolders(tmp_path / "adapter", base_scores=tmp_path / "base")
+    events: list[Any] = []
+    results = train(recipe, folders, Monitor(events.append))
+    found = results.benchmarks
+    assert set(found) == {"scored", "written"}
+    assert found["scored"].base["perplexity"] != found["scored"].tuned["perplexity"]
+    means = (found["scored"].tuned["perplexity"] + found["written"].tuned["exact_match"]) / 2
+    assert MEASURES["benchmarks"].of(results) == pytest.approx(means)
+    stages = [event.stage for event in events if isinstance(event, NoteEvent) and event.stage]
+    assert {Stage.EVALUATING_BASE_TASKS, Stage.EVALUATING_TUNED_TASKS} < set(stages)
+    # Another run asks the harness about its own model only.
+    asked: list[Sequence[str]] = []
+    measure = tasks.evaluate_model
+
+    def measured(model: Any, tokenizer: Any, names: Sequence[str], limit: int) -> Any:
+        asked.append(names)
+        return measure(model, tokenizer, names, limit)
+
+    monkeypatch.setattr(tasks, "evaluate_model", measured)
+    again = train(recipe, folders)
+    assert asked == [["scored"], ["written"]]
+    assert again.benchmarks == found
+
+
+def test_a_run_stops_within_them(
+    definitions: Path, make_recipe: Callable[..., Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(benchmarks, "_manager", lambda _: TaskManager(include_path=str(definitions)))
+    recipe = make_recipe(max_steps=2, benchmarks=["scored"], benchmark_rows=ROWS)
+    stages: list[Stage] = []
+    looks = 0
+
+    def should_stop() -> bool:
+        nonlocal looks
+        looks += bool(stages) and stages[-1] is Stage.EVALUATING_TUNED_TASKS
+        return looks > 2  # neither where the stage begins, nor before its task
+
+    def note(event: Any) -> None:
+        if isinstance(event, NoteEvent) and event.stage:
+            stages.append(event.stage)
+
+    results = train(recipe, tmp_path / "adapter", Monitor(note, should_stop))
+    assert results.stopped
+    assert results.adapter_hash
+    assert results.benchmarks == {}
+
+
+def test_an_unknown_one_is_named_before_anything_is_done(make_recipe: Callable[..., Recipe], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="lm-evaluation-harness has no task 'magic'"):
+        train(make_recipe(benchmarks=["magic"]), tmp_path)

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from hydralora import HydraError
+from hydralora.inference import benchmarks
 from hydralora.recipe.reading import parse_recipe
 from hydralora.recipe.settings import Recipe
 from hydralora.recipe.without_effect import without_effect
@@ -18,6 +19,7 @@ from hydralora.runs.run import Run
 from hydralora.training.monitor import Monitor
 from hydralora.training.run import OutputFolders, train
 from hydralora.training.trainer import training_arguments
+from tests.benchmark_tasks import write_tasks
 from tests.tiny_model import write_tiny_model
 
 WORDS = ("plum", "saw", "red", "nine", "the fox", "oak")
@@ -88,6 +90,8 @@ CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "training.log_every": (1, {}),
     "training.gradient_checkpointing": (True, {}),
     "training.measure_forgetting": (True, {}),
+    "training.benchmarks": (["written"], {"training.benchmark_rows": 2}),
+    "training.benchmark_rows": (3, {"training.benchmarks": ["written"]}),
     "training.report_to": (["nobody"], {}),
     "training.seed": (3, {}),
     "training.threads": (2, {}),
@@ -203,6 +207,15 @@ def parameters(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
     monkeypatch.setattr(submitit, "AutoExecutor", Executor)
     return asked
+
+
+@pytest.fixture(autouse=True)
+def tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The benchmarks that can be had without a network."""
+    manager = pytest.importorskip("lm_eval.tasks").TaskManager
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    definitions = write_tasks(tmp_path / "tasks")
+    monkeypatch.setattr(benchmarks, "_manager", lambda _: manager(include_path=str(definitions)))
 
 
 @pytest.fixture(autouse=True)
