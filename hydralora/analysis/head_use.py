@@ -21,6 +21,7 @@ from hydralora.inference.model_cache import load_run
 from hydralora.models.types import Tokenizer
 from hydralora.runs.run import Run
 from hydralora.tuner.gates import mean_gates, record_gates
+from hydralora.tuner.router import normalised_entropy
 
 SHUFFLES = 200
 
@@ -33,11 +34,13 @@ class HeadUse:
         modules: names of the adapted modules.
         mean: (modules, rows, N), each row's mean gates.
         strongest: (modules, rows, N), number of a row's answer tokens for which each head had the largest gate.
+        entropy: of a token's gates, the mean over all of them and the modules, as a share of its maximum.
     """
 
     modules: list[str]
     mean: np.ndarray
     strongest: np.ndarray
+    entropy: float = 0.0
 
     def mean_gates(self, groups: Sequence[Hashable]) -> dict[Any, np.ndarray]:
         """Mean gates (modules, N) over each group's rows; a row whose group is None is in none."""
@@ -165,7 +168,7 @@ def _read(
     strongest: list[Any] = [None] * len(rows)
     token_gates: list[Any] = [None] * len(rows)
     modules: list[str] = []
-    done = 0
+    done, tokens, entropies = 0, 0, 0.0
     for indices, batch in batches(model, rows, pad_token_id):
         with record_gates(model) as record, batch_rows(model, batch):
             model(
@@ -178,13 +181,15 @@ def _read(
         modules = record.modules
         first = nn.functional.one_hot(gates.argmax(-1), gates.shape[-1]) * mask[..., None]
         means, counts = mean_gates(gates, mask), first.sum(2)  # (modules, batch, N)
+        tokens += int(mask.sum())
+        entropies += float(normalised_entropy(gates[:, mask]).sum()) / len(gates)
         for place, index in enumerate(indices):
             mean[index], strongest[index] = means[:, place].numpy(), counts[:, place].numpy()
             if keep:
                 token_gates[index] = gates[:, place, : len(rows[index].input_ids)].half().numpy()
         done += len(indices)
         on_progress(done, len(rows))
-    use = HeadUse(modules, np.stack(mean, axis=1), np.stack(strongest, axis=1))
+    use = HeadUse(modules, np.stack(mean, axis=1), np.stack(strongest, axis=1), entropies / max(tokens, 1))
     return use, TokenGates(modules, list(rows), token_gates if keep else [])
 
 

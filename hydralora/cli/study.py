@@ -80,7 +80,8 @@ def run(
     """Run a study, or go on with it: the same command continues where it was. Ctrl-C stops its runs."""
     from hydralora.data.demo import shipped_data
     from hydralora.experiments.studies.cells import Settings
-    from hydralora.experiments.studies.report import report, report_table
+    from hydralora.experiments.studies.report import report
+    from hydralora.experiments.studies.report_tables import report_table
     from hydralora.experiments.studies.running import begin_study
     from hydralora.experiments.studies.study import find_study
     from hydralora.models.catalogue import DEFAULT_MODEL
@@ -151,8 +152,9 @@ def report_(
     workspace: Workspace = None,
 ) -> Output:
     """Show what a study has found so far; write it as a page, or as a table for other programs."""
-    from hydralora.experiments.studies.report import report, report_table
+    from hydralora.experiments.studies.report import report
     from hydralora.experiments.studies.report_files import write_csv, write_html, write_shipped
+    from hydralora.experiments.studies.report_tables import report_table
     from hydralora.experiments.studies.shipped import shipped_studies
 
     shipped = shipped_studies().get(study)

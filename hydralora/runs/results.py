@@ -68,11 +68,13 @@ class HeadUseSummary(Record):
     Attributes:
         component_by_head: [i][j] is head j's mean gate on component i; an empty list without rows of it.
         mutual_information: of component and strongest head (`hydralora.analysis.head_use.HeadUse`).
+        gate_entropy: of an answer token's gates, the mean over tokens and layers, as a share of its maximum.
         head_cosine: mean over layers and pairs of heads; None where heads are still zero, or there is only one.
     """
 
     component_by_head: list[list[Share]] | None = None
     mutual_information: float | None = None
+    gate_entropy: float | None = None
     head_cosine: float | None = None
 
 

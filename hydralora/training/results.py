@@ -22,6 +22,7 @@ def measure_heads(prepared: Prepared, on_progress: OnProgress = ignore_progress)
     return HeadUseSummary(
         component_by_head=[means[i].mean(0).tolist() if i in means else [] for i in range(prepared.k)],
         mutual_information=use.mutual_information(prepared.heldout_labels),
+        gate_entropy=use.entropy,
         head_cosine=sum(cosines) / len(cosines) if cosines else None,
     )
 
@@ -47,6 +48,7 @@ def run_results(
         tuned=tuned,
         component_by_head=heads.component_by_head,
         mutual_information=heads.mutual_information,
+        gate_entropy=heads.gate_entropy,
         head_cosine=heads.head_cosine,
         router_entropy_at_start=prepared.router_entropy,
         parameters=count_parameters(prepared.model),

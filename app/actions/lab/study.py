@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TypedDict
 
 from hydralora.data.progress import describe_duration
-from hydralora.experiments.studies.report import Report, report, table_rows
+from hydralora.experiments.studies.report import Report, report
 from hydralora.experiments.studies.report_figures import measured_figure, paper_figure, tried_figure
 from hydralora.experiments.studies.report_files import write_csv, write_html, write_shipped
+from hydralora.experiments.studies.report_tables import table_rows
 from hydralora.experiments.studies.running import RunningStudy
 from hydralora.experiments.studies.shipped import ShippedStudy, shipped_studies
 from hydralora.experiments.studies.study import Study

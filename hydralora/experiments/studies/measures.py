@@ -16,7 +16,11 @@ Measure = Literal[
     "tokens_per_second",
     "peak_memory",
     "energy",
+    "energy_cpu",
+    "energy_gpu",
+    "energy_ram",
     "mutual_information",
+    "gate_entropy",
     "head_cosine",
     "benchmarks",
 ]
@@ -44,6 +48,10 @@ def _tuned(results: RunResults, name: Literal["loss", "exact_match"]) -> float |
     return getattr(results.tuned, name) if results.tuned else None
 
 
+def _energy(part: str, label: str) -> Meaning:
+    return Meaning(label, lambda results: (results.energy_kwh or {}).get(part), "less", 5)
+
+
 def _benchmarks(results: RunResults) -> float | None:
     """The mean of each task's first metric, which is its main one."""
     first = [next(iter(scores.tuned.values())) for scores in results.benchmarks.values() if scores.tuned]
@@ -64,8 +72,12 @@ MEASURES: dict[str, Meaning] = {
     "seconds": Meaning("seconds of training", lambda results: results.seconds.get(Stage.TRAINING.value), "less", 1),
     "tokens_per_second": Meaning("tokens/s", lambda results: results.tokens_per_second, "more", 0),
     "peak_memory": Meaning("memory (bytes)", lambda results: results.peak_memory_bytes, "less", 0),
-    "energy": Meaning("energy (kWh)", lambda results: (results.energy_kwh or {}).get("total"), "less", 5),
+    "energy": _energy("total", "energy (kWh)"),
+    "energy_cpu": _energy("cpu", "energy of the CPU (kWh)"),
+    "energy_gpu": _energy("gpu", "energy of the GPU (kWh)"),
+    "energy_ram": _energy("ram", "energy of the memory (kWh)"),
     "mutual_information": Meaning("mutual information", lambda results: results.mutual_information),
     "benchmarks": Meaning("benchmarks", _benchmarks, "more"),
+    "gate_entropy": Meaning("entropy of gates", lambda results: results.gate_entropy),
     "head_cosine": Meaning("cosine of heads", lambda results: results.head_cosine),
 }

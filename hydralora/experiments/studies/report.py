@@ -1,12 +1,12 @@
 """What a study found: a table, each arm compared with the reference, and a verdict in a sentence."""
 
-import statistics as descriptive
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from pydantic import JsonValue
+from pydantic import Field, JsonValue
 
 from hydralora.experiments.studies.cells import Cell
+from hydralora.experiments.studies.means import GroupMeans, Mean, group_means, mean_of
 from hydralora.experiments.studies.measures import MEASURES
 from hydralora.experiments.studies.running import RunningStudy
 from hydralora.experiments.studies.statistics import (
@@ -24,14 +24,6 @@ from hydralora.runs.run import Run
 from hydralora.runs.scores import RowScores
 
 
-class Mean(Record):
-    """A measure over the seeds: mean, standard deviation (None for one seed), and their number."""
-
-    mean: float
-    sd: float | None
-    n: int
-
-
 class Compared(Record):
     """An arm less the reference: mean, 95 % interval, p, and p corrected for the number of arms (Holm)."""
 
@@ -47,6 +39,7 @@ class Line(Record):
     """An arm at a point of the axes.
 
     Attributes:
+        groups: by task and component; components that seeds find under other names count as others.
         axes: the values of the axes; `point`, in words.
         chosen: the value of the setting that was chosen for it.
         paper: what the paper found.
@@ -58,6 +51,7 @@ class Line(Record):
     point: str
     chosen: float | str | None = None
     measures: dict[str, Mean]
+    groups: list[GroupMeans] = Field(default_factory=list)
     versus: str | None
     difference: Compared | None
     paper: float | None = None
@@ -150,6 +144,7 @@ def report(study: RunningStudy) -> Report:
                 point=place[1],
                 chosen=chosen.get(place),
                 measures={name: mean for name in declared.measures if (mean := _mean(runs.values(), name))},
+                groups=group_means(done.results for done in runs.values()),
                 versus=None if place[0] == declared.reference else declared.reference,
                 difference=_compared(found, adjusted[place], judged) if found else None,
                 paper=declared.paper.values.get(place[0]) if declared.paper else None,
@@ -190,6 +185,7 @@ def _base_lines(done: dict[tuple[str, str], dict[int, _Done]], declared: Study) 
                 axes=axes,
                 point=point,
                 measures=measures,
+                groups=group_means(done.results for done in before),
                 versus=declared.reference,
                 difference=None,
                 paper=paper,
@@ -201,7 +197,7 @@ def _base_lines(done: dict[tuple[str, str], dict[int, _Done]], declared: Study) 
 def _of_base(results: RunResults) -> RunResults:
     """The base model's measurements as if they were a run's."""
     benchmarks = {name: scores.changed(tuned=scores.base) for name, scores in results.benchmarks.items()}
-    return RunResults(tuned=results.base, benchmarks=benchmarks)
+    return RunResults(tuned=results.base, components=results.components, benchmarks=benchmarks)
 
 
 def _measures(results: RunResults, names: Sequence[str]) -> dict[str, float]:
@@ -209,12 +205,7 @@ def _measures(results: RunResults, names: Sequence[str]) -> dict[str, float]:
 
 
 def _mean(runs: Iterable[_Done], name: str) -> Mean | None:
-    values = [value for done in runs if (value := MEASURES[name].of(done.results)) is not None]
-    if not values:
-        return None
-    return Mean(
-        mean=descriptive.fmean(values), sd=descriptive.stdev(values) if len(values) > 1 else None, n=len(values)
-    )
+    return mean_of([value for done in runs if (value := MEASURES[name].of(done.results)) is not None])
 
 
 def _against(
@@ -296,33 +287,3 @@ def _verdict(lines: Sequence[Line], reference: str, measure: str, ended: bool) -
         f"compared, {counts['better']} are better, {counts['worse']} worse, and of "
         f"{len(compared) - len(clear)} one can't tell."
     )
-
-
-def table_rows(found: Report) -> list[list[str]]:
-    """The report's table: the column names, then a row for each arm; columns that hold nothing are left out."""
-    names = list(dict.fromkeys(name for line in found.table for name in line.measures))
-    heads = ["arm", *[MEASURES[name].label for name in names], f"difference in {found.judged}", "verdict", "paper"]
-    rows = [heads]
-    for line in found.table:
-        cells = [", ".join(filter(None, (line.arm, line.point)))]
-        for name in names:
-            mean, digits = line.measures.get(name), MEASURES[name].decimals
-            spread = f" ± {mean.sd:.{digits}f}" if mean and mean.sd is not None and digits else ""
-            cells.append(f"{mean.mean:,.{digits}f}{spread}" if mean else "-")
-        compared = line.difference
-        interval = f" [{compared.low:+.3f}, {compared.high:+.3f}]" if compared and compared.low is not None else ""
-        cells.append(f"{compared.mean:+.3f}{interval}" if compared else "reference" if not line.versus else "-")
-        cells.append(compared.verdict if compared else "")
-        cells.append("" if line.paper is None else f"{line.paper:g}")
-        rows.append(cells)
-    used = [i for i in range(len(heads)) if any(row[i] for row in rows[1:])] if found.table else [0]
-    return [[row[i] for i in used] for row in rows]
-
-
-def report_table(found: Report) -> str:
-    """The report as text."""
-    rows = table_rows(found)
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    table = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-    failed = [f"Failed: {name}: {why}" for name, why in found.failed.items()]
-    return "\n".join([found.title, found.question, "", *table, "", *failed, found.verdict])

@@ -2,15 +2,18 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import get_args
 
 from hydralora.data.progress import describe_duration
 from hydralora.errors import ConfigError
+from hydralora.experiments.studies.means import GroupKind, Mean
 from hydralora.experiments.studies.measures import MEASURES
-from hydralora.experiments.studies.report import CellReport, Line, Report, report, table_rows
+from hydralora.experiments.studies.report import CellReport, Line, Report, report
 from hydralora.experiments.studies.report_figures import measured_figure, paper_figure, tried_figure
+from hydralora.experiments.studies.report_tables import group_rows, table_rows
 from hydralora.experiments.studies.running import RunningStudy
 from hydralora.experiments.studies.shipped import ShippedStudy
 from hydralora.experiments.studies.study import Study
@@ -19,6 +22,7 @@ from hydralora.files import write_text
 from hydralora.models.device import describe_device
 
 PACKAGES = ("hydralora-studio", "torch", "transformers", "peft")
+GROUP_KINDS: tuple[GroupKind, ...] = get_args(GroupKind)
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # with which a cell begins that a spreadsheet would run
 SUMMARY = ("chosen", "versus", "difference", "low", "high", "p", "p_corrected", "verdict", "paper")
 HOW_TO_READ = (
@@ -56,6 +60,9 @@ def _write_page(path: Path, declared: Study, found: Report, made: Sequence[tuple
     if found.table:
         heads, *rows = table_rows(found)
         sections.append(ReportSection("The arms", table=(tuple(heads), *map(tuple, rows))))
+    for kind in GROUP_KINDS:
+        if rows := group_rows(found, kind):
+            sections.append(ReportSection(f"By {kind}: loss / exact match", table=tuple(map(tuple, rows))))
     if drawn := measured_figure(found, declared):
         sections.append(ReportSection(figure=drawn, caption=HOW_TO_READ))
     if declared.paper:
@@ -72,20 +79,22 @@ def _write_page(path: Path, declared: Study, found: Report, made: Sequence[tuple
 
 
 def write_csv(path: Path, found: Report) -> None:
-    """Write a line for each reported run, then one for each arm's summary.
+    """Write a line for each reported run, one for each arm's summary, and one for each of its tasks and components.
 
     Raises:
         ConfigError: the file can't be written.
     """
     lines: list[CellReport | Line] = [*found.cells, *found.table]
-    measures = list(dict.fromkeys(name for line in lines for name in line.measures))
+    of_groups = [group.measures for line in found.table for group in line.groups]
+    measures = list(dict.fromkeys(name for each in [*(line.measures for line in lines), *of_groups] for name in each))
     axes = list(dict.fromkeys(key for line in lines for key in line.axes))
-    own = ["kind", "arm", *axes, "seed", "state", "run", *measures]
+    own = ["kind", "arm", "group", *axes, "seed", "state", "run", *measures]
     of_summary = [*(f"{name}_sd" for name in measures), "seeds", *SUMMARY]
     text = io.StringIO()
     writer = csv.DictWriter(text, [*own, *of_summary], restval="")
     writer.writerow({name: _cell(name) for name in writer.fieldnames})
-    for row in [*map(_run_row, found.cells), *map(_summary_row, found.table)]:
+    groups = [row for line in found.table for row in _group_rows(line)]
+    for row in [*map(_run_row, found.cells), *map(_summary_row, found.table), *groups]:
         writer.writerow({name: _cell(value) for name, value in row.items()})
     try:
         write_text(path, text.getvalue())
@@ -98,14 +107,23 @@ def _run_row(cell: CellReport) -> dict[str, object]:
     return {**own, **cell.axes, **cell.measures}
 
 
+def _group_rows(line: Line) -> Iterator[dict[str, object]]:
+    for group in line.groups:
+        yield {"kind": group.kind, "arm": line.arm, "group": group.name, **line.axes, **_means(group.measures)}
+
+
+def _means(measures: dict[str, Mean]) -> dict[str, object]:
+    """The means and deviations by their columns, and the number of seeds."""
+    means = {name: mean.mean for name, mean in measures.items()}
+    spreads = {f"{name}_sd": mean.sd for name, mean in measures.items()}
+    return {**means, **spreads, "seeds": max((mean.n for mean in measures.values()), default=0)}
+
+
 def _summary_row(line: Line) -> dict[str, object]:
-    means = {name: mean.mean for name, mean in line.measures.items()}
-    spreads = {f"{name}_sd": mean.sd for name, mean in line.measures.items()}
-    seeds = max((mean.n for mean in line.measures.values()), default=0)
     found = line.difference
     compared = (found.mean, found.low, found.high, found.p, found.adjusted, found.verdict) if found else (None,) * 6
     summary = dict(zip(SUMMARY, (line.chosen, line.versus, *compared, line.paper), strict=True))
-    return {"kind": "summary", "arm": line.arm, **line.axes, **means, **spreads, "seeds": seeds, **summary}
+    return {"kind": "summary", "arm": line.arm, **line.axes, **_means(line.measures), **summary}
 
 
 def _cell(value: object) -> object:

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.stats import entropy
 from sklearn.metrics import mutual_info_score
 
 from hydralora.analysis.head_use import HeadUse, TokenGates, head_use, probe
@@ -48,6 +49,8 @@ def test_head_use_is_taken_where_answers_are_predicted(model: Any, rows: list[En
         strongest = torch.stack([torch.nn.functional.one_hot(gates.argmax(-1), 4).sum(1) for gates in answers]).sum(0)
         members = [i for i, mine in enumerate(LABELS) if mine == label]
         assert found.strongest[:, members].sum(1).tolist() == strongest.tolist()
+    every = torch.cat([gates_of(model, row)[:, row.answer_start - 1 : -1] for row in rows], dim=1)  # (modules, n, N)
+    assert found.entropy == pytest.approx(float(entropy(every.numpy(), axis=-1).mean()) / np.log(4), abs=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,9 @@ def test_the_page_shows_all_of_it_and_no_text_becomes_markup(ended: RunningStudy
         "no reason &lt;script&gt;",
     ):
         assert expected in page, expected
+    by_task = page.partition("By task")[2].partition("By component")[0]
+    assert "fruit" in by_task
+    assert "tool" in by_task
     for made in ("Base model", "Seeds", "Steps of a run", "This machine", "torch ", "transformers "):
         assert made in page, made
     assert str(tmp_path.parent.parent) not in page  # no folder of this machine
@@ -111,6 +114,15 @@ def test_the_table_has_a_line_for_each_run_and_each_summary(ended: RunningStudy,
     assert (reference["paper"], reference["difference"], reference["chosen"]) == ("47.22", "", "0.003")
     assert float(other["difference"]) == pytest.approx(-1.3 / 3)
     assert float(other["low"]) < float(other["difference"]) < float(other["high"]) < 0  # a number keeps its sign
+    tasks = {(row["arm"], row["group"]): row for row in rows if row["kind"] == "task"}
+    assert set(tasks) == {(arm, task) for arm in (SCRIPT, f"'{COMMAND}", "base model") for task in ("fruit", "tool")}
+    scores = known(known(ended.jobs.store.all()[0].state().results).tuned).per_task  # alike in all of its runs
+    assert float(tasks[SCRIPT, "fruit"]["loss"]) == pytest.approx(scores["fruit"].loss)
+    assert float(tasks[SCRIPT, "fruit"]["exact_match"]) == scores["fruit"].exact_match
+    assert tasks[SCRIPT, "fruit"]["seeds"] == "3"
+    assert len([row for row in rows if row["kind"] == "component"]) == 3 * len(
+        known(known(ended.jobs.store.all()[0].state().results).tuned).per_component
+    )
     for row in rows:
         assert not any(value.startswith(("=", "+", "@", "\t")) for value in row.values())
 
