@@ -16,20 +16,37 @@ const drawn = (tag, attributes) => {
 };
 
 const [WIDTH, HEIGHT] = [200, 48];
-const thumbnail = ({about, points}) => {
+const boxed = (label, caption, shapes) => {
   const box = make('span', 'thumbnail');
+  const svg = drawn('svg', {viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: 'img', 'aria-label': label});
+  svg.append(...shapes);
+  box.append(svg, make('span', 'range', caption));
+  return box;
+};
+
+// What a study runs, before there are numbers: a row for each arm, a cell for each point of its axes.
+const plan = ({about, arms, across}) => {
+  const [high, wide] = [(HEIGHT - 8) / arms.length, (WIDTH - 12) / across];
+  const cells = arms.flatMap((_, row) => Array.from({length: across}, (_, column) => drawn('rect', {
+    x: 6 + column * wide, y: 4 + row * high, width: wide - 3, height: Math.max(high - 2, 1), rx: 1,
+  })));
+  return boxed(`${about}: ${arms.join(', ')}`, about, cells);
+};
+
+const measured = ({about, points}) => {
   const values = points.map(([, value]) => value);
   const [low, high] = [Math.min(...values), Math.max(...values)];
   const told = points.map(([name, value]) => `${name} ${Number(value.toPrecision(4))}`).join(', ');
-  const svg = drawn('svg', {viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: 'img', 'aria-label': `${about}. ${told}`});
-  points.forEach(([, value], i) => {
+  const shapes = points.flatMap(([, value], i) => {
     const y = 4 + ((i + 0.5) * (HEIGHT - 8)) / points.length;  // no dot is cut at an edge
     const x = 6 + ((WIDTH - 12) * (value - low)) / (high - low || 1);
-    svg.append(drawn('line', {x1: 6, x2: WIDTH - 6, y1: y, y2: y}), drawn('circle', {cx: x, cy: y, r: 4}));
+    return [drawn('line', {x1: 6, x2: WIDTH - 6, y1: y, y2: y}), drawn('circle', {cx: x, cy: y, r: 4})];
   });
-  box.append(svg, make('span', 'range', `${about}, ${Number(low.toPrecision(4))} to ${Number(high.toPrecision(4))}`));
-  return box;
+  const range = `${about}, ${Number(low.toPrecision(4))} to ${Number(high.toPrecision(4))}`;
+  return boxed(`${about}. ${told}`, range, shapes);
 };
+
+const thumbnail = (shown) => (shown.points.length ? measured(shown) : plan(shown));
 
 const itemOf = (title, question, about, points, act) => {
   const item = make('li');

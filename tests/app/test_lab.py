@@ -98,12 +98,17 @@ def test_each_study_that_ships_has_a_card(lab: Services) -> None:
     assert offered["chosen"] == "ablations"
     assert all(card["question"].endswith("?") for card in offered["cards"])
     by_name = {card["name"]: card["thumbnail"] for card in offered["cards"]}
-    paper = known(by_name["rank-and-split"])
+    paper = by_name["rank-and-split"]
     assert paper["about"] == "Paper: MMLU (%)"
     assert dict(paper["points"])["rank 8"] == 43.22
-    assert by_name["number-of-heads"] is None
+    assert {name: bool(shown["points"]) for name, shown in by_name.items() if name.startswith(("does", "number"))} == {
+        "does-routing-pay": True,  # a finished one ships
+        "number-of-heads": False,
+    }
+    noisy = by_name["noisy-answers"]  # nothing measured yet: what it runs
+    assert (len(noisy["arms"]), noisy["across"]) == (3, 4)
+    assert noisy["about"] == "Nothing measured yet; each arm is run at 4 points"
     assert cards.cards(lab, "absent")["chosen"] == ""
-    assert by_name["does-routing-pay"] is not None  # a finished one ships
     assert [each["id"] for each in cards.begun(lab)] == list(shipped_studies())
 
 
@@ -150,6 +155,8 @@ def test_an_uploaded_study_is_kept_and_offered(lab: Services, own: Callable[...,
         ({"arms": {"one": {}, "two": {"settings": {"data.eval": "x"}}}}, "it sets 'data.eval'"),
         ({"tune": {"setting": "model", "values": ["/tmp/model"]}}, "it sets 'model'"),
         ({"recipe": {"components.sentence_model": "/tmp/model"}}, "it sets 'components.sentence_model'"),
+        ({"recipe": {"training.benchmarks": ["mmlu"]}}, "it sets 'training.benchmarks'"),  # fetched from elsewhere
+        ({"axes": {"training.report_to": [["wandb"]]}}, "it sets 'training.report_to'"),
     ],
 )
 def test_what_an_uploaded_study_may_not_say_is_named(
@@ -383,6 +390,6 @@ def test_a_finished_study_is_its_cards_figure(lab: Services, begun: str, finishe
         lab.studies.advance()
         end(lab, begun, finished, **{"one": 1.0, SCRIPT: 0.5})
     lab.studies.advance()
-    thumbnail = known(cards.cards(lab, "")["cards"][-1]["thumbnail"])
+    thumbnail = cards.cards(lab, "")["cards"][-1]["thumbnail"]
     assert thumbnail["about"] == "Here: loss (nats per token)"
     assert dict(thumbnail["points"]) == {"one": pytest.approx(1.005), SCRIPT: pytest.approx(0.5025)}

@@ -24,6 +24,7 @@ FOLDER = "study-files"  # of the workspace
 LARGEST = 64 * 1024  # bytes of a file
 MAY_SET = ("method", "quantization")
 FILES = ("components.sentence_model",)  # settings that may name one
+OUTWARD = ("training.benchmarks", "training.report_to")  # settings that reach other machines
 MAY_SET_OF = ("components", "rows", "training", "tuner")
 
 
@@ -53,10 +54,12 @@ ELSEWHERE: tuple[Elsewhere, ...] = (
 
 
 class Thumbnail(TypedDict):
-    """A small figure: a value for each arm, and what they are."""
+    """A small figure: a value for each arm, and what they are; or what is run, a row of `across` cells for each arm."""
 
     about: str
     points: list[tuple[str, float]]
+    arms: list[str]
+    across: int
 
 
 class Card(TypedDict):
@@ -67,7 +70,7 @@ class Card(TypedDict):
     question: str
     about: str
     own: bool
-    thumbnail: Thumbnail | None
+    thumbnail: Thumbnail
 
 
 class Begun(TypedDict):
@@ -152,7 +155,7 @@ def _refuse_foreign(file: str, study: Study) -> None:
     """A page names no files of this machine, and starts no jobs elsewhere: neither does a study that is uploaded."""
     keys = [*study.recipe, *study.axes, *(key for arm in study.arms.values() for key in arm.settings)]
     for key in [*keys, *([study.tune.setting] if study.tune else [])]:
-        if key in FILES or (key not in MAY_SET and key.partition(".")[0] not in MAY_SET_OF):
+        if key in FILES + OUTWARD or (key not in MAY_SET and key.partition(".")[0] not in MAY_SET_OF):
             raise ConfigError(
                 f"{file}: it sets {key[:60]!r}. A study on this page sets {', '.join(MAY_SET)} and settings of "
                 f"{', '.join(MAY_SET_OF)}; the dataset and the base model are chosen on the page."
@@ -187,10 +190,11 @@ def _card(services: Services, name: str, study: Study, studies: list[RunningStud
     }
 
 
-def _thumbnail(services: Services, name: str, study: Study, studies: list[RunningStudy]) -> Thumbnail | None:
-    """The paper's numbers if it has some, else those of the newest study that was looked at, else of one that ships."""
+def _thumbnail(services: Services, name: str, study: Study, studies: list[RunningStudy]) -> Thumbnail:
+    """The paper's numbers if it has some, else those of the newest study that was looked at, else of one that ships;
+    else what it runs."""
     if study.paper:
-        return {"about": f"Paper: {study.paper.measure}", "points": list(study.paper.values.items())}
+        return _of_values(f"Paper: {study.paper.measure}", list(study.paper.values.items()))
     looks = [services.studies.last(running.id) for running in studies if running.file.name == name]
     own = [("Here", look.report) for look in looks if look]
     ships = [(each.file.settings.data, each.report) for each in shipped_studies().values() if each.file.name == name]
@@ -198,8 +202,14 @@ def _thumbnail(services: Services, name: str, study: Study, studies: list[Runnin
         if found.table:
             known = [line for line in found.table if found.judged in line.measures and line.arm != BASE]
             points = [(line.arm, line.measures[found.judged].mean) for line in known]
-            return {"about": f"{where}: {MEASURES[found.judged].label}", "points": points}
-    return None
+            return _of_values(f"{where}: {MEASURES[found.judged].label}", points)
+    across = len(study.points())
+    about = "Nothing measured yet" + (f"; each arm is run at {across} points" if across > 1 else "")
+    return {"about": about, "points": [], "arms": list(study.arms), "across": across}
+
+
+def _of_values(about: str, points: list[tuple[str, float]]) -> Thumbnail:
+    return {"about": about, "points": points, "arms": [], "across": 0}
 
 
 def states(services: Services) -> dict[str, Counter[StateName]]:
