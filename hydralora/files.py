@@ -14,7 +14,10 @@ from typing import Any, TypeVar
 
 import platformdirs
 
+from hydralora.bounded import UnreadableError, read_json
+
 T = TypeVar("T")
+LARGEST_OBJECT = 64 * 2**20  # bytes; a large model's index has an entry for each of its weights
 WEIGHTS = (".bin", ".safetensors")
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"  # as PEFT names them
 MODEL_WEIGHTS, MODEL_INDEX = "model.safetensors", "model.safetensors.index.json"  # as transformers names them
@@ -80,7 +83,9 @@ def patiently(action: Callable[[], T]) -> T:
     for _ in range(8 if sys.platform == "win32" else 0):
         try:
             return action()
-        except PermissionError:
+        except (PermissionError, UnreadableError) as error:
+            if not isinstance(error.__cause__ or error, PermissionError):
+                raise
             time.sleep(0.05)
     return action()
 
@@ -101,7 +106,7 @@ def cache_root() -> Path:
 def read_json_object(path: Path) -> dict[str, Any]:
     """The JSON object in a file; empty if the file is missing or damaged."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        value = read_json(path, LARGEST_OBJECT)
+    except UnreadableError:
         return {}
     return value if isinstance(value, dict) else {}

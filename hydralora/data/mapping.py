@@ -9,6 +9,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from hydralora.bounded import UnreadableError, read_yaml
 from hydralora.data.values import is_mark, weight_of
 from hydralora.errors import ConfigError, DatasetError
 from hydralora.recipe.reading import validation_message
@@ -198,9 +199,9 @@ def load_mapping(path: Path) -> Mapping:
         ConfigError: it can't be read, or a setting in it is wrong.
     """
     try:
-        values: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: it can't be read as a mapping ({' '.join(str(error).split())}).") from error
+        values = read_yaml(path)
+    except UnreadableError as error:
+        raise ConfigError(f"{path}: it can't be read as a mapping ({error}).") from error
     return parse_mapping(values, path.name)
 
 

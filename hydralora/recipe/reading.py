@@ -3,11 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
+from hydralora.bounded import UnreadableError, found, one_line, parse_yaml, read_yaml
 from hydralora.errors import ConfigError
 from hydralora.recipe.settings import RENAMED, VERSION, ComponentSettings, Recipe
+
+MOST_NAMED = 8  # wrong settings in one message
 
 
 def parse_recipe(values: Any, where: str = "recipe") -> Recipe:
@@ -20,7 +22,7 @@ def parse_recipe(values: Any, where: str = "recipe") -> Recipe:
         raise ConfigError(f"{where}: it holds no settings. Write at least the keys model and data.train.")
     version = values.get("version", VERSION)
     if version != VERSION:
-        raise ConfigError(f"{where}: version is {version!r}, this program reads {VERSION}. Update hydralora.")
+        raise ConfigError(f"{where}: version is {found(version)}, this program reads {VERSION}. Update hydralora.")
     try:
         return Recipe.model_validate(_renamed({key: value for key, value in values.items() if key != "version"}, where))
     except ValidationError as error:
@@ -75,9 +77,9 @@ def read_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
         ConfigError: the file can't be read, or a setting is wrong.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path.name}: it can't be read as YAML ({' '.join(str(error).split())}).") from error
+        values = read_yaml(path)
+    except UnreadableError as error:
+        raise ConfigError(f"{path.name}: it can't be read as YAML ({error}).") from error
     if isinstance(values, dict):
         values = _renamed(values, path.name)  # now, so that an override by either name changes the same setting
     if overrides:
@@ -125,11 +127,13 @@ def parse_overrides(overrides: list[str]) -> dict[str, object]:
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals or not key:
-            raise ConfigError(f"override {override!r}: write it as section.name=value, such as training.max_steps=50.")
+            raise ConfigError(
+                f"override {found(override)}: write it as section.name=value, such as training.max_steps=50."
+            )
         try:
-            changes[RENAMED.get(key, key)] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"override {override!r}: the value is not YAML.") from error
+            changes[RENAMED.get(key, key)] = parse_yaml(text)
+        except UnreadableError as error:
+            raise ConfigError(f"override {found(override)}: the value is not YAML ({error}).") from error
     return changes
 
 
@@ -149,15 +153,17 @@ def with_settings(values: object, changes: dict[str, object]) -> dict[str, objec
 
 
 def validation_message(error: ValidationError) -> str:
-    """Every wrong setting in one line: its name, what is allowed, what was found."""
-    return "; ".join(_describe(item) for item in error.errors())
+    """The wrong settings in one line, each with its name, what is allowed, and what was found; of many, the first."""
+    errors = error.errors()
+    more = f"; and {len(errors) - MOST_NAMED} more" if len(errors) > MOST_NAMED else ""
+    return "; ".join(_describe(item) for item in errors[:MOST_NAMED]) + more
 
 
 def _describe(item: Any) -> str:
-    key = ".".join(str(part) for part in item["loc"]) or "settings"
+    key = one_line(".".join(str(part) for part in item["loc"])) or "settings"
     if item["type"] == "extra_forbidden":
         return f"{key} is not a setting; check its spelling"
     if item["type"] == "missing":
         return f"{key} is missing; add it"
-    actual = "" if isinstance(item["input"], (dict, BaseModel)) else f" (found {item['input']!r})"
+    actual = "" if isinstance(item["input"], (dict, BaseModel)) else f" (found {found(item['input'])})"
     return f"{key}: {item['msg'].removeprefix('Value error, ')}{actual}"

@@ -1,11 +1,13 @@
 """Every setting of a run, declared once for the YAML file, the command line and the app's form."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import Field, model_validator
 
+from hydralora.bounded import why_no_file_name
 from hydralora.models.loading import Quantization
 from hydralora.recipe.methods import METHODS, Method, MethodName, why_unfit
 from hydralora.recipe.section import Section
@@ -234,6 +236,21 @@ class Recipe(Section):
     def starts_heads(self) -> bool:
         """Whether the heads start from the components."""
         return self.has_heads and self.tuner.head_init == "components" and not self.start_from
+
+    @model_validator(mode="after")
+    def _names_can_be_files(self) -> "Recipe":
+        for name, text in self._file_names():
+            if why := why_no_file_name(text):
+                raise ValueError(f"{name} {why}, so it can't name a file or a model")
+        return self
+
+    def _file_names(self) -> Iterator[tuple[str, str]]:
+        """The settings that may name a file, a folder or a model, with their values."""
+        yield from (("data.train", file) for file in self.data.train_files)
+        launch = {"fsdp_config": self.launch.fsdp_config, "deepspeed": self.launch.deepspeed}
+        others = {"model": self.model, "start_from": self.start_from, "data.eval": self.data.eval}
+        others |= {"data.mapping": self.data.mapping, "components.sentence_model": self.components.sentence_model}
+        yield from ((name, text) for name, text in (others | launch).items() if isinstance(text, str))
 
     @model_validator(mode="after")
     def _one_component_or_several(self) -> "Recipe":

@@ -1,6 +1,5 @@
 """One run's folder: the only code that knows its layout."""
 
-import json
 import os
 import time
 from collections.abc import Iterable
@@ -8,7 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from filelock import FileLock
+from pydantic import TypeAdapter, ValidationError
 
+from hydralora.bounded import UnreadableError, read_json
 from hydralora.errors import RunError
 from hydralora.files import patiently, weight_files, write_json, write_text
 from hydralora.recipe.reading import load_recipe
@@ -109,8 +110,8 @@ class Run:
         """
         path = self.folder / "state.json"
         try:
-            values = json.loads(patiently(lambda: path.read_text(encoding="utf-8")))
-        except (OSError, ValueError) as error:
+            values = patiently(lambda: read_json(path))
+        except (OSError, UnreadableError) as error:
             raise RunError(f"Run {self.id}: {path} can't be read ({error}). Delete the folder.") from error
         return parse_state(values, f"Run {self.id}: {path}")
 
@@ -194,8 +195,8 @@ class Run:
     def label(self) -> "Label":
         """The user's label of the run; an empty one if there is none."""
         try:
-            return Label(**json.loads((self.folder / "label.json").read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):
+            return _LABEL.validate_python(read_json(self.folder / "label.json"))
+        except (UnreadableError, ValidationError):
             return Label()
 
     def write_label(self, label: "Label") -> None:
@@ -236,3 +237,6 @@ class Label:
     note: str = ""
     tags: tuple[str, ...] = ()
     version: int = VERSION
+
+
+_LABEL = TypeAdapter(Label)

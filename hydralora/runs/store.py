@@ -1,6 +1,5 @@
 """The runs of a workspace, their queue, and the bin of deleted runs."""
 
-import json
 import os
 import re
 import secrets
@@ -11,9 +10,12 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import Annotated
 
 import platformdirs
+from pydantic import Field, TypeAdapter, ValidationError
 
+from hydralora.bounded import UnreadableError, read_json
 from hydralora.errors import RunError
 from hydralora.files import patiently, write_json
 from hydralora.recipe.settings import Recipe
@@ -35,8 +37,11 @@ class Queue:
     """The ids of the waiting runs, the next one first, and how many runs may be active at once."""
 
     waiting: list[str] = field(default_factory=list)
-    slots: int = 1
+    slots: Annotated[int, Field(ge=1)] = 1
     version: int = VERSION
+
+
+_QUEUE = TypeAdapter(Queue)
 
 
 class RunStore:
@@ -117,8 +122,8 @@ class RunStore:
     def queue(self) -> "Queue":
         """The queue; empty if it was never written."""
         try:
-            return Queue(**json.loads(patiently(lambda: self._queue_file.read_text(encoding="utf-8"))))
-        except (OSError, ValueError, TypeError):
+            return _QUEUE.validate_python(patiently(lambda: read_json(self._queue_file)))
+        except (OSError, UnreadableError, ValidationError):
             return Queue()
 
     def write_queue(self, queue: "Queue") -> None:

@@ -1,6 +1,5 @@
 """Import of a run from a zip file, which may come from an untrusted source."""
 
-import json
 import os
 import stat
 import tempfile
@@ -8,9 +7,9 @@ import zipfile
 import zlib
 from pathlib import Path
 
-import yaml
 from pydantic import ValidationError
 
+from hydralora.bounded import UnreadableError, found, read_json, read_yaml
 from hydralora.errors import ConfigError, HydraError, MissingModelError, ModelError, RunError
 from hydralora.files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from hydralora.models.adapters import hash_adapter
@@ -120,9 +119,9 @@ def _events(file: Path, path: Path) -> list[Event]:
 
 def _recipe(file: Path, path: Path, about: About, model: str | None) -> Recipe:
     try:
-        recipe = parse_recipe(yaml.safe_load(path.read_text(encoding="utf-8")), f"{file.name}: recipe.yaml").portable()
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file.name}: recipe.yaml can't be read as YAML. Export the run again.") from error
+        recipe = parse_recipe(read_yaml(path), f"{file.name}: recipe.yaml").portable()
+    except UnreadableError as error:
+        raise ConfigError(f"{file.name}: recipe.yaml can't be read as YAML ({error}). Export the run again.") from error
     if model is None and about.base.source == "folder":
         raise MissingModelError(
             f"{file.name}: its base model was the folder {recipe.model!r} on another machine. "
@@ -149,14 +148,16 @@ def _check_adapter(file: Path, adapter: Path, adapter_hash: str | None) -> None:
     from safetensors import SafetensorError, safe_open
 
     try:
-        config = json.loads((adapter / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+        config = read_json(adapter / ADAPTER_CONFIG)
         with safe_open(adapter / ADAPTER_WEIGHTS, "pt") as weights:
             count = len(weights.keys())
     except (ValueError, SafetensorError) as error:
         raise ModelError(f"{file.name}: its adapter can't be read ({error}). Export the run again.") from error
     kind = config.get("peft_type") if isinstance(config, dict) else None
     if kind not in KINDS or not count:
-        raise ModelError(f"{file.name}: its adapter is of type {kind!r}, with {count} weights. Export a trained run.")
+        raise ModelError(
+            f"{file.name}: its adapter is of type {found(kind)}, with {count} weights. Export a trained run."
+        )
     if code_keys := [key for key in ("auto_mapping", "megatron_config") if config.get(key)]:
         raise ModelError(
             f"{file.name}: adapter_config.json sets {code_keys[0]}, which names code to load. It is not imported."

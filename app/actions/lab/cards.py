@@ -5,8 +5,6 @@ from collections import Counter
 from pathlib import Path
 from typing import TypedDict
 
-import yaml
-
 from hydralora.errors import ConfigError
 from hydralora.experiments.studies import study_of
 from hydralora.experiments.studies.measures import MEASURES
@@ -131,12 +129,6 @@ def upload(services: Services, file: str) -> str:
     if size > LARGEST:
         raise ConfigError(f"{path.name} has {size:,} bytes; a study has at most {LARGEST:,}. Is it the right file?")
     text = path.read_text(encoding="utf-8", errors="replace")
-    try:
-        events = list(yaml.parse(text))
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path.name}: it can't be read as YAML ({' '.join(str(error).split())[:200]}).") from error
-    if any(isinstance(event, yaml.AliasEvent) for event in events):  # a few of them can stand for millions of values
-        raise ConfigError(f"{path.name}: it has aliases (*name). Write their values out.")
     _refuse_foreign(path.name, read_study(path))
     slug = re.sub(r"[^a-z0-9]+", "-", path.stem.lower()).strip("-")[:40] or "study"
     name = f"{slug}-own" if slug in declared_studies() else slug

@@ -6,9 +6,9 @@ from math import prod
 from pathlib import Path
 from typing import Annotated, Literal
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from hydralora.bounded import UnreadableError, read_yaml
 from hydralora.errors import ConfigError
 from hydralora.experiments.studies.measures import MEASURES, Measure
 from hydralora.experiments.studies.row_changes import PREFIX, RowChanges
@@ -160,9 +160,9 @@ def read_study(path: Path) -> Study:
         ConfigError: the file can't be read, or what is wrong in it.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path.name}: it can't be read as YAML ({' '.join(str(error).split())}).") from error
+        values = read_yaml(path)
+    except UnreadableError as error:
+        raise ConfigError(f"{path.name}: it can't be read as YAML ({error}).") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path.name}: it holds no study. Write at least title, question, reference and arms.")
     try:

@@ -1,0 +1,130 @@
+"""YAML and JSON from anywhere: read, or refused in a short line; never a traceback, never long."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hydralora.bounded import (
+    DEEPEST,
+    FOUND,
+    LARGEST,
+    UnreadableError,
+    found,
+    one_line,
+    parse_json,
+    parse_yaml,
+    read_yaml,
+)
+
+BILLION = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]\n" for old, new in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (BILLION, "more than 100,000 values"),
+        ("a: &a [*a]", "holds itself"),
+        ("[" * 5000, f"more than {DEEPEST} deep"),
+        ("{a: " * 5000, f"more than {DEEPEST} deep"),
+        ("- " * 3000 + "x", f"more than {DEEPEST} deep"),
+        ("a: 2001-99-99", "month must be in"),
+        (f"a: {'9' * 5000}", "digits"),
+        ("? [a]\n: b", "unhashable"),
+        ("a: b: c", "mapping values are not allowed"),
+        ("a: !!python/object/apply:os.system [echo]", "could not determine a constructor"),
+        ("a: \0", "special characters are not allowed"),
+        ("<<: 1\na: 2", "expected a mapping"),
+        ("[1, 2]\n---\n[3]", "expected a single document"),
+        ("x, " * 1, None),
+    ],
+    ids=str,
+)
+def test_yaml_is_read_or_refused_in_a_line(text: str, message: str | None) -> None:
+    start = time.monotonic()
+    if message is None:
+        assert parse_yaml(text) == yaml.safe_load(text)
+    else:
+        with pytest.raises(UnreadableError, match=message) as raised:
+            parse_yaml(text)
+        assert len(str(raised.value)) <= FOUND
+        assert str(raised.value).isprintable()
+    assert time.monotonic() - start < 5
+
+
+def test_many_values_are_refused_at_once() -> None:
+    with pytest.raises(UnreadableError, match="more than 100,000 values"):
+        parse_yaml("[" + "1," * 200_000 + "]")
+
+
+def test_aliases_are_read_like_what_they_name() -> None:
+    text = "base: &base {r: 8, tags: [a, b]}\nother: *base\nmore:\n  <<: *base\n  r: 4\n"
+    assert parse_yaml(text) == yaml.safe_load(text)
+
+
+def test_a_file_is_bounded_before_it_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "large.yaml"
+    with file.open("wb") as out:
+        out.truncate(LARGEST + 1)
+    with pytest.raises(UnreadableError, match="larger than 4,194,304 bytes"):
+        read_yaml(file)
+    file.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UnreadableError, match="utf-8"):
+        read_yaml(file)
+    with pytest.raises(UnreadableError, match="No such file"):
+        read_yaml(tmp_path / "absent")
+    file.write_bytes(b"\xef\xbb\xbfa: 1")  # as some editors begin a file
+    assert read_yaml(file) == {"a": 1}
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "{", "nul", '{"a": "\n"}', "9" * 5000], ids=lambda text: text[:6])
+def test_json_is_refused_in_a_line(text: str) -> None:
+    with pytest.raises(UnreadableError) as raised:
+        parse_json(text)
+    assert len(str(raised.value)) <= FOUND
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(VALUES)
+def test_what_was_written_is_read(value: Any) -> None:
+    assert parse_yaml(yaml.safe_dump(value)) == value
+    assert parse_json(json.dumps(value)) == value
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(alphabet="abc:-[]{}&*!|>?,#'\"\n\t %@`0123<~=.\0é", max_size=60))
+def test_any_text_is_read_or_refused(text: str) -> None:
+    for refusal in filter(None, (refused(parse_yaml, text), refused(parse_json, text))):
+        assert len(refusal) <= FOUND
+        assert refusal.isprintable()
+
+
+def refused(parse: Callable[[str], Any], text: str) -> str:
+    """Why a text is refused; "" if it is read."""
+    try:
+        parse(text)
+    except UnreadableError as error:
+        return str(error)
+    return ""
+
+
+def test_what_was_found_is_short_and_has_no_control_characters() -> None:
+    assert found("a\x1b[31m") == "'a\\x1b[31m'"
+    assert len(found("x" * 10**6)) == FOUND
+    assert len(found([0] * 10**4)) == FOUND
+    assert one_line("a\n\x1b[31m b") == "a [31m b"
