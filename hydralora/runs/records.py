@@ -18,6 +18,8 @@ def _bounded(name: str, validation: ValidationInfo) -> str:
 
 Name = Annotated[str, AfterValidator(_bounded)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0, le=10**15)]
+Moment = Annotated[float, Field(ge=0, le=1e11, allow_inf_nan=False)]  # seconds since 1970
 
 
 class Record(BaseModel):

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
 from hydralora.errors import RunError
 from hydralora.models.fetching import BaseModelInfo
 from hydralora.recipe.reading import validation_message
-from hydralora.runs.records import Name, Record
+from hydralora.runs.records import Count, Moment, Name, Record, Share
 from hydralora.runs.results import DataSource, RowCounts, RunResults
 
 VERSION = 1
@@ -47,6 +47,9 @@ class Stage(str, Enum):
         return "training" if self is Stage.TRAINING else "preparing"
 
 
+ProcessId = Annotated[int, Field(gt=0, lt=2**31)]
+
+
 def _of_this_version(stage: object) -> object:
     return stage if stage in list(Stage) else None  # a list: values in a damaged file may be unhashable
 
@@ -80,9 +83,9 @@ class StageClock(Record):
     Times are seconds since 1970; `first` is a step, since a resumed training doesn't begin at 0.
     """
 
-    began: float
-    reported: float
-    first: int = 0
+    began: Moment
+    reported: Moment
+    first: Count = 0
 
 
 class RunState(Record):
@@ -105,29 +108,29 @@ class RunState(Record):
     version: int = VERSION
     id: str
     state: StateName
-    step: int
-    max_steps: int | None
-    pid: int | None
-    started: float
-    heartbeat: float
+    step: Count
+    max_steps: Count | None
+    pid: ProcessId | None
+    started: Moment
+    heartbeat: Moment
     message: str
     stage: KnownStage = None
     host: str | None = None
     job: str | None = None
     base: BaseModelInfo | None = None
     adapter_hash: str | None = None
-    progress: tuple[int, int] | None = None
+    progress: tuple[Count, Count] | None = None
     clock: StageClock | None = None
-    fraction: float | None = None
+    fraction: Share | None = None
     data: list[DataSource] | None = None
-    k: int | None = None
-    rows_read: int | None = None
+    k: Count | None = None
+    rows_read: Count | None = None
     rows: RowCounts | None = None
     base_measured: bool = False
     results: RunResults | None = None
     spent: Spent | None = None
     estimate: TrialEstimate | None = None
-    ended: float | None = None
+    ended: Moment | None = None
 
     @property
     def is_active(self) -> bool:
