@@ -14,6 +14,8 @@ from hydralora.recipe.section import Section
 from hydralora.recipe.tuner_settings import TunerSettings
 
 VERSION = 1
+LAST_SEED = 2**32 - 1  # NumPy's and scikit-learn's
+MOST_STEPS = 10_000_000
 TooLong = Literal["drop", "cut"]
 ControlTokens = Literal["text", "drop", "parse"]
 RENAMED = {  # settings that had another name in an older version, whose files are still read
@@ -72,7 +74,7 @@ class ComponentSettings(Section):
         None, description="Language whose stop words are left out. None: all words are kept."
     )
     k: int | None = Field(None, ge=1, le=64, description="Number of components. None: found from the data.")
-    seed: int = Field(0, ge=0, description="Seed of the clustering.")
+    seed: int = Field(0, ge=0, le=LAST_SEED, description="Seed of the clustering.")
     names: list[str] | None = Field(None, description="Names of the components, in order. None: their typical terms.")
     labels: Literal["found", "tasks", "shuffled"] = Field(
         "found",
@@ -80,7 +82,7 @@ class ComponentSettings(Section):
         "comparison); or those found, exchanged between the rows at random (a lower bound).",
     )
     only: int | None = Field(
-        None, ge=1, description="Train on the rows of one component only: its number, counted from 1. None: all."
+        None, ge=1, le=64, description="Train on the rows of one component only: its number, counted from 1. None: all."
     )
 
     @property
@@ -91,33 +93,36 @@ class ComponentSettings(Section):
 
 class TrainingSettings(Section):
     max_steps: int | None = Field(
-        100, ge=1, description="Optimiser steps; one step uses batch_size x gradient_accumulation rows."
+        100, ge=1, le=MOST_STEPS, description="Optimiser steps; one step uses batch_size x gradient_accumulation rows."
     )
-    epochs: float | None = Field(None, gt=0, description="Passes over the training rows.")
+    epochs: float | None = Field(None, gt=0, le=10_000, description="Passes over the training rows.")
     batch_size: int = Field(8, ge=1, le=4096, description="Rows in a batch.")
     gradient_accumulation: int = Field(
-        1, ge=1, description="Batches whose gradients are summed for one optimiser step."
+        1, ge=1, le=4096, description="Batches whose gradients are summed for one optimiser step."
     )
     learning_rate: float = Field(2e-3, gt=0, le=1, description="Peak learning rate of AdamW.")
     warmup_ratio: float = Field(0.05, ge=0, lt=1, description="Share of the steps in which the learning rate rises.")
-    max_length: int = Field(512, ge=8, description="Longest row in tokens.")
+    max_length: int = Field(512, ge=8, le=2**20, description="Longest row in tokens.")
     too_long: TooLong = Field(
         "drop", description="Rows longer than max_length are dropped, or cut at their end; both are counted."
     )
     eval_every: int = Field(
-        25, ge=0, description="Steps between evaluations on a sample of the held-out rows; 0: none."
+        25, ge=0, le=MOST_STEPS, description="Steps between evaluations on a sample of the held-out rows; 0: none."
     )
     sample_prompts: int = Field(
         3, ge=0, le=16, description="Held-out prompts that are answered at every evaluation; 0: none."
     )
     save_every: int = Field(
-        50, ge=0, description="Steps between checkpoints, from which a run resumes after a crash; 0: one when it stops."
+        50,
+        ge=0,
+        le=MOST_STEPS,
+        description="Steps between checkpoints, from which a run resumes after a crash; 0: one when it stops.",
     )
-    keep_checkpoints: int = Field(2, ge=1, description="Number of newest checkpoints to keep.")
+    keep_checkpoints: int = Field(2, ge=1, le=1000, description="Number of newest checkpoints to keep.")
     snapshots: int = Field(
         12, ge=0, le=100, description="Number of snapshots of A and the heads, which show how they learn; 0: none."
     )
-    log_every: int = Field(5, ge=1, description="Steps between events with loss and gates.")
+    log_every: int = Field(5, ge=1, le=MOST_STEPS, description="Steps between events with loss and gates.")
     gradient_checkpointing: bool = Field(
         False,
         description="Recompute blocks in the backward pass instead of storing activations: less memory, more time.",
@@ -130,14 +135,20 @@ class TrainingSettings(Section):
         description="Also evaluate public benchmarks before and after training, by their names in "
         "lm-evaluation-harness, such as gsm8k (needs the extra eval).",
     )
-    benchmark_rows: int = Field(200, ge=1, description="At most so many rows of each benchmark.")
+    benchmark_rows: int = Field(200, ge=1, le=10**6, description="At most so many rows of each benchmark.")
     report_to: list[str] | None = Field(
         None,
         description="Trackers that transformers' Trainer reports to: tensorboard, trackio, wandb. None: none of them.",
     )
-    seed: int = Field(0, ge=0, description="Seed of the split, the adapter's initialisation and the row order.")
+    seed: int = Field(
+        0, ge=0, le=LAST_SEED, description="Seed of the split, the adapter's initialisation and the row order."
+    )
     threads: int = Field(
-        0, ge=0, description="CPU threads of a process. 0: all cores but one (both of two), shared by the processes."
+        0,
+        ge=0,
+        le=1024,
+        description="CPU threads of a process, of at most the machine's cores. 0: all of them but one (both of two), "
+        "shared by the processes.",
     )
 
     @model_validator(mode="before")

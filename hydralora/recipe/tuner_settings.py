@@ -30,7 +30,7 @@ class TunerSettings(Section):
         le=64,
         description="Heads (B matrices) per adapted layer. Unset (0 in the form): one for each component.",
     )
-    lora_alpha: float = tuner_setting("lora_alpha", gt=0)
+    lora_alpha: float = tuner_setting("lora_alpha", gt=0, le=1e6)
     use_rslora: bool = tuner_setting("use_rslora")
     lora_dropout: float = tuner_setting("lora_dropout")
     router_input: RouterInput = tuner_setting("router_input", default="hidden")
@@ -54,8 +54,8 @@ class TunerSettings(Section):
     router_scope: RouterScope = tuner_setting("router_scope")
     train_router: bool = tuner_setting("train_router")
     top_k: int | None = tuner_setting("top_k", le=64)
-    balance_weight: float = tuner_setting("balance_weight")
-    gate_information: float = tuner_setting("gate_information")
+    balance_weight: float = tuner_setting("balance_weight", le=1e3)
+    gate_information: float = tuner_setting("gate_information", le=1e3)
     cores: bool = tuner_setting("cores")
     head_init: HeadInit = tuner_setting(
         "head_init",

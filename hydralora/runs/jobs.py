@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 from hydralora.errors import ConfigError, HydraError, RunError
 from hydralora.recipe.settings import Recipe
 from hydralora.runs.events import OnEvent
-from hydralora.runs.processes import elsewhere, is_alive, spawn, submit
+from hydralora.runs.processes import check_processes, elsewhere, is_alive, spawn, submit
 from hydralora.runs.run import Label, Run
 from hydralora.runs.state import ACTIVE, RESUMABLE, RunState
 from hydralora.runs.store import Queue, RunStore
@@ -38,9 +38,11 @@ class JobManager:
 
         Raises:
             RunError: one starts from a run that can't be continued.
+            ConfigError: one asks for more processes than this machine has cores.
         """
         for recipe, _ in wanted:
             self.store.resolved(recipe)
+            check_processes(recipe)
         runs = [(self.store.create(recipe, label), recipe) for recipe, label in wanted]
         with self._lock():
             self._enqueue(runs)

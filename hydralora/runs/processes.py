@@ -55,6 +55,16 @@ def submit(runs: Sequence[tuple[Run, Recipe]]) -> list[str]:
         raise ConfigError(f"SLURM rejected the run: {error}. {hint}") from error
 
 
+def check_processes(recipe: Recipe) -> None:
+    """
+    Raises:
+        ConfigError: the recipe asks for more processes on this machine than it has cores, each with a model of its own.
+    """
+    cores, processes = os.cpu_count() or 1, recipe.launch.processes
+    if recipe.launch.executor == "local" and processes > cores:
+        raise ConfigError(f"launch.processes is {processes}, and this machine has {cores} cores. Lower it.")
+
+
 def spawn(run: Run, recipe: Recipe) -> None:
     with run.log.open("ab") as log:
         process = subprocess.Popen(

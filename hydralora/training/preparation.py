@@ -289,4 +289,4 @@ def _start_from_components(
 def _set_threads(threads: int, processes: int) -> None:
     """Leave one of more than two cores to the app; a run's processes share the others."""
     cores = os.cpu_count() or 1
-    torch.set_num_threads(threads or max(1, (cores - 1 if cores > 2 else cores) // processes))
+    torch.set_num_threads(min(threads, cores) or max(1, (cores - 1 if cores > 2 else cores) // processes))
