@@ -114,7 +114,7 @@ def _text(path: Path, largest: int) -> str:
         if len(content) > largest:
             raise UnreadableError(f"it is larger than {largest:,} bytes")
         return content.decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # not UTF-8, or no name of a file
         raise UnreadableError(one_line(error)) from error
 
 

@@ -81,6 +81,8 @@ def test_a_file_is_bounded_before_it_is_read(tmp_path: Path) -> None:
         read_yaml(file)
     with pytest.raises(UnreadableError, match="No such file"):
         read_yaml(tmp_path / "absent")
+    with pytest.raises(UnreadableError, match="null byte"):
+        read_yaml(tmp_path / "a\0b")
     file.write_bytes(b"\xef\xbb\xbfa: 1")  # as some editors begin a file
     assert read_yaml(file) == {"a": 1}
 
