@@ -85,7 +85,7 @@ def followed(jobs: "JobManager", run: "Run", seen: int = 0) -> "RunState":
             say(f"Killed. `hydralora resume {run.id}` resumes from its newest checkpoint.")
             raise
     if state.state not in ("finished", "stopped"):
-        raise RunError(f"Run {run.id} {state.state}: {state.message}. Its log is {run.log}.")
+        raise RunError(f"Run {run.id} {state.state}: {state.message.rstrip('.')}. Its log is {run.log}.")
     if state.state == "stopped":
         say(state.message)
     return state

@@ -55,7 +55,7 @@ def run_demo(output: Path, on_event: OnEvent, steps: int | None = None) -> DemoR
     run = jobs.start(demo_recipe(steps=steps))
     state = jobs.follow(run, on_event)
     if state.state != "finished" or state.results is None:
-        raise RunError(f"The demo's run {state.state}: {state.message}. Its log is {run.log}.")
+        raise RunError(f"The demo's run {state.state}: {state.message.rstrip('.')}. Its log is {run.log}.")
     known = {"run": run.id, "adapter": str(run.adapter)}
     report = DemoReport.model_validate(state.results.model_dump() | known)
     write_json(output / "report.json", report.model_dump(mode="json"))

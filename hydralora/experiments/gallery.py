@@ -90,7 +90,7 @@ def build_gallery(store: RunStore, out: Path, on_event: OnEvent, recipe_file: Pa
     run = jobs.start(recipe)
     state = jobs.follow(run, on_event)
     if state.state != "finished":
-        raise RunError(f"Run {run.id} {state.state}: {state.message}. Its log is {run.log}.")
+        raise RunError(f"Run {run.id} {state.state}: {state.message.rstrip('.')}. Its log is {run.log}.")
     building = out.with_name(f".{out.name}-building")
     shutil.rmtree(building, ignore_errors=True)
     try:
