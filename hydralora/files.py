@@ -1,4 +1,8 @@
-"""Atomic writes of files and folders; strict JSON."""
+"""Files: written whole or not at all, and YAML and JSON from anywhere, bounded before anything is made of them.
+
+A few aliases of YAML can stand for billions of values, and a file that only opens brackets makes a parser's stack
+overflow: both are small.
+"""
 
 import json
 import math
@@ -7,20 +11,30 @@ import secrets
 import shutil
 import sys
 import time
+import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, TypeVar
 
 import platformdirs
-
-from hydralora.bounded import UnreadableError, read_json
+import yaml
 
 T = TypeVar("T")
+LARGEST = 4 * 2**20  # bytes
+MOST_VALUES = 100_000
+DEEPEST = 40
+LONGEST_PATH = 1024  # characters, as the smallest of usual systems allows
+LONGEST_NAME = 255  # bytes of a file's or a folder's
+FOUND = 200  # characters of what was found, in a message
 LARGEST_OBJECT = 64 * 2**20  # bytes; a large model's index has an entry for each of its weights
 WEIGHTS = (".bin", ".safetensors")
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"  # as PEFT names them
 MODEL_WEIGHTS, MODEL_INDEX = "model.safetensors", "model.safetensors.index.json"  # as transformers names them
+
+
+class UnreadableError(ValueError):
+    """A text that isn't YAML or JSON, or is beyond the bounds; its message is one short line."""
 
 
 def to_json(value: Any) -> str:
@@ -110,3 +124,136 @@ def read_json_object(path: Path) -> dict[str, Any]:
     except UnreadableError:
         return {}
     return value if isinstance(value, dict) else {}
+
+
+def read_yaml(path: Path, largest: int = LARGEST) -> Any:
+    """The values in a YAML file.
+
+    Raises:
+        UnreadableError: it can't be read, isn't UTF-8 or YAML, or is beyond the bounds.
+    """
+    return parse_yaml(_text(path, largest))
+
+
+def read_json(path: Path, largest: int = LARGEST) -> Any:
+    """The values in a JSON file.
+
+    Raises:
+        UnreadableError: it can't be read, isn't UTF-8 or JSON, or is beyond the bounds.
+    """
+    return parse_json(_text(path, largest))
+
+
+def parse_yaml(text: str) -> Any:
+    """The values of a YAML text.
+
+    Raises:
+        UnreadableError: it isn't YAML, or is beyond the bounds.
+    """
+    try:
+        _check_events(text)
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        if node is None:
+            return None
+        _size(node, {}, set())
+        loader = yaml.SafeLoader("")
+        try:
+            return loader.construct_document(node)
+        finally:
+            loader.dispose()
+    except UnreadableError:
+        raise
+    # Beside YAML's own errors: a date that doesn't exist, a number of 5,000 digits, a key that is a list.
+    except (yaml.YAMLError, ValueError, TypeError, OverflowError, RecursionError, AttributeError) as error:
+        raise UnreadableError(one_line(error)) from error
+
+
+def parse_json(text: str) -> Any:
+    """The values of a JSON text.
+
+    Raises:
+        UnreadableError: it isn't JSON, or is nested too deeply.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise UnreadableError("it is nested too deeply") from error
+    except ValueError as error:
+        raise UnreadableError(one_line(error)) from error
+
+
+def one_line(error: object, most: int = FOUND) -> str:
+    """A message as one line of at most so many characters, without control characters."""
+    text = "".join(letter if letter.isprintable() else " " for letter in str(error))
+    return shortened(" ".join(text.split()), most)
+
+
+def found(value: object, most: int = FOUND) -> str:
+    """A value as a message shows it: at most so many characters, control characters written as escapes."""
+    if isinstance(value, str):
+        value = value[: most + 1]  # the escapes of a long text are not made
+    return shortened(repr(value), most)
+
+
+def shortened(text: str, most: int = FOUND) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def why_no_file_name(text: str) -> str:
+    """What keeps a text from naming a file, on any system; "" if nothing does."""
+    if len(text) > LONGEST_PATH:
+        return f"has {len(text):,} characters, of at most {LONGEST_PATH:,}"
+    if wrong := next((letter for letter in text if unicodedata.category(letter) == "Cc"), None):
+        return f"has the control character {wrong!r}"
+    if any(len(part.encode("utf-8", "replace")) > LONGEST_NAME for part in PurePath(text).parts):
+        return f"has a part of more than {LONGEST_NAME} bytes"
+    return ""
+
+
+def _text(path: Path, largest: int) -> str:
+    try:
+        with path.open("rb") as file:
+            content = file.read(largest + 1)
+        if len(content) > largest:
+            raise UnreadableError(f"it is larger than {largest:,} bytes")
+        return content.decode("utf-8-sig")
+    except (OSError, ValueError) as error:  # not UTF-8, or no name of a file
+        raise UnreadableError(one_line(error)) from error
+
+
+def _check_events(text: str) -> None:
+    depth = 0
+    for values, event in enumerate(yaml.parse(text, Loader=yaml.SafeLoader)):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > DEEPEST:
+            raise UnreadableError(f"it is nested more than {DEEPEST} deep")
+        if values > MOST_VALUES:
+            raise UnreadableError(f"it has more than {MOST_VALUES:,} values")
+
+
+def _size(node: yaml.Node, known: dict[int, int], open_nodes: set[int]) -> int:
+    """The values that a node stands for, each alias counted like what it names."""
+    if id(node) in known:
+        return known[id(node)]
+    if id(node) in open_nodes:
+        raise UnreadableError("a part of it holds itself (an alias inside its own anchor)")
+    open_nodes.add(id(node))
+    size = 1
+    for child in _children(node):
+        size += _size(child, known, open_nodes)
+        if size > MOST_VALUES:
+            raise UnreadableError(f"with its aliases (*name) it has more than {MOST_VALUES:,} values")
+    open_nodes.discard(id(node))
+    known[id(node)] = size
+    return size
+
+
+def _children(node: yaml.Node) -> list[yaml.Node]:
+    if isinstance(node, yaml.SequenceNode):
+        return list(node.value)
+    if isinstance(node, yaml.MappingNode):
+        return [part for pair in node.value for part in pair]
+    return []

@@ -9,9 +9,9 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from hydralora.bounded import UnreadableError, read_yaml
 from hydralora.data.values import is_mark, weight_of
 from hydralora.errors import ConfigError, DatasetError
+from hydralora.files import UnreadableError, read_yaml
 from hydralora.recipe.reading import validation_message
 from hydralora.recipe.section import Section
 

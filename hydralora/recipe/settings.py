@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, model_validator
 
-from hydralora.bounded import why_no_file_name
+from hydralora.files import why_no_file_name
 from hydralora.models.loading import Quantization
 from hydralora.recipe.methods import METHODS, Method, MethodName, why_unfit
 from hydralora.recipe.section import Section

@@ -9,9 +9,8 @@ from pathlib import Path
 from filelock import FileLock
 from pydantic import TypeAdapter, ValidationError
 
-from hydralora.bounded import UnreadableError, read_json
 from hydralora.errors import RunError
-from hydralora.files import patiently, weight_files, write_json, write_text
+from hydralora.files import UnreadableError, patiently, read_json, weight_files, write_json, write_text
 from hydralora.recipe.reading import load_recipe
 from hydralora.recipe.settings import Recipe
 from hydralora.runs.checkpoints import saved_checkpoints

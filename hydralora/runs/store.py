@@ -15,9 +15,8 @@ from typing import Annotated
 import platformdirs
 from pydantic import Field, TypeAdapter, ValidationError
 
-from hydralora.bounded import UnreadableError, read_json
 from hydralora.errors import RunError
-from hydralora.files import patiently, write_json
+from hydralora.files import UnreadableError, patiently, read_json, write_json
 from hydralora.recipe.settings import Recipe
 from hydralora.runs.naming import first_name
 from hydralora.runs.run import Label, Run

@@ -9,9 +9,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from hydralora.bounded import UnreadableError, found, read_json, read_yaml
 from hydralora.errors import ConfigError, HydraError, MissingModelError, ModelError, RunError
-from hydralora.files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from hydralora.files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, UnreadableError, found, read_json, read_yaml
 from hydralora.models.adapters import hash_adapter
 from hydralora.models.catalogue import find_model
 from hydralora.recipe.reading import parse_recipe, validation_message

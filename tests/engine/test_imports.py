@@ -8,8 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 ENGINE = (
-    {"bounded", "errors"},
-    {"files"},
+    {"errors", "files"},
     {"tuner", "models", "projection"},
     {"recipe"},
     {"data"},

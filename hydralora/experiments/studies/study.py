@@ -8,10 +8,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from hydralora.bounded import UnreadableError, read_yaml
 from hydralora.errors import ConfigError
 from hydralora.experiments.studies.measures import MEASURES, Measure
 from hydralora.experiments.studies.row_changes import PREFIX, RowChanges
+from hydralora.files import UnreadableError, read_yaml
 from hydralora.recipe.reading import parse_recipe, validation_message, with_settings
 from hydralora.recipe.section import Section
 from hydralora.recipe.settings import Recipe

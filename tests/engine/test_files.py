@@ -11,7 +11,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hydralora.bounded import (
+from hydralora.files import (
     DEEPEST,
     FOUND,
     LARGEST,
