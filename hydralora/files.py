@@ -126,7 +126,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def read_yaml(path: Path, largest: int = LARGEST) -> Any:
+def read_yaml(path: Path, largest: int = LARGEST) -> object:
     """The values in a YAML file.
 
     Raises:
@@ -135,7 +135,7 @@ def read_yaml(path: Path, largest: int = LARGEST) -> Any:
     return parse_yaml(_text(path, largest))
 
 
-def read_json(path: Path, largest: int = LARGEST) -> Any:
+def read_json(path: Path, largest: int = LARGEST) -> object:
     """The values in a JSON file.
 
     Raises:
@@ -144,7 +144,7 @@ def read_json(path: Path, largest: int = LARGEST) -> Any:
     return parse_json(_text(path, largest))
 
 
-def parse_yaml(text: str) -> Any:
+def parse_yaml(text: str) -> object:
     """The values of a YAML text.
 
     Raises:
@@ -168,7 +168,7 @@ def parse_yaml(text: str) -> Any:
         raise UnreadableError(one_line(error)) from error
 
 
-def parse_json(text: str) -> Any:
+def parse_json(text: str) -> object:
     """The values of a JSON text.
 
     Raises:

@@ -13,6 +13,7 @@ from hydralora.errors import ConfigError, HydraError, ModelError, first_line
 from hydralora.files import write_json
 from hydralora.inference.model_cache import load_base_model, load_run
 from hydralora.models.adapters import is_whole_model, without_adapter
+from hydralora.models.types import Tokenizer
 from hydralora.runs.results import Metrics, TaskScores
 from hydralora.runs.run import Run
 
@@ -111,7 +112,7 @@ def check_tasks(names: Sequence[str], definitions: Path | None = None) -> None:
 
 
 def evaluate_model(
-    model: Any, tokenizer: Any, tasks: Sequence[str], limit: int | None = None, definitions: Path | None = None
+    model: Any, tokenizer: Tokenizer, tasks: Sequence[str], limit: int | None = None, definitions: Path | None = None
 ) -> dict[str, Metrics]:
     """A model's metrics by task; a group has an entry of its own, or only its tasks have.
 

@@ -152,7 +152,8 @@ def _check_adapter(file: Path, adapter: Path, adapter_hash: str | None) -> None:
             count = len(weights.keys())
     except (ValueError, SafetensorError) as error:
         raise ModelError(f"{file.name}: its adapter can't be read ({error}). Export the run again.") from error
-    kind = config.get("peft_type") if isinstance(config, dict) else None
+    config = config if isinstance(config, dict) else {}
+    kind = config.get("peft_type")
     if kind not in KINDS or not count:
         raise ModelError(
             f"{file.name}: its adapter is of type {found(kind)}, with {count} weights. Export a trained run."

@@ -88,7 +88,7 @@ class _Heads:
             for parameter in (layer.hydra_A[name].get_parameter("weight"), layer.hydra_B[name]):
                 self._parts.append((parameter, parameter.detach().view(self.count, -1).clone()))
 
-    def mix(self, weights: dict[int, Any]) -> None:
+    def mix(self, weights: dict[int, np.ndarray]) -> None:
         """Set heads to mixtures of the trained ones by their weights (N,), and all others to themselves."""
         mixture = torch.eye(self.count, dtype=torch.float64)
         for head, own in weights.items():
