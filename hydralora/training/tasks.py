@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -76,7 +75,7 @@ def _merged(task: str, scores: dict[str, Metrics]) -> Metrics:
     """A task's own metrics; those of a group without any are its tasks' means."""
     if own := scores.get(task):
         return own
-    parts: Sequence[Metrics] = list(scores.values())
+    parts = [metrics for metrics in scores.values() if metrics]  # the group's own are none
     names = [name for name in parts[0] if all(name in part for part in parts)] if parts else []
     return {name: sum(part[name] for part in parts) / len(parts) for name in names}
 
