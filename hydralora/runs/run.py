@@ -110,7 +110,7 @@ class Run:
         path = self.folder / "state.json"
         try:
             values = patiently(lambda: read_json(path))
-        except (OSError, UnreadableError) as error:
+        except UnreadableError as error:
             raise RunError(f"Run {self.id}: {path} can't be read ({error}). Delete the folder.") from error
         return parse_state(values, f"Run {self.id}: {path}")
 

@@ -42,11 +42,19 @@ class Stage(str, Enum):
     @property
     def state(self) -> StateName:
         """The state of a run in this stage."""
-        if self.value.startswith("evaluating") or self in (Stage.MIXING, Stage.MEASURING_HEADS):
+        if self in EVALUATING:
             return "evaluating"
         return "training" if self is Stage.TRAINING else "preparing"
 
 
+EVALUATING = (
+    Stage.EVALUATING_BASE,
+    Stage.EVALUATING_BASE_TASKS,
+    Stage.MIXING,
+    Stage.EVALUATING_TUNED,
+    Stage.EVALUATING_TUNED_TASKS,
+    Stage.MEASURING_HEADS,
+)
 ProcessId = Annotated[int, Field(gt=0, lt=2**31)]
 
 

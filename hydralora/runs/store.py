@@ -122,7 +122,7 @@ class RunStore:
         """The queue; empty if it was never written."""
         try:
             return _QUEUE.validate_python(patiently(lambda: read_json(self._queue_file)))
-        except (OSError, UnreadableError, ValidationError):
+        except (UnreadableError, ValidationError):
             return Queue()
 
     def write_queue(self, queue: "Queue") -> None:

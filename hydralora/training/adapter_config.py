@@ -50,9 +50,8 @@ def adapter_config(base: nn.Module, recipe: Recipe, k: int) -> PeftConfig:
     settings = tuner.model_dump(include=set(recipe.tuning.reads)) | {"task_type": "CAUSAL_LM"}
     if method == "ia3":
         return IA3Config(**_known_to(IA3Config, settings) | ia3_layers(base, tuner.target_modules))
-    if method == "ia3-heads":
-        settings["target_modules"] = tuner.target_modules or scaled_outputs(base)
-    settings["target_modules"] = settings["target_modules"] or default_targets(base)
+    usual = scaled_outputs if method == "ia3-heads" else default_targets
+    settings["target_modules"] = tuner.target_modules or usual(base)
     if method == "adalora":
         ranks = {"r": LoraConfig.r, "target_r": tuner.r, "init_r": -(-tuner.r * 3 // 2)}
         # The run's number of steps is known once it begins (`hydralora.training.adalora`).

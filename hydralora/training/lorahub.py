@@ -4,6 +4,7 @@ In its paper, a task that nobody has trained on gets a mixture; here each compon
 """
 
 import math
+from collections import defaultdict
 
 import numpy as np
 
@@ -22,11 +23,12 @@ def mix_components(prepared: Prepared, seed: int, reporter: Reporter) -> bool:
         False when stopped before the end, which leaves the LoRAs as they were trained.
     """
     draws = np.random.default_rng(seed)
-    components = sorted({row.head for row in prepared.train if row.head is not None})
+    by_head: dict[int, list[int]] = defaultdict(list)
+    for i, row in enumerate(prepared.train):
+        by_head[row.head or 0].append(i)
     rows = {
-        component: [prepared.train[i] for i in draws.permutation(own)[:ROWS].tolist()]
-        for component in components
-        if (own := [i for i, row in enumerate(prepared.train) if row.head == component])
+        head: [prepared.train[i] for i in draws.permutation(own)[:ROWS].tolist()]
+        for head, own in sorted(by_head.items())
     }
     tried = [row for own in rows.values() for row in own]
 

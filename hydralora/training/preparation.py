@@ -33,7 +33,6 @@ from hydralora.training.stopping import check_in_blocks
 from hydralora.tuner.config import HydraLoraConfig
 from hydralora.tuner.head_init import PASSES as HEAD_PASSES
 from hydralora.tuner.head_init import init_heads
-from hydralora.tuner.mixtures import check_search
 from hydralora.tuner.router_init import PASSES as ROUTER_PASSES
 from hydralora.tuner.router_init import init_router
 
@@ -86,8 +85,6 @@ def prepare(
         HydraError: the data, the model or a setting can't be used.
     """
     _set_threads(recipe.training.threads, recipe.launch.processes)
-    if recipe.method == "lorahub":
-        check_search()  # not after the training
     on_stage(Stage.READING)
     data = read_rows(recipe)
     on_progress(len(data.examples), len(data.examples))

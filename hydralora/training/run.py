@@ -49,6 +49,7 @@ from hydralora.training.trainer import (
     gate_losses,
     training_arguments,
 )
+from hydralora.tuner.mixtures import check_search
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,8 @@ def train(
     check_reporting(recipe.training.report_to)  # before an evaluation that takes minutes
     if recipe.training.benchmarks:
         check_tasks(recipe.training.benchmarks)
+    if recipe.method == "lorahub":
+        check_search()
     processes = this_process()
     processes.connect(recipe.launch.processes, pick_device())
     reporter = Reporter(monitor if processes.is_first else None)

@@ -188,7 +188,9 @@ class HydraLoraConfig(PeftConfig):
         return {key: sorted(value) if isinstance(value, set) else value for key, value in super().to_dict().items()}
 
     def rank_and_scaling(self, module: str) -> tuple[int, float]:
-        """The rank of a module's A and heads, and the factor of the adapter's output there."""
+        """The rank of a module's A and heads, and the factor of the adapter's output there; of vectors 1 and 1."""
+        if self.vectors:
+            return 1, 1.0
         r = self.rank_pattern.get(get_pattern_key(list(self.rank_pattern), module), self.r)
         alpha = self.alpha_pattern.get(get_pattern_key(list(self.alpha_pattern), module), self.lora_alpha)
         return r, alpha / (math.sqrt(r) if self.use_rslora else r)

@@ -124,7 +124,7 @@ class HydraLoraLayer(nn.Module, BaseTunerLayer):
         """
         if hasattr(Heads, adapter_name):
             raise ConfigError(f"An adapter can't be named {adapter_name!r}, which torch uses itself. Rename it.")
-        r, scaling = (1, 1.0) if config.vectors else config.rank_and_scaling(key)
+        r, scaling = config.rank_and_scaling(key)
         num_heads, reads_input = config.num_heads, config.router_input == "hidden"
         latent = r if config.shared_A else num_heads * r
         if not config.vectors:

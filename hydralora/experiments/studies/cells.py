@@ -1,6 +1,5 @@
 """A study's cells: the runs that it needs."""
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ from hydralora.errors import ConfigError
 from hydralora.experiments.studies.row_changes import changed_rows
 from hydralora.experiments.studies.rows import RowFiles, row_files
 from hydralora.experiments.studies.study import Changes, Study
+from hydralora.files import file_hash
 from hydralora.models.catalogue import DEFAULT_MODEL
 from hydralora.recipe.reading import parse_recipe, with_settings
 from hydralora.recipe.settings import Recipe, default_value
@@ -108,8 +108,7 @@ def _digest(file: str) -> str:
 @lru_cache(maxsize=10_000)
 def _content_digest(file: str, changed: int, size: int) -> str:
     """sha256 of a file's content, read once as long as it isn't changed."""
-    with open(file, "rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
+    return file_hash(file)
 
 
 Chosen = Mapping[tuple[str, str], object]  # by arm and point, the value that was chosen for it

@@ -100,11 +100,13 @@ class RunningStudy:
 
         What another study of the workspace has finished serves here too: it is the same run.
         """
+        cells = list(cells)
+        wanted = {cell.key for cell in cells}
         own: dict[str, Run] = {}
         finished: dict[str, Run] = {}
         for run in self.jobs.store.all():  # the newest first
             study = study_of(run.label())
-            if study is None or (key := self._key(run)) is None:
+            if study is None or (key := self._key(run)) is None or key not in wanted:
                 continue
             if study == self.id:
                 own.setdefault(key, run)

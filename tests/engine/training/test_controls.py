@@ -112,10 +112,10 @@ def test_rows_of_a_file_are_told_their_heads_too(recipe: Recipe, tmp_path: Path,
     assert loss_of(evaluate_run(run, other)) == pytest.approx(loss_of(results.tuned), abs=1e-6)
 
 
-def test_lorahub_says_what_it_needs(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lorahub_says_what_it_needs(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hydralora.tuner.mixtures.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"needs nevergrad.*pip install \.\[lorahub\]"):
-        prepared(changed(recipe, method="lorahub"))
+        trained(changed(recipe, method="lorahub"), tmp_path / "out")
 
 
 def test_a_frozen_router_ends_as_it_starts(recipe: Recipe, tmp_path: Path) -> None:
