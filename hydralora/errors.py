@@ -1,5 +1,8 @@
 """Every error that a user can cause: what went wrong, where, what was found, how to fix it."""
 
+FOUND = 200  # characters of what was found, in a message
+FIRST_LINE = 300  # characters of a library's message
+
 
 class HydraError(Exception):
     """Base of all errors shown to users as one message, without a traceback."""
@@ -36,5 +39,23 @@ class RunError(HydraError):
 
 
 def first_line(error: Exception) -> str:
-    """An error's first line; library errors can be pages long."""
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    """An error's first line, without control characters; library errors can be pages or megabytes long."""
+    text = str(error)[: 10 * FIRST_LINE].strip()
+    return one_line(text.splitlines()[0], FIRST_LINE) if text else type(error).__name__
+
+
+def one_line(error: object, most: int = FOUND) -> str:
+    """A message as one line of at most so many characters, without control characters."""
+    text = "".join(letter if letter.isprintable() else " " for letter in str(error))
+    return shortened(" ".join(text.split()), most)
+
+
+def found(value: object, most: int = FOUND) -> str:
+    """A value as a message shows it: at most so many characters, control characters written as escapes."""
+    if isinstance(value, str):
+        value = value[: most + 1]  # the escapes of a long text are not made
+    return shortened(repr(value), most)
+
+
+def shortened(text: str, most: int = FOUND) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"

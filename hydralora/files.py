@@ -21,13 +21,14 @@ from typing import Any, TypeVar
 import platformdirs
 import yaml
 
+from hydralora.errors import one_line
+
 T = TypeVar("T")
 LARGEST = 4 * 2**20  # bytes
 MOST_VALUES = 100_000
 DEEPEST = 40
 LONGEST_PATH = 1024  # characters, as the smallest of usual systems allows
 LONGEST_NAME = 255  # bytes of a file's or a folder's
-FOUND = 200  # characters of what was found, in a message
 LARGEST_OBJECT = 64 * 2**20  # bytes; a large model's index has an entry for each of its weights
 WEIGHTS = (".bin", ".safetensors")
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"  # as PEFT names them
@@ -187,23 +188,6 @@ def parse_json(text: str) -> object:
         raise UnreadableError("it is nested too deeply") from error
     except ValueError as error:
         raise UnreadableError(one_line(error)) from error
-
-
-def one_line(error: object, most: int = FOUND) -> str:
-    """A message as one line of at most so many characters, without control characters."""
-    text = "".join(letter if letter.isprintable() else " " for letter in str(error))
-    return shortened(" ".join(text.split()), most)
-
-
-def found(value: object, most: int = FOUND) -> str:
-    """A value as a message shows it: at most so many characters, control characters written as escapes."""
-    if isinstance(value, str):
-        value = value[: most + 1]  # the escapes of a long text are not made
-    return shortened(repr(value), most)
-
-
-def shortened(text: str, most: int = FOUND) -> str:
-    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def why_no_file_name(text: str) -> str:

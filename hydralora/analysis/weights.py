@@ -8,11 +8,10 @@ from typing import Any
 
 import torch
 from peft.utils.other import get_pattern_key
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
-from hydralora.errors import ModelError
-from hydralora.files import ADAPTER_WEIGHTS
+from hydralora.errors import ModelError, first_line
+from hydralora.files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from hydralora.models.adapter_checks import read_tensors
 from hydralora.models.adapters import read_adapter_config
 from hydralora.tuner.config import HydraLoraConfig
 from hydralora.tuner.model import PREFIX, active_adapter, head_matrices, hydra_layers
@@ -62,11 +61,14 @@ def read_weights(adapter: Path, file: str = ADAPTER_WEIGHTS) -> Weights:
         ModelError: it isn't there, can't be read, or has neither heads nor a LoRA.
     """
     config = read_adapter_config(adapter, file)
+    tensors = read_tensors(adapter / file)
     try:
-        tensors = load_file(adapter / file)
-    except (OSError, SafetensorError) as error:
-        raise ModelError(f"{adapter / file}: the adapter's weights can't be read. {error}") from error
-    weights = _hydra(tensors, config) if isinstance(config, HydraLoraConfig) else _lora(tensors, config)
+        weights = _hydra(tensors, config) if isinstance(config, HydraLoraConfig) else _lora(tensors, config)
+    except (KeyError, RuntimeError, ValueError, ZeroDivisionError) as error:  # a matrix is missing, or of another shape
+        raise ModelError(
+            f"{adapter / file}: its weights are not those that {ADAPTER_CONFIG} describes ({first_line(error)}). Copy "
+            "both files again."
+        ) from error
     if not weights:
         raise ModelError(f"{adapter}: it has neither HydraLoRA heads nor a LoRA's matrices. Choose a run with these.")
     return {name: weights[name] for name in sorted(weights, key=_natural)}

@@ -10,8 +10,9 @@ from typing import Any
 
 from peft import PeftConfig, PeftModel, PeftType
 
-from hydralora.errors import HydraError, ModelError, first_line
+from hydralora.errors import ModelError, first_line
 from hydralora.files import ADAPTER_WEIGHTS, weight_files
+from hydralora.models.adapter_checks import check_adapter, read_tensors
 from hydralora.models.fetching import BaseModelFiles
 from hydralora.models.loading import Quantization, load_base
 
@@ -28,9 +29,15 @@ def load_adapted(
         ModelError: the base or the adapter can't be read, or the adapter isn't safetensors.
     """
     if is_whole_model(adapter):
-        return load_base(replace(files, folder=adapter), device)
+        return _load_whole(files, adapter, device)
     read_adapter_config(adapter)  # before minutes of loading
     return put_adapter(files, load_base(files, device, quantization), adapter)
+
+
+def _load_whole(files: BaseModelFiles, folder: Path, device: str | None) -> Any:
+    for path in weight_files(folder):
+        read_tensors(path)
+    return load_base(replace(files, folder=folder), device)
 
 
 def is_whole_model(folder: Path) -> bool:
@@ -81,19 +88,18 @@ def put_adapter(
         dropout: on the adapted layers' inputs; None keeps the saved value.
 
     Raises:
-        ModelError: the adapter can't be loaded onto this base model.
+        ModelError: the adapter can't be loaded onto this base model, or its weights aren't those of its config.
     """
     if is_whole_model(adapter):
-        return load_base(replace(files, folder=adapter), str(base.device))
+        return _load_whole(files, adapter, str(base.device))
+    config = read_adapter_config(adapter)
+    check_adapter(adapter, ADAPTER_WEIGHTS, files.folder)
     try:
-        config = read_adapter_config(adapter)
         if dropout is not None:
             config.lora_dropout = dropout
         config.inference_mode = not trainable
         with without_known_warnings():
             return PeftModel.from_pretrained(base, str(adapter), is_trainable=trainable, config=config).eval()
-    except HydraError:
-        raise
     except Exception as error:
         raise ModelError(f"{adapter}: the adapter can't be loaded onto {files.id}. {first_line(error)}") from error
 

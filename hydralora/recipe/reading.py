@@ -5,8 +5,8 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from hydralora.errors import ConfigError
-from hydralora.files import UnreadableError, found, one_line, parse_yaml, read_yaml
+from hydralora.errors import ConfigError, found, one_line
+from hydralora.files import UnreadableError, parse_yaml, read_yaml
 from hydralora.recipe.settings import RENAMED, VERSION, ComponentSettings, Recipe
 
 MOST_NAMED = 8  # wrong settings in one message

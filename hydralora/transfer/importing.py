@@ -9,8 +9,9 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from hydralora.errors import ConfigError, HydraError, MissingModelError, ModelError, RunError
-from hydralora.files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, UnreadableError, found, read_json, read_yaml
+from hydralora.errors import ConfigError, HydraError, MissingModelError, ModelError, RunError, found
+from hydralora.files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, UnreadableError, read_json, read_yaml
+from hydralora.models.adapter_checks import check_adapter, pattern_setting, read_tensors
 from hydralora.models.adapters import hash_adapter
 from hydralora.models.catalogue import find_model
 from hydralora.recipe.reading import parse_recipe, validation_message
@@ -89,8 +90,8 @@ def _fill(run: Run, file: Path, unpacked: Path, model: str | None) -> None:
         about = About.model_validate_json((unpacked / ABOUT).read_bytes(), context=FROM_ELSEWHERE)
     except ValidationError as error:
         raise RunError(f"{file.name}: {ABOUT}: {validation_message(error)[:300]}.") from error
-    _check_adapter(file, unpacked, about.adapter_hash)
     recipe = _recipe(file, unpacked / "recipe.yaml", about, model)
+    _check_adapter(file, unpacked, about.adapter_hash, recipe.model)
     run.write_events(_events(file, unpacked / "events.jsonl"))
     run.adapter.mkdir()
     for name in ADAPTER:
@@ -143,24 +144,38 @@ def _message(about: About, recipe: Recipe) -> str:
     )
 
 
-def _check_adapter(file: Path, adapter: Path, adapter_hash: str | None) -> None:
-    from safetensors import SafetensorError, safe_open
-
+def _check_adapter(file: Path, adapter: Path, adapter_hash: str | None, model: str) -> None:
+    """Check what can be checked of an adapter; its names and shapes only where its base model is on this machine."""
     try:
         config = read_json(adapter / ADAPTER_CONFIG)
-        with safe_open(adapter / ADAPTER_WEIGHTS, "pt") as weights:
-            count = len(weights.keys())
-    except (ValueError, SafetensorError) as error:
-        raise ModelError(f"{file.name}: its adapter can't be read ({error}). Export the run again.") from error
+    except UnreadableError as error:
+        raise ModelError(f"{file.name}: {ADAPTER_CONFIG} can't be read ({error}). Export the run again.") from error
     config = config if isinstance(config, dict) else {}
-    kind = config.get("peft_type")
-    if kind not in KINDS or not count:
-        raise ModelError(
-            f"{file.name}: its adapter is of type {found(kind)}, with {count} weights. Export a trained run."
-        )
+    if (kind := config.get("peft_type")) not in KINDS:
+        raise ModelError(f"{file.name}: its adapter is of type {found(kind)}. Export a trained run.")
     if code_keys := [key for key in ("auto_mapping", "megatron_config") if config.get(key)]:
+        raise ModelError(f"{file.name}: {ADAPTER_CONFIG} sets {code_keys[0]}, which names code to load.")
+    if setting := pattern_setting(config):
         raise ModelError(
-            f"{file.name}: adapter_config.json sets {code_keys[0]}, which names code to load. It is not imported."
+            f"{file.name}: {ADAPTER_CONFIG} sets {setting} to something other than names of modules, such as q_proj. "
+            "A pattern from elsewhere could take for ever."
         )
     if hash_adapter(adapter) != adapter_hash:
         raise ModelError(f"{file.name}: the weights are not those that were exported (sha256). Export the run again.")
+    try:
+        here = _here(model)
+        if here:
+            check_adapter(adapter, ADAPTER_WEIGHTS, here)
+        else:
+            read_tensors(adapter / ADAPTER_WEIGHTS)
+    except ModelError as error:  # without the folder that it was unpacked into
+        message = str(error).replace(f"{adapter}{os.sep}", "").removeprefix(f"{adapter}: ")
+        raise ModelError(f"{file.name}: {message}") from error
+
+
+def _here(model: str) -> Path | None:
+    """The folder of a base model that is on this machine."""
+    try:
+        return find_model(model, download=False).folder
+    except HydraError:
+        return None

@@ -210,10 +210,13 @@ def _read_weights(folder: Path) -> dict[str, torch.Tensor]:
     safe, pickled = folder / ADAPTER_WEIGHTS, folder / "adapter_model.bin"
     try:
         weights = load_file(safe) if safe.exists() else torch.load(pickled, map_location="cpu", weights_only=True)
-        return {key.removeprefix(PREFIX): value.detach() for key, value in weights.items()}
+        weights = {key.removeprefix(PREFIX): value.detach() for key, value in weights.items()}
     except Exception as error:  # torch and safetensors raise many kinds for a damaged file
         path = safe if safe.exists() else pickled
         raise ModelError(f"{path}: can't be read as weights ({type(error).__name__}). Copy the file again.") from error
+    if bad := [key for key, value in weights.items() if not value.isfinite().all()]:
+        raise ModelError(f"{folder}: {bad[0]} holds values that are not finite (NaN or infinite). Copy the file again.")
+    return weights
 
 
 def _take(weights: dict[str, torch.Tensor], key: str) -> torch.Tensor:

@@ -11,13 +11,11 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hydralora.errors import FOUND, found, one_line
 from hydralora.files import (
     DEEPEST,
-    FOUND,
     LARGEST,
     UnreadableError,
-    found,
-    one_line,
     parse_json,
     parse_yaml,
     read_yaml,

@@ -8,7 +8,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 ENGINE = (
-    {"errors", "files"},
+    {"errors"},
+    {"files"},
     {"tuner", "models", "projection"},
     {"recipe"},
     {"data"},

@@ -110,7 +110,7 @@ def test_the_base_model_of_another_machine_must_be_named(exported: Path, store: 
         (lambda m: m.update({"/etc/evil": b"x"}), r"it holds '/etc/evil'"),
         (lambda m: m.update({"adapter_model.bin": b"x"}), "it holds 'adapter_model.bin'"),
         (lambda m: m.pop("recipe.yaml"), "no recipe.yaml"),
-        (lambda m: m.update({"adapter_model.safetensors": b"not weights"}), "can't be read"),
+        (lambda m: m.update({"adapter_model.safetensors": b"not weights"}), "sha256"),
         (lambda m: m.update({"recipe.yaml": b"model: [1"}), "recipe.yaml"),
         (lambda m: m.update({"recipe.yaml": b"!!python/object/apply:os.system ['touch /tmp/evil']"}), "recipe.yaml"),
         (lambda m: m.update({"events.jsonl": b'{"step": "<b>"}\n'}), "events.jsonl, line 1"),
