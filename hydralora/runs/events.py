@@ -111,6 +111,7 @@ class NoteEvent(BaseEvent):
     data: list[DataSource] | None = None
     template_checks: list[TemplateCheck] | None = None
     without_effect: list[Name] | None = None  # settings
+    lost: Name | None = None  # what a resumed run could not continue from, and why
 
     def line(self) -> str:
         return f"{self.stage.value} ..." if self.stage else "\n".join([self.message or "", *self.warnings()]).strip()
@@ -120,7 +121,7 @@ class NoteEvent(BaseEvent):
         rows = f"rows {self.rows.sentence()}" if self.rows and self.rows.sentence() else ""
         problems = [check.sentence() for check in self.template_checks or () if check.state == "problem"]
         idle = f"settings without effect: {', '.join(self.without_effect)}" if self.without_effect else ""
-        return [line for line in (rows, idle, *problems) if line]
+        return [line for line in (self.lost or "", rows, idle, *problems) if line]
 
 
 class StepEvent(BaseEvent):

@@ -10,7 +10,8 @@ from filelock import FileLock, Timeout
 
 from hydralora.errors import ConfigError, HydraError, RunError
 from hydralora.recipe.settings import Recipe
-from hydralora.runs.events import OnEvent
+from hydralora.runs.checkpoints import set_aside_damaged
+from hydralora.runs.events import NoteEvent, OnEvent
 from hydralora.runs.processes import check_processes, elsewhere, is_alive, spawn, submit
 from hydralora.runs.run import Label, Run
 from hydralora.runs.state import ACTIVE, RESUMABLE, RunState
@@ -65,14 +66,19 @@ class JobManager:
             recipe = run.recipe()
             try:
                 with run.worker_lock():  # a worker wrongly taken for dead must not lose its events
+                    damaged = set_aside_damaged(run.checkpoints)
                     step = run.rewind()
             except Timeout:
                 raise RunError(f"Run {run.id} is still running in another process. Stop it, or wait.") from None
+            told = ", ".join(damaged)
+            if told:
+                lost = f"{told}, so the run goes on from {f'step {step}' if step else 'its beginning'}"
+                run.add_event(NoteEvent(step=step, time=time.time(), lost=lost))
             run.update(
                 state="queued",
                 pid=None,
                 step=step,
-                message=f"resuming from step {step}",
+                message=f"resuming from step {step}{told and '; '}{told}",
                 stage=None,
                 progress=None,
                 fraction=None,

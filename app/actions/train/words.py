@@ -114,9 +114,11 @@ def details(state: RunState, events: Sequence[Event], from_components: bool = Fa
 
 
 def _warnings(events: Sequence[Event]) -> list[str]:
-    """What the user should know of the run's rows and its base model's template."""
-    notes = [event for event in events if isinstance(event, NoteEvent) and event.rows]
-    return [f"{text[0].upper()}{text[1:].rstrip('.')}." for text in notes[-1].warnings()] if notes else []
+    """What the user should know of the run's rows, its base model's template, and the steps that it lost."""
+    notes = [event for event in events if isinstance(event, NoteEvent)]
+    of_rows = [note for note in notes if note.rows][-1:]
+    texts = [text for note in [*of_rows, *(note for note in notes if note.lost)] for text in note.warnings()]
+    return [f"{text[0].upper()}{text[1:].rstrip('.')}." for text in texts]
 
 
 def _idle_heads(events: Sequence[Event]) -> str:

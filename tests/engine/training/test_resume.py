@@ -2,6 +2,8 @@
 
 import math
 import os
+import re
+import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import replace
@@ -25,6 +27,7 @@ from tests.known import known, loss_of
 from tests.waiting import wait_until
 
 Make = Callable[..., Recipe]
+Damage = Callable[[Path], object]
 Curve = list[tuple[Any, ...]]
 STEPS = 24  # of 4 rows; an epoch has 10 steps
 CURVE = {"train": ("step", "loss", "learning_rate"), "gates": ("step", "mean_gate"), "eval": ("step", "split", "loss")}
@@ -141,6 +144,79 @@ def test_what_came_after_the_checkpoint_is_forgotten(jobs: JobManager, recipe: R
     assert [event.step for event in run.events() if event.kind == "train"] == [1, 2, 3, 4]
     assert run.before() == Scores(loss=3.0, exact_match=0.5, rows=10, per_task={}, per_component={})
     assert not run.stop_requested
+
+
+@pytest.fixture(scope="module")
+def cut_short(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run with two checkpoints, that was stopped."""
+    run = RunStore(tmp_path_factory.mktemp("cut")).create(recipe)
+    train(recipe, OutputFolders(run.adapter, run.checkpoints), Monitor(run.add_event))
+    shutil.rmtree(run.adapter)
+    run.update(state="interrupted")
+    return run
+
+
+def rewritten(content: bytes) -> Damage:
+    return lambda path: path.write_bytes(content)
+
+
+def one_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(bytes(content))
+
+
+def hashes_and_state(path: Path) -> None:
+    path.write_bytes(b"{")
+    (path.parent / "trainer_state.json").unlink()
+
+
+def hashes_and_schedule(path: Path) -> None:
+    path.unlink()
+    (path.parent / "scheduler.pt").write_bytes(b"PK\x03\x04 nothing")
+
+
+DAMAGES: dict[str, tuple[str, Damage]] = {
+    "weights cut": ("adapter_model.safetensors", lambda path: os.truncate(path, path.stat().st_size // 2)),
+    "a bit of the weights": ("adapter_model.safetensors", one_bit),
+    "optimizer missing": ("optimizer.pt", Path.unlink),
+    "optimizer empty": ("optimizer.pt", rewritten(b"")),
+    "state no JSON": ("trainer_state.json", rewritten(b"{")),
+    "a bit of the random numbers": ("rng_state.pth", one_bit),
+    "hashes damaged, and the state missing": ("sha256.json", hashes_and_state),
+    "hashes missing, and the schedule no zip": ("sha256.json", hashes_and_schedule),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_damaged_checkpoint_is_passed_over_and_said_so(
+    name: str, cut_short: Run, jobs: JobManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hydralora.runs.jobs.spawn", lambda run, recipe: None)
+    run = Run(jobs.store.folder / cut_short.id)
+    shutil.copytree(cut_short.folder, run.folder)
+    older, newest = list(saved_checkpoints(run.checkpoints))
+    file, do = DAMAGES[name]
+    do(run.checkpoints / f"checkpoint-{newest}" / file)
+    assert jobs.resume(run) == older
+    assert list(saved_checkpoints(run.checkpoints)) == [older]
+    assert all(event.step <= older for event in run.events())
+    (lost,) = [event.lost for event in run.events() if isinstance(event, NoteEvent) and event.lost]
+    assert re.search(rf"the checkpoint at step {newest} is damaged \(.+\), so the run goes on from step {older}", lost)
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_begins_again(
+    cut_short: Run, jobs: JobManager, whole: tuple[dict[str, torch.Tensor], Curve]
+) -> None:
+    run = Run(jobs.store.folder / cut_short.id)
+    shutil.copytree(cut_short.folder, run.folder)
+    for path in saved_checkpoints(run.checkpoints).values():
+        one_bit(path / "optimizer.pt")
+    assert jobs.resume(run) == 0
+    assert jobs.follow(run).state == "finished"
+    assert bit_equal(weights(run.adapter), whole[0])
+    assert [event.lost for event in run.events() if isinstance(event, NoteEvent) and event.lost]
+    assert not list(run.checkpoints.glob(".damaged-*"))
 
 
 def _finished_copy(run: Run, store: RunStore) -> Run:
