@@ -22,12 +22,15 @@ from hydralora.data.mapping import Mapping, Shape, detect, parse_mapping
 from hydralora.data.problems import Note, Problem, RowError, is_whole
 from hydralora.data.progress import OnProgress, ignore_progress
 from hydralora.data.sources import Source, open_source, records
+from hydralora.data.values import refuse_long
 from hydralora.errors import DatasetError
 from hydralora.files import cache_root, file_hash
 
-VERSION = 2  # of how rows are read; caches of other versions are not used
+VERSION = 3  # of how rows are read; caches of other versions are not used
 PEEKED = 100  # rows from which the columns are detected
 KEPT = 20  # datasets in the cache; older ones are read again when needed
+MOST_ROWS = 5_000_000
+USELESS = 100_000  # rows after which a file is given up if none could be used
 
 
 @dataclass(frozen=True)
@@ -126,7 +129,7 @@ def read_dataset(
     if (folder / "dataset.json").exists():
         os.utime(folder)
     else:
-        _build(folder, sources, mapping, task_column, encoding, on_progress)
+        _build(folder, sources, mapping, task_column, encoding, on_progress, hashes)
     return _opened(folder, sources, hashes)
 
 
@@ -143,12 +146,12 @@ def _build(
     task_column: str | None,
     encoding: str | None,
     on_progress: OnProgress,
+    hashes: Sequence[str],
 ) -> None:
     sizes = [source.path.stat().st_size for source in sources]
     starts = [0, *accumulate(sizes)]
     progress = [_shifted(on_progress, start, starts[-1]) for start in starts]
-    streams = [records(source, progress[i]) for i, source in enumerate(sources)]
-    heads = [list(islice(stream, PEEKED)) for stream in streams]
+    heads = [list(islice(records(source, progress[i]), PEEKED)) for i, source in enumerate(sources)]
     names = (str(name) for head in heads for row in head if isinstance(row, dict) for name in row)
     columns = [name for name in dict.fromkeys(names) if is_whole(name)]
     if not any(heads):
@@ -159,14 +162,24 @@ def _build(
     if encoding:
         mapping = mapping.model_copy(update={"encoding": encoding})
     mapping = mapping.with_marks(list(chain.from_iterable(heads)))
+    wanted = mapping.reads(columns)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".", dir=folder.parent, ignore_cleanup_errors=True) as building:
         about = {"mapping": mapping.model_dump(), "columns": columns}
-        about |= _write(Path(building), map(chain, heads, streams), mapping, sources)
+        streams = (records(source, progress[i], wanted) for i, source in enumerate(sources))
+        about |= _write(Path(building), streams, mapping, sources)
+        _refuse_changed(sources, hashes)
         (Path(building) / "dataset.json").write_text(json.dumps(about), encoding="utf-8")
         with suppress(OSError):  # another process has written the same files
             os.replace(building, folder)
     _forget_old(folder.parent)
+
+
+def _refuse_changed(sources: Sequence[Source], hashes: Sequence[str]) -> None:
+    """Refuse what was read of a file that changed meanwhile: it would be found again under the hash of the old one."""
+    for source, expected in zip(sources, hashes, strict=True):
+        if file_hash(source.path) != expected:
+            raise DatasetError(f"{source.name}: it changed while it was read. Read it again once it is written.")
 
 
 def _shifted(on_progress: OnProgress, start: int, total: int) -> Callable[[int], None]:
@@ -200,9 +213,14 @@ def _write(folder: Path, files: Iterable[Iterable[Any]], mapping: Mapping, sourc
             for row in rows:
                 number += 1
                 file_rows[index] += 1
+                if number > MOST_ROWS:
+                    raise DatasetError(f"{source.name}: only {MOST_ROWS:,} rows are read at once. Split it.")
+                if first and number > USELESS and not row_by_hash:
+                    raise DatasetError(f"{first.sentence} None of the first {USELESS:,} rows can be used.")
                 try:
                     example, notes = to_example(row, mapping, number)
                     values = stored_values(example)
+                    refuse_long(len(values["messages"]))
                     twin = row_by_hash.setdefault(int.from_bytes(_digest(values["messages"])), number)
                     if twin != number:
                         raise RowError("duplicate", "", f"is the same as row {twin}", "Drop one of the two.")

@@ -126,6 +126,12 @@ class Mapping(Section):
         columns = (self.question, self.context, self.answer, self.messages, self.text, self.reasoning)
         return [name for name in columns if name]
 
+    def reads(self, columns: Sequence[str]) -> set[str]:
+        """The columns that a row's conversation, its task, its marks and the notes on it are made of."""
+        named = {*self.columns, self.task, self.label, self.weight}
+        special = (*LABELS, *WEIGHTS, *PREFERENCES)
+        return {name for name in columns if name in named or name.strip().lower() in special}
+
     def describe(self) -> dict[str, Any]:
         """As plain values: every column of a row's content and its task, and what else is set."""
         always = ("question", "context", "answer", "messages", "text", "task")

@@ -2,24 +2,23 @@
 
 import codecs
 import csv
-import gzip
 import io
 import json
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal
 
 from hydralora.data.csv_rows import MAX_ROW, csv_rows
+from hydralora.data.json_rows import json_rows
 from hydralora.data.noted_rows import with_names
+from hydralora.data.parquet_rows import parquet_rows
 from hydralora.data.problems import RowError
-from hydralora.data.values import kind_of
-from hydralora.errors import DatasetError
+from hydralora.data.unpacking import in_a_file, unpacked
+from hydralora.errors import DatasetError, first_line
 
-MAX_WHOLE = 512 * 2**20  # bytes of what can only be read as a whole: a JSON array, a row group of a Parquet file
-MAX_UNPACKED = 16 * 2**30  # bytes of a gzipped file's content
 PROBE = 2**20  # bytes from which the encoding is detected
 FEW = 3  # times as many bytes that are not UTF-8 as characters that are: then it is another encoding
 BOMS = (
@@ -79,7 +78,7 @@ def open_source(path: str | Path, encoding: str | None = None) -> Source:
         except LookupError as error:
             raise DatasetError(f"The encoding {encoding!r} is not known. Use one such as utf-8 or cp1251.") from error
     with _reporting(path.name, kind), path.open("rb") as raw:
-        detected = encoding_of(_unpacked(raw, packed).read(PROBE))
+        detected = encoding_of((unpacked(path.name, raw) if packed else raw).read(PROBE))
     return Source(path, kind, packed, detected, guessed=not detected.startswith("utf"))
 
 
@@ -89,31 +88,38 @@ def suffix_of(path: Path) -> str:
     return Path(path.stem).suffix.lower() + ".gz" if packed else path.suffix.lower()
 
 
-def records(source: Source, on_bytes: OnBytes = lambda done: None) -> Iterator[Any]:
+def records(
+    source: Source, on_bytes: OnBytes = lambda done: None, wanted: Collection[str] | None = None
+) -> Iterator[Any]:
     """The rows of a file in order: each row's value, or a RowError if it can't be parsed.
 
     In a row that is not valid in the file's encoding, lone surrogates stand for the wrong bytes.
 
     Args:
         on_bytes: called from time to time with the number of bytes read.
+        wanted: the columns that are read, where a type has them apart; None: all.
 
     Raises:
         DatasetError: the file as a whole can't be read.
     """
-    with _reporting(source.name, source.type), source.path.open("rb") as raw:
-        stream = _unpacked(raw, source.packed)
-        file_format = FORMATS[source.type]
+    file_format = FORMATS[source.type]
+    with ExitStack() as opened:
+        opened.enter_context(_reporting(source.name, source.type))
+        raw = opened.enter_context(source.path.open("rb"))
+        stream: Any = unpacked(source.name, raw) if source.packed else raw
+        if source.packed and file_format.binary:
+            stream = opened.enter_context(in_a_file(stream))
         errors = "surrogateescape" if source.encoding.startswith("utf-8") else "strict"
         content = (
             stream
             if file_format.binary
             else io.TextIOWrapper(stream, source.encoding, errors, newline=file_format.newline)
         )
-        rows = file_format.read(source.name, content)
+        read = file_format.read
+        rows = parquet_rows(source.name, content, wanted) if read is parquet_rows else read(source.name, content)
         for number, row in enumerate(rows):
             if number % 256 == 0:
                 on_bytes(raw.tell())
-                _refuse_bomb(source, stream)
             yield row
         on_bytes(raw.tell())
 
@@ -186,66 +192,15 @@ def _lines(text: IO[str]) -> Iterator[Any]:
         yield RowError("broken-row", "", f"is longer than {MAX_ROW >> 20} million characters", "Split it.")
 
 
-def _json(name: str, text: IO[str]) -> Iterator[Any]:
-    content = text.read(MAX_WHOLE + 1)
-    if len(content) > MAX_WHOLE:
-        raise DatasetError(
-            f"{name}: as one JSON array it can be read up to {MAX_WHOLE >> 20} MiB. Save it as .jsonl, a row per line."
-        )
-    try:
-        value = json.loads(content, object_pairs_hook=with_names)
-    except RecursionError as error:
-        raise DatasetError(f"{name}: it is nested too deeply. Write a flat array of objects.") from error
-    if isinstance(value, dict):
-        arrays = {key: rows for key, rows in value.items() if isinstance(rows, list) and _objects(rows)}
-        if len(arrays) != 1:
-            actual = f"arrays of objects under {', '.join(map(repr, arrays))}" if arrays else "no array of objects"
-            raise DatasetError(f"{name}: it holds an object at the top with {actual}. Write one array of objects.")
-        (value,) = arrays.values()
-    if not isinstance(value, list):
-        raise DatasetError(f"{name}: it holds {kind_of(value)} at the top. Write an array of objects.")
-    yield from value
-
-
-def _objects(rows: list[Any]) -> bool:
-    return bool(rows) and all(isinstance(row, dict) for row in rows[:100])
-
-
-def _parquet(name: str, stream: Any) -> Iterator[Any]:
-    import pyarrow.parquet
-
-    with pyarrow.parquet.ParquetFile(stream) as file:
-        for group in range(file.metadata.num_row_groups):
-            size = file.metadata.row_group(group).total_byte_size
-            if size > MAX_WHOLE:  # a small file can decompress to more than the memory
-                raise DatasetError(
-                    f"{name}: a row group of it takes {size / 2**20:.0f} MiB, and at most {MAX_WHOLE >> 20} MiB are "
-                    "read at once. Write it with smaller row groups, or leave out unused columns."
-                )
-        for batch in file.iter_batches(batch_size=1024):
-            yield from batch.to_pylist()
-
-
-def _unpacked(raw: Any, packed: bool) -> Any:
-    return gzip.GzipFile(fileobj=raw) if packed else raw
-
-
-def _refuse_bomb(source: Source, stream: Any) -> None:
-    if source.packed and stream.tell() > MAX_UNPACKED:
-        raise DatasetError(
-            f"{source.name}: it unpacks to more than {MAX_UNPACKED >> 30} GiB. Split it into several files."
-        )
-
-
 @contextmanager
 def _reporting(name: str, kind: str) -> Iterator[None]:
     """Turn a library's errors about a broken file into a DatasetError that names the file."""
     try:
         yield
     except UnicodeError as error:
-        raise DatasetError(f"{name}: its text can't be decoded ({error}). Save it as UTF-8.") from error
+        raise DatasetError(f"{name}: its text can't be decoded ({first_line(error)}). Save it as UTF-8.") from error
     except (OSError, EOFError, ValueError, csv.Error) as error:  # pyarrow's errors derive from OSError and ValueError
-        raise DatasetError(f"{name}: it can't be read as {kind[1:]} ({error}). Export it again.") from error
+        raise DatasetError(f"{name}: it can't be read as {kind[1:]} ({first_line(error)}). Export it again.") from error
 
 
 @dataclass(frozen=True)
@@ -264,10 +219,10 @@ class Format:
 
 FORMATS = {
     ".jsonl": Format("JSONL", _jsonl),
-    ".json": Format("JSON", _json),
+    ".json": Format("JSON", json_rows),
     ".csv": Format("CSV", csv_rows, newline=""),
     ".tsv": Format("TSV", csv_rows, newline=""),
-    ".parquet": Format("Parquet", _parquet, binary=True),
+    ".parquet": Format("Parquet", parquet_rows, binary=True),
     ".txt": Format("plain text", _txt),
 }
 SUFFIXES = (*FORMATS, *(f"{suffix}.gz" for suffix in FORMATS))

@@ -2,6 +2,7 @@
 
 import math
 import unicodedata
+from dataclasses import dataclass
 from datetime import date, time
 from decimal import Decimal
 
@@ -32,7 +33,15 @@ BLANK_CATEGORIES = {"Cc", "Cf", "Zs", "Zl", "Zp"}  # control and format characte
 BLANK_LETTERS = "\u115f\u1160\u2800\u3164\uffa0"  # fillers, and Braille's empty cell
 GOOD = {"true", "1", "1.0", "yes", "good", "desirable", "chosen", "accepted", "positive", "correct"}
 BAD = {"false", "0", "0.0", "-1", "-1.0", "no", "bad", "undesirable", "rejected", "negative", "incorrect"}
+LONGEST = 1_000_000  # characters of a row; tokenising more takes gigabytes
 HALF = ("holds bytes or half a character that can't be written as UTF-8", "Save the file as UTF-8, or drop the row.")
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """Stands for a value that Python has none for, such as a year past 9999."""
+
+    reason: str
 
 
 def text_of(value: object, column: str, missing: tuple[str, ...] = MISSING) -> str:
@@ -50,11 +59,21 @@ def text_of(value: object, column: str, missing: tuple[str, ...] = MISSING) -> s
         if not is_scalar(value):
             raise RowError("wrong-type", column, f"holds {kind_of(value)}", "Write text.")
         value = str(value)
+    refuse_long(len(value), column)
     if is_blank(value) or value.strip() in missing:
         return ""
     if not is_whole(value):
         raise RowError("undecodable", column, *HALF)
     return value
+
+
+def refuse_long(characters: int, column: str = "") -> None:
+    """
+    Raises:
+        RowError: a row has more characters than are read.
+    """
+    if characters > LONGEST:
+        raise RowError("too-long", column, f"has {characters:,} characters", f"At most {LONGEST:,} are read. Split it.")
 
 
 def is_scalar(value: object) -> bool:
@@ -91,5 +110,7 @@ def weight_of(value: object) -> float | None:
 
 def kind_of(value: object) -> str:
     """A value's JSON type, in words."""
+    if isinstance(value, Unreadable):
+        return f"a value that can't be read ({value.reason})"
     names = {dict: "an object", list: "a list", str: "text", bool: "true/false", type(None): "null"}
     return names.get(type(value), "a number" if isinstance(value, (int, float)) else f"a {type(value).__name__}")

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hydralora import ConfigError, DatasetError
-from hydralora.data import sources
+from hydralora.data import json_rows, parquet_rows, sources, unpacking
 from hydralora.data.dataset import Dataset, read_dataset
 from hydralora.data.mapping import Mapping, load_mapping, parse_mapping, save_mapping
 from hydralora.data.problems import write_problems
@@ -321,16 +321,17 @@ def test_what_unpacks_to_too_much_is_not_read(tmp_path: Path, monkeypatch: pytes
     path = tmp_path / "rows.parquet"
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path, compression="zstd")
     packed = write(tmp_path / "rows.jsonl.gz", lines(*rows))
-    array = write(tmp_path / "rows.json", json.dumps(rows).encode())
-    monkeypatch.setattr(sources, "MAX_WHOLE", 100_000)
-    monkeypatch.setattr(sources, "MAX_UNPACKED", 100_000)
+    inner = write(tmp_path / "rows.json", json.dumps({"data": rows}).encode())
+    monkeypatch.setattr(json_rows, "MAX_WHOLE", 100_000)
+    monkeypatch.setattr(parquet_rows, "MAX_GROUP", 100_000)
+    monkeypatch.setattr(unpacking, "MAX_UNPACKED", 100_000)
     assert path.stat().st_size < 100_000 > packed.stat().st_size
     with pytest.raises(DatasetError, match=r"rows\.parquet: a row group of it takes"):
         read_dataset(path)
     with pytest.raises(DatasetError, match=r"rows\.jsonl\.gz: it unpacks to more"):
         read_dataset(packed)
-    with pytest.raises(DatasetError, match=r"rows\.json: as one JSON array"):
-        read_dataset(array)
+    with pytest.raises(DatasetError, match=r"rows\.json: as one JSON object"):
+        read_dataset(inner)
 
 
 def test_a_row_that_is_too_long_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
