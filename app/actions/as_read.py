@@ -2,28 +2,34 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypedDict
 
 from hydralora import figures
 from hydralora.data.batches import batch_order
+from hydralora.data.dataset import read_dataset
 from hydralora.data.encoding import IGNORED, Encoded, encode_all
 from hydralora.data.examples import Example
+from hydralora.data.mapping import Mapping
+from hydralora.data.progress import OnProgress
 from hydralora.data.statistics import TokenStatistics, token_statistics
 from hydralora.data.template_checks import Check, check_base
 from hydralora.data.templates import has_template
 from hydralora.models.catalogue import find_model
+from hydralora.models.loading import load_tokenizer
 from hydralora.models.types import Tokenizer
 from hydralora.recipe.settings import TrainingSettings
 
 from ..services import Services
 from ..services.cache import ResultKind
+from ..services.processes import in_process
+from ..services.reading import MEMORY
 from .reading import Cell, tokenizer_of
 from .recipes import model_name
 
 CHECK_COLUMNS = ["check", "state", "found"]
 MOST_TOKENS = 8  # of one character
 
-STATISTICS = ResultKind[TokenStatistics]("token statistics")
 CHECKS = ResultKind[list[Check]]("template checks")
 
 
@@ -39,6 +45,9 @@ class Batch(TypedDict):
 
     rows: list[BatchRow]
     note: str
+
+
+AS_READ = ResultKind[tuple[TokenStatistics, Batch]]("rows as a model reads them")
 
 
 @dataclass(frozen=True)
@@ -61,25 +70,36 @@ def tokens(services: Services, dataset_id: str, model: str, max_length: int) -> 
     tokenizer, name = tokenizer_of(services, model)
     if tokenizer is None:
         return nothing_read(f"{model_name(name)} is not on this machine yet; a run downloads it.")
-    examples = services.read_dataset(dataset_id).examples
-    batch_size = TrainingSettings().batch_size
-    statistics = services.cache.remember(
-        STATISTICS,
-        dataset_id,
-        name,
-        max_length,
-        compute=lambda: token_statistics(tokenizer, examples, max_length, batch_size),
+    services.read_dataset(dataset_id)
+    stored, batch_size = services.datasets.get(dataset_id), TrainingSettings().batch_size
+    arguments = stored.files, stored.mapping, name, max_length, batch_size
+    statistics, batch = services.cache.remember(
+        AS_READ, dataset_id, name, max_length, compute=lambda: in_process(_as_read, *arguments, memory=MEMORY)
     )
     template = "its own chat template" if has_template(tokenizer) else "plain lines, User: and Assistant:"
     return TokenView(
         _token_sentence(statistics),
         figures.token_lengths(statistics.histogram, max_length),
-        _first_batch(tokenizer, examples, max_length, batch_size),
+        batch,
         f"A batch of {batch_size} rows of similar length as {model_name(name)} reads them, formatted by {template}. "
         "Coloured tokens are learnt: the answers with their end marks. Other tokens are only read. Framed tokens are "
         "special tokens.",
         _checks(services, tokenizer, name),
     )
+
+
+def _as_read(
+    files: Sequence[Path],
+    mapping: Mapping | None,
+    model: str,
+    max_length: int,
+    batch_size: int,
+    on_progress: OnProgress,
+) -> tuple[TokenStatistics, Batch]:
+    tokenizer = load_tokenizer(find_model(model, download=False))
+    examples = read_dataset(files, mapping).examples
+    statistics = token_statistics(tokenizer, examples, max_length, batch_size)
+    return statistics, _first_batch(tokenizer, examples, max_length, batch_size)
 
 
 def _checks(services: Services, tokenizer: Tokenizer, model: str) -> list[list[Cell]]:

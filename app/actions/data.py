@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from hydralora.data.dataset import Dataset, read_dataset
+from hydralora.data.dataset import Dataset
 from hydralora.data.hub import PREFIX, fetch_dataset
 from hydralora.data.mapping import Mapping, UnknownColumns, parse_mapping, save_mapping
 from hydralora.data.problems import write_problems
@@ -17,6 +17,7 @@ from hydralora.recipe.settings import DataSettings, Recipe
 from ..services import Services
 from ..services.background import Done, in_background
 from ..services.cache import ResultKind
+from ..services.reading import read_files
 from .reading import Cell, counted, row_cells
 
 SHOWN_ROWS = 100
@@ -75,7 +76,7 @@ def upload(
     files = [Path(path) for path in paths]
     parsed = _mapping(mapping) if mapping else None
     try:
-        for step in in_background(lambda on_progress: read_dataset(files, parsed, on_progress=on_progress)):
+        for step in in_background(lambda on_progress: read_files(files, parsed, on_progress)):
             if isinstance(step, Done):
                 yield Done(services.datasets.add(files, parsed).id)
             else:
@@ -114,8 +115,8 @@ def hold_out(services: Services, dataset_id: str, path: str) -> str:
         HydraError: the file can't be read, or all its rows are training rows.
     """
     stored = services.datasets.get(dataset_id)
-    heldout = read_dataset(path, stored.read().mapping)
-    split_by_file(stored.read(), heldout)
+    data = services.read_dataset(dataset_id)
+    split_by_file(data, read_files([Path(path)], data.mapping))
     added = services.datasets.add(stored.files, stored.mapping, Path(path))
     services.datasets.copy_names(dataset_id, added.id)  # the components are those of the training rows
     return added.id
@@ -223,9 +224,9 @@ def _heldout(services: Services, stored: StoredDataset) -> tuple[str, str]:
     if stored.heldout is None:
         share = DataSettings.model_fields["eval_fraction"].default
         return f"{share:.0%} held out by a run", ""
-    heldout = stored.heldout
+    heldout, data = stored.heldout, services.read_dataset(stored.id)
     split = services.cache.remember(
-        HELD_OUT, stored.id, compute=lambda: split_by_file(stored.read(), read_dataset(heldout, stored.read().mapping))
+        HELD_OUT, stored.id, compute=lambda: split_by_file(data, read_files([heldout], data.mapping))
     )
     shared = (
         f"{counted(len(split.shared), 'held-out row')} left out: also among the training rows." if split.shared else ""

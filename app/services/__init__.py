@@ -28,6 +28,7 @@ from .answers import Answers
 from .cache import ResultCache, ResultKind
 from .classes import Classes
 from .components import ComponentFinder, digest
+from .reading import read_files
 from .sessions import Sessions
 from .studies import Studies
 
@@ -87,7 +88,11 @@ class Services:
 
     def read_dataset(self, dataset_id: str) -> Dataset:
         """A dataset of the workspace. Its rows are cached on disk, so keeping it takes no memory."""
-        return self.cache.remember(DATASET, dataset_id, compute=lambda: self.datasets.get(dataset_id).read())
+        return self.cache.remember(DATASET, dataset_id, compute=lambda: self._read(dataset_id))
+
+    def _read(self, dataset_id: str) -> Dataset:
+        stored = self.datasets.get(dataset_id)
+        return read_files(stored.files, stored.mapping)
 
     def run(self, run_id: str) -> Run:
         """A run of this workspace by id. Unlike the command line, the page accepts no folders.

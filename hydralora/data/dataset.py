@@ -26,6 +26,7 @@ from hydralora.data.values import refuse_long
 from hydralora.errors import DatasetError
 from hydralora.files import cache_root, file_hash
 
+ABOUT = "dataset.json"  # what is known of the rows beside them
 VERSION = 3  # of how rows are read; caches of other versions are not used
 PEEKED = 100  # rows from which the columns are detected
 KEPT = 20  # datasets in the cache; older ones are read again when needed
@@ -117,20 +118,40 @@ def read_dataset(
     Raises:
         DatasetError: a file can't be read at all, its columns aren't known, or no row can be used.
     """
-    paths = [files] if isinstance(files, (str, Path)) else files
-    if not paths:
-        raise DatasetError("No data file is given. Give at least one.")
     encoding = encoding or (mapping.encoding if mapping else None)
-    sources = [
-        open_source(fetch_dataset(str(path)) if str(path).startswith(PREFIX) else path, encoding) for path in paths
-    ]
+    sources = _sources(files, encoding)
     hashes = tuple(file_hash(source.path) for source in sources)
-    folder = cache_root() / "datasets" / _key(sources, hashes, mapping, task_column)
-    if (folder / "dataset.json").exists():
+    folder = _cached(sources, hashes, mapping, task_column)
+    if (folder / ABOUT).exists():
         os.utime(folder)
     else:
         _build(folder, sources, mapping, task_column, encoding, on_progress, hashes)
     return _opened(folder, sources, hashes)
+
+
+def read_before(files: Sequence[str | Path] | str | Path, mapping: Mapping | None = None) -> Dataset | None:
+    """The rows of files that `read_dataset` has read before, as they are now; None if it hasn't.
+
+    Raises:
+        DatasetError: a file is missing, or its type can't be read.
+    """
+    sources = _sources(files, mapping.encoding if mapping else None)
+    hashes = tuple(file_hash(source.path) for source in sources)
+    folder = _cached(sources, hashes, mapping, None)
+    return _opened(folder, sources, hashes) if (folder / ABOUT).exists() else None
+
+
+def _sources(files: Sequence[str | Path] | str | Path, encoding: str | None) -> list[Source]:
+    paths = [files] if isinstance(files, (str, Path)) else files
+    if not paths:
+        raise DatasetError("No data file is given. Give at least one.")
+    local = (fetch_dataset(str(path)) if str(path).startswith(PREFIX) else path for path in paths)
+    return [open_source(path, encoding) for path in local]
+
+
+def _cached(sources: Sequence[Source], hashes: Sequence[str], mapping: Mapping | None, task_column: str | None) -> Path:
+    """The folder in the cache of what is read from files of this content."""
+    return cache_root() / "datasets" / _key(sources, hashes, mapping, task_column)
 
 
 def _key(sources: Sequence[Source], hashes: Sequence[str], mapping: Mapping | None, task_column: str | None) -> str:
@@ -169,7 +190,7 @@ def _build(
         streams = (records(source, progress[i], wanted) for i, source in enumerate(sources))
         about |= _write(Path(building), streams, mapping, sources)
         _refuse_changed(sources, hashes)
-        (Path(building) / "dataset.json").write_text(json.dumps(about), encoding="utf-8")
+        (Path(building) / ABOUT).write_text(json.dumps(about), encoding="utf-8")
         with suppress(OSError):  # another process has written the same files
             os.replace(building, folder)
     _forget_old(folder.parent)
@@ -265,7 +286,7 @@ def _forget_old(folder: Path) -> None:
 
 
 def _opened(folder: Path, sources: Sequence[Source], hashes: tuple[str, ...]) -> Dataset:
-    about = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
+    about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
     return Dataset(
         files=tuple(source.name for source in sources),
         hashes=hashes,

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from jinja2 import TemplateError
 
@@ -182,9 +183,10 @@ def encode_all(
     """
     rows: list[Encoded] = []
     problems: list[tuple[int, RowError]] = []
+    most = max_length * longest_token(tokenizer)
     for example in examples:
         try:
-            wholes, flaws = _encode(tokenizer, example, control_tokens)
+            wholes, flaws = _encode(tokenizer, _shortened(example, most, max_length, too_long), control_tokens)
             for whole in wholes:
                 row, flaw = _fitted(whole, max_length, too_long)
                 rows += [row] if row else []
@@ -199,6 +201,39 @@ def encode_all(
         number, first = left_out[0]
         raise DatasetError(f"None of {len(left_out)} rows can be used. The first: row {number} {first}")
     return EncodedRows(rows, problems)
+
+
+@lru_cache(maxsize=4)
+def longest_token(tokenizer: Tokenizer) -> int:
+    """Characters of the longest token of a tokenizer's vocabulary: n tokens stand for at most n times as many."""
+    return max(map(len, tokenizer.get_vocab()), default=1)
+
+
+def _shortened(example: Example, most: int, max_length: int, too_long: TooLong) -> Example:
+    """An example with at most twice as many characters as max_length tokens can stand for, so that no more are encoded.
+
+    Raises:
+        RowError: it is left out, since it has more than max_length tokens.
+    """
+    if len(example.everything) <= most:
+        return example
+    problem = f"has {len(example.everything):,} characters, more than max_length={max_length} tokens"
+    if too_long == "drop":
+        raise RowError("too-long", "", problem, "Raise max_length, shorten the row, or set too_long to cut.")
+    messages: list[Message] = []
+    left = 2 * most
+    for message in example.messages:
+        messages.append(message | {"content": message["content"][:left]})
+        left -= len(message["content"])
+        if left <= 0:
+            break
+    if messages[-1]["role"] != "assistant":
+        messages = messages[: max((i + 1 for i, m in enumerate(messages) if m["role"] == "assistant"), default=0)]
+    if not messages:
+        raise RowError(
+            "answer-lost", "", f"{problem}: none of its answer remains", "Raise max_length, or shorten the row."
+        )
+    return replace(example, messages=tuple(messages))
 
 
 def encode_rows(

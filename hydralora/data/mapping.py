@@ -65,7 +65,7 @@ WANTED = (
 class UnknownColumns(DatasetError):
     """No mapping can be detected from the columns, so the user must give one."""
 
-    def __init__(self, message: str, columns: Sequence[str]) -> None:
+    def __init__(self, message: str, columns: Sequence[str] = ()) -> None:
         super().__init__(message)
         self.columns = list(columns)
 

@@ -47,6 +47,9 @@ class RowError(DatasetError):
         self.found = _printable(found)
         self.wanted = wanted
 
+    def __reduce__(self) -> tuple[type["RowError"], tuple[str, ...]]:
+        return RowError, (self.kind, self.column, self.found, self.wanted)  # so that it can be copied to a process
+
     @property
     def values(self) -> dict[str, str]:
         return {"column": self.column, "kind": self.kind, "found": self.found, "wanted": self.wanted}

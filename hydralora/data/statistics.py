@@ -15,6 +15,7 @@ from hydralora.data.problems import RowError
 from hydralora.models.types import Tokenizer
 
 SAMPLE = 5000  # rows at most; tokenising a gigabyte takes minutes
+CHARACTERS = 20_000_000  # of the sampled rows at most
 BINS = 40
 FAR = 1.5  # times the 99th percentile, from which a row has no bar of its own
 
@@ -65,6 +66,8 @@ def token_statistics(
     """
     step = max(1, -(-len(examples) // SAMPLE))
     sample = examples[::step]
+    while len(sample) > 1 and sum(len(example.everything) for example in sample) > CHARACTERS:
+        sample = sample[::2]
     encoded = encode_all(tokenizer, sample, max_length=sys.maxsize)
     lengths = np.array([len(row.input_ids) for row in encoded.rows])
     answers = sum(label != IGNORED for row in encoded.rows for label in row.labels)

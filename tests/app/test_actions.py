@@ -12,6 +12,7 @@ from operator import contains
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from pyarrow.csv import ParseOptions, read_csv
 from pyarrow.parquet import read_table
@@ -25,7 +26,7 @@ from app.actions.run_choices import newest_run, run_choices
 from app.actions.runs import tab as runs_tab
 from app.actions.train import recipe_form
 from app.actions.train import tab as train
-from app.services import Services
+from app.services import Services, reading
 from app.services.background import Done, Progress, in_background
 from app.services.cache import ResultKind
 from app.services.components import ComponentRequest
@@ -34,7 +35,7 @@ from hydralora.components.rows import read_split
 from hydralora.data.mapping import Mapping
 from hydralora.data.progress import OnProgress
 from hydralora.data.store import DEMO
-from hydralora.errors import ConfigError, DatasetError, RunError
+from hydralora.errors import ConfigError, DatasetError, HydraError, RunError
 from hydralora.projection import METHODS, Method
 from hydralora.runs.events import EvalEvent, Event, TrainEvent
 from hydralora.runs.scores import SampleAnswer, Score
@@ -74,6 +75,20 @@ def test_an_uploaded_file_is_kept_once_under_its_name(services: Services, data_f
     assert all(file.is_relative_to(services.store.workspace) for file in services.datasets.get(first).files)
     data.remove(services, first)
     assert first not in dict(data.choices(services)).values()
+
+
+def test_what_takes_too_much_memory_is_refused_and_leaves_nothing(
+    services: Services, data_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "MEMORY", 200 * 2**20)
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(data_file.read_bytes() + b'{"instruction": "x", "output": [' + b"[]," * 8_000_000 + b"[]]}\n")
+    before = psutil.Process().memory_info().rss
+    with pytest.raises(HydraError, match=r"takes more than 0\.195 GiB of memory"):
+        uploaded(services, path)
+    assert psutil.Process().memory_info().rss - before < 100 * 2**20
+    assert [dataset.id for dataset in services.datasets.all()] == [DEMO]
+    uploaded(services, data_file)
 
 
 def test_bad_rows_are_listed_with_their_fix(services: Services, tmp_path: Path) -> None:

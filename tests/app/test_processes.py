@@ -3,6 +3,7 @@
 import os
 import pickle
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,29 @@ def dies(on_progress: OnProgress) -> None:
     os._exit(9)
 
 
+def grows(on_progress: OnProgress) -> None:
+    kept = []
+    while True:
+        kept.append(bytearray(2**20))
+
+
+def tensors(on_progress: OnProgress) -> None:
+    kept = []
+    while True:
+        kept.append(torch.ones(2**22))
+
+
+def odd_error(on_progress: OnProgress) -> None:
+    raise OddError("what", 2)
+
+
+class OddError(Exception):
+    """An error that can't be copied."""
+
+    def __init__(self, what: str, count: int) -> None:
+        super().__init__(f"{count} times {what}")
+
+
 def sleeps(place: Path, on_progress: OnProgress) -> None:
     place.write_text(str(os.getpid()), encoding="utf-8")
     time.sleep(300)
@@ -61,6 +85,18 @@ def test_what_goes_wrong_there_is_raised_here() -> None:
         in_process(fails, on_progress=lambda done, total: None)
     with pytest.raises(HydraError, match="was ended from outside"):
         in_process(dies, on_progress=lambda done, total: None)
+
+
+@pytest.mark.parametrize("function", [grows, tensors])
+def test_too_much_memory_ends_it_with_a_sentence(function: Callable[..., None]) -> None:
+    with pytest.raises(HydraError, match=r"This takes more than 1 GiB of memory"):
+        in_process(function, memory=2**30)
+    assert in_process(whose, 7, memory=2**30)[1] == 7
+
+
+def test_any_error_is_raised_here() -> None:
+    with pytest.raises(HydraError, match="2 times what"):
+        in_process(odd_error)
 
 
 def test_a_stop_ends_the_process(tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from hydralora.data.dataset import read_dataset
 from hydralora.data.progress import describe_duration
 from hydralora.errors import ConfigError
 from hydralora.experiments.studies.cells import Settings
@@ -22,6 +21,7 @@ from ...services.background import Done, in_background
 from ...services.cache import ResultKind
 from ...services.components import digest
 from ...services.processes import in_process
+from ...services.reading import read_files
 from ..reading import Cell, counted
 from ..recipes import model_name, resolve_model
 from .cards import find_study, states, study_files
@@ -149,6 +149,6 @@ def _files(services: Services, dataset_id: str) -> tuple[Path, Path | None]:
     data, heldout = folder / f"{stored.id}.jsonl", folder / f"{stored.id}-held-out.jsonl"
     if not data.exists():
         if stored.heldout:
-            write_rows(heldout, list(read_dataset(stored.heldout, stored.mapping).examples))
+            write_rows(heldout, list(read_files([stored.heldout], stored.mapping).examples))
         write_rows(data, list(services.read_dataset(dataset_id).examples))
     return data, heldout if stored.heldout else None

@@ -1,11 +1,13 @@
 """Rows into token ids: what is learnt, and what the model's chat template makes of a conversation."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from tokenizers.processors import TemplateProcessing
 
 from hydralora import ConfigError, DatasetError
+from hydralora.data import encoding
 from hydralora.data.encoding import IGNORED, encode, encode_all, encode_prompt
 from hydralora.data.examples import REASONING, Example
 from hydralora.data.problems import RowError
@@ -107,6 +109,34 @@ def test_rows_that_are_too_long_can_be_cut(tokenizer: Any) -> None:
     whole = encode(tokenizer, answered)[0]
     assert [(row.input_ids, row.labels) for row in found.rows] == [(whole.input_ids[:limit], whole.labels[:limit])]
     assert found.by_kind == {"too-long": 1, "answer-lost": 1}
+
+
+@pytest.mark.parametrize("history", [0, 3])
+def test_of_a_very_long_row_only_what_can_fit_is_encoded(
+    history: int, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = []
+    tokens_of = encoding.tokens_of
+
+    def recorded(tokenizer: Any, text: str) -> list[int]:
+        read.append(len(text))
+        return tokens_of(tokenizer, text)
+
+    monkeypatch.setattr(encoding, "tokens_of", recorded)
+    turns = conversation("Hi", "Hello").messages * history
+    answered = replace(
+        conversation("Hi", "Hello " * 50_000), messages=(*turns, *conversation("Hi", "Hello " * 50_000).messages)
+    )
+    unanswered = conversation("Hi " * 100_000, "Hello")
+    whole = encode(tokenizer, answered)[-1]
+    limit = len(encode(tokenizer, conversation("Hi", "Hello"))[0].input_ids) * (history + 1)
+    read.clear()
+    found = encode_all(tokenizer, [answered, unanswered], limit, "cut")
+    assert [(row.input_ids, row.labels) for row in found.rows] == [(whole.input_ids[:limit], whole.labels[:limit])]
+    assert found.by_kind == {"too-long": 1, "answer-lost": 1}
+    with pytest.raises(DatasetError, match=rf"has 3\d\d,\d+ characters, more than max_length={limit} tokens"):
+        encode_all(tokenizer, [answered, unanswered], limit)
+    assert sum(read) < 100 * limit
 
 
 def test_plain_text_is_learnt_whole(any_tokenizer: Any) -> None:
