@@ -12,6 +12,7 @@ from hydralora.runs.shipped import restore_shipped_run
 from hydralora.runs.store import RunStore
 
 SESSIONS = 8  # served by one handler at once; with Gradio's default of 1, an upload would block a whole class
+PRIVATE = 0o077  # of the umask: what the app and its runs write, other users of this machine can't read
 LOOPBACK = ("127.0.0.1", "localhost")
 SECURITY = {
     # The page may only load from and connect to this server.
@@ -31,18 +32,26 @@ def serve(
     ] = None,
     slots: Annotated[int, typer.Option(min=1, help="Runs trained at once; others wait in the queue.")] = 1,
     max_upload: Annotated[str, typer.Option(help="Largest upload, such as 200mb or 2gb.")] = "200mb",
+    upload_quota: Annotated[
+        float, typer.Option(min=0, help="Gigabytes that all uploads and datasets may take together.")
+    ] = 10.0,
     open_browser: Annotated[
         bool | None,
         typer.Option("--open/--no-open", help="Open the page in a browser. Default: if there is a screen."),
     ] = None,
 ) -> None:
     """Serve the app."""
+    os.umask(os.umask(0) | PRIVATE)
     store = RunStore(workspace)
-    os.environ["GRADIO_TEMP_DIR"] = str(store.workspace / "uploads")  # otherwise copies stay in the system's folder
+    uploads = store.workspace / "uploads"
+    os.environ["GRADIO_TEMP_DIR"] = str(uploads)  # otherwise copies stay in the system's folder
     # After every event Gradio builds a table of the last 10,000 for a dashboard, which is disabled below.
     os.environ |= {"GRADIO_ANALYTICS_CACHE_FREQUENCY": str(sys.maxsize), "GRADIO_ANALYTICS_MAX_EVENTS": "1000"}
+    from starlette.middleware import Middleware
+
     from hydralora.models.catalogue import DEFAULT_MODEL, find_model
 
+    from .headers import UploadQuota
     from .page.head import PAGES_STYLE, head
     from .services import Services
     from .services.processes import warm_up
@@ -61,6 +70,7 @@ def serve(
     restore_if_possible(services.store)
     services.jobs.set_slots(slots)
     services.keep_queue()
+    quota = Middleware(UploadQuota, folders=[uploads, services.datasets.folder], quota=int(upload_quota * 1e9))
     page = build(services).queue(default_concurrency_limit=SESSIONS)
     page.launch(
         server_name=host,
@@ -74,7 +84,10 @@ def serve(
         theme=theme(),
         css_paths=PAGES_STYLE,
         head=head(),
-        app_kwargs={"middleware": _guards(host), "routes": [*routes(services), *teaching_routes(services, host)]},
+        app_kwargs={
+            "middleware": [*_guards(host), quota],
+            "routes": [*routes(services), *teaching_routes(services, host)],
+        },
         quiet=True,  # Gradio's hints are for its own users
         prevent_thread_lock=True,
         _frontend=False,  # else Gradio asks this server for the page, and ends it if that takes three seconds
@@ -106,9 +119,14 @@ def _guards(host: str) -> list[Any]:
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-    from .headers import Compressed, Headers, OwnPages, Stamped, Streams
+    from .headers import Compressed, Headers, OwnPages, SameOrigin, Stamped, Streams
 
-    guards = [Middleware(Headers, headers=SECURITY), Middleware(Compressed), Middleware(OwnPages)]
+    guards = [
+        Middleware(Headers, headers=SECURITY),
+        Middleware(SameOrigin),
+        Middleware(Compressed),
+        Middleware(OwnPages),
+    ]
     guards += [Middleware(Stamped), Middleware(Streams)]
     if host in LOOPBACK:
         guards.append(Middleware(TrustedHostMiddleware, allowed_hosts=list(LOOPBACK)))

@@ -1,5 +1,8 @@
 """Every error that a user can cause: what went wrong, where, what was found, how to fix it."""
 
+import re
+
+CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 FOUND = 200  # characters of what was found, in a message
 FIRST_LINE = 300  # characters of a library's message
 
@@ -42,6 +45,14 @@ def first_line(error: Exception) -> str:
     """An error's first line, without control characters; library errors can be pages or megabytes long."""
     text = str(error)[: 10 * FIRST_LINE].strip()
     return one_line(text.splitlines()[0], FIRST_LINE) if text else type(error).__name__
+
+
+def printable(text: str) -> str:
+    """A text whose control characters a terminal shows and doesn't obey, but for line ends and tabs.
+
+    They could move the cursor, or turn the order of letters around.
+    """
+    return CONTROLS.sub(lambda match: ascii(match[0])[1:-1], text)
 
 
 def one_line(error: object, most: int = FOUND) -> str:

@@ -30,6 +30,7 @@ DEEPEST = 40
 LONGEST_PATH = 1024  # characters, as the smallest of usual systems allows
 LONGEST_NAME = 255  # bytes of a file's or a folder's
 LARGEST_OBJECT = 64 * 2**20  # bytes; a large model's index has an entry for each of its weights
+FORMULA = tuple("=+-@\t\r\n＝＋－＠")  # first characters that make a cell a formula, the wide ones too
 WEIGHTS = (".bin", ".safetensors")
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"  # as PEFT names them
 MODEL_WEIGHTS, MODEL_INDEX = "model.safetensors", "model.safetensors.index.json"  # as transformers names them
@@ -82,6 +83,17 @@ def folder_written_whole(folder: Path) -> Iterator[Path]:
             os.replace(file, folder / file.name)
     finally:
         shutil.rmtree(building, ignore_errors=True)
+
+
+def csv_cell(value: object) -> object:
+    """A cell of a CSV file that no spreadsheet takes for a formula, but for numbers, which stay as they are.
+
+    As OWASP advises (https://owasp.org/www-community/attacks/CSV_Injection), an apostrophe comes before it.
+    """
+    if value is None or isinstance(value, int | float):
+        return value
+    text = str(value)
+    return f"'{text}" if text.lstrip(" ").startswith(FORMULA) else text
 
 
 def file_hash(path: Path | str) -> str:

@@ -9,6 +9,7 @@ import typer
 from hydralora.cli.options import Json, RunName, Workspace, app, command
 from hydralora.cli.output import Output, answering, parts_text, say
 from hydralora.cli.runs import followed
+from hydralora.errors import printable
 from hydralora.projection import METHODS
 
 if TYPE_CHECKING:
@@ -174,7 +175,7 @@ def _answer(
     for token in answer:
         tokens.append(token)
         if not silent:
-            print(token.text, end="", flush=True)
+            print(printable(token.text), end="", flush=True)
     return make_trace(tokens, prompt, gated_modules(loaded.model), messages, sampling, loaded.source(steering))
 
 

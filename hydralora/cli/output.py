@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ParamSpec
 import typer
 
 from hydralora.data.progress import OnProgress
-from hydralora.errors import HydraError
+from hydralora.errors import HydraError, printable
 from hydralora.files import to_json
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def answering(function: Callable[P, Output]) -> Callable[P, None]:
         try:
             output = function(*args, **kwargs)
             text = to_json({"version": 1} | dict(output.values)) if as_json else output.text
-            print(json.dumps(output.values, indent=2) if text is None else text)
+            print(json.dumps(output.values, indent=2) if text is None else printable(text))
         except HydraError as error:
             if as_json:
                 _print_error(error.kind, str(error))
@@ -78,7 +78,7 @@ def answering(function: Callable[P, Output]) -> Callable[P, None]:
 
 def say(message: str) -> None:
     """Print a line on stderr."""
-    typer.echo(message, err=True)
+    typer.echo(printable(message), err=True)
 
 
 @contextmanager
@@ -123,11 +123,11 @@ def following() -> Iterator[RunView]:
             if isinstance(event, NoteEvent):
                 figures.clear()
                 for warning in event.warnings():
-                    console.print(warning, markup=False, highlight=False)
+                    console.print(printable(warning), markup=False, highlight=False)
             elif isinstance(event, TrainEvent):
                 figures[:] = event.figures()
             elif isinstance(event, EvalEvent):
-                console.print(event.line(), markup=False, highlight=False)
+                console.print(printable(event.line()), markup=False, highlight=False)
 
         def show_progress(progress: "RunProgress") -> None:
             bars.update(bar, completed=progress.fraction, description=", ".join((progress.sentence(), *figures)))

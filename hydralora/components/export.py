@@ -7,6 +7,7 @@ from hydralora.components.clusters import Clusters
 from hydralora.components.describe import Component
 from hydralora.data.examples import Example
 from hydralora.errors import ConfigError
+from hydralora.files import csv_cell
 
 
 def write_rows(
@@ -31,17 +32,22 @@ def write_rows(
     write = writers.get(path.suffix.lower())
     if write is None:
         raise ConfigError(f"{path.name}: rows are written as .csv or .parquet. Choose one of these.")
+
+    def text(value: str | None) -> str | None:
+        """Parquet keeps it as it is."""
+        return str(csv_cell(value)) if write is pyarrow.csv.write_csv and value is not None else value
+
     names = {component.id: component.name for component in components or clusters.components}
     labels = clusters.labels.tolist()
     table = pa.table(
         {
             "row": [example.row for example in examples],
-            "question": [example.question for example in examples],
-            "answer": [example.answer for example in examples],
-            "task": pa.array([example.task for example in examples], pa.string()),
+            "question": [text(example.question) for example in examples],
+            "answer": [text(example.answer) for example in examples],
+            "task": pa.array([text(example.task) for example in examples], pa.string()),
             "component": labels,
             "component_number": pa.array([label + 1 if label >= 0 else None for label in labels], pa.int64()),
-            "component_name": [names.get(label, "noise") for label in labels],
+            "component_name": [text(names.get(label, "noise")) for label in labels],
         }
     )
     try:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, TextIO
 
 from hydralora.errors import DatasetError
+from hydralora.files import csv_cell
 
 Kind = Literal[
     "missing-question",
@@ -95,7 +96,8 @@ def write_problems(problems: Iterable[Problem], file: TextIO) -> None:
     """Write problems as CSV, one line each."""
     writer = csv.writer(file)
     writer.writerow(["file", "row", "column", "kind", "found", "wanted"])
-    writer.writerows([p.file, p.file_row, p.column, p.kind, p.found, p.wanted] for p in problems)
+    for p in problems:
+        writer.writerow(map(csv_cell, (p.file, p.file_row, p.column, p.kind, p.found, p.wanted)))
 
 
 def is_whole(text: str) -> bool:

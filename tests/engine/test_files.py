@@ -2,6 +2,7 @@
 
 import json
 import time
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,12 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hydralora.errors import FOUND, found, one_line
+from hydralora.errors import FOUND, found, one_line, printable
 from hydralora.files import (
     DEEPEST,
     LARGEST,
     UnreadableError,
+    csv_cell,
     parse_json,
     parse_yaml,
     read_yaml,
@@ -128,3 +130,26 @@ def test_what_was_found_is_short_and_has_no_control_characters() -> None:
     assert len(found("x" * 10**6)) == FOUND
     assert len(found([0] * 10**4)) == FOUND
     assert one_line("a\n\x1b[31m b") == "a [31m b"
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", " =1", "＝1", "＠a"])
+def test_no_cell_is_a_formula(text: str) -> None:
+    assert csv_cell(text) == f"'{text}"
+
+
+@pytest.mark.parametrize("value", [None, 1, -1.5, True, "a=b", "", "'=1", "é"])
+def test_other_cells_stay_as_they_are(value: object) -> None:
+    assert csv_cell(value) == value
+
+
+@given(st.text())
+def test_a_terminal_obeys_nothing_in_a_text(text: str) -> None:
+    shown = printable(text)
+    assert not [letter for letter in shown if unicodedata.category(letter) == "Cc" and letter not in "\n\t"]
+    assert not set(shown) & set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+    assert printable(shown) == shown
+
+
+def test_what_is_shown_of_control_characters() -> None:
+    assert printable("a\x1b[2Jb\u202ec\n\td") == "a\\x1b[2Jb\\u202ec\n\td"
+    assert printable("naïve ผู้ 漢字 😀") == "naïve ผู้ 漢字 😀"

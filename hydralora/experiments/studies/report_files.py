@@ -18,12 +18,11 @@ from hydralora.experiments.studies.running import RunningStudy
 from hydralora.experiments.studies.shipped import ShippedStudy
 from hydralora.experiments.studies.study import Study
 from hydralora.figures import ReportSection, write_report
-from hydralora.files import write_text
+from hydralora.files import csv_cell, write_text
 from hydralora.models.device import describe_device
 
 PACKAGES = ("hydralora-studio", "torch", "transformers", "peft")
 GROUP_KINDS: tuple[GroupKind, ...] = get_args(GroupKind)
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # with which a cell begins that a spreadsheet would run
 SUMMARY = ("chosen", "versus", "difference", "low", "high", "p", "p_corrected", "verdict", "paper")
 HOW_TO_READ = (
     "Each dot is one seed. A bar is the 95 % interval of an arm's mean over its seeds. Arms are paired by seed, so a "
@@ -92,10 +91,10 @@ def write_csv(path: Path, found: Report) -> None:
     of_summary = [*(f"{name}_sd" for name in measures), "seeds", *SUMMARY]
     text = io.StringIO()
     writer = csv.DictWriter(text, [*own, *of_summary], restval="")
-    writer.writerow({name: _cell(name) for name in writer.fieldnames})
+    writer.writerow({name: csv_cell(name) for name in writer.fieldnames})
     groups = [row for line in found.table for row in _group_rows(line)]
     for row in [*map(_run_row, found.cells), *map(_summary_row, found.table), *groups]:
-        writer.writerow({name: _cell(value) for name, value in row.items()})
+        writer.writerow({name: csv_cell(value) for name, value in row.items()})
     try:
         write_text(path, text.getvalue())
     except OSError as error:
@@ -124,14 +123,6 @@ def _summary_row(line: Line) -> dict[str, object]:
     compared = (found.mean, found.low, found.high, found.p, found.adjusted, found.verdict) if found else (None,) * 6
     summary = dict(zip(SUMMARY, (line.chosen, line.versus, *compared, line.paper), strict=True))
     return {"kind": "summary", "arm": line.arm, **line.axes, **_means(line.measures), **summary}
-
-
-def _cell(value: object) -> object:
-    """A cell that no spreadsheet takes for a formula; numbers stay numbers."""
-    if value is None or isinstance(value, int | float):
-        return value
-    text = str(value)
-    return f"'{text}" if text.startswith(FORMULA) else text
 
 
 def _made(study: RunningStudy, found: Report) -> list[tuple[str, str]]:
