@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from hydralora.errors import HydraError
+from hydralora.files import remove_leftovers
 from hydralora.runs.shipped import restore_shipped_run
 from hydralora.runs.store import RunStore
 
@@ -67,6 +68,8 @@ def serve(
     warm_up()
     services = Services(store.workspace)
     services.store.empty_bin()
+    for folder in (services.store.folder, services.datasets.folder):
+        remove_leftovers(folder)
     restore_if_possible(services.store)
     services.jobs.set_slots(slots)
     services.keep_queue()

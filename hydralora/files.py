@@ -14,16 +14,18 @@ import sys
 import time
 import unicodedata
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePath
 from typing import Any, TypeVar
 
 import platformdirs
 import yaml
+from filelock import FileLock, Timeout
 
 from hydralora.errors import one_line
 
 T = TypeVar("T")
+BUILDING = ".building"
 LARGEST = 4 * 2**20  # bytes
 MOST_VALUES = 100_000
 DEEPEST = 40
@@ -61,6 +63,35 @@ def write_text(path: Path, text: str) -> None:
         patiently(lambda: os.replace(temporary, path))
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def building_folder(parent: Path, name: str | None = None) -> Iterator[Path]:
+    """Yield a new empty folder to fill and to move away; what is left of it after the block is removed.
+
+    A lock beside it says that a process fills it. What a killed process has left is removed at the next call.
+    """
+    place = parent / BUILDING
+    place.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(parent)
+    folder = place / (name or secrets.token_hex(8))
+    lock = folder.with_name(f"{folder.name}.lock")
+    with FileLock(lock):
+        try:
+            folder.mkdir()
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):  # Windows keeps it as long as the lock is held
+                lock.unlink()
+
+
+def remove_leftovers(parent: Path) -> None:
+    """Remove the folders in which processes were building when they were killed."""
+    for lock in (parent / BUILDING).glob("*.lock"):
+        with suppress(OSError, Timeout), FileLock(lock, timeout=0):
+            shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
+            lock.unlink(missing_ok=True)
 
 
 @contextmanager

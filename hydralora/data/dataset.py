@@ -5,7 +5,6 @@ import json
 import os
 import re
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -24,7 +23,7 @@ from hydralora.data.progress import OnProgress, ignore_progress
 from hydralora.data.sources import Source, open_source, records
 from hydralora.data.values import refuse_long
 from hydralora.errors import DatasetError
-from hydralora.files import cache_root, file_hash
+from hydralora.files import building_folder, cache_root, file_hash
 
 ABOUT = "dataset.json"  # what is known of the rows beside them
 VERSION = 3  # of how rows are read; caches of other versions are not used
@@ -185,12 +184,12 @@ def _build(
     mapping = mapping.with_marks(list(chain.from_iterable(heads)))
     wanted = mapping.reads(columns)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".", dir=folder.parent, ignore_cleanup_errors=True) as building:
+    with building_folder(folder.parent) as building:
         about = {"mapping": mapping.model_dump(), "columns": columns}
         streams = (records(source, progress[i], wanted) for i, source in enumerate(sources))
-        about |= _write(Path(building), streams, mapping, sources)
+        about |= _write(building, streams, mapping, sources)
         _refuse_changed(sources, hashes)
-        (Path(building) / ABOUT).write_text(json.dumps(about), encoding="utf-8")
+        (building / ABOUT).write_text(json.dumps(about), encoding="utf-8")
         with suppress(OSError):  # another process has written the same files
             os.replace(building, folder)
     _forget_old(folder.parent)

@@ -6,23 +6,58 @@ import os
 import re
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from filelock import FileLock
+from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
 from hydralora.data.dataset import Dataset, read_dataset
 from hydralora.data.demo import demo_file
 from hydralora.data.mapping import Mapping, load_mapping, save_mapping
 from hydralora.data.progress import OnProgress, ignore_progress
 from hydralora.data.sources import open_source
-from hydralora.errors import DatasetError
-from hydralora.files import write_json
+from hydralora.errors import DatasetError, first_line, found
+from hydralora.files import UnreadableError, building_folder, file_hash, read_json, write_json
 
 DATASET_ID = re.compile(r"[0-9a-f]{16}")
 DEMO = "demo"
-MAPPING = "mapping.yaml"
+MAPPING, ABOUT = "mapping.yaml", "dataset.json"
 UNSAFE = re.compile(r"[^\w. -]")
+
+
+def _plain(name: str) -> str:
+    """A file's name that leads nowhere else."""
+    if not name or UNSAFE.search(name) or name in (".", ".."):
+        raise ValueError(f"{found(name)} is no file's name")
+    return name
+
+
+FileName = Annotated[str, AfterValidator(_plain)]
+
+
+class _About(BaseModel):
+    """A dataset's file about itself."""
+
+    name: Annotated[str, Field(max_length=10_000)]
+    files: Annotated[list[FileName], Field(min_length=1)]
+    heldout: FileName | None = None
+
+
+def _about(dataset_id: str, folder: Path) -> _About:
+    try:
+        about = _About.model_validate(read_json(folder / ABOUT))
+        missing = [name for name in about.files if not (folder / "files" / name).is_file()]
+    except (UnreadableError, ValidationError, OSError, ValueError) as error:
+        raise DatasetError(
+            f"Dataset {dataset_id}: {ABOUT} can't be read ({first_line(error)}). Delete its folder in the workspace, "
+            "and upload the file again."
+        ) from error
+    if missing:
+        raise DatasetError(f"Dataset {dataset_id}: {found(missing[0])} is missing. Upload the file again.")
+    return about
 
 
 @dataclass(frozen=True)
@@ -62,28 +97,31 @@ class DatasetStore:
             DatasetError: there is no such file, or its type can't be read.
         """
         sources = [open_source(path) for path in files]
-        digest = hashlib.sha256(mapping.model_dump_json().encode() if mapping else b"")
         measured = [open_source(heldout)] if heldout else []
-        for source in sources + measured:
-            with source.path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-        digest.update(bytes([len(measured)]))
-        dataset_id = digest.hexdigest()[:16]
-        target = self.folder / dataset_id
-        if not target.exists():
-            building = self.folder / f".{dataset_id}"
-            shutil.rmtree(building, ignore_errors=True)
+        digest = hashlib.sha256(mapping.model_dump_json().encode() if mapping else b"")
+        with building_folder(self.folder) as building:
             names = [_copied(source.path, building / "files", i) for i, source in enumerate(sources)]
+            measured_names = [_copied(source.path, building / "heldout", 0) for source in measured]
+            copies = [
+                *(building / "files" / name for name in names),
+                *(building / "heldout" / n for n in measured_names),
+            ]
+            for copy in copies:  # whatever becomes of the files meanwhile
+                digest.update(bytes.fromhex(file_hash(copy)))
+            digest.update(bytes([len(measured)]))
+            dataset_id = digest.hexdigest()[:16]
             if mapping:
                 save_mapping(mapping, building / MAPPING)
             about = {
                 "version": 1,
                 "name": ", ".join(source.name for source in sources),
                 "files": names,
-                "heldout": _copied(measured[0].path, building / "heldout", 0) if measured else None,
+                "heldout": measured_names[0] if measured else None,
             }
-            (building / "dataset.json").write_text(json.dumps(about), encoding="utf-8")
-            os.replace(building, target)
+            (building / ABOUT).write_text(json.dumps(about), encoding="utf-8")
+            if not (self.folder / dataset_id).exists():
+                with suppress(OSError):  # another process has stored the same
+                    os.replace(building, self.folder / dataset_id)
         return self.get(dataset_id)
 
     def get(self, dataset_id: str) -> StoredDataset:
@@ -97,14 +135,14 @@ class DatasetStore:
         folder = self.folder / dataset_id
         if not DATASET_ID.fullmatch(dataset_id) or not (folder / "files").is_dir():
             raise DatasetError(f"There is no dataset {dataset_id!r} in this workspace. Upload the file again.")
-        about = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
+        about = _about(dataset_id, folder)
         mapping = folder / MAPPING
         return StoredDataset(
             id=dataset_id,
-            name=about["name"],
-            files=tuple(folder / "files" / name for name in about["files"]),
+            name=about.name,
+            files=tuple(folder / "files" / name for name in about.files),
             mapping_file=mapping if mapping.exists() else None,
-            heldout=folder / "heldout" / about["heldout"] if about["heldout"] else None,
+            heldout=folder / "heldout" / about.heldout if about.heldout else None,
         )
 
     def remove(self, dataset_id: str) -> None:
@@ -148,9 +186,11 @@ class DatasetStore:
         return self.folder / f"{self.get(dataset_id).id}.names.json"
 
     def all(self) -> list[StoredDataset]:
-        """The demo first, then the uploaded ones by name."""
-        ids = [path.parent.name for path in self.folder.glob("*/files")]
-        stored = [self.get(name) for name in ids if DATASET_ID.fullmatch(name)]
+        """The demo first, then the uploaded ones by name; a damaged one is passed over."""
+        stored = []
+        for path in self.folder.glob("*/files"):
+            with suppress(DatasetError):
+                stored.append(self.get(path.parent.name))
         return [self.get(DEMO), *sorted(stored, key=lambda dataset: dataset.name.lower())]
 
 

@@ -16,7 +16,7 @@ import platformdirs
 from pydantic import Field, TypeAdapter, ValidationError
 
 from hydralora.errors import RunError
-from hydralora.files import UnreadableError, patiently, read_json, write_json
+from hydralora.files import UnreadableError, building_folder, patiently, read_json, write_json
 from hydralora.recipe.settings import Recipe
 from hydralora.runs.naming import first_name
 from hydralora.runs.run import Label, Run
@@ -65,13 +65,9 @@ class RunStore:
         An error removes it.
         """
         run_id = f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
-        building = self.folder / ".building" / run_id
-        building.mkdir(parents=True)
-        try:
+        with building_folder(self.folder, run_id) as building:
             yield Run(building)
             os.replace(building, self.folder / run_id)
-        finally:
-            shutil.rmtree(building, ignore_errors=True)
 
     def resolved(self, recipe: Recipe) -> Recipe:
         """The recipe, with the adapter's folder in place of a run's id in `start_from`.

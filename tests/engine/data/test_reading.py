@@ -238,7 +238,7 @@ def test_old_datasets_leave_the_cache(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("HYDRALORA_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("hydralora.data.dataset.KEPT", 3)
     read = [read_dataset(write(tmp_path / "a.jsonl", lines(GOOD | {"output": str(i)}, "{"))) for i in range(5)]
-    assert len(list((tmp_path / "cache" / "datasets").iterdir())) == 3
+    assert len(list((tmp_path / "cache" / "datasets").glob("[!.]*"))) == 3
     for i, data in enumerate(read):  # whoever has one goes on using it
         assert data.examples[0].answer == str(i)
         assert [problem.row for problem in data.problems] == [2]
@@ -256,7 +256,7 @@ def test_reading_can_be_stopped_and_leaves_nothing(tmp_path: Path, monkeypatch: 
 
     with pytest.raises(KeyboardInterrupt):
         read_dataset(path, on_progress=stop)
-    assert list((tmp_path / "cache" / "datasets").iterdir()) == []
+    assert [path for path in (tmp_path / "cache" / "datasets").rglob("*") if path.is_file()] == []
     assert all(done <= total == path.stat().st_size for done, total in seen)
     seen.clear()
     read_dataset(path, on_progress=lambda done, total: seen.append((done, total)))

@@ -1,12 +1,17 @@
 """Uploaded datasets, kept by the hash of their content."""
 
+import json
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from hydralora import DatasetError
 from hydralora.data.mapping import Mapping
-from hydralora.data.store import DatasetStore
+from hydralora.data.store import DEMO, DatasetStore
+from hydralora.files import building_folder
 
 
 @pytest.fixture
@@ -101,3 +106,55 @@ def test_names_of_components_are_kept_with_the_dataset(store: DatasetStore, data
         assert store.names("demo", "a way") is None
     with pytest.raises(DatasetError, match="no dataset"):
         store.rename("../demo", "a way", 1, 1, "x")
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "{", "[]", "null", '{"name": "a", "files": []}', '{"name": 1, "files": ["a.jsonl"]}']
+    + [json.dumps({"name": "a", "files": [name]}) for name in ("../a.jsonl", "/etc/passwd", "..", "a\0b", "gone.jsonl")]
+    + [json.dumps({"name": "a", "files": ["a.jsonl"], "heldout": "../../x"}), '{"name": "x", "files": ' + "[" * 50_000],
+)
+def test_a_damaged_dataset_is_passed_over_and_says_so(content: str, data_file: Path, tmp_path: Path) -> None:
+    store = DatasetStore(tmp_path)
+    good = store.add([data_file])
+    damaged = tmp_path / "datasets" / ("0" * 16)
+    (damaged / "files").mkdir(parents=True)
+    (damaged / "dataset.json").write_text(content, encoding="utf-8")
+    assert [dataset.id for dataset in store.all()] == [DEMO, good.id]
+    with pytest.raises(DatasetError, match=r"Dataset 0000.* Upload the file again|Delete its folder"):
+        store.get("0" * 16)
+
+
+def test_a_file_that_changes_while_it_is_stored_keeps_its_own_hash(
+    data_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(data_file.read_bytes())
+    copyfile = shutil.copyfile
+
+    def copied_late(source: Path, target: Path) -> None:
+        path.write_text('{"instruction": "a", "output": "b"}\n', encoding="utf-8")
+        copyfile(source, target)
+
+    monkeypatch.setattr("hydralora.data.store.shutil.copyfile", copied_late)
+    store = DatasetStore(tmp_path)
+    changed = store.add([path])
+    assert len(changed.read().examples) == 1
+    monkeypatch.undo()
+    path.write_bytes(data_file.read_bytes())
+    assert store.add([path]).id != changed.id
+
+
+def test_what_a_killed_upload_left_is_removed(data_file: Path, tmp_path: Path) -> None:
+    building = tmp_path / "datasets" / ".building"
+    script = (
+        "import os, sys, signal\nfrom pathlib import Path\nfrom hydralora.files import building_folder\n"
+        "with building_folder(Path(sys.argv[1])) as folder:\n"
+        "    (folder / 'part').write_text('x')\n    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    subprocess.run([sys.executable, "-c", script, str(building.parent)], check=False)
+    assert list(building.glob("*/part"))
+    with building_folder(building.parent) as other:  # of a process that lives
+        DatasetStore(tmp_path).add([data_file])
+        assert [path for path in building.iterdir() if path.is_dir()] == [other]
+    assert list(building.iterdir()) == []
