@@ -1,16 +1,21 @@
 """Every error that a user can cause: what went wrong, where, what was found, how to fix it."""
 
 import re
+from collections.abc import Iterable
 
 CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+MESSAGE = 4000  # characters of an error's; some name many settings
 FOUND = 200  # characters of what was found, in a message
 FIRST_LINE = 300  # characters of a library's message
 
 
 class HydraError(Exception):
-    """Base of all errors shown to users as one message, without a traceback."""
+    """Base of all errors shown to users as one message, without a traceback, and of bounded length."""
 
     kind = "error"
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(shortened(printable(str(message)[: 2 * MESSAGE]), MESSAGE))
 
 
 class ConfigError(HydraError, ValueError):
@@ -66,6 +71,13 @@ def found(value: object, most: int = FOUND) -> str:
     if isinstance(value, str):
         value = value[: most + 1]  # the escapes of a long text are not made
     return shortened(repr(value), most)
+
+
+def listed(names: Iterable[object], most: int = 20) -> str:
+    """Names as a message shows them: "'a', 'b' and 3 more", or "none"."""
+    every = list(names)
+    shown = ", ".join(found(name, 60) for name in every[:most])
+    return f"{shown} and {len(every) - most:,} more" if len(every) > most else shown or "none"
 
 
 def shortened(text: str, most: int = FOUND) -> str:

@@ -11,7 +11,7 @@ from hydralora.data.mapping import Mapping, UnknownColumns, parse_mapping, save_
 from hydralora.data.problems import write_problems
 from hydralora.data.split import Split, split_by_file
 from hydralora.data.store import DEMO, StoredDataset
-from hydralora.errors import DatasetError
+from hydralora.errors import DatasetError, shortened
 from hydralora.recipe.settings import DataSettings, Recipe
 
 from ..services import Services
@@ -253,7 +253,7 @@ def _problem_table(data: Dataset) -> list[list[Cell]]:
     return [
         [
             f"{problem.file}, {problem.file_row}" if several else problem.row,
-            problem.column,
+            shortened(problem.column),
             problem.found,
             problem.wanted,
         ]

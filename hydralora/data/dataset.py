@@ -22,7 +22,7 @@ from hydralora.data.problems import Note, Problem, RowError, is_whole
 from hydralora.data.progress import OnProgress, ignore_progress
 from hydralora.data.sources import Source, open_source, records
 from hydralora.data.values import refuse_long
-from hydralora.errors import DatasetError
+from hydralora.errors import DatasetError, found, listed
 from hydralora.files import building_folder, cache_root, file_hash
 
 ABOUT = "dataset.json"  # what is known of the rows beside them
@@ -212,8 +212,8 @@ def _checked(mapping: Mapping | None, columns: Sequence[str], file: str) -> Mapp
     named = [*mapping.columns, *(name for name in (mapping.label, mapping.weight) if name)]
     if missing := [name for name in named if name not in columns]:
         raise DatasetError(
-            f"{file}: the mapping names the column {missing[0]!r}; the file has "
-            f"{', '.join(map(repr, columns)) or 'none'}. Name one of them."
+            f"{file}: the mapping names the column {found(missing[0])}; the file has {listed(columns)}. "
+            "Name one of them."
         )
     return mapping
 

@@ -7,7 +7,7 @@ from typing import IO, Any
 from hydralora.data.csv_rows import MAX_ROW
 from hydralora.data.noted_rows import with_names
 from hydralora.data.values import kind_of
-from hydralora.errors import DatasetError
+from hydralora.errors import DatasetError, listed
 
 PIECE = 2**16  # characters read at once
 MAX_WHOLE = 64 * 2**20  # characters of an object that holds the array: it is read as a whole
@@ -116,7 +116,7 @@ def _inner_array(name: str, content: str) -> Iterator[Any]:
         raise DatasetError(f"{name}: it holds {kind_of(value)} at the top. Write an array of objects.")
     arrays = {key: rows for key, rows in value.items() if isinstance(rows, list) and _objects(rows)}
     if len(arrays) != 1:
-        actual = f"arrays of objects under {', '.join(map(repr, arrays))}" if arrays else "no array of objects"
+        actual = f"arrays of objects under {listed(arrays)}" if arrays else "no array of objects"
         raise DatasetError(f"{name}: it holds an object at the top with {actual}. Write one array of objects.")
     (rows,) = arrays.values()
     yield from rows

@@ -10,7 +10,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from hydralora.data.values import is_mark, weight_of
-from hydralora.errors import ConfigError, DatasetError
+from hydralora.errors import ConfigError, DatasetError, listed
 from hydralora.files import UnreadableError, read_yaml
 from hydralora.recipe.reading import validation_message
 from hydralora.recipe.section import Section
@@ -188,7 +188,7 @@ def detect(columns: Sequence[str], where: str) -> Mapping:
         return Mapping(messages=named["chosen"], task=task)
     if "text" in named:
         return Mapping(text=named["text"], task=task)
-    raise UnknownColumns(f"{where}: found {', '.join(map(repr, columns)) or 'no columns'}. {WANTED}", columns)
+    raise UnknownColumns(f"{where}: found {listed(columns) if columns else 'no columns'}. {WANTED}", columns)
 
 
 def _check_encoding(name: str) -> None:

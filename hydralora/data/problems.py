@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, TextIO
 
-from hydralora.errors import DatasetError
+from hydralora.errors import DatasetError, shortened
 from hydralora.files import csv_cell
 
 Kind = Literal[
@@ -76,7 +76,7 @@ class Problem:
     @property
     def sentence(self) -> str:
         """As "rows.jsonl, row 7: column 'output' is empty. Fill it in, or drop the row."."""
-        where = f"column '{self.column}'" if self.column else "it"
+        where = f"column '{shortened(self.column)}'" if self.column else "it"
         return f"{self.file}, row {self.file_row}: {where} {self.found}. {self.wanted}"
 
 
