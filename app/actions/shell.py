@@ -46,7 +46,7 @@ class Step(TypedDict):
 def bar(services: Services, run_id: str | None, dataset_id: str) -> BarValue:
     """What the bar shows."""
     runs: list[RunEntry] = [
-        {"id": run.id, "name": run.name, "state": dot(services.jobs.refresh(run).state)} for run in services.store.all()
+        {"id": run.id, "name": run.name, "state": dot(state.state)} for run, state in services.jobs.states().items()
     ]
     known = {entry["id"] for entry in runs}
     datasets = [(identity, label) for label, identity in data.choices(services)]

@@ -19,21 +19,23 @@ from hydralora.models.fetching import BaseModelFiles
 from hydralora.models.loading import load_config, load_tokenizer
 from hydralora.models.types import Tokenizer
 from hydralora.recipe.settings import Quantization
-from hydralora.runs.events import Event, EventTail
+from hydralora.runs.events import Event
 from hydralora.runs.jobs import JobManager
 from hydralora.runs.run import Run
+from hydralora.runs.sampled_events import SampledEvents
 from hydralora.runs.store import RUN_ID, RunStore
 
 from .answers import Answers
 from .cache import ResultCache, ResultKind
 from .classes import Classes
 from .components import ComponentFinder, digest
+from .curves import LossCurves
 from .reading import read_files
 from .sessions import Sessions
 from .studies import Studies
 
 MODEL_QUEUE = "model"  # handlers that use the loaded model wait in one queue
-KEPT_TAILS = 16  # runs whose events stay in memory
+KEPT_EVENTS = 16  # runs whose events stay in memory
 QUEUE_SECONDS = 3.0
 DATASET = ResultKind[Dataset]("dataset")
 TOKENIZER = ResultKind[Tokenizer]("tokenizer")
@@ -49,14 +51,15 @@ class Services:
         self.studies = Studies(self.jobs)
         self.datasets = DatasetStore(self.store.workspace)
         self.cache = ResultCache()
+        self.curves = LossCurves(self.store)
         self.sessions = Sessions()
         self.answers = Answers()
         self.classes = Classes()
         self.components = ComponentFinder(self.datasets, self.cache)
         self._models = ModelCache()
         self._downloads = tempfile.TemporaryDirectory(prefix="hydralora-", ignore_cleanup_errors=True)
-        self._tails: OrderedDict[str, EventTail] = OrderedDict()
-        self._tails_lock = threading.Lock()
+        self._events: OrderedDict[str, SampledEvents] = OrderedDict()
+        self._events_lock = threading.Lock()
 
     def keep_queue(self) -> None:
         """Start waiting runs in turn, and go on with studies, even if the run before was killed and no page is open."""
@@ -105,13 +108,13 @@ class Services:
         return self.store.get(run_id)
 
     def events(self, run: Run) -> list[Event]:
-        """A run's events so far. For a recently used run only new events are read."""
-        with self._tails_lock:
-            tail = self._tails.pop(run.id, None) or run.follow_events()
-            self._tails[run.id] = tail
-            while len(self._tails) > KEPT_TAILS:
-                self._tails.popitem(last=False)
-            return tail.look()
+        """A run's events so far, of a long one a sample. For a recently used run only new events are read."""
+        with self._events_lock:
+            events = self._events.pop(run.id, None) or run.sampled_events()
+            self._events[run.id] = events
+            while len(self._events) > KEPT_EVENTS:
+                self._events.popitem(last=False)
+            return events.look()
 
     def loaded(self, run_id: str) -> LoadedModel:
         """A run's tuned model.

@@ -103,8 +103,7 @@ def runs(as_json: Json = False, workspace: Workspace = None) -> Output:
 
     jobs = JobManager(RunStore(workspace))
     listed: dict[str, tuple[Mapping[str, object], str]] = {}
-    for run in jobs.store.all():
-        state = jobs.refresh(run)
+    for run, state in jobs.states().items():
         listed[run.id] = state.values(), state.line()
     for run, why in jobs.store.damaged().items():
         values = {"version": 1, "id": run.id, "state": "damaged", "step": None, "max_steps": None, "message": why}
@@ -163,7 +162,7 @@ def resume(
     jobs = JobManager(RunStore(workspace))
     stored = jobs.store.get(run)
     step = jobs.resume(stored)
-    past_events = len(stored.events())
+    past_events = sum(1 for _ in stored.each_event())
     say(f"Run {stored.id} resumes from step {step}.")
     state = followed(jobs, stored, past_events) if follow else jobs.refresh(stored)
     return Output(_about(stored, state) | {"step": step}, f"{stored.id}  {state.state}")

@@ -1,15 +1,18 @@
 """Recipes from YAML files and plain values, with errors of one sentence."""
 
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from hydralora.errors import ConfigError, found, one_line
+from hydralora.file_cache import ParsedFiles
 from hydralora.files import UnreadableError, parse_yaml, read_yaml
 from hydralora.recipe.settings import RENAMED, VERSION, ComponentSettings, Recipe
 
 MOST_NAMED = 8  # wrong settings in one message
+_YAML = ParsedFiles(read_yaml)
 
 
 def parse_recipe(values: Any, where: str = "recipe") -> Recipe:
@@ -77,7 +80,7 @@ def read_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
         ConfigError: the file can't be read, or a setting is wrong.
     """
     try:
-        values = read_yaml(path)
+        values = deepcopy(_YAML.get(path))
     except UnreadableError as error:
         raise ConfigError(f"{path.name}: it can't be read as YAML ({error}).") from error
     if isinstance(values, dict):

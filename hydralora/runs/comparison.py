@@ -96,9 +96,9 @@ def compare(runs: Sequence[tuple[Run, RunState]]) -> Comparison:
     return Comparison(differences=differences, results=[_measured(run, state) for run, state in runs])
 
 
-def summary(run: Run, state: RunState) -> RunSummary:
-    """A run in one row."""
-    recipe, results = run.recipe(), state.results
+def summary(run: Run, state: RunState, recipe: Recipe | None = None) -> RunSummary:
+    """A run in one row; `recipe` is its recipe, if that was read already."""
+    recipe, results = recipe or run.recipe(), state.results
     tuned, base = (results.tuned, results.base) if results else (None, None)
     energy = dict(results.energy_kwh or {}) if results else {}
     return RunSummary(

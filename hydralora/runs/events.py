@@ -1,14 +1,14 @@
 """A run's events, and the only code that reads and writes them."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, get_args
+from typing import Annotated, BinaryIO, ClassVar, Literal, get_args
 
 from pydantic import Field, JsonValue, TypeAdapter, ValidationError
 
 from hydralora.errors import RunError
-from hydralora.files import to_json, write_text
+from hydralora.files import to_json, write_texts
 from hydralora.models.fetching import BaseModelInfo
 from hydralora.recipe.reading import validation_message
 from hydralora.runs.records import FROM_ELSEWHERE, Name, Record, Share
@@ -147,7 +147,7 @@ _EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="k
 
 
 def parse_event(line: str | bytes, where: str, from_elsewhere: bool = False) -> Event | None:
-    """An event from a line of JSON; None for a kind that only a newer program knows.
+    """An event from a line of JSON; None for an empty line, and for a kind that only a newer program knows.
 
     Args:
         from_elsewhere: whether it may come from another machine.
@@ -159,7 +159,7 @@ def parse_event(line: str | bytes, where: str, from_elsewhere: bool = False) -> 
         return _EVENT.validate_json(line, context=FROM_ELSEWHERE if from_elsewhere else None)
     except ValidationError as error:
         (first, *_) = error.errors()
-        if first["type"] == "union_tag_invalid":
+        if first["type"] == "union_tag_invalid" or not line.strip():
             return None
         if first["type"] == "union_tag_not_found":
             raise RunError(f"{where}: an event has no kind.") from error
@@ -173,19 +173,51 @@ def read_events(path: Path, from_elsewhere: bool = False) -> Iterator[Event]:
         from_elsewhere: whether it may come from another machine.
 
     Raises:
-        RunError: a line holds no event.
+        RunError: a line holds no event, or the file can't be read.
     """
-    if not path.exists():
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
         return
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if line.endswith(b"\n") and (event := parse_event(line, f"{path.name}, line {number}", from_elsewhere)):
+    except OSError as error:
+        raise RunError(f"{path.name}: can't be read ({error.strerror or error}).") from error
+    with file:
+        for number, line in numbered_lines(file):
+            if event := parse_event(line, f"{path.name}, line {number}", from_elsewhere):
                 yield event
 
 
+def numbered_lines(file: BinaryIO, before: int = 0) -> Iterator[tuple[int, bytes]]:
+    """The lines of a file of events from its current place, each with its number; not one that is still being written.
+
+    Args:
+        before: the number of lines before that place.
+    """
+    for number, line in enumerate(file, before + 1):
+        if line.endswith(b"\n"):
+            yield number, line
+
+
 def write_events(path: Path, events: Iterable[Event]) -> None:
-    """Write all events again."""
-    write_text(path, "".join(to_json(event.values()) + "\n" for event in events))
+    """Write all events again; they may come from the file itself."""
+    write_texts(path, (to_json(event.values()) + "\n" for event in events))
+
+
+def keep_events(path: Path, wanted: Callable[[Event], bool]) -> None:
+    """Discard the other events of a file, and kinds that only a newer program knows; lines that stay are not changed.
+
+    Raises:
+        RunError: a line holds no event; the file stays as it is.
+    """
+
+    def lines() -> Iterator[str]:
+        with path.open("rb") as file:
+            for number, line in numbered_lines(file):
+                event = parse_event(line, f"{path.name}, line {number}")
+                if event and wanted(event):
+                    yield line.decode().rstrip("\r\n") + "\n"
+
+    write_texts(path, lines() if path.exists() else ())
 
 
 def append_event(path: Path, event: Event) -> None:
@@ -194,35 +226,42 @@ def append_event(path: Path, event: Event) -> None:
 
 
 class EventTail:
-    """A reader of a run's events; each look reads only new events, or all of them if the file was rewritten."""
+    """A reader of a run's events in order, for repeated looks."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._inode, self._read = -1, 0
-        self._events: list[Event] = []
+    def __init__(self, path: Path, passed: int = 0) -> None:
+        """
+        Args:
+            passed: events at the beginning that are not wanted.
+        """
+        self._path, self._passed = path, passed
+        self._inode, self._size = -1, 0
+        self._lines = self._read = 0
 
-    def look(self) -> list[Event]:
-        """All events so far; the caller must not change the list.
+    def look(self) -> Iterator[Event]:
+        """The events since the last look; of a file that was rewritten, those after as many as have been passed on.
 
         Raises:
             RunError: a line holds no event.
         """
         try:
-            with self._path.open("rb") as file:
-                status = os.fstat(file.fileno())
-                if status.st_ino != self._inode or status.st_size < self._read:
-                    self._inode, self._read, self._events = status.st_ino, 0, []
-                file.seek(self._read)
-                whole, newline, _ = file.read().rpartition(b"\n")  # the last line may be incomplete
+            file = self._path.open("rb")
         except FileNotFoundError:
-            return []
-        self._read += len(whole) + len(newline)
-        fresh = (parse_event(line, self._path.name) for line in whole.splitlines() if line)
-        self._events = self._events + [event for event in fresh if event]
-        return self._events
+            return
+        with file:
+            status = os.fstat(file.fileno())
+            if status.st_ino != self._inode or status.st_size < self._size:
+                self._inode, self._size, self._lines, self._read = status.st_ino, 0, 0, 0
+            file.seek(self._size)
+            for number, line in numbered_lines(file, self._lines):
+                event = parse_event(line, f"{self._path.name}, line {number}")
+                self._lines, self._size = number, self._size + len(line)
+                self._read += event is not None
+                if event and self._read > self._passed:
+                    self._passed = self._read
+                    yield event
 
 
-def training_losses(events: Sequence[Event]) -> list[tuple[int, float]]:
+def training_losses(events: Iterable[Event]) -> list[tuple[int, float]]:
     """(step, training loss) of the events that have one."""
     return [(event.step, event.loss) for event in events if isinstance(event, TrainEvent) and event.loss is not None]
 

@@ -184,8 +184,9 @@ class JobManager:
 
     def waiting(self) -> list[Run]:
         """The waiting runs, the next one first."""
-        known = {run.id: run for run in self.store.all()}
-        return [known[run_id] for run_id in self.store.queue().waiting if run_id in known]
+        runs = (Run(self.store.folder / run_id) for run_id in self.store.queue().waiting)
+        known = self.store.states()
+        return [run for run in runs if run in known]
 
     def ahead(self, run: Run) -> int:
         """Number of runs that are active or wait before this one."""
@@ -195,8 +196,11 @@ class JobManager:
     def active(self) -> list[Run]:
         """The active runs on this machine."""
         waiting = set(self.store.queue().waiting)
-        states = {run: self.refresh(run) for run in self.store.all() if run.id not in waiting}
-        return [run for run, state in states.items() if state.state in ACTIVE and not elsewhere(state)]
+        return [
+            run
+            for run, state in self.states().items()
+            if state.state in ACTIVE and run.id not in waiting and not elsewhere(state)
+        ]
 
     def advance(self) -> None:
         """Start waiting runs for which there are slots; called whenever the queue is read or a run ends."""
@@ -253,7 +257,19 @@ class JobManager:
     def refresh(self, run: Run) -> RunState:
         """The run's state, after a check that its worker still lives; one that died reads "interrupted"."""
         state = run.state()
-        if state.state == "queued" and self.is_waiting(run):
+        return self._refreshed(run, state, state.state == "queued" and self.is_waiting(run))
+
+    def states(self) -> dict[Run, RunState]:
+        """Every run whose state can be read, newest first, with its state as by `refresh`."""
+        waiting = set(self.store.queue().waiting)
+        states = {}
+        for run, state in self.store.states().items():
+            with suppress(RunError):  # it was deleted meanwhile
+                states[run] = self._refreshed(run, state, state.state == "queued" and run.id in waiting)
+        return states
+
+    def _refreshed(self, run: Run, state: RunState, waits: bool) -> RunState:
+        if waits:
             return state
         if state.state in ACTIVE and not is_alive(state):
             state = run.state()  # it may have ended properly in between
@@ -283,15 +299,13 @@ class JobManager:
         Returns:
             Its last state.
         """
-        tail = run.follow_events()
+        tail = run.follow_events(seen)
         while True:
             state = self.refresh(run)
-            events = tail.look()
-            for event in events[seen:]:
+            for event in tail.look():
                 on_event(event)
             on_state(state)
             self.advance()
-            seen = len(events)
             if state.state not in ACTIVE:
                 return state
             time.sleep(poll)

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -10,17 +10,34 @@ from filelock import FileLock
 from pydantic import TypeAdapter, ValidationError
 
 from hydralora.errors import RunError
-from hydralora.files import UnreadableError, patiently, read_json, weight_files, write_json, write_text
+from hydralora.file_cache import ParsedFiles
+from hydralora.files import (
+    UnreadableError,
+    patiently,
+    read_json,
+    weight_files,
+    write_json,
+    write_text,
+)
 from hydralora.recipe.reading import load_recipe
 from hydralora.recipe.settings import Recipe
 from hydralora.runs.checkpoints import saved_checkpoints
-from hydralora.runs.events import EvalEvent, Event, EventTail, append_event, read_events, write_events
+from hydralora.runs.events import (
+    EvalEvent,
+    Event,
+    EventTail,
+    append_event,
+    keep_events,
+    read_events,
+    write_events,
+)
+from hydralora.runs.sampled_events import SampledEvents
 from hydralora.runs.scores import Scores
 from hydralora.runs.state import VERSION, RunState, parse_state
 
 LEAVING = 5.0  # seconds for which an ended worker may still hold its lock
 SHIPPED_ID = "20000101-000000-0000"  # of the run that ships with the program; the oldest, so it is listed last
-RECIPE = "recipe.yaml"
+RECIPE, STATE = "recipe.yaml", "state.json"
 MEASURE = "measure"  # the content of the file `stop` if an evaluation is requested
 
 
@@ -107,25 +124,25 @@ class Run:
         Raises:
             RunError: the file is missing or damaged.
         """
-        path = self.folder / "state.json"
-        try:
-            values = patiently(lambda: read_json(path))
-        except UnreadableError as error:
-            raise RunError(f"Run {self.id}: {path} can't be read ({error}). Delete the folder.") from error
-        return parse_state(values, f"Run {self.id}: {path}")
+        return _STATES.get(self._state_file)
+
+    @property
+    def _state_file(self) -> Path:
+        return self.folder / STATE
 
     def update(self, **changes: object) -> RunState:
         """Write changes of `RunState`'s fields atomically, with a new heartbeat."""
         if unknown := sorted(set(changes) - set(RunState.model_fields)):
             raise TypeError(f"A run's state has no {unknown[0]}.")
         with FileLock(self.folder / ".state.lock"):  # concurrent changes by two processes are both kept
-            state = self.state().changed(**changes, heartbeat=time.time())
+            # Read now: on shared storage, a file's status may be told a few seconds late.
+            state = _read_state(self._state_file).changed(**changes, heartbeat=time.time())
             self.write_state(state)
         return state
 
     def write_state(self, state: RunState) -> None:
         """Write a whole state."""
-        write_json(self.folder / "state.json", state.values())
+        write_json(self._state_file, state.values())
 
     def begin(self, recipe: Recipe, **state: object) -> None:
         """Write the recipe and the first state: queued, unless `state` says otherwise."""
@@ -147,10 +164,10 @@ class Run:
 
     def write_events(self, events: Iterable[Event]) -> None:
         """Write all events again."""
-        write_events(self._events_file, events)
+        write_events(self.events_file, events)
 
     def add_event(self, event: Event) -> None:
-        append_event(self._events_file, event)
+        append_event(self.events_file, event)
 
     def events(self) -> list[Event]:
         """All events so far; a last line that is still being written is left out.
@@ -158,31 +175,37 @@ class Run:
         Raises:
             RunError: a line holds no event.
         """
-        return list(read_events(self._events_file))
+        return list(self.each_event())
 
-    def follow_events(self) -> EventTail:
-        """A reader of the events for repeated polling."""
-        return EventTail(self._events_file)
+    def each_event(self) -> Iterator[Event]:
+        """The same one by one, since a long run has millions."""
+        return read_events(self.events_file)
+
+    def sampled_events(self) -> SampledEvents:
+        """A reader of the events for figures, for repeated polling; of a long run it gives a sample."""
+        return SampledEvents(self.events_file)
+
+    def follow_events(self, passed: int = 0) -> EventTail:
+        """A reader of all events after the first `passed`, for repeated polling."""
+        return EventTail(self.events_file, passed)
 
     @property
-    def _events_file(self) -> Path:
+    def events_file(self) -> Path:
         return self.folder / "events.jsonl"
 
     def before(self) -> Scores | None:
         """The base model's scores on the held-out rows; None if they were not measured yet."""
-        evaluations = (event for event in read_events(self._events_file) if isinstance(event, EvalEvent))
+        evaluations = (event for event in read_events(self.events_file) if isinstance(event, EvalEvent))
         return next((event.scores for event in evaluations if event.split == "before"), None)
 
     def rewind(self) -> int:
         """Discard events after the newest checkpoint, from which training resumes; returns its step, 0 without one."""
         newest = self.newest_checkpoint()
         step = newest[0] if newest else 0
-        events = [
-            event
-            for event in read_events(self._events_file)
-            if event.step <= step and not (isinstance(event, EvalEvent) and event.split == "after")
-        ]
-        self.write_events(events)
+        keep_events(
+            self.events_file,
+            lambda event: event.step <= step and not (isinstance(event, EvalEvent) and event.split == "after"),
+        )
         (self.folder / "stop").unlink(missing_ok=True)
         return step
 
@@ -193,10 +216,7 @@ class Run:
 
     def label(self) -> "Label":
         """The user's label of the run; an empty one if there is none."""
-        try:
-            return _LABEL.validate_python(read_json(self.folder / "label.json"))
-        except (UnreadableError, ValidationError):
-            return Label()
+        return _LABELS.get(self.folder / "label.json")
 
     def write_label(self, label: "Label") -> None:
         """Write the user's label.
@@ -239,3 +259,22 @@ class Label:
 
 
 _LABEL = TypeAdapter(Label)
+
+
+def _read_state(path: Path) -> RunState:
+    run_id = path.parent.name
+    try:
+        values = patiently(lambda: read_json(path))
+    except UnreadableError as error:
+        raise RunError(f"Run {run_id}: {path} can't be read ({error}). Delete the folder.") from error
+    return parse_state(values, f"Run {run_id}: {path}")
+
+
+def _read_label(path: Path) -> Label:
+    try:
+        return _LABEL.validate_python(read_json(path))
+    except (UnreadableError, ValidationError):
+        return Label()
+
+
+_STATES, _LABELS = ParsedFiles(_read_state), ParsedFiles(_read_label)

@@ -19,8 +19,8 @@ from hydralora.errors import RunError
 from hydralora.files import UnreadableError, building_folder, patiently, read_json, write_json
 from hydralora.recipe.settings import Recipe
 from hydralora.runs.naming import first_name
-from hydralora.runs.run import Label, Run
-from hydralora.runs.state import VERSION
+from hydralora.runs.run import STATE, Label, Run
+from hydralora.runs.state import VERSION, RunState
 
 BIN_SECONDS = 24 * 3600
 RUN_ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{4}")
@@ -92,7 +92,7 @@ class RunStore:
         """
         try:
             folder = self.folder / run if RUN_ID.fullmatch(run) else Path(run).expanduser().resolve()
-            exists = (folder / "state.json").exists()
+            exists = (folder / STATE).exists()
         except (OSError, RuntimeError, ValueError):  # not a possible path: too long, a null byte, an unknown home
             exists = False
         if not exists:
@@ -101,18 +101,22 @@ class RunStore:
 
     def all(self) -> list[Run]:
         """Every run whose state can be read, newest first."""
-        damaged = self.damaged()
-        return [run for run in self._folders() if run not in damaged]
+        return list(self.states())
+
+    def states(self) -> dict[Run, RunState]:
+        """Every run whose state can be read, newest first, with its state as it is stored."""
+        return {run: state for run, state in self._read() if isinstance(state, RunState)}
 
     def damaged(self) -> dict[Run, str]:
         """The runs whose state can't be read, newest first, and why."""
-        reasons = {}
+        return {run: str(state) for run, state in self._read() if isinstance(state, RunError)}
+
+    def _read(self) -> Iterator[tuple[Run, RunState | RunError]]:
         for run in self._folders():
             try:
-                run.state()
+                yield run, run.state()
             except RunError as error:
-                reasons[run] = str(error)
-        return reasons
+                yield run, error
 
     def queue(self) -> "Queue":
         """The queue; empty if it was never written."""
@@ -129,11 +133,15 @@ class RunStore:
         return self.folder / "queue.json"
 
     def _folders(self) -> list[Run]:
-        if not self.folder.is_dir():
+        try:
+            names = os.listdir(self.folder)
+        except (FileNotFoundError, NotADirectoryError):
             return []
-        whole = (path.parent for path in self.folder.glob("*/state.json"))  # else a deletion was interrupted
-        runs = [Run(folder) for folder in whole if RUN_ID.fullmatch(folder.name)]
-        return sorted(runs, key=lambda run: run.id, reverse=True)
+        place = str(self.folder)
+        whole = (  # else a deletion was interrupted
+            name for name in names if RUN_ID.fullmatch(name) and os.path.exists(f"{place}{os.sep}{name}{os.sep}{STATE}")
+        )
+        return [Run(self.folder / name) for name in sorted(whole, reverse=True)]
 
     def delete(self, run: Run) -> None:
         """Move a run to the bin; `restore` restores it for a day (`empty_bin`).

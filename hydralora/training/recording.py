@@ -13,6 +13,7 @@ from hydralora.recipe.settings import Recipe
 from hydralora.runs.events import Event, NoteEvent, ProgressEvent, StepEvent
 from hydralora.runs.phases import run_progress
 from hydralora.runs.run import Run
+from hydralora.runs.sampled_events import INDEX_EVERY
 from hydralora.runs.state import RunState, Stage, StageClock
 
 PULSE = 30.0  # seconds between heartbeats without other events
@@ -34,6 +35,7 @@ class Recorder:
         self.run = run
         self.learnt = self.ended = False
         self._turn = threading.RLock()
+        self._sampled, self._stored = run.sampled_events(), 0
         self._asked, self._looked = False, 0.0
 
     def stop_requested(self) -> bool:
@@ -58,12 +60,20 @@ class Recorder:
         with self._turn:
             if event.stored:
                 self.run.add_event(event)
+                self._sample()
                 if line := event.line():
                     print(line, file=sys.stderr)  # into the log
             state = self.run.state()
             changes = self._changes(event, state)
             changes["fraction"] = run_progress(state.changed(**changes), self._recipe).fraction
             self.run.update(**changes)
+
+    def _sample(self) -> None:
+        """Sample the events now and then, so that however long the run is, it is opened soon."""
+        self._stored += 1
+        if self._stored % INDEX_EVERY == 0:
+            with suppress(RunError):  # a line of an earlier process is damaged: who opens the run is told
+                self._sampled.look()
 
     def _changes(self, event: Event, state: RunState) -> dict[str, object]:
         changes: dict[str, object] = {"step": event.step}

@@ -162,7 +162,7 @@ def _write_adapter(run: Run, folder: Path) -> None:
         results=state.results and state.results.portable(),
     )
     (folder / ABOUT).write_text(to_json(about.values()), encoding="utf-8")
-    write_events(folder / "events.jsonl", (portable(event) for event in run.events()))
+    write_events(folder / "events.jsonl", (portable(event) for event in run.each_event()))
 
 
 def _write_plain(

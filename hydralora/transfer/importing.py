@@ -5,6 +5,7 @@ import stat
 import tempfile
 import zipfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -110,9 +111,10 @@ def _fill(run: Run, file: Path, unpacked: Path, model: str | None) -> None:
     )
 
 
-def _events(file: Path, path: Path) -> list[Event]:
+def _events(file: Path, path: Path) -> Iterator[Event]:
     try:
-        return [portable(event) for event in read_events(path, from_elsewhere=True)]
+        for event in read_events(path, from_elsewhere=True):
+            yield portable(event)
     except RunError as error:
         raise RunError(f"{file.name}: {error}") from error
 

@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 ENGINE = (
     {"errors"},
-    {"files"},
+    {"files", "file_cache"},
     {"tuner", "models", "projection"},
     {"recipe"},
     {"data"},

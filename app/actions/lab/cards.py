@@ -207,9 +207,9 @@ def _of_values(about: str, points: list[tuple[str, float]]) -> Thumbnail:
 def states(services: Services) -> dict[str, Counter[StateName]]:
     """How many of a study's runs are in each state, by its id; nothing is planned for that."""
     counts: dict[str, Counter[StateName]] = {}
-    for run in services.store.all():
+    for run, state in services.jobs.states().items():
         if study := study_of(run.label()):
-            counts.setdefault(study, Counter())[services.jobs.refresh(run).state] += 1
+            counts.setdefault(study, Counter())[state.state] += 1
     return counts
 
 

@@ -9,20 +9,16 @@ from hydralora.errors import HydraError, RunError
 from hydralora.experiments.studies import study_of
 from hydralora.recipe.methods import METHOD_NAMES
 from hydralora.runs.comparison import RunSummary, summary
-from hydralora.runs.events import training_losses
 from hydralora.runs.phases import run_progress
 from hydralora.runs.run import Label, Run
 from hydralora.runs.state import RunState
 
 from ...services import Services
-from ...services.cache import ResultKind
 from ..reading import Cell
 from ..recipes import model_name
 from ..run_choices import dot
 
 DAMAGED = "damaged"
-CURVE_POINTS = 40
-CURVES = ResultKind[list[float]]("loss curve", keep=500)
 
 
 @dataclass(frozen=True)
@@ -99,15 +95,22 @@ COLUMNS = (
 def listing(services: Services) -> Listing:
     """All runs, including unreadable ones: people must see them to repair them."""
     rows, damaged = {}, {}
-    for run in [*services.store.all(), *services.store.damaged()]:
+
+    def list_damaged(run: Run, error: HydraError) -> None:
+        damaged[run.id] = damage(services, run, error)
+        rows[run.id] = _listed(_Row(run, run.label()), "failed", DAMAGED, None, [])
+
+    for run, why in services.store.damaged().items():
+        list_damaged(run, RunError(why))
+    for run, state in services.jobs.states().items():
         try:
-            state = services.jobs.refresh(run)
-            row = _Row(run, run.label(), summary(run, state))
-            curve = _curve(services, run, state)
-            rows[run.id] = _listed(row, dot(state.state), _told(state), _fraction(run, state), curve)
+            recipe = run.recipe()
+            row = _Row(run, run.label(), summary(run, state, recipe))
+            fraction = run_progress(state, recipe, state.heartbeat).fraction if state.is_active else None
+            rows[run.id] = _listed(row, dot(state.state), _told(state), fraction, services.curves.of(run))
         except HydraError as error:
-            damaged[run.id] = damage(services, run, error)
-            rows[run.id] = _listed(_Row(run, run.label()), "failed", DAMAGED, None, [])
+            list_damaged(run, error)
+    services.curves.save(set(rows))
     return Listing([rows[run_id] for run_id in sorted(rows, reverse=True)], damaged)
 
 
@@ -121,21 +124,6 @@ def _told(state: RunState) -> str:
     """The state, with the steps done where it has not finished."""
     steps = "" if state.state == "finished" or not state.max_steps else f", step {state.step} of {state.max_steps}"
     return f"{state.state}{steps}"
-
-
-def _fraction(run: Run, state: RunState) -> float | None:
-    return run_progress(state, run.recipe(), state.heartbeat).fraction if state.is_active else None
-
-
-def _curve(services: Services, run: Run, state: RunState) -> list[float]:
-    """A few of a run's losses, for a small picture."""
-
-    def compute() -> list[float]:
-        losses = [loss for _, loss in training_losses(services.events(run))]
-        every = max(1, -(-len(losses) // CURVE_POINTS))
-        return [*losses[:-1:every], *losses[-1:]]
-
-    return services.cache.remember(CURVES, run.id, state.step, state.state, compute=compute)
 
 
 def list_value(view: Listing, chosen: str | None) -> dict[str, object]:

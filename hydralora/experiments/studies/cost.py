@@ -113,8 +113,8 @@ def _base_seconds(cell: Cell) -> float:
 
 def _kwh_a_second(store: RunStore) -> float | None:
     """What the newest run whose energy was measured here took; None if there is none."""
-    for run in store.all():
-        results = None if run.is_shipped else run.state().results
+    for run, state in store.states().items():
+        results = None if run.is_shipped else state.results
         if results and results.energy_kwh and results.total_seconds:
             return results.energy_kwh["total"] / results.total_seconds
     return None
