@@ -4,6 +4,7 @@ The file is a cache: a run's losses count only as long as its events are the fil
 that is damaged, or of another version, is made again.
 """
 
+import math
 from contextlib import suppress
 from typing import Annotated, Literal
 
@@ -64,11 +65,11 @@ class LossCurves:
         if not self._changed:
             return
         self._changed = False
-        for run_id in known.keys() - listed:
+        for run_id in set(list(known)) - listed:
             known.pop(run_id, None)
-        finite = {run_id: (tuple(status), curve) for run_id, (status, curve) in list(known.items())}
+        finite = {run_id: entry for run_id, entry in list(known.items()) if all(map(math.isfinite, entry[1]))}
         with suppress(OSError):  # a workspace that is read-only, or a full disk
-            write_json(self._path, _File.model_construct(curves=finite).model_dump())
+            write_json(self._path, {"version": 1, "curves": finite})
 
     def _read(self) -> dict[str, tuple[FileStatus, list[float]]]:
         if self._known is None:

@@ -1,10 +1,13 @@
 """Common code of all figures. The page sets the colours of text, paper and grid, by its theme."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import TypeVar
 
 import plotly.graph_objects as go
 from plotly.basedatatypes import BaseTraceType
+
+from hydralora.runs.downsampling import extremes
 
 T = TypeVar("T")
 
@@ -36,12 +39,39 @@ def thinned(*traces: Sequence[T]) -> list[Sequence[T]]:
 
     Short traces keep all points; long ones share the rest, sampled evenly and including their last points.
     """
+    return [_evenly(points, most) for points, most in zip(traces, _shares(traces), strict=True)]
+
+
+def thinned_curves(*curves: tuple[Sequence[T], Callable[[T], float | None]]) -> list[Sequence[T]]:
+    """Thin curves in the same way, but keep the extremes of each: its points, and a point's value on it."""
+    shares = _shares([points for points, _ in curves])
+    return [_spikes_kept(points, value, most) for (points, value), most in zip(curves, shares, strict=True)]
+
+
+def _shares(traces: Sequence[Sequence[object]]) -> list[int]:
+    """How many points each trace may keep."""
     shares = [0] * len(traces)
     remaining = CURVE_POINTS
     for done, i in enumerate(sorted(range(len(traces)), key=lambda i: len(traces[i]))):
         shares[i] = min(len(traces[i]), remaining // (len(traces) - done))
         remaining -= shares[i]
-    return [_evenly(points, most) for points, most in zip(traces, shares, strict=True)]
+    return shares
+
+
+def _spikes_kept(points: Sequence[T], value: Callable[[T], float | None], most: int) -> Sequence[T]:
+    """The first and the last point, and of equally many between them each time the extremes."""
+    unknown = any(known is None or known != known for known in map(value, points))
+    buckets = (most - 2) // (2 + unknown)  # of a bucket's points, the least, the greatest and one without a value
+    if len(points) <= most or buckets < 1:
+        return _evenly(points, most)
+    width = -(-(len(points) - 2) // buckets)
+    between = [points[start : min(start + width, len(points) - 1)] for start in range(1, len(points) - 1, width)]
+    kept = [extremes(bucket, lambda point: {"": value(point)}) for bucket in between]
+    # Where a curve is flat, both ends, so that it has as many points there as elsewhere.
+    whole = [
+        [*few, bucket[-1]] if len(few) < min(2, len(bucket)) else few for few, bucket in zip(kept, between, strict=True)
+    ]
+    return [points[0], *chain.from_iterable(whole), points[-1]]
 
 
 def _evenly(points: Sequence[T], most: int) -> Sequence[T]:

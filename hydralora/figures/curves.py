@@ -2,11 +2,13 @@
 
 import math
 from collections.abc import Iterable, Sequence
+from functools import partial
+from operator import attrgetter
 from typing import Any
 
 import plotly.graph_objects as go
 
-from hydralora.figures.base import figure_json, short, thinned
+from hydralora.figures.base import figure_json, short, thinned_curves
 from hydralora.figures.palette import A_COLOUR, NEUTRAL, head_colour, head_mark, head_name
 from hydralora.runs.events import EvalEvent, Event, GatesEvent, TrainEvent
 
@@ -16,7 +18,7 @@ HEALTHY_ENTROPY = (0.6, 0.95)  # above: gates are almost uniform; below: one hea
 
 def loss(events: Sequence[Event]) -> str:
     """Training loss, and held-out loss where it was measured, over steps."""
-    trained, sampled, whole = thinned(*_losses(events))
+    trained, sampled, whole = _thinned_losses(_losses(events))
     return figure_json(
         [
             go.Scatter(
@@ -65,11 +67,12 @@ def training_curves(events: Sequence[Event]) -> str:
         ("gradient_norm", "gradient norm"),
         ("tokens_per_second", "tokens a second"),
     )
-    trained, *_ = thinned(*[[event for event in events if isinstance(event, TrainEvent)]] * len(rows))
+    trained = [event for event in events if isinstance(event, TrainEvent)]
+    curves = thinned_curves(*((trained, attrgetter(key)) for key, _ in rows))
     share = 1 / len(rows)
     layout: Axis = {}
     traces = []
-    for i, (key, name) in enumerate(rows):
+    for i, ((key, name), points) in enumerate(zip(rows, curves, strict=True)):
         axis = "" if i == 0 else str(i + 1)
         top = 1 - i * share
         layout[f"yaxis{axis}"] = {
@@ -80,8 +83,8 @@ def training_curves(events: Sequence[Event]) -> str:
         }
         traces.append(
             go.Scatter(
-                x=[event.step for event in trained],
-                y=[getattr(event, key) for event in trained],
+                x=[event.step for event in points],
+                y=[getattr(event, key) for event in points],
                 yaxis=f"y{axis}",
                 mode="lines",
                 name=name,
@@ -96,7 +99,12 @@ def group_losses(events: Sequence[Event]) -> str:
     """Held-out loss of each component over steps: on a sample during training, on all rows before and after."""
     evaluations = [event for event in events if isinstance(event, EvalEvent) and event.per_component]
     groups = sorted({group for event in evaluations for group in event.per_component}, key=int)
-    curves = thinned(*([event for event in evaluations if group in event.per_component] for group in groups))
+    curves = thinned_curves(
+        *(
+            ([event for event in evaluations if group in event.per_component], partial(_group_loss, group))
+            for group in groups
+        )
+    )
     return figure_json(
         [
             go.Scatter(
@@ -122,7 +130,7 @@ def group_losses(events: Sequence[Event]) -> str:
 def losses(runs: Sequence[tuple[str, Sequence[Event]]]) -> str:
     """Training loss of several runs over steps, with the loss on all held-out rows before and after."""
     looks = (("lines", "solid"), ("lines", "dot"), ("markers", "solid"))  # of each of `_losses`
-    curves = iter(thinned(*(measured for _, events in runs for measured in _losses(events))))
+    curves = iter(_thinned_losses([measured for _, events in runs for measured in _losses(events)]))
     traces: list[go.Scatter] = []
     for i, (name, _) in enumerate(runs):
         look = {"color": NEUTRAL[i % len(NEUTRAL)]}
@@ -158,16 +166,24 @@ def _losses(events: Sequence[Event]) -> list[list[TrainEvent | EvalEvent]]:
     ]
 
 
+def _thinned_losses(curves: Sequence[Sequence[TrainEvent | EvalEvent]]) -> list[Sequence[TrainEvent | EvalEvent]]:
+    return thinned_curves(*((measured, attrgetter("loss")) for measured in curves))
+
+
+def _group_loss(group: str, event: EvalEvent) -> float | None:
+    return event.per_component[group].loss
+
+
 def head_load(events: Sequence[Event]) -> str:
     """Mean gate of each head over steps, and the gates' entropy as a share of its maximum."""
-    gates: Sequence[GatesEvent] = [event for event in events if isinstance(event, GatesEvent)]
+    gates = [event for event in events if isinstance(event, GatesEvent)]
     count = len(gates[0].mean_gate) if gates else 0
-    gates, *_ = thinned(*[gates] * (count + 1))  # plus the entropy
-    steps = [event.step for event in gates]
+    heads = [partial(_gate, head) for head in range(count)]
+    *loads, entropies = thinned_curves(*((gates, load) for load in heads), (gates, attrgetter("entropy")))
     traces: list[go.Scatter] = [
         go.Scatter(
-            x=steps,
-            y=[event.mean_gate[head] for event in gates],
+            x=[event.step for event in loads[head]],
+            y=[heads[head](event) for event in loads[head]],
             mode="lines+markers",
             name=head_name(head),
             line={"color": head_colour(head)},
@@ -177,8 +193,8 @@ def head_load(events: Sequence[Event]) -> str:
     ]
     traces.append(
         go.Scatter(
-            x=steps,
-            y=[event.entropy for event in gates],
+            x=[event.step for event in entropies],
+            y=[event.entropy for event in entropies],
             mode="lines",
             name="entropy",
             line={"color": A_COLOUR, "dash": "dash"},
@@ -193,3 +209,7 @@ def head_load(events: Sequence[Event]) -> str:
         xaxis=_axis("step", 1),
         yaxis={"title": {"text": "mean gate"}, "range": [0, 1]},
     )
+
+
+def _gate(head: int, event: GatesEvent) -> float | None:
+    return event.mean_gate[head] if head < len(event.mean_gate) else None
