@@ -1,10 +1,13 @@
 """What files hold, kept in memory until they change."""
 
+import hashlib
 import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar
+
+from hydralora.files import to_json
 
 T = TypeVar("T")
 SETTLED = 2.0  # seconds since a file's last change after which another one surely has another time
@@ -36,6 +39,11 @@ def file_status(path: Path) -> FileStatus | None:
         return status_of(os.stat(path))
     except (OSError, ValueError):
         return None
+
+
+def checksum(values: object) -> str:
+    """sha256 of plain values, by which a file of them can tell that a part of it was changed."""
+    return hashlib.sha256(to_json(values).encode()).hexdigest()
 
 
 class ParsedFiles(Generic[T]):

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from hydralora.file_cache import FileStatus, file_status
+from hydralora.file_cache import FileStatus, checksum, file_status
 from hydralora.files import write_json
 from hydralora.runs.events import training_losses
 from hydralora.runs.run import Run
@@ -31,6 +31,7 @@ class _File(BaseModel):
     model_config = ConfigDict(strict=True)
     version: Literal[1] = 1
     curves: dict[RunId, tuple[tuple[int, int, int, int], Curve]] = Field(default_factory=dict)
+    checksum: str = ""
 
 
 class LossCurves:
@@ -69,7 +70,7 @@ class LossCurves:
             known.pop(run_id, None)
         finite = {run_id: entry for run_id, entry in list(known.items()) if all(map(math.isfinite, entry[1]))}
         with suppress(OSError):  # a workspace that is read-only, or a full disk
-            write_json(self._path, {"version": 1, "curves": finite})
+            write_json(self._path, {"version": 1, "curves": finite, "checksum": checksum(finite)})
 
     def _read(self) -> dict[str, tuple[FileStatus, list[float]]]:
         if self._known is None:
@@ -78,7 +79,8 @@ class LossCurves:
                     stored = _File.model_validate_json(file.read(LARGEST))
             except (OSError, ValidationError):
                 stored = _File()
-            self._known = {run_id: (FileStatus(*status), curve) for run_id, (status, curve) in stored.curves.items()}
+            curves = stored.curves if checksum(stored.curves) == stored.checksum else {}
+            self._known = {run_id: (FileStatus(*status), curve) for run_id, (status, curve) in curves.items()}
         return self._known
 
 

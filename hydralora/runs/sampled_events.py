@@ -14,7 +14,7 @@ from typing import Annotated, BinaryIO, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from hydralora.errors import RunError
-from hydralora.file_cache import FileStatus, status_of
+from hydralora.file_cache import FileStatus, checksum, status_of
 from hydralora.files import UnreadableError, write_json
 from hydralora.runs.downsampling import Downsampling, Placed
 from hydralora.runs.events import EvalEvent, Event, GatesEvent, NoteEvent, TrainEvent, numbered_lines, parse_event
@@ -73,6 +73,11 @@ class _Index(BaseModel):
     sha256: str
     lines: Place
     groups: dict[Group, _KeptPoints]
+    checksum: str = ""
+
+    def sum(self) -> str:
+        """What the checksum must be."""
+        return checksum(self.model_dump(exclude={"checksum"}))
 
 
 class SampledEvents:
@@ -87,7 +92,6 @@ class SampledEvents:
         self._size = self._lines = self._unwritten = 0
         self._inode, self._end = -1, b""
         self._events: list[Event] | None = None
-        self._error: tuple[FileStatus, str] | None = None  # of a damaged line, so that it is not read at every look
 
     def look(self) -> list[Event]:
         """The events so far; the caller must not change the list.
@@ -109,8 +113,6 @@ class SampledEvents:
 
     def _read(self, file: BinaryIO) -> None:
         status = status_of(os.fstat(file.fileno()))
-        if self._error and self._error[0] == status:
-            raise RunError(self._error[1])
         if status.inode != self._inode or status.size < self._size or self._end_in(file) != self._end:
             self._begin()
             self._inode = status.inode
@@ -123,15 +125,13 @@ class SampledEvents:
             for number, line in numbered_lines(file, self._lines):
                 self._add(parse_event(line, f"{self._path.name}, line {number}"), len(line))
                 self._lines = number
-        except RunError as error:
-            self._error = status, str(error)
-            raise
-        finally:
+        finally:  # a damaged line is the first that the next look reads
             self._end = self._end_in(file)
             if self._unwritten >= INDEX_EVERY:
                 self._unwritten = 0
                 with suppress(OSError):  # a workspace that is read-only, or a full disk
-                    write_json(self._path.with_name(INDEX), self._index(file, status).model_dump())
+                    index = self._index(file, status)
+                    write_json(self._path.with_name(INDEX), index.model_dump() | {"checksum": index.sum()})
 
     def _add(self, event: Event | None, size: int) -> None:
         if event:
@@ -159,7 +159,7 @@ class SampledEvents:
         """Begin with what the index says, if it is about this file as it is now."""
         try:
             index = _Index.model_validate_json(_index_text(self._path.with_name(INDEX)))
-            if status.size < index.size:
+            if status.size < index.size or index.checksum != index.sum():
                 return
             unchanged = index.status == tuple(status)
             if not unchanged and index.sha256 != _hash_of_begin(file, index.size):

@@ -9,7 +9,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 ENGINE = (
     {"errors"},
-    {"files", "file_cache"},
+    {"files"},
+    {"file_cache"},
     {"tuner", "models", "projection"},
     {"recipe"},
     {"data"},

@@ -174,6 +174,19 @@ def test_a_stopped_run_keeps_its_adapter(jobs: JobManager, make_recipe: Make, mo
     load_adapted(find_model(str(model_folder)), run.adapter)
 
 
+def test_events_that_were_passed_on_are_not_passed_on_again(store: RunStore, make_recipe: Make) -> None:
+    run = store.create(make_recipe())
+    events = [StepEvent(step=step, time=0.0) for step in range(6)]
+    run.write_events(events[:3])
+    following = run.follow_events(passed=2)
+    assert list(following.look()) == events[2:3]
+    run.add_event(events[3])
+    assert list(following.look()) == events[3:4]
+    run.write_events(events)  # the same ones, in another file, and two that are new
+    assert list(following.look()) == events[4:]
+    assert list(following.look()) == []
+
+
 def work(run: Run, monkeypatch: pytest.MonkeyPatch) -> tuple[int, RunState]:
     """What a worker does with a run, in this process."""
     monkeypatch.setattr(sys, "argv", ["worker", str(run.folder)])

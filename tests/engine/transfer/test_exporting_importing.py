@@ -20,7 +20,9 @@ from hydralora.runs.comparison import summary
 from hydralora.runs.events import TrainEvent
 from hydralora.runs.jobs import JobManager
 from hydralora.runs.run import Run
+from hydralora.runs.sampled_events import INDEX
 from hydralora.transfer import export_run, import_run, importing
+from hydralora.transfer.about import MEMBERS
 from hydralora.transfer.exporting import Exported
 from tests.conftest import FinishedRun
 from tests.known import known
@@ -95,6 +97,14 @@ def test_nothing_of_this_machine_is_in_the_file(finished: FinishedRun, exported:
     assert "max_steps: 10" in card
 
 
+def test_no_index_of_the_events_is_in_the_file(finished: FinishedRun, tmp_path: Path) -> None:
+    run = Run(tmp_path / finished.run.id)
+    shutil.copytree(finished.run.folder, run.folder)
+    (run.folder / INDEX).write_text("{}", encoding="utf-8")
+    export_run(run, "adapter", tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == set(MEMBERS)
+
+
 def test_the_base_model_of_another_machine_must_be_named(exported: Path, store: RunStore) -> None:
     with pytest.raises(
         MissingModelError, match=r"the folder 'tiny' on another machine\. Give the same model on this machine"
@@ -109,6 +119,7 @@ def test_the_base_model_of_another_machine_must_be_named(exported: Path, store: 
         (lambda m: m.update({"../evil.txt": b"x"}), r"it holds '../evil.txt'"),
         (lambda m: m.update({"/etc/evil": b"x"}), r"it holds '/etc/evil'"),
         (lambda m: m.update({"adapter_model.bin": b"x"}), "it holds 'adapter_model.bin'"),
+        (lambda m: m.update({INDEX: b"{}"}), f"it holds '{INDEX}'"),
         (lambda m: m.pop("recipe.yaml"), "no recipe.yaml"),
         (lambda m: m.update({"adapter_model.safetensors": b"not weights"}), "sha256"),
         (lambda m: m.update({"recipe.yaml": b"model: [1"}), "recipe.yaml"),
