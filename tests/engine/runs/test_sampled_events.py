@@ -230,6 +230,37 @@ def test_an_index_that_names_other_places_is_ignored(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("small")
+def test_an_index_that_names_a_part_of_a_line_is_ignored(tmp_path: Path) -> None:
+    """A newer program's field may hold what looks like an event."""
+    path = tmp_path / "events.jsonl"
+    inner = json.dumps(TrainEvent(step=1, time=1.0, loss=99.0).values())
+    lines = [
+        json.dumps(TrainEvent(step=i, time=1.0, loss=1.0).values() | {"newer": json.loads(inner)}) for i in range(9)
+    ]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    wanted = SampledEvents(path).look()
+    whole = sampled_events._Index.model_validate_json((tmp_path / INDEX).read_bytes())
+    kept = whole.groups["train"]
+    (_, start, _) = kept.points[0]
+    lying = kept.model_copy(update={"points": [(0, start + lines[0].index(inner), len(inner)), *kept.points[1:]]})
+    index = whole.model_copy(update={"groups": {"train": lying}})
+    (tmp_path / INDEX).write_text(json.dumps(index.model_dump() | {"checksum": index.sum()}), encoding="utf-8")
+    assert SampledEvents(path).look() == wanted
+
+
+@pytest.mark.usefixtures("small")
+def test_a_reader_that_goes_on_notices_other_content_in_the_same_file(tmp_path: Path) -> None:
+    path = indexed(tmp_path)
+    following = SampledEvents(path)
+    following.look()
+    inode = path.stat().st_ino
+    path.write_text("", encoding="utf-8")
+    add(path, [event(i) for i in range(7, 400)])
+    assert path.stat().st_ino == inode
+    assert following.look() == read_alone(path)
+
+
+@pytest.mark.usefixtures("small")
 def test_a_file_that_only_looks_unchanged_is_read_again(tmp_path: Path) -> None:
     path = indexed(tmp_path)
     status = path.stat()
