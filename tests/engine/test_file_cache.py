@@ -31,9 +31,17 @@ def settled(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_was_just_written_is_read_again_however_fast_it_changes(tmp_path: Path) -> None:
     files = ParsedFiles(Parser())
-    for i in range(300):
+    for i in range(60):
         write_json(tmp_path / "a.json", i % 10)  # the same size, and perhaps the same tick of the clock and inode
         assert files.get(tmp_path / "a.json") == i % 10
+
+
+def test_a_file_that_has_just_changed_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(file_cache, "SETTLED", 600.0)
+    parser, path = Parser(), tmp_path / "a.json"
+    write_json(path, 1)
+    files = ParsedFiles(parser)
+    assert [files.get(path), files.get(path), parser.times] == [1, 1, 2]
 
 
 @pytest.mark.usefixtures("settled")
