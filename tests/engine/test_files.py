@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 <<<<<<< HEAD
@@ -166,6 +166,11 @@ OTHERS = "\\§\\u0041§é§😀§\ufeff§#§&a §*a§!!str §|\n§>\n§? §%§\t
 PIECES = st.sampled_from([*PLAIN.split("§"), *OTHERS.split("§")])
 
 
+@example("a: !")
+@example("- |#5\n")
+@example("{a?: [0, 1]}")
+@example('a,"\t:\n')
+@example("\n\ufeffa: 1\n")
 @given(st.lists(PIECES, max_size=25).map("".join))
 @settings(max_examples=400, deadline=None)
 def test_the_fast_parser_reads_no_text_otherwise(text: str) -> None:
