@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from app.actions import shell
 from app.actions.run_choices import newest_run, run_choices
@@ -160,6 +161,11 @@ def test_a_changed_recipe_is_read_and_a_copy_given(workspace: Path) -> None:
     first.data.train = "other.jsonl"
     assert run.recipe().tuner.num_heads == 3
     assert run.recipe().data.train != "other.jsonl"
-    text = (run.folder / "recipe.yaml").read_text(encoding="utf-8")
-    (run.folder / "recipe.yaml").write_text(text.replace("num_heads: 3", "num_heads: 4"), encoding="utf-8")
+    values = run.recipe().model_dump() | {"launch": {"slurm": {"exclude": ["a"]}}}
+    values["tuner"]["num_heads"] = 4
+    (run.folder / "recipe.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
     assert run.recipe().tuner.num_heads == 4
+    for _ in range(2):
+        slurm = run.recipe().launch.slurm
+        assert slurm == {"exclude": ["a"]}
+        slurm["exclude"].append("b")
