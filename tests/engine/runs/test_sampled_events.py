@@ -2,13 +2,10 @@
 
 import json
 import os
-import random
-import shutil
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -17,10 +14,7 @@ from hypothesis import strategies as st
 from hydralora import RunError, figures
 from hydralora.runs import sampled_events
 from hydralora.runs.events import (
-    EvalEvent,
     Event,
-    GatesEvent,
-    NoteEvent,
     TrainEvent,
     keep_events,
     parse_event,
@@ -29,54 +23,13 @@ from hydralora.runs.events import (
 from hydralora.runs.run import Run
 from hydralora.runs.sampled_events import INDEX, SampledEvents
 from hydralora.training.recording import Recorder
-
-FEW = 7  # events after which the index is written, in these tests
-HOSTILE: tuple[Any, ...] = (None, "", "x", -1, 0, 1, 10**30, 1.5, True, [], {}, [[0, 0, 5]], [[0, 0, 2**61]])
+from tests.engine.runs.event_files import FEW, add, event, indexed, make_small, read_alone
 
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few events count as many."""
     make_small(monkeypatch)
-
-
-def make_small(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(sampled_events, "INDEX_EVERY", FEW)
-    patch.setattr(sampled_events, "MOST", {"train": 20, "gates": 20, "live": 10, "whole": 10, "note": 10})
-
-
-def event(place: int, loss: float | None = None) -> Event:
-    draw = random.Random(place)
-    moment = float(place)
-    if place % 7 == 0:
-        return NoteEvent(step=place, time=moment, message=f"note {place}")
-    if place % 5 == 0:
-        split = draw.choice(["before", "live", "live", "after"])
-        return EvalEvent(step=place, time=moment, split=split, loss=draw.random(), exact_match=0.5, rows=4)
-    if place % 2:
-        return GatesEvent(step=place, time=moment, mean_gate=[draw.random(), draw.random()], entropy=None)
-    return TrainEvent(step=place, time=moment, loss=draw.choice([None, draw.random()]) if loss is None else loss)
-
-
-def add(path: Path, events: list[Event]) -> None:
-    with path.open("a", encoding="utf-8") as file:
-        file.writelines(json.dumps(each.values()) + "\n" for each in events)
-
-
-def read_alone(path: Path) -> list[Event]:
-    """What a reader without any index makes of a copy of the file."""
-    with TemporaryDirectory() as folder:
-        copy = Path(shutil.copyfile(path, Path(folder) / path.name)) if path.exists() else Path(folder) / path.name
-        return SampledEvents(copy).look()
-
-
-def indexed(folder: Path, count: int = 300) -> Path:
-    """Events that were read once, with their index."""
-    path = folder / "events.jsonl"
-    add(path, [event(i) for i in range(count)])
-    SampledEvents(path).look()
-    assert (folder / INDEX).exists()
-    return path
 
 
 def append(path: Path, number: int) -> None:
@@ -168,84 +121,6 @@ def test_a_spike_of_one_step_in_many_is_drawn(tmp_path: Path) -> None:
     assert [training["x"][0], training["x"][-1]] == [0, 29_999]
     _, norm, _ = json.loads(figures.training_curves(read))["data"]
     assert (777, 70.0) in zip(norm["x"], norm["y"], strict=True)
-
-
-def texts(index: str) -> Iterator[str]:
-    """Indexes in which something is wrong."""
-    yield from (
-        "",
-        "{",
-        "[" * 50_000,
-        "null",
-        "[]",
-        "\0",
-        "9" * 5000,
-        index[:-3],
-        index[: len(index) // 2],
-        index + "x",
-    )
-    values = json.loads(index)
-    yield from (json.dumps(values | {key: value}) for key in values for value in HOSTILE)
-    yield from (json.dumps({other: values[other] for other in values if other != key}) for key in values)
-    for name, group in values["groups"].items():
-        yield json.dumps(values | {"groups": {k: v for k, v in values["groups"].items() if k != name}})
-        for key in group:
-            for value in HOSTILE:
-                yield json.dumps(values | {"groups": values["groups"] | {name: group | {key: value}}})
-    yield json.dumps(values | {"version": 2})
-
-
-@pytest.mark.usefixtures("small")
-def test_an_index_in_which_anything_is_wrong_is_ignored(tmp_path: Path) -> None:
-    path = indexed(tmp_path)
-    wanted, index = read_alone(path), (tmp_path / INDEX).read_text(encoding="utf-8")
-    for text in texts(index):
-        (tmp_path / INDEX).write_text(text, encoding="utf-8")
-        assert SampledEvents(path).look() == wanted, text[:200]
-    (tmp_path / INDEX).unlink()
-    (tmp_path / INDEX).mkdir()
-    assert SampledEvents(path).look() == wanted
-
-
-@pytest.mark.usefixtures("small")
-def test_an_index_that_names_other_places_is_ignored(tmp_path: Path) -> None:
-    """Even if its checksum is right: it may have been made by anyone."""
-    path = indexed(tmp_path)
-    wanted = read_alone(path)
-    whole = sampled_events._Index.model_validate_json((tmp_path / INDEX).read_bytes())
-    kept = whole.groups["train"]
-    (first, *others) = kept.points
-    last = others[-1]
-    for points in (
-        [(0, 0, 2**40), *others],
-        [first, *((place, start + 1, size) for place, start, size in others)],
-        [first, *((place, start, size - 1) for place, start, size in others)],
-        [first, *others[:-1], (last[0], whole.groups["gates"].points[-1][1], whole.groups["gates"].points[-1][2])],
-        [first, *others[:-1], (last[0], 2**60, 100)],
-    ):
-        lying = kept.model_copy(update={"points": points})
-        index = whole.model_copy(update={"groups": whole.groups | {"train": lying}})
-        (tmp_path / INDEX).write_text(json.dumps(index.model_dump() | {"checksum": index.sum()}), encoding="utf-8")
-        assert SampledEvents(path).look() == wanted, points[:2]
-
-
-@pytest.mark.usefixtures("small")
-def test_an_index_that_names_a_part_of_a_line_is_ignored(tmp_path: Path) -> None:
-    """A newer program's field may hold what looks like an event."""
-    path = tmp_path / "events.jsonl"
-    inner = json.dumps(TrainEvent(step=1, time=1.0, loss=99.0).values())
-    lines = [
-        json.dumps(TrainEvent(step=i, time=1.0, loss=1.0).values() | {"newer": json.loads(inner)}) for i in range(9)
-    ]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    wanted = SampledEvents(path).look()
-    whole = sampled_events._Index.model_validate_json((tmp_path / INDEX).read_bytes())
-    kept = whole.groups["train"]
-    (_, start, _) = kept.points[0]
-    lying = kept.model_copy(update={"points": [(0, start + lines[0].index(inner), len(inner)), *kept.points[1:]]})
-    index = whole.model_copy(update={"groups": {"train": lying}})
-    (tmp_path / INDEX).write_text(json.dumps(index.model_dump() | {"checksum": index.sum()}), encoding="utf-8")
-    assert SampledEvents(path).look() == wanted
 
 
 @pytest.mark.usefixtures("small")
