@@ -10,8 +10,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from hydralora.file_cache import FileStatus, checksum, file_status
 from hydralora.files import write_json
+from hydralora.files.cache import FileStatus, checksum, file_status
 from hydralora.runs.events import training_losses
 from hydralora.runs.run import Run
 from hydralora.runs.store import RUN_ID, RunStore

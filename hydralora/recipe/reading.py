@@ -7,8 +7,8 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from hydralora.errors import ConfigError, found, one_line
-from hydralora.file_cache import ParsedFiles
 from hydralora.files import UnreadableError, parse_yaml, read_yaml
+from hydralora.files.cache import ParsedFiles
 from hydralora.recipe.settings import RENAMED, VERSION, ComponentSettings, Recipe
 
 MOST_NAMED = 8  # wrong settings in one message

@@ -10,7 +10,6 @@ from filelock import FileLock
 from pydantic import TypeAdapter, ValidationError
 
 from hydralora.errors import RunError
-from hydralora.file_cache import ParsedFiles
 from hydralora.files import (
     UnreadableError,
     patiently,
@@ -19,6 +18,7 @@ from hydralora.files import (
     write_json,
     write_text,
 )
+from hydralora.files.cache import ParsedFiles
 from hydralora.recipe.reading import load_recipe
 from hydralora.recipe.settings import Recipe
 from hydralora.runs.checkpoints import saved_checkpoints

@@ -14,8 +14,8 @@ from typing import Annotated, BinaryIO, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from hydralora.errors import RunError
-from hydralora.file_cache import FileStatus, checksum, status_of
 from hydralora.files import UnreadableError, write_json
+from hydralora.files.cache import FileStatus, checksum, status_of
 from hydralora.runs.downsampling import Downsampling, Placed
 from hydralora.runs.events import EvalEvent, Event, GatesEvent, NoteEvent, TrainEvent, numbered_lines, parse_event
 

@@ -14,7 +14,7 @@ from app.actions import shell
 from app.actions.run_choices import newest_run, run_choices
 from app.actions.runs import listing
 from app.services import Services, curves
-from hydralora import file_cache
+from hydralora.files import cache as file_cache
 from hydralora.recipe import reading
 from hydralora.recipe.settings import Recipe
 from hydralora.runs import run as run_folder

@@ -13,11 +13,8 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-<<<<<<< HEAD
-from hydralora.errors import FOUND, found, one_line, printable
-=======
 from hydralora import files
->>>>>>> d28563d (Tests of sampled events, of many runs, and of files that are kept in memory; the kept curves and the index have a checksum)
+from hydralora.errors import FOUND, found, one_line, printable
 from hydralora.files import (
     DEEPEST,
     LARGEST,
@@ -137,7 +134,6 @@ def test_what_was_found_is_short_and_has_no_control_characters() -> None:
     assert one_line("a\n\x1b[31m b") == "a [31m b"
 
 
-<<<<<<< HEAD
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", " =1", "＝1", "＠a"])
 def test_no_cell_is_a_formula(text: str) -> None:
     assert csv_cell(text) == f"'{text}"
@@ -159,7 +155,8 @@ def test_a_terminal_obeys_nothing_in_a_text(text: str) -> None:
 def test_what_is_shown_of_control_characters() -> None:
     assert printable("a\x1b[2Jb\u202ec\n\td") == "a\\x1b[2Jb\\u202ec\n\td"
     assert printable("naïve ผู้ 漢字 😀") == "naïve ผู้ 漢字 😀"
-=======
+
+
 # Parts of YAML, and characters that are read otherwise, or not at all, in some places.
 PLAIN = "a: §b:\n§- §\n§  § §1§0x1F§1e3§.inf§2001-01-01§yes§null§~§\"§'§{§}§[§], §:§-§--- §...§<<: §=§x y§1_000§12:30"
 OTHERS = "\\§\\u0041§é§😀§\ufeff§#§&a §*a§!!str §|\n§>\n§? §%§\t§\u2028§@"
@@ -184,4 +181,3 @@ def test_the_fast_parser_reads_no_text_otherwise(text: str) -> None:
         fast = read()
         patch.setattr(files, "_READ_OTHERWISE", re.compile(""))
         assert read() == fast
->>>>>>> d28563d (Tests of sampled events, of many runs, and of files that are kept in memory; the kept curves and the index have a checksum)

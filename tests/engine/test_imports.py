@@ -10,7 +10,6 @@ ROOT = Path(__file__).parents[2]
 ENGINE = (
     {"errors"},
     {"files"},
-    {"file_cache"},
     {"tuner", "models", "projection"},
     {"recipe"},
     {"data"},

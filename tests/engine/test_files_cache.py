@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from hydralora import file_cache
-from hydralora.file_cache import ParsedFiles
+from hydralora.files import cache as file_cache
 from hydralora.files import write_json
+from hydralora.files.cache import ParsedFiles
 
 
 class Parser:
