@@ -52,7 +52,7 @@ def serve(
 
     from hydralora.models.catalogue import DEFAULT_MODEL, find_model
 
-    from .headers import UploadQuota
+    from .guards import UploadQuota
     from .page.head import PAGES_STYLE, head
     from .services import Services
     from .services.processes import warm_up
@@ -122,7 +122,8 @@ def _guards(host: str) -> list[Any]:
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-    from .headers import Compressed, Headers, OwnPages, SameOrigin, Stamped, Streams
+    from .guards import Events, SameOrigin
+    from .headers import Compressed, Headers, OwnPages, Stamped, Streams
 
     guards = [
         Middleware(Headers, headers=SECURITY),
@@ -130,7 +131,7 @@ def _guards(host: str) -> list[Any]:
         Middleware(Compressed),
         Middleware(OwnPages),
     ]
-    guards += [Middleware(Stamped), Middleware(Streams)]
+    guards += [Middleware(Stamped), Middleware(Events), Middleware(Streams)]
     if host in LOOPBACK:
         guards.append(Middleware(TrustedHostMiddleware, allowed_hosts=list(LOOPBACK)))
     return guards

@@ -1,20 +1,14 @@
 """What the server does with every request and response, beside Gradio."""
 
 import re
-import shutil
 import time
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import suppress
 from http import HTTPStatus
-from pathlib import Path
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, urlencode
 
 import anyio
-from starlette.datastructures import Headers as RequestHeaders
 from starlette.datastructures import MutableHeaders
 from starlette.middleware.gzip import GZipMiddleware
-from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 ARRIVED = "hydralora.arrived"  # of a request's scope
@@ -192,62 +186,3 @@ class Compressed:
 
 def _is_page(path: str) -> bool:
     return path in ("/", "/config", "/theme.css") or path.endswith((".js", ".css"))
-
-
-class SameOrigin:
-    """ASGI middleware that refuses what another site's page sends: its reader didn't mean it.
-
-    A browser names the origin of what it sends, and whether that is this server (`Sec-Fetch-Site`); programs name none.
-    """
-
-    SAFE = ("GET", "HEAD", "OPTIONS")
-    OWN = ("same-origin", "none")
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "websocket" or (scope["type"] == "http" and scope["method"] not in self.SAFE):
-            headers = RequestHeaders(scope=scope)
-            origin = headers.get("origin")
-            foreign = origin is not None and urlsplit(origin).netloc != headers.get("host")
-            if foreign or headers.get("sec-fetch-site", "none") not in self.OWN:
-                reason = "Another site's page sent this, so it is refused. Open the studio itself."
-                await PlainTextResponse(reason, HTTPStatus.FORBIDDEN)(scope, receive, send)
-                return
-        await self.app(scope, receive, send)
-
-
-class UploadQuota:
-    """ASGI middleware that refuses uploads beyond a quota of all files in some folders, or on a full disk."""
-
-    FREE = 2**30  # bytes of the disk that uploads leave free
-
-    def __init__(self, app: ASGIApp, folders: Sequence[Path], quota: int) -> None:
-        self.app, self._folders, self._quota = app, folders, quota
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["method"] != "POST" or not scope["path"].endswith("/upload"):
-            await self.app(scope, receive, send)
-            return
-        left = await anyio.to_thread.run_sync(self._left)
-        length = RequestHeaders(scope=scope).get("content-length", "")
-        if not length.isdecimal() or int(length) > left:  # a browser names the length; without one it has no bound
-            reason = (
-                f"There is no room for this upload: {max(0, left) / 1e6:.0f} MB are left for uploads. Remove datasets "
-                "that nobody needs. Uploads that became no dataset are removed within two hours."
-            )
-            while length and (await receive()).get("more_body"):
-                pass  # a browser shows the answer only once it has sent everything
-            await PlainTextResponse(reason, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)(scope, receive, send)
-            return
-        await self.app(scope, receive, send)
-
-    def _left(self) -> int:
-        """Bytes that may still be uploaded."""
-        taken, free = 0, self._quota
-        for folder in self._folders:
-            with suppress(OSError):
-                free = min(free, shutil.disk_usage(folder if folder.exists() else folder.parent).free - self.FREE)
-            taken += sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-        return min(self._quota - taken, free)

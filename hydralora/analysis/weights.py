@@ -64,7 +64,7 @@ def read_weights(adapter: Path, file: str = ADAPTER_WEIGHTS) -> Weights:
     tensors = read_tensors(adapter / file)
     try:
         weights = _hydra(tensors, config) if isinstance(config, HydraLoraConfig) else _lora(tensors, config)
-    except (KeyError, RuntimeError, ValueError, ZeroDivisionError) as error:  # a matrix is missing, or of another shape
+    except Exception as error:  # of any kind: a matrix is missing or of another shape, a setting of another type
         raise ModelError(
             f"{adapter / file}: its weights are not those that {ADAPTER_CONFIG} describes ({first_line(error)}). Copy "
             "both files again."

@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import re
+import zlib
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -199,7 +200,13 @@ def _reporting(name: str, kind: str) -> Iterator[None]:
         yield
     except UnicodeError as error:
         raise DatasetError(f"{name}: its text can't be decoded ({first_line(error)}). Save it as UTF-8.") from error
-    except (OSError, EOFError, ValueError, csv.Error) as error:  # pyarrow's errors derive from OSError and ValueError
+    except (
+        OSError,
+        EOFError,
+        ValueError,
+        csv.Error,
+        zlib.error,
+    ) as error:  # pyarrow's errors derive from OSError and ValueError
         raise DatasetError(f"{name}: it can't be read as {kind[1:]} ({first_line(error)}). Export it again.") from error
 
 

@@ -20,7 +20,14 @@ ENGINE = (
     {"transfer", "bench", "experiments", "worker"},
     {"cli"},
 )
-APP = ({"headers", "widgets"}, {"services"}, {"page", "actions"}, {"tabs", "streams", "teaching"}, {"ui"}, {"__main__"})
+APP = (
+    {"guards", "headers", "widgets"},
+    {"services"},
+    {"page", "actions"},
+    {"tabs", "streams", "teaching"},
+    {"ui"},
+    {"__main__"},
+)
 FORBIDDEN_IN_THE_ENGINE = {"app", "gradio", "plotly"}
 
 
