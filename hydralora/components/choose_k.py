@@ -7,8 +7,9 @@ from typing import Any, Literal
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from hydralora.components.features import Vectors, dense, sample_rows, token_shares
-from hydralora.components.kmeans import TREE_ROWS, Partition, nearest, partitions
+from hydralora.components.features import TokenTable, Vectors, dense, sample_rows, token_table
+from hydralora.components.kinds import kinds
+from hydralora.components.kmeans import TREE_ROWS, Partition, partitions
 
 VOTES = 10  # random halves of the rows on which the number is determined again
 AFTER = 2  # drops after a k with which its own drop is compared
@@ -27,13 +28,15 @@ class Choice:
 
     Attributes:
         k: the number.
-        elbow: the SSE curve's elbow, 2 or more where there is one; k is 1 instead where its components are one kind.
+        elbow: the SSE curve's elbow, 2 or more where there is one; k is 1 instead where its components are one kind,
+            and the number of kinds where groups are merged into kinds.
         sureness: 0 to 1. The share of random halves of the rows that give k, give or take one (or a tenth), times
             the mean adjusted Rand index between their clusters and these.
         votes: the number found in each half.
-        between: mean cosine of token counts between rows of different groups at the elbow; 0 means no shared token.
-            It is measured on rows that were not clustered.
+        between: mean cosine of token counts between rows of different kinds, or of different groups at the elbow; 0
+            means no shared token. It is measured on rows that were not clustered.
         within: the same between different rows of one group.
+        merged: whether the components are kinds, of small groups whose vocabularies overlap (`kinds`).
     """
 
     k: int
@@ -42,6 +45,7 @@ class Choice:
     votes: tuple[int, ...]
     between: float
     within: float
+    merged: bool = False
 
     @property
     def grade(self) -> Grade:
@@ -69,7 +73,8 @@ class Choice:
     @property
     def _why(self) -> str:
         if self.k > 1:
-            return ""
+            wordings = f", since groups with a shared vocabulary are counted as one (the curve's elbow is {self.elbow})"
+            return wordings if self.merged and self.k != self.elbow else ""
         if self.elbow == 1:
             return ", since the curve has no elbow"
         if self.between > ALIKE:
@@ -116,56 +121,75 @@ def choose_number(
     found: Sequence[Partition],
     seed: int,
     on_done: Callable[[], None] = lambda: None,
-) -> Choice:
-    """Choose among these partitions, with a check on random halves of at most 2,000 rows.
+) -> tuple[Choice, Partition]:
+    """Choose among these partitions, with a check on random halves of at most 2,000 rows; also the chosen partition.
 
-    An elbow alone finds groups in every file: wordings of one question, subjects of one puzzle, or noise. Its groups
-    count as kinds only if rows that were not clustered, each assigned to the nearest centre, share clearly fewer tokens
-    with rows of other groups than with those of the same group.
+    An elbow alone finds groups in every file: wordings of one question, subjects of one puzzle, or noise. Groups whose
+    vocabularies clearly overlap are merged into kinds. Kinds, or else the elbow's groups, count only if rows that were
+    not clustered, each assigned to the nearest centre, share clearly fewer tokens with rows of other groups than with
+    those of the same group.
     """
     rows = sample_rows(vectors.shape[0], TREE_ROWS, seed)
-    points, shares = dense(vectors[rows]), token_shares([texts[i] for i in rows])
-    at_elbow = elbow([(partition.k, partition.sse) for partition in found])
+    points, table = dense(vectors[rows]), token_table([texts[i] for i in rows])
+    at_elbow, best = _best(found, table.present, rows)
     rng = np.random.default_rng(seed)
-    halves = [_Half(points, shares, rng.permutation(len(rows))) for _ in range(VOTES if len(rows) > 3 else 0)]
+    halves = [_Half(points, table, rng.permutation(len(rows))) for _ in range(VOTES if len(rows) > 3 else 0)]
     votes, alike = [], []
     for half in halves:
         half.cluster(found[-1].k, seed)
         votes.append(half.vote())
-        alike.append(half.likeness(at_elbow))
+        alike.append(half.likeness(best))
         on_done()
     between, within = np.mean(alike, axis=0).tolist() if alike else (0.0, 0.0)
-    k = at_elbow if _are_kinds(between, within) else 1
-    agreement = np.mean([half.agreement(k, found[k - 1].labels[rows]) for half in halves]) if halves else 0.0
-    sureness = float(np.mean([_near(vote, k) for vote in votes]) * agreement) if votes else 0.0
-    return Choice(k, at_elbow, max(sureness, 0.0), tuple(votes), between, within)
+    best = best if _are_kinds(between, within) else found[0]
+    agreement = np.mean([half.agreement(best, best.labels[rows]) for half in halves]) if halves else 0.0
+    sureness = float(np.mean([_near(vote, best.k) for vote in votes]) * agreement) if votes else 0.0
+    merged = best.cluster_of is not None
+    return Choice(best.k, at_elbow, max(sureness, 0.0), tuple(votes), between, within, merged), best
+
+
+def _best(found: Sequence[Partition], present: Any, rows: np.ndarray) -> tuple[int, Partition]:
+    """The elbow, and the partition into kinds, or at the elbow where there are none or the same."""
+    from sklearn.metrics import adjusted_rand_score
+
+    at_elbow = elbow([(partition.k, partition.sse) for partition in found])
+    by_elbow, by_kind = found[at_elbow - 1], kinds(found, present, rows)
+    same = by_kind is None or adjusted_rand_score(by_elbow.labels, by_kind.labels) == 1
+    return at_elbow, by_elbow if by_kind is None or same else by_kind
 
 
 class _Half:
     """A random half of the rows, which is clustered, and the other half, on which the clusters are tested."""
 
-    def __init__(self, points: np.ndarray, shares: Any, order: np.ndarray) -> None:
-        self._points, self._shares = points, shares
+    def __init__(self, points: np.ndarray, table: TokenTable, order: np.ndarray) -> None:
+        self._points, self._table = points, table
         self._clustered, self._heldout = order[: len(order) // 2], order[len(order) // 2 :]
 
     def cluster(self, highest: int, seed: int) -> None:
-        self._partitions = partitions(self._points[self._clustered], highest, seed, random_starts=0)
+        points, present = self._points[self._clustered], self._table.present[self._clustered]
+        self._partitions = partitions(points, highest, seed, random_starts=0)
+        _, self._best = _best(self._partitions, present, np.arange(len(points)))
 
     def vote(self) -> int:
-        k = elbow([(partition.k, partition.sse) for partition in self._partitions])
-        return k if _are_kinds(*self.likeness(k)) else 1
+        return self._best.k if _are_kinds(*self._likeness(self._best)) else 1
 
-    def likeness(self, k: int) -> tuple[float, float]:
-        return likeness(self._shares[self._heldout], self._assigned(k, self._points[self._heldout]))
+    def likeness(self, choice: Partition) -> tuple[float, float]:
+        """Of held-out rows, in the half's clusters that are as many as those of this choice."""
+        return self._likeness(self._counterpart(choice))
 
-    def agreement(self, k: int, labels: np.ndarray) -> float:
-        """Adjusted Rand index between these labels of all rows and the half's own k clusters."""
+    def agreement(self, choice: Partition, labels: np.ndarray) -> float:
+        """Adjusted Rand index between these labels of all rows and the half's own clusters, as many."""
         from sklearn.metrics import adjusted_rand_score
 
-        return float(adjusted_rand_score(labels, self._assigned(k, self._points)))
+        return float(adjusted_rand_score(labels, self._counterpart(choice).assign(self._points)))
 
-    def _assigned(self, k: int, points: np.ndarray) -> np.ndarray:
-        return nearest(points, self._partitions[min(k, len(self._partitions)) - 1].centres)[0]
+    def _likeness(self, partition: Partition) -> tuple[float, float]:
+        return likeness(self._table.shares[self._heldout], partition.assign(self._points[self._heldout]))
+
+    def _counterpart(self, choice: Partition) -> Partition:
+        if choice.cluster_of is not None and self._best.k == choice.k:
+            return self._best
+        return self._partitions[min(choice.k, len(self._partitions)) - 1]
 
 
 def _are_kinds(between: float, within: float) -> bool:

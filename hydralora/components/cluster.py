@@ -31,8 +31,9 @@ def cluster(
 ) -> Clusters:
     """Components by k-means, or by DBSCAN.
 
-    k = None takes the elbow of the SSE over k = 1 to max_k (paper, section 3.2), or 1 if the components at the elbow
-    are of one kind. An exception in on_progress stops the clustering.
+    k = None takes the number of kinds where small groups of rows clearly fall into kinds by their vocabularies; else
+    the elbow of the SSE over k = 1 to max_k (paper, section 3.2), or 1 if the components are of one kind. An exception
+    in on_progress stops the clustering.
 
     Args:
         texts: one a row.
@@ -63,9 +64,9 @@ def cluster(
     tried = partitions(vectors, highest, seed, progress)
     _check_k(k, len(tried) if len(tried) < highest else len(set(texts)))
     progress.reach(1 + highest)  # fewer k's where there are fewer different vectors
-    choice = None if k else choose_number(texts, vectors, tried, seed, progress)
+    choice, chosen = (None, tried[k - 1]) if k else choose_number(texts, vectors, tried, seed, progress)
     progress.reach(steps)
-    return Clusters(texts, encoder, vectors, tried, choice.k if choice else k or 1, named, seed, language, choice)
+    return Clusters(texts, encoder, vectors, tried, chosen.k, named, seed, language, choice, partition=chosen)
 
 
 def one_component(texts: Sequence[str]) -> Clusters:

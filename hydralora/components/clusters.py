@@ -46,6 +46,7 @@ class Clusters:
         language: str | None = None,
         choice: Choice | None = None,
         density: Density | None = None,
+        partition: Partition | None = None,
     ) -> None:
         self._texts = texts
         self.encoder = encoder
@@ -58,7 +59,8 @@ class Clusters:
         self.k = k
         self.choice = choice
         self.density = density
-        self.labels: np.ndarray = density.labels if density else tried[k - 1].labels
+        self._clustering = density or partition or tried[k - 1]
+        self.labels: np.ndarray = self._clustering.labels
         self.names: tuple[str, ...] | None = None
 
     def relabelled(self, labels: np.ndarray, names: Sequence[str] | None = None) -> "Clusters":
@@ -84,13 +86,8 @@ class Clusters:
         return int((self.labels < 0).sum())
 
     def assign(self, texts: Sequence[str]) -> list[int]:
-        """The nearest component of each new text: by its centre, or by its nearest core row for DBSCAN."""
-        if not len(texts):
-            return []
-        vectors = self.encoder(texts)
-        if self.density:
-            return self.density.assign(vectors).tolist()
-        return nearest(vectors, self._centres)[0].tolist()
+        """The nearest component of each new text: by its centres, or by its nearest core row for DBSCAN."""
+        return self._clustering.assign(self.encoder(texts)).tolist() if len(texts) else []
 
     def map(self, method: Method = "pca", seed: int = 0, rows: Sequence[int] | None = None) -> np.ndarray:
         """A 2-D map of the rows with these indices, of all by default: (rows, 2)."""
@@ -138,6 +135,6 @@ class Clusters:
 
     @cached_property
     def _centres(self) -> np.ndarray:
-        if self.density is None:
-            return self._tried[self.k - 1].centres
+        if isinstance(self._clustering, Partition) and self._clustering.cluster_of is None:
+            return self._clustering.centres
         return np.stack([np.asarray(self.vectors[self.labels == i].mean(0)).ravel() for i in range(self.k)])

@@ -1,12 +1,15 @@
 """Descriptions of components: characteristic terms, central rows and outliers."""
 
-import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
 
 import numpy as np
 
-from hydralora.components.features import STOP_WORDS, TOKENS
+from hydralora.components.features import STOP_WORDS
+from hydralora.components.phrases import READ, phrases, without_parts, words_and_phrases
+from hydralora.components.tokens import tokens, words
 from hydralora.errors import ConfigError
 
 TERMS = 8
@@ -14,7 +17,6 @@ NEAREST = 5
 OUTLIERS = 5
 DESCRIBED_ROWS = 2000  # of each component at most, from which its terms are taken
 VOCABULARY = 10_000  # terms, the most frequent ones; each component has a count of each
-WORDS = r"[^\W\d_]{2,}"
 ENGLISH_SHARE = 0.25  # of stop words among all words
 READ_FOR_LANGUAGE = 20_000  # characters of each component
 
@@ -78,8 +80,9 @@ def class_terms(
 
     A term's weight is tf · log(1 + (A - f + .5) / (f + .5)): its share of the component's words, how often it occurs
     in all, and the mean number of words A in a component. That is BERTopic's BM25 weighting, which reduces frequent
-    words more than its plain log(1 + A / f). Numbers and marks are terms only in a component without words;
-    English stop words are excluded if the texts look English.
+    words more than its plain log(1 + A / f). Where a script has no spaces between words, terms are its phrases
+    (`phrases`). Numbers and marks are terms only in a component without words; English stop words are excluded if the
+    texts look English.
     """
     rng = np.random.default_rng(seed)
     read = [
@@ -87,30 +90,34 @@ def class_terms(
     ]
     documents = ["\n".join(texts[row] for row in rows) for rows in read]
     language = language or likely_language(documents)
-    words = _weighted(documents, WORDS, language)
-    return (
-        words
-        if all(words)
-        else [
-            component_words or component_tokens
-            for component_words, component_tokens in zip(words, _weighted(documents, TOKENS), strict=True)
-        ]
-    )
+    analyze = partial(words_and_phrases, phrases=phrases(documents), limit=READ // max(len(documents), 1))
+    terms = _weighted(documents, analyze, language)
+    if all(terms):
+        return terms
+    return [few or other for few, other in zip(terms, _weighted(documents, tokens), strict=True)]
 
 
 def likely_language(texts: Sequence[str]) -> str | None:
     """ "en" where a quarter of the words are English stop words (running English has half), None elsewhere."""
     from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
-    words = [word for text in texts for word in re.findall(WORDS, text[:READ_FOR_LANGUAGE].lower())]
-    stop_words = sum(word in ENGLISH_STOP_WORDS for word in words)
-    return "en" if words and stop_words / len(words) >= ENGLISH_SHARE else None
+    read = [word for text in texts for word in words(text[:READ_FOR_LANGUAGE])]
+    stop_words = sum(word in ENGLISH_STOP_WORDS for word in read)
+    return "en" if read and stop_words / len(read) >= ENGLISH_SHARE else None
 
 
-def _weighted(documents: Sequence[str], pattern: str, language: str | None = None) -> list[list[str]]:
+def _weighted(
+    documents: Sequence[str], analyze: Callable[[str], list[str]], language: str | None = None
+) -> list[list[str]]:
     from sklearn.feature_extraction.text import CountVectorizer
 
-    counter = CountVectorizer(token_pattern=pattern, max_features=VOCABULARY, stop_words=STOP_WORDS.get(language or ""))
+    counter = CountVectorizer(
+        tokenizer=analyze,
+        token_pattern=None,
+        lowercase=False,
+        max_features=VOCABULARY,
+        stop_words=STOP_WORDS.get(language or ""),
+    )
     try:
         counts = counter.fit_transform(documents).toarray()  # (components, terms)
     except ValueError:  # not one such token
@@ -119,4 +126,5 @@ def _weighted(documents: Sequence[str], pattern: str, language: str | None = Non
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     weights = shares * np.log1p((average - frequency + 0.5) / (frequency + 0.5))
     names = counter.get_feature_names_out()
-    return [[str(names[j]) for j in np.argsort(-row, kind="stable")[:TERMS] if row[j] > 0] for row in weights]
+    ranked = ((str(names[j]) for j in np.argsort(-row, kind="stable") if row[j] > 0) for row in weights)
+    return [list(islice(without_parts(terms), TERMS)) for terms in ranked]

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from hydralora.components.tokens import long_tokens, tokens
 from hydralora.errors import ConfigError, DatasetError
 
 Features = Literal["tfidf-svd", "tfidf"]
@@ -18,9 +19,6 @@ SVD_DIMS = 50
 FIT_ROWS = 20_000  # at most; fitting vocabulary, IDF and SVD to more rows took longer and changed no measurement
 VOCABULARY = 50_000  # tokens, the most frequent ones
 STOP_WORDS = {"en": "english"}
-# Chinese and Japanese have no spaces, so each character is a token. Marks are tokens too, or arithmetic would be empty.
-_HAN_KANA = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
-TOKENS = rf"[{_HAN_KANA}]|[^\W{_HAN_KANA}]+|[^\w\s]"
 
 
 def fit_features(
@@ -104,32 +102,54 @@ def dense(vectors: Vectors) -> np.ndarray:
         return TruncatedSVD(min(SVD_DIMS, *vectors.shape), random_state=0).fit_transform(vectors)
 
 
-def token_shares(texts: Sequence[str]) -> Any:
-    """Sublinear token counts of length 1, no IDF: sparse (rows, tokens). Their product is what two rows share."""
+@dataclass(frozen=True)
+class TokenTable:
+    """What tokens rows hold.
+
+    Attributes:
+        shares: sublinear token counts of length 1, no IDF: sparse (rows, tokens). Their product is what two rows share.
+        present: 1 where a row holds a token: sparse (rows, tokens). All numbers are one token, and tokens of a single
+            row are left out.
+    """
+
+    shares: Any
+    present: Any
+
+
+def token_table(texts: Sequence[str]) -> TokenTable:
+    """The tokens of these texts."""
+    from scipy.sparse import csr_matrix, hstack
+
+    counts = _vectorizer(sublinear_tf=True, use_idf=False)
+    try:
+        shares = counts.fit_transform(texts)
+    except ValueError:  # not one token; the caller's encoder may still distinguish such rows
+        none = csr_matrix((len(texts), 1))
+        return TokenTable(none, none)
+    numbers = np.array([name.isdecimal() for name in counts.get_feature_names_out()])
+    present = (shares > 0).astype(np.float64).tocsc()
+    holds_number = csr_matrix(np.asarray(present[:, numbers].sum(1)) > 0, dtype=np.float64)
+    shared = ~numbers & (np.asarray(present.sum(0)).ravel() > 1)
+    return TokenTable(shares, hstack([present[:, shared], holds_number]).tocsr())
+
+
+def _vectorizer(tokenizer: Callable[[str], list[str]] = tokens, **options: Any) -> Any:
+    """TF-IDF of these tokens, which are in lower case already."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    counts = TfidfVectorizer(sublinear_tf=True, use_idf=False, token_pattern=TOKENS, max_features=VOCABULARY)
-    try:
-        return counts.fit_transform(texts)
-    except ValueError:  # not one token; the caller's encoder may still distinguish such rows
-        from scipy.sparse import csr_matrix
-
-        return csr_matrix((len(texts), 1))
+    return TfidfVectorizer(
+        tokenizer=tokenizer, token_pattern=None, lowercase=False, max_features=VOCABULARY, **options
+    )
 
 
 def _fit_tfidf(texts: Sequence[str], language: str | None) -> Encoder:
-    from sklearn.feature_extraction.text import TfidfVectorizer
-
-    return TfidfVectorizer(max_features=VOCABULARY, stop_words=STOP_WORDS.get(language or "")).fit(texts).transform
+    return _vectorizer(long_tokens, stop_words=STOP_WORDS.get(language or "")).fit(texts).transform
 
 
 def _fit_tfidf_svd(texts: Sequence[str], seed: int, language: str | None) -> Encoder:
     from sklearn.decomposition import TruncatedSVD
-    from sklearn.feature_extraction.text import TfidfVectorizer
 
-    stop_words = STOP_WORDS.get(language or "")
-    tfidf = TfidfVectorizer(sublinear_tf=True, token_pattern=TOKENS, max_features=VOCABULARY, stop_words=stop_words)
-    tfidf.fit(texts)
+    tfidf = _vectorizer(sublinear_tf=True, stop_words=STOP_WORDS.get(language or "")).fit(texts)
     tfidf.idf_ = np.sqrt(tfidf.idf_)
     weights = tfidf.transform(texts)
     if weights.shape[1] == 1:  # one token: SVD refuses a single column

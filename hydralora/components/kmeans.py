@@ -17,15 +17,32 @@ NO_SPREAD = 1e-9  # SSE per row below which every distinct row has its own centr
 
 @dataclass(frozen=True)
 class Partition:
-    """Rows in k clusters: labels (rows,), centres (k, dims), and the sum of squared distances to the nearest centre."""
+    """Rows in k clusters.
+
+    Attributes:
+        labels: of each row, (rows,).
+        centres: (centres, dims), one a cluster unless some were merged.
+        sse: the sum of squared distances to the nearest centre.
+        cluster_of: the cluster of each centre, (centres,); None where each centre is one.
+    """
 
     labels: np.ndarray
     centres: np.ndarray
     sse: float
+    cluster_of: np.ndarray | None = None
 
     @property
     def k(self) -> int:
-        return len(self.centres)
+        return len(self.centres) if self.cluster_of is None else int(self.cluster_of.max()) + 1
+
+    def assign(self, vectors: Vectors) -> np.ndarray:
+        """The cluster of the nearest centre: (rows,)."""
+        labels = nearest(vectors, self.centres)[0]
+        return labels if self.cluster_of is None else self.cluster_of[labels]
+
+    def merged(self, cluster_of: np.ndarray) -> "Partition":
+        """The same centres in fewer clusters, given for each centre, (centres,)."""
+        return Partition(cluster_of[self.labels], self.centres, self.sse, cluster_of)
 
 
 def partitions(
