@@ -165,6 +165,8 @@ def clusters(
         "choice": result.choice and asdict(result.choice) | {"grade": result.choice.grade},
         "overlap": agreement and {"ari": agreement.ari, "nmi": agreement.nmi},
         "trials": [[name, numbers] for name, numbers in tried],
+        "scripts": result.scripts,
+        "note": result.note,
     }
     return Output(values, _clusters_text(result, tried))
 
@@ -193,6 +195,7 @@ def _component_settings(method: str, k: int | None, values: dict[str, Any]) -> "
 
 def _clusters_text(result: "Clusters", tried: list[tuple[str, list[int]]]) -> str:
     lines = [result.choice.sentence if result.choice else f"{result.k} components in {len(result.labels)} rows"]
+    lines += [result.note] if result.note else []
     lines += [f"{c.size:6} rows  {', '.join(c.terms)}" for c in result.components]
     if result.noise:
         lines.append(f"{result.noise:6} rows  noise, in no component")

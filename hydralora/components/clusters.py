@@ -13,6 +13,7 @@ from hydralora.components.dbscan import Density
 from hydralora.components.describe import Component, describe, renamed
 from hydralora.components.features import Encoder, Features, Vectors, dense, sample_rows
 from hydralora.components.kmeans import Partition, nearest
+from hydralora.components.scripts import script_note, script_shares
 from hydralora.projection import Method, project
 
 ClusterMethod = Literal["kmeans", "dbscan"]
@@ -94,8 +95,8 @@ class Clusters:
         return project(dense(self.vectors if rows is None else self.vectors[rows]), method, 2, seed)
 
     def measure(self) -> None:
-        """Compute now what is otherwise computed when it is first read: components, distances, silhouette."""
-        for name in ("components", "silhouette"):  # the distances are among what components need
+        """Compute now what is otherwise computed when it is first read: components, distances, silhouette, scripts."""
+        for name in ("components", "silhouette", "scripts"):  # the distances are among what components need
             getattr(self, name)
 
     @cached_property
@@ -117,6 +118,16 @@ class Clusters:
                 return float(silhouette_score(distances, labels, metric="precomputed"))
 
         return [(partition.k, score(partition.labels[rows])) for partition in self._tried if partition.k >= 2]
+
+    @cached_property
+    def scripts(self) -> dict[str, float]:
+        """The share of each script that the rows are written in, 0 to 1, the largest first."""
+        return script_shares(self._texts)
+
+    @property
+    def note(self) -> str:
+        """A sentence on what the components may follow beside the tasks, "" where nothing is known."""
+        return script_note(self.scripts) if self.k > 1 else ""
 
     @cached_property
     def components(self) -> list[Component]:

@@ -137,9 +137,7 @@ def _vectorizer(tokenizer: Callable[[str], list[str]] = tokens, **options: Any) 
     """TF-IDF of these tokens, which are in lower case already."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    return TfidfVectorizer(
-        tokenizer=tokenizer, token_pattern=None, lowercase=False, max_features=VOCABULARY, **options
-    )
+    return TfidfVectorizer(tokenizer=tokenizer, token_pattern=None, lowercase=False, max_features=VOCABULARY, **options)
 
 
 def _fit_tfidf(texts: Sequence[str], language: str | None) -> Encoder:

@@ -4,8 +4,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import log
 
-from hydralora.components.tokens import characters, is_unspaced, words
+from hydralora.components.tokens import by_script, characters, is_unspaced, words
 
+SHORTEST = {"han": 2, "southeast": 3}  # characters with their marks; two of Thai's are rarely a word
 LONGEST = 12  # characters with their marks
 READ = 100_000  # characters of all texts together
 FIXED = 0.8  # share of an n-gram's occurrences before or behind one and the same character that makes it a fragment
@@ -13,7 +14,7 @@ PARTICLES = frozenset("的了吗呢吧着是在和与把被请这那")  # no phr
 
 
 def phrases(texts: Sequence[str]) -> dict[str, int]:
-    """How often each n-gram of two characters or more occurs that stands free: what is before and behind it varies.
+    """How often each n-gram occurs that stands free: what is before and behind it varies.
 
     That is accessor variety (Feng et al. 2004): a word occurs in several places, a fragment of one beside its rest.
     """
@@ -21,9 +22,9 @@ def phrases(texts: Sequence[str]) -> dict[str, int]:
     parts: dict[str, list[str]] = {}  # an n-gram without its last, and without its first character, unless a particle
     for text in texts:
         for run in unspaced_words(text, READ // len(texts)):
-            units = characters(run)
+            units, shortest = characters(run), SHORTEST[next(by_script(run))[0]]
             for first in range(len(units)):
-                for last in range(first + 2, min(first + LONGEST + 1, len(units)) + 1):
+                for last in range(first + shortest, min(first + LONGEST + 1, len(units)) + 1):
                     gram = "".join(units[first:last])
                     counts[gram] += 1
                     if gram not in parts:

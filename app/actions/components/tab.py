@@ -22,7 +22,8 @@ NEVER_ASSIGNED = (
     " The components set the number of heads and may initialize the router; no row is ever assigned to a head."
 )
 HELP = {
-    "kmeans": "The curve falls steeply while each new component explains something, then bends: that is the elbow."
+    "kmeans": "The curve falls steeply while each new component explains something, then bends: that is the elbow. "
+    "Small groups that share a vocabulary are counted as one component, so the number may differ from the elbow."
     + NEVER_ASSIGNED,
     "dbscan": "Rows in dense regions have near neighbours; where the curve bends upwards, rows begin to lie apart. A "
     "row with too few neighbours within eps is noise, unless a neighbour has enough." + NEVER_ASSIGNED,
@@ -171,6 +172,7 @@ def _curve(clusters: Clusters, dataset_id: str) -> str:
 
 def _sentence(clusters: Clusters) -> str:
     heads = f" With {clusters.k} heads, each component can start with one of its own."
+    heads += f" {clusters.note}" if clusters.note else ""
     if clusters.choice:
         return clusters.choice.sentence + heads
     if clusters.noise:
