@@ -34,8 +34,10 @@ def kinds(tried: Sequence[Partition], present: Any, rows: np.ndarray) -> Partiti
     falls: dict[int, list[float]] = {}  # by number of kinds: log ratios
     clearest: dict[int, tuple[float, Partition, np.ndarray]] = {}
     groupings = [partition for partition in tried if partition.k in GROUPS]
-    for partition in groupings:
-        distances = 1 - vocabulary_overlap(present, partition.labels[rows], partition.k)
+    with threadpool_limits(1):
+        overlap_of = [vocabulary_overlap(present, partition.labels[rows], partition.k) for partition in groupings]
+    for partition, overlap in zip(groupings, overlap_of, strict=True):
+        distances = 1 - overlap
         np.fill_diagonal(distances, 0)
         tree = linkage(squareform(distances.clip(0), checks=False), "average")
         overlaps = np.maximum(1 - tree[:, 2], UNRELATED)  # of the two that are merged: from k groups to 1
@@ -63,8 +65,7 @@ def vocabulary_overlap(present: Any, labels: np.ndarray, k: int) -> np.ndarray:
     from scipy.sparse import csr_matrix
 
     members = csr_matrix((np.ones(len(labels)), (labels, np.arange(len(labels)))), shape=(k, len(labels)))
-    with threadpool_limits(1):
-        shares = (members @ present).toarray() / np.maximum(np.bincount(labels, minlength=k), 1)[:, None]
-        weights = np.sqrt(shares / np.maximum(shares.sum(0), 1e-12))
-        weights /= np.maximum(np.linalg.norm(weights, axis=1, keepdims=True), 1e-12)
-        return weights @ weights.T
+    shares = (members @ present).toarray() / np.maximum(np.bincount(labels, minlength=k), 1)[:, None]
+    weights = np.sqrt(shares / np.maximum(shares.sum(0), 1e-12))
+    weights /= np.maximum(np.linalg.norm(weights, axis=1, keepdims=True), 1e-12)
+    return weights @ weights.T

@@ -58,12 +58,13 @@ def without_parts(terms: Iterable[str]) -> Iterator[str]:
 
 def unspaced_words(text: str, limit: int) -> Iterator[str]:
     """The runs of letters of scripts without spaces, until they have this many characters."""
-    for word in () if text.isascii() else words(text):
-        if limit <= 0:
-            return
-        if is_unspaced(word):
-            limit -= len(word)
-            yield word
+    for line in text.splitlines():
+        for word in () if line.isascii() else words(line):
+            if limit <= 0:
+                return
+            if is_unspaced(word):
+                limit -= len(word)
+                yield word
 
 
 def _is_particle(character: str) -> bool:

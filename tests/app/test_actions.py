@@ -31,6 +31,7 @@ from app.services.background import Done, Progress, in_background
 from app.services.cache import ResultKind
 from app.services.components import ComponentRequest
 from hydralora import figures
+from hydralora.components import cluster
 from hydralora.components.rows import read_split
 from hydralora.data.mapping import Mapping
 from hydralora.data.progress import OnProgress
@@ -42,6 +43,7 @@ from hydralora.runs.scores import SampleAnswer, Score
 from hydralora.training.preparation import prepare
 from tests.conftest import FinishedRun
 from tests.known import known
+from tests.multilingual import rows_of_kinds
 from tests.waiting import wait_until
 
 FIELDS = list(Mapping.model_fields)
@@ -226,6 +228,12 @@ def test_clusters_of_the_demo(services: Services) -> None:
     for table in (read_csv(files[0], parse_options=lines), read_table(files[1])):
         assert len(table) == 800
         assert set(table["component_number"].to_pylist()) == {1, 2, 3, 4}  # as the page counts
+
+
+def test_rows_in_several_scripts_are_said_to_be_so() -> None:
+    texts = [row for code in ("en", "ru") for row in rows_of_kinds(code, "office", 30)[0]]
+    assert "several scripts: 50% Latin, 50% Cyrillic" in components.sentence_on(cluster(texts))
+    assert "scripts" not in components.sentence_on(cluster(texts[:30]))
 
 
 def test_a_run_finds_the_components_that_the_page_shows(services: Services, model_folder: Path) -> None:

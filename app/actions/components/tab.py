@@ -102,7 +102,7 @@ def view(services: Services, dataset_id: str, request: ComponentRequest) -> Clus
     components = services.components.named(dataset_id, request)
     agreement, tasks = _agreement(services, dataset_id, clusters, components)
     return ClusterView(
-        _sentence(clusters),
+        sentence_on(clusters),
         clusters.k,
         _curve(clusters, dataset_id),
         HELP[clusters.method],
@@ -170,7 +170,8 @@ def _curve(clusters: Clusters, dataset_id: str) -> str:
     return figures.component_number(clusters.sse, clusters.silhouette, clusters.k, dataset_id)
 
 
-def _sentence(clusters: Clusters) -> str:
+def sentence_on(clusters: Clusters) -> str:
+    """The number of components, how far to trust it, and what else they may follow."""
     heads = f" With {clusters.k} heads, each component can start with one of its own."
     heads += f" {clusters.note}" if clusters.note else ""
     if clusters.choice:
