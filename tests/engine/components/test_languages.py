@@ -30,7 +30,7 @@ def found(code: str, kinds: str, rows: int = 150, seed: int = 0) -> tuple[Cluste
 
 @pytest.mark.parametrize("code", LANGUAGES)
 def test_three_kinds_are_found_in_every_language(code: str) -> None:
-    for kinds in sets_of_kinds(code):
+    for kinds in sets_of_kinds(code)[::2]:  # tests.benchmarks.languages has the others
         clusters, ari = found(code, kinds)
         assert clusters.k == 3, kinds
         assert ari >= 0.8, kinds
