@@ -73,7 +73,7 @@ def upload(
     Raises:
         HydraError: a file can't be read, or the mapping is wrong.
     """
-    files = [Path(path) for path in paths]
+    files = [Path(path) for path in paths or ()]
     parsed = _mapping(mapping) if mapping else None
     try:
         for step in in_background(lambda on_progress: read_files(files, parsed, on_progress)):
@@ -116,7 +116,7 @@ def hold_out(services: Services, dataset_id: str, path: str) -> str:
     """
     stored = services.datasets.get(dataset_id)
     data = services.read_dataset(dataset_id)
-    split_by_file(data, read_files([Path(path)], data.mapping))
+    split_by_file(data, read_files([Path(path or "")], data.mapping))
     added = services.datasets.add(stored.files, stored.mapping, Path(path))
     services.datasets.copy_names(dataset_id, added.id)  # the components are those of the training rows
     return added.id

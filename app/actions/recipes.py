@@ -35,7 +35,7 @@ def resolve_model(services: Services, name: str) -> str:
     Raises:
         ConfigError: the name is neither.
     """
-    name = name or DEFAULT_MODEL
+    name = str(name or DEFAULT_MODEL)
     folders = _workspace_models(services)
     if name in folders:
         return str(folders[name])

@@ -103,7 +103,7 @@ class Services:
         Raises:
             RunError: there is none.
         """
-        if not isinstance(run_id, str) or not RUN_ID.fullmatch(run_id):  # a request may hold anything
+        if not RUN_ID.fullmatch(str(run_id)):  # a request may hold anything
             raise RunError("There is no such run in this workspace. Choose one from the list.")
         return self.store.get(run_id)
 

@@ -96,8 +96,8 @@ class Studies:
         Raises:
             ConfigError: there is none.
         """
-        folder = studies_folder(self._jobs.store) / study_id
-        if not STUDY_ID.fullmatch(study_id) or not folder.is_dir():
+        folder = studies_folder(self._jobs.store) / str(study_id)
+        if not STUDY_ID.fullmatch(str(study_id)) or not folder.is_dir():
             raise ConfigError("There is no such study in this workspace. Choose one from the list.")
         if study_id not in self._open:
             self._open[study_id] = RunningStudy(self._jobs, folder)

@@ -5,8 +5,8 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-from hydralora.errors import DatasetError, first_line
-from hydralora.files import cache_root
+from hydralora.errors import DatasetError, first_line, found
+from hydralora.files import cache_root, why_no_file_name
 from hydralora.models.fetching import hub_reachable
 
 PREFIX = "hub:"
@@ -27,8 +27,8 @@ def fetch_dataset(name: str) -> Path:
         DatasetError: the name has another form, the Hub can't be reached, or has no such dataset, config or split.
     """
     match = NAME.fullmatch(name)
-    if not match or ".." in name:
-        raise DatasetError(f"{name}: not a dataset name of the Hub. {WANTED}")
+    if not match or ".." in name or why_no_file_name(f"{name}.parquet"):
+        raise DatasetError(f"{found(name)}: not a dataset name of the Hub. {WANTED}")
     file = UNSAFE.sub("--", name.removeprefix(PREFIX)) + ".parquet"
     path = cache_root() / "hub-datasets" / file
     if path.exists():

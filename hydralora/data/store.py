@@ -132,9 +132,9 @@ class DatasetStore:
         """
         if dataset_id == DEMO:
             return StoredDataset(DEMO, "Demo: four skills", (demo_file("train"),), None, demo_file("heldout"))
-        folder = self.folder / dataset_id
-        if not DATASET_ID.fullmatch(dataset_id) or not (folder / "files").is_dir():
-            raise DatasetError(f"There is no dataset {dataset_id!r} in this workspace. Upload the file again.")
+        folder = self.folder / str(dataset_id)
+        if not DATASET_ID.fullmatch(str(dataset_id)) or not (folder / "files").is_dir():
+            raise DatasetError(f"There is no dataset {found(dataset_id)} in this workspace. Upload the file again.")
         about = _about(dataset_id, folder)
         mapping = folder / MAPPING
         return StoredDataset(

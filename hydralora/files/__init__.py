@@ -256,6 +256,8 @@ def why_no_file_name(text: str) -> str:
         return f"has {len(text):,} characters, of at most {LONGEST_PATH:,}"
     if wrong := next((letter for letter in text if unicodedata.category(letter) == "Cc"), None):
         return f"has the control character {wrong!r}"
+    if any(unicodedata.category(letter) == "Cs" for letter in text):
+        return "has half a character"
     if any(len(part.encode("utf-8", "replace")) > LONGEST_NAME for part in PurePath(text).parts):
         return f"has a part of more than {LONGEST_NAME} bytes"
     return ""

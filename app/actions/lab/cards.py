@@ -124,7 +124,9 @@ def upload(services: Services, file: str) -> str:
     Raises:
         ConfigError: it is too large, or what is wrong in it.
     """
-    path = Path(file)
+    path = Path(file or "")
+    if not path.is_file():
+        raise ConfigError("There is no such file. Choose a study's file.")
     size = path.stat().st_size
     if size > LARGEST:
         raise ConfigError(f"{path.name} has {size:,} bytes; a study has at most {LARGEST:,}. Is it the right file?")

@@ -54,7 +54,7 @@ def import_file(services: Services, file: str, model: str) -> str:
         HydraError: the file is not an exported run.
     """
     try:
-        return import_run(services.store, Path(file)).id
+        return import_run(services.store, Path(file or "run.zip")).id
     except MissingModelError:
         pass
     chosen = find_model(resolve_model(services, model), download=False)
@@ -63,7 +63,7 @@ def import_file(services: Services, file: str, model: str) -> str:
 
 def evaluate(services: Services, run_id: str, file: str) -> Iterator[str | Done[tuple[str, list[list[Cell]]]]]:
     """Evaluate a run on an uploaded file: yields sentences, then the last one with a table."""
-    run, name = services.run(run_id), Path(file).name
+    run, name = services.run(run_id), Path(file or "").name
     for step in in_background(lambda on_progress: in_process(evaluate_run, run, file, None, on_progress=on_progress)):
         if isinstance(step, Done):
             scores = step.value

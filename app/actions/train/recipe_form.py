@@ -126,7 +126,7 @@ def opened_recipe(services: Services, file: str, keys: Sequence[str]) -> FormVal
     Raises:
         ConfigError: it can't be read, or a setting is wrong.
     """
-    return form_from_recipe(services, read_recipe(Path(file)), keys)
+    return form_from_recipe(services, read_recipe(Path(file or "")), keys)
 
 
 def _name(services: Services, dataset_id: str, recipe: Recipe) -> str:

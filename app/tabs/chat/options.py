@@ -28,4 +28,4 @@ class Options:
 
     @staticmethod
     def read(longest: float, temperature: float, top_p: float, seed: float | None) -> Sampling:
-        return Sampling(int(longest), temperature, top_p, int(seed or 0))
+        return Sampling(int(longest or 1), temperature or 0.0, top_p, int(seed or 0))

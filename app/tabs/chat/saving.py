@@ -46,7 +46,7 @@ class Saving:
 
         @handler
         def open_saved(file: str) -> Updates:
-            return conversation.updates(services, [actions.replay(services, Path(file))])
+            return conversation.updates(services, [actions.replay(services, Path(file or ""))])
 
         @latest(services, "saved answer")
         def write(values: Kept) -> Updates:

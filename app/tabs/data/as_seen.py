@@ -3,6 +3,7 @@
 import gradio as gr
 
 from hydralora.errors import HydraError
+from hydralora.recipe.settings import TrainingSettings
 
 from ...actions import as_read
 from ...page.context import Context
@@ -50,7 +51,9 @@ class AsTheModelSeesIt:
         @latest(context.services, "as the model sees it")
         def read(dataset_id: str, model: str, max_length: float) -> Updates:
             try:
-                view = as_read.tokens(context.services, dataset_id, model, int(max_length))
+                view = as_read.tokens(
+                    context.services, dataset_id, model, int(max_length or TrainingSettings().max_length)
+                )
             except HydraError as error:
                 view = as_read.nothing_read(str(error))
             return self._updates(view)

@@ -41,7 +41,7 @@ class Sizes:
 
         @handler
         def count(run_id: str, r: float, heads: float) -> Updates:
-            return {self.view: actions.sizes(services, run_id, int(r), int(heads))}
+            return {self.view: actions.sizes(services, run_id, int(r or 1), int(heads or 1))}
 
         begun = context.signals.follow([*opened, run.change], begin, [run, shown], [self.r, self.heads, shown])
         changes: list[Component] = [begun.then, self.r.change, self.heads.change]
