@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from hydralora.errors import HydraError
-from hydralora.files import remove_leftovers
+from hydralora.errors import HydraError, system_message
+from hydralora.files import building_folder, remove_leftovers
 from hydralora.runs.shipped import restore_shipped_run
 from hydralora.runs.store import RunStore
 
@@ -67,6 +67,7 @@ def serve(
         typer.echo(f"{error.kind} error: {error} The app starts without it.", err=True)
     warm_up()
     services = Services(store.workspace)
+    _check_writable(services.store)
     services.store.empty_bin()
     for folder in (services.store.folder, services.datasets.folder):
         remove_leftovers(folder)
@@ -97,6 +98,15 @@ def serve(
     )
     typer.echo(f"HydraLoRA studio is at {page.local_url} . Ctrl+C ends it; runs go on.")
     page.block_thread()
+
+
+def _check_writable(store: RunStore) -> None:
+    try:
+        with building_folder(store.folder):
+            pass
+    except OSError as error:
+        typer.echo(f"system error: {system_message(error)} Or choose another folder with --workspace.", err=True)
+        raise typer.Exit(1) from None
 
 
 def restore_if_possible(store: RunStore) -> None:

@@ -52,6 +52,12 @@ def first_line(error: Exception) -> str:
     return one_line(text.splitlines()[0], FIRST_LINE) if text else type(error).__name__
 
 
+def system_message(error: OSError) -> str:
+    """What the system refused, and where, as a sentence."""
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror or type(error).__name__}. Check its rights, and that the disk is not full."
+
+
 def printable(text: str) -> str:
     """A text whose control characters a terminal shows and doesn't obey, but for line ends and tabs.
 

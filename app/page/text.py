@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import gradio as gr
 
-from hydralora.errors import HydraError
+from hydralora.errors import HydraError, system_message
 from hydralora.training.resources import is_out_of_memory
 
 from ..widgets.glossary import with_terms
@@ -44,6 +44,9 @@ def as_message(error: Exception) -> gr.Error:
         return error
     if isinstance(error, HydraError):
         return gr.Error(html.escape(str(error)), title="That did not work", print_exception=False)
+    if isinstance(error, PermissionError):
+        error.filename = None  # no folder of this machine reaches the page
+        return gr.Error(html.escape(system_message(error)), title="That did not work")
     text = f"{type(error).__name__}: {str(error)[:LONGEST_ERROR]}"
     if is_out_of_memory(error):
         text = "There is not enough memory. Free the chat's models, or wait until a run has ended."

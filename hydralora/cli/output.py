@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ParamSpec
 import typer
 
 from hydralora.data.progress import OnProgress
-from hydralora.errors import HydraError, printable
+from hydralora.errors import HydraError, printable, system_message
 from hydralora.files import to_json
 
 if TYPE_CHECKING:
@@ -66,6 +66,11 @@ def answering(function: Callable[P, Output]) -> Callable[P, None]:
             raise typer.Exit(1) from None
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
+        except (PermissionError, FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+            if as_json:
+                _print_error("system", system_message(error))
+            say(f"system error: {system_message(error)}")
+            raise typer.Exit(1) from None
         except Exception as error:
             if not as_json:
                 raise

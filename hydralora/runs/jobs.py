@@ -271,7 +271,7 @@ class JobManager:
     def _refreshed(self, run: Run, state: RunState, waits: bool) -> RunState:
         if waits:
             return state
-        if state.state in ACTIVE and not is_alive(state):
+        if state.state in ACTIVE and not is_alive(state) and not run.is_worked_on:
             state = run.state()  # it may have ended properly in between
             if state.state in ACTIVE:
                 newest = run.newest_checkpoint()

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from pydantic import TypeAdapter, ValidationError
 
 from hydralora.errors import RunError
@@ -241,6 +241,17 @@ class Run:
         try:
             return (self.folder / "stop").read_text(encoding="utf-8") == MEASURE
         except FileNotFoundError:
+            return False
+
+    @property
+    def is_worked_on(self) -> bool:
+        """Whether a process of this machine holds the worker's lock; unlike times, no clock that is set changes it."""
+        try:
+            with self.worker_lock().acquire(timeout=0):
+                return False
+        except Timeout:
+            return True
+        except OSError:  # a workspace that is read-only
             return False
 
     def worker_lock(self) -> FileLock:
