@@ -29,6 +29,7 @@ ABOUT = "dataset.json"  # what is known of the rows beside them
 VERSION = 3  # of how rows are read; caches of other versions are not used
 PEEKED = 100  # rows from which the columns are detected
 KEPT = 20  # datasets in the cache; older ones are read again when needed
+LONG_WORD = 40  # characters
 MOST_ROWS = 5_000_000
 USELESS = 100_000  # rows after which a file is given up if none could be used
 
@@ -265,10 +266,12 @@ def _problem(flaw: RowError, row: int, source: Source, file_row: int) -> Problem
 
 def _guessed(source: Source, example: Example) -> Iterator[RowError]:
     """A note on a row whose text is only likely to be right."""
-    if source.guessed and (words := re.findall(r"\w*[^\x00-\x7f]\w*", example.everything)):
-        found = f"is not UTF-8; read as {source.encoding}, it holds {words[0]!r}"
+    if source.guessed and (odd := re.search(r"[^\x00-\x7f]", example.everything)):
+        around = example.everything[max(0, odd.start() - LONG_WORD) : odd.start() + LONG_WORD]
+        (word, *_) = re.findall(r"\w*[^\x00-\x7f]\w*", around)
+        said = f"is not UTF-8; read as {source.encoding}, it holds {word!r}"
         yield RowError(
-            "guessed-encoding", "", found, "If that is wrong, set the mapping's encoding, for example to cp1251."
+            "guessed-encoding", "", said, "If that is wrong, set the mapping's encoding, for example to cp1251."
         )
 
 

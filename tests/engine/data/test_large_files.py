@@ -81,6 +81,11 @@ def deep_line(path: Path) -> None:
     path.write_bytes(json.dumps(GOOD).encode() + b"\n" + b"[" * 20_000_000 + b"\n")
 
 
+def long_word(path: Path) -> None:
+    """Not UTF-8, which is said with the word that shows it."""
+    path.write_bytes(b"x" * 400_000 + b" caf\xe9\n")
+
+
 FILES: dict[str, tuple[str, Callable[[Path], None], str]] = {
     "a line of a gigabyte": ("a.csv.gz", one_line, "unpacks to more than 200 times its size"),
     "objects by the million": ("a.json", objects, "found no columns"),
@@ -88,6 +93,7 @@ FILES: dict[str, tuple[str, Callable[[Path], None], str]] = {
     "lists in a line": ("a.jsonl", lists_in_a_line, "1 rows"),
     "one text for thousands of rows": ("a.parquet", dictionary, "None of the 5000 rows can be used"),
     "a row of 30 MB": ("a.jsonl", long_row, "1 rows"),
+    "a long word of another encoding": ("a.txt", long_word, "1 rows"),
     "a deep line": ("a.jsonl", deep_line, "1 rows"),
 }
 
