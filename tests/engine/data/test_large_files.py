@@ -83,7 +83,7 @@ def deep_line(path: Path) -> None:
 
 def long_word(path: Path) -> None:
     """Not UTF-8, which is said with the word that shows it."""
-    path.write_bytes(b"x" * 400_000 + b" caf\xe9\n")
+    path.write_bytes(b"x" * 400_000 + b" caf\xe9 au lait, encore.\n")
 
 
 FILES: dict[str, tuple[str, Callable[[Path], None], str]] = {
