@@ -111,7 +111,7 @@ def _too_much(memory: int) -> str:
 
 def _limit(memory: int) -> None:
     """Let this process take so many bytes more; an allocation beyond them fails."""
-    with suppress(ImportError, ValueError, OSError):  # Windows has no such limit, and macOS doesn't keep it
+    with suppress(ImportError, AttributeError, ValueError, OSError):  # Windows and macOS have no such limit
         import resource
 
         limit = psutil.Process().memory_info().data + memory
