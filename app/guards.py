@@ -100,11 +100,12 @@ class Events:
             message = await receive()
             body += message.get("body", b"")
         blocks = scope["app"].get_blocks() if "app" in scope else None
-        reason = "is too large" if len(body) > self.LARGEST else _why_no_event(body, blocks)
+        event = _parsed(body) if len(body) <= self.LARGEST else None
+        reason = "is too large" if len(body) > self.LARGEST else _why_no_event(event, blocks)
         if reason:
             await PlainTextResponse(f"The event {reason}.", HTTPStatus.BAD_REQUEST)(scope, receive, send)
             return
-        read = False
+        body, read = _as_the_page_sends(event, body, blocks), False
 
         async def again() -> Message:
             nonlocal read
@@ -116,14 +117,29 @@ class Events:
         await self.app(scope, again, send)
 
 
-def _why_no_event(body: bytes, blocks: Any) -> str:
-    """Why a body is no event of the page; "" if it is one."""
+def _parsed(body: bytes) -> Any:
+    """A body as plain values; None if it is no JSON."""
     try:
-        event = json.loads(body, parse_constant=_refused)
+        return json.loads(body, parse_constant=_refused)
     except (ValueError, RecursionError):
-        return "is not JSON"
+        return None
+
+
+def _as_the_page_sends(event: Any, body: bytes, blocks: Any) -> bytes:
+    """The body, with an empty text where a text field has none, as the page sends it."""
+    import gradio as gr
+
+    fields = blocks.fns[event["fn_index"]].inputs
+    empty = [i for i, field in enumerate(fields) if isinstance(field, gr.Textbox) and event["data"][i] is None]
+    for i in empty:
+        event["data"][i] = ""
+    return json.dumps(event).encode() if empty else body
+
+
+def _why_no_event(event: Any, blocks: Any) -> str:
+    """Why something is no event of the page; "" if it is one."""
     if not isinstance(event, dict) or not isinstance(event.get("data"), list):
-        return "has no list of data"
+        return "is not JSON, or has no list of data"
     session = event.get("session_hash")
     if not isinstance(session, str) or len(session) > 100:
         return "has no session"

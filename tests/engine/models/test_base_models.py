@@ -266,8 +266,8 @@ def test_an_adapter_that_doesnt_fit_is_refused(folder: Path, tmp_path: Path) -> 
     with pytest.raises(ModelError, match=r"no adapter_model\.safetensors"):
         load_adapted(files, adapter)
     shake(adapt(tiny_llama(intermediate_size=96))).save_pretrained(adapter)
-    with pytest.raises(ModelError, match="can't be loaded onto"):
+    with pytest.raises(ModelError, match=r"is not the adapter that .* describes on .*has the shape"):
         load_adapted(files, adapter)
     (adapter / "adapter_model.safetensors").write_bytes(b"no weights")
-    with pytest.raises(ModelError, match="can't be loaded onto"):
+    with pytest.raises(ModelError, match="the adapter's weights can't be read"):
         load_adapted(files, adapter)
