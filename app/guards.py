@@ -126,14 +126,15 @@ def _parsed(body: bytes) -> Any:
 
 
 def _as_the_page_sends(event: Any, body: bytes, blocks: Any) -> bytes:
-    """The body, with an empty text where a text field has none, as the page sends it."""
+    """The body, with an empty text or list where a text field or a choice of several has none, as the page sends it."""
     import gradio as gr
 
-    fields = blocks.fns[event["fn_index"]].inputs
-    empty = [i for i, field in enumerate(fields) if isinstance(field, gr.Textbox) and event["data"][i] is None]
-    for i in empty:
-        event["data"][i] = ""
-    return json.dumps(event).encode() if empty else body
+    changed = False
+    for i, field in enumerate(blocks.fns[event["fn_index"]].inputs):
+        several = isinstance(field, gr.CheckboxGroup) or (isinstance(field, gr.Dropdown) and field.multiselect)
+        if event["data"][i] is None and (several or isinstance(field, gr.Textbox)):
+            event["data"][i], changed = [] if several else "", True
+    return json.dumps(event).encode() if changed else body
 
 
 def _why_no_event(event: Any, blocks: Any) -> str:
