@@ -11,6 +11,7 @@ from hydralora.components.features import TokenTable, Vectors, dense, sample_row
 from hydralora.components.kinds import kinds
 from hydralora.components.kmeans import TREE_ROWS, Partition, partitions
 
+FEWEST_WORDINGS = 4  # two kinds of two wordings; an elbow below that has not counted wordings
 VOTES = 10  # random halves of the rows on which the number is determined again
 AFTER = 2  # drops after a k with which its own drop is compared
 FLAT = 0.005  # of the first SSE: the least that a drop counts
@@ -154,8 +155,10 @@ def _best(found: Sequence[Partition], present: Any, rows: np.ndarray) -> tuple[i
 
     at_elbow = elbow([(partition.k, partition.sse) for partition in found])
     by_elbow, by_kind = found[at_elbow - 1], kinds(found, present, rows)
-    same = by_kind is None or adjusted_rand_score(by_elbow.labels, by_kind.labels) == 1
-    return at_elbow, by_elbow if by_kind is None or same else by_kind
+    if by_kind is None or by_kind.k < at_elbow < FEWEST_WORDINGS:
+        return at_elbow, by_elbow
+    same = adjusted_rand_score(by_elbow.labels, by_kind.labels) == 1
+    return at_elbow, by_elbow if same else by_kind
 
 
 class _Half:

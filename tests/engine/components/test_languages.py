@@ -177,3 +177,11 @@ def test_the_command_says_so(tmp_path: Path) -> None:
 
 def test_a_component_without_letters_has_terms_in_any_language() -> None:
     assert class_terms(["1 + 2", "翻译"], [np.array([0]), np.array([1])])[0]
+
+
+def test_three_plain_skills_stay_three() -> None:
+    """Two of them share more words than either does with the third; there are too few groups to be wordings."""
+    skills = ("name a fruit, ripe fruit {}", "which tool repairs engine {}", "city far north, winter city {}")
+    codes = [chr(97 + i % 26) + chr(97 + i * 7 % 26) for i in range(40)]
+    clusters = cluster([skill.format(code) for code in codes for skill in skills])
+    assert adjusted_rand_score([i % 3 for i in range(120)], clusters.labels) == 1
