@@ -276,6 +276,9 @@ FILES: dict[str, BadFile] = {
     "zip": BadFile("a.zip", b"PK", r"\.zip.*\.jsonl"),
     "not parquet": BadFile("a.parquet", b"PAR1 no", "can't be read as parquet"),
     "not gzip": BadFile("a.jsonl.gz", lines(GOOD), "can't be read as jsonl"),
+    "damaged gzip block": BadFile(
+        "a.jsonl.gz", gzip.compress(lines(GOOD))[:10] + b"\xff" * 40, "can't be read as jsonl"
+    ),
     "cut gzip": BadFile("a.jsonl.gz", gzip.compress(lines(GOOD) * 500)[:-20], "can't be read as jsonl"),
     "cut UTF-16": BadFile("a.jsonl", lines(GOOD).decode().encode("utf-16")[:-1], "decoded.*UTF-8"),
     "zeros": BadFile("a.jsonl", bytes(1000), "row|decoded|columns"),

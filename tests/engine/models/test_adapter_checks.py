@@ -82,6 +82,7 @@ CHANGES: dict[str, tuple[Change, str]] = {
     "a rank of billions": (configured(r=10**9), "has the shape"),
     "a rank that is no number": (configured(r="8; import os"), "can't be read|doesn't fit"),
     "a negative rank": (configured(r=-1), "can't be read|doesn't fit"),
+    "a text as alpha": (configured(lora_alpha="8"), "can't be read|doesn't fit|can't be loaded"),
     "more heads": (configured(num_heads=10**6), "has the shape"),
     "other layers": (configured(target_modules=["q_proj"]), "weights are missing"),
     "layers that are not there": (configured(target_modules=["nowhere"]), "doesn't fit"),

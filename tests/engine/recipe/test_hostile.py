@@ -31,6 +31,7 @@ BOMB = f"model: default\nx0: &x0 [1, 1, 1, 1, 1, 1, 1, 1, 1]\n{NINES}data:\n  tr
         ("[" * 100_000, "nested more than"),
         ('{model: default, data: {train: "a\\0b"}}', r"data\.train has the control character '\\x00'"),
         ('{model: "a\\x1b[2Jb", data: {train: rows}}', r"model has the control character '\\x1b'"),
+        ('{model: default, data: {train: "a\\ud800b"}}', r"data\.train has half a character"),
         (f"{{model: default, data: {{train: {'x' * 10_000}}}}}", r"data\.train has 10,000 characters"),
         (f"{{model: {'m' * 300}, data: {{train: rows}}}}", "model has a part of more than 255 bytes"),
         (f"{{model: default, data: {{train: rows, eval: {'é' * 200}}}}}", r"data\.eval has a part of more than 255"),
