@@ -48,11 +48,6 @@ def serve(
     os.environ["GRADIO_TEMP_DIR"] = str(uploads)  # otherwise copies stay in the system's folder
     # After every event Gradio builds a table of the last 10,000 for a dashboard, which is disabled below.
     os.environ |= {"GRADIO_ANALYTICS_CACHE_FREQUENCY": str(sys.maxsize), "GRADIO_ANALYTICS_MAX_EVENTS": "1000"}
-    from starlette.middleware import Middleware
-
-    from hydralora.models.catalogue import DEFAULT_MODEL, find_model
-
-    from .guards import UploadQuota
     from .page.head import PAGES_STYLE, head
     from .services import Services
     from .services.processes import warm_up
@@ -60,21 +55,13 @@ def serve(
     from .teaching import routes as teaching_routes
     from .ui import build, theme
 
-    try:
-        typer.echo("Checking the default base model. The first download takes about a minute.")
-        find_model(DEFAULT_MODEL)
-    except HydraError as error:  # a model in the workspace may do
-        typer.echo(f"{error.kind} error: {error} The app starts without it.", err=True)
+    _fetch_default_model()
     warm_up()
     services = Services(store.workspace)
-    _check_writable(services.store)
-    services.store.empty_bin()
-    for folder in (services.store.folder, services.datasets.folder):
-        remove_leftovers(folder)
-    restore_if_possible(services.store)
+    _tidy(services.store, services.datasets.folder)
     services.jobs.set_slots(slots)
     services.keep_queue()
-    quota = Middleware(UploadQuota, folders=[uploads, services.datasets.folder], quota=int(upload_quota * 1e9))
+    guards = _guards(host, [uploads, services.datasets.folder], int(upload_quota * 1e9))
     page = build(services).queue(default_concurrency_limit=SESSIONS)
     page.launch(
         server_name=host,
@@ -88,10 +75,7 @@ def serve(
         theme=theme(),
         css_paths=PAGES_STYLE,
         head=head(),
-        app_kwargs={
-            "middleware": [*_guards(host), quota],
-            "routes": [*routes(services), *teaching_routes(services, host)],
-        },
+        app_kwargs={"middleware": guards, "routes": [*routes(services), *teaching_routes(services, host)]},
         quiet=True,  # Gradio's hints are for its own users
         prevent_thread_lock=True,
         _frontend=False,  # else Gradio asks this server for the page, and ends it if that takes three seconds
@@ -100,13 +84,28 @@ def serve(
     page.block_thread()
 
 
-def _check_writable(store: RunStore) -> None:
+def _fetch_default_model() -> None:
+    from hydralora.models.catalogue import DEFAULT_MODEL, find_model
+
+    try:
+        typer.echo("Checking the default base model. The first download takes about a minute.")
+        find_model(DEFAULT_MODEL)
+    except HydraError as error:  # a model in the workspace may do
+        typer.echo(f"{error.kind} error: {error} The app starts without it.", err=True)
+
+
+def _tidy(store: RunStore, datasets: Path) -> None:
+    """Empty the bin, remove leftovers, restore the shipped run; the program ends where nothing can be written."""
     try:
         with building_folder(store.folder):
             pass
     except OSError as error:
         typer.echo(f"system error: {system_message(error)} Or choose another folder with --workspace.", err=True)
         raise typer.Exit(1) from None
+    store.empty_bin()
+    for folder in (store.folder, datasets):
+        remove_leftovers(folder)
+    restore_if_possible(store)
 
 
 def restore_if_possible(store: RunStore) -> None:
@@ -124,7 +123,7 @@ def _has_screen() -> bool:
     return sys.platform != "linux" or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
 
 
-def _guards(host: str) -> list[Any]:
+def _guards(host: str, counted: list[Path], quota: int) -> list[Any]:
     """Middleware: fixed headers, and what `headers.py` does besides.
 
     A loopback address takes only loopback host names, against DNS rebinding.
@@ -132,7 +131,7 @@ def _guards(host: str) -> list[Any]:
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-    from .guards import Events, SameOrigin
+    from .guards import Events, SameOrigin, UploadQuota
     from .headers import Compressed, Headers, OwnPages, Stamped, Streams
 
     guards = [
@@ -144,6 +143,7 @@ def _guards(host: str) -> list[Any]:
     guards += [Middleware(Stamped), Middleware(Events), Middleware(Streams)]
     if host in LOOPBACK:
         guards.append(Middleware(TrustedHostMiddleware, allowed_hosts=list(LOOPBACK)))
+    guards.append(Middleware(UploadQuota, folders=counted, quota=quota))
     return guards
 
 

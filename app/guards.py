@@ -94,11 +94,12 @@ class Events:
         if scope["type"] != "http" or not scope["path"].endswith("/queue/join"):
             await self.app(scope, receive, send)
             return
-        body = b""
+        parts = bytearray()
         message: Message = {"more_body": True}
-        while message.get("more_body") and len(body) <= self.LARGEST:
+        while message.get("more_body") and len(parts) <= self.LARGEST:
             message = await receive()
-            body += message.get("body", b"")
+            parts += message.get("body", b"")
+        body = bytes(parts)
         blocks = scope["app"].get_blocks() if "app" in scope else None
         event = _parsed(body) if len(body) <= self.LARGEST else None
         reason = "is too large" if len(body) > self.LARGEST else _why_no_event(event, blocks)

@@ -91,7 +91,7 @@ def fetch(services: Services, name: str) -> Iterator[str | NeedsMapping | Done[s
     Raises:
         HydraError: it can't be fetched or read.
     """
-    name = PREFIX + (name or "").strip().removeprefix(PREFIX)
+    name = PREFIX + name.strip().removeprefix(PREFIX)
     for step in in_background(lambda on_progress: fetch_dataset(name)):
         if isinstance(step, Done):
             yield from upload(services, [str(step.value)])

@@ -116,9 +116,7 @@ def clusters(
         str,
         typer.Option(help="tfidf-svd; tfidf (the paper's); model: a base model's hidden states; sentence: embeddings."),
     ] = "tfidf-svd",
-    model: Annotated[
-        str | None, typer.Option(help="Base model, or sentence-transformers model, of --features.")
-    ] = None,
+    model: Annotated[str | None, typer.Option(help="Base or sentence-transformers model of --features.")] = None,
     text: Annotated[str, typer.Option(help="The text that is clustered: question, or everything.")] = "question",
     language: Annotated[str | None, typer.Option(help="en leaves out English stop words.")] = None,
     trials: Annotated[

@@ -119,12 +119,8 @@ def read_dataset(
         DatasetError: a file can't be read at all, its columns aren't known, or no row can be used.
     """
     encoding = encoding or (mapping.encoding if mapping else None)
-    sources = _sources(files, encoding)
-    hashes = tuple(file_hash(source.path) for source in sources)
-    folder = _cached(sources, hashes, mapping, task_column)
-    if (folder / ABOUT).exists():
-        os.utime(folder)
-    else:
+    sources, hashes, folder = _found(files, mapping, task_column, encoding)
+    if not (folder / ABOUT).exists():
         _build(folder, sources, mapping, task_column, encoding, on_progress, hashes)
     return _opened(folder, sources, hashes)
 
@@ -135,23 +131,21 @@ def read_before(files: Sequence[str | Path] | str | Path, mapping: Mapping | Non
     Raises:
         DatasetError: a file is missing, or its type can't be read.
     """
-    sources = _sources(files, mapping.encoding if mapping else None)
-    hashes = tuple(file_hash(source.path) for source in sources)
-    folder = _cached(sources, hashes, mapping, None)
+    sources, hashes, folder = _found(files, mapping, None, mapping.encoding if mapping else None)
     return _opened(folder, sources, hashes) if (folder / ABOUT).exists() else None
 
 
-def _sources(files: Sequence[str | Path] | str | Path, encoding: str | None) -> list[Source]:
+def _found(
+    files: Sequence[str | Path] | str | Path, mapping: Mapping | None, task_column: str | None, encoding: str | None
+) -> tuple[list[Source], tuple[str, ...], Path]:
+    """The sources, the hashes of their content, and the folder in the cache of what is read from them."""
     paths = [files] if isinstance(files, (str, Path)) else files
     if not paths:
         raise DatasetError("No data file is given. Give at least one.")
     local = (fetch_dataset(str(path)) if str(path).startswith(PREFIX) else path for path in paths)
-    return [open_source(path, encoding) for path in local]
-
-
-def _cached(sources: Sequence[Source], hashes: Sequence[str], mapping: Mapping | None, task_column: str | None) -> Path:
-    """The folder in the cache of what is read from files of this content."""
-    return cache_root() / "datasets" / _key(sources, hashes, mapping, task_column)
+    sources = [open_source(path, encoding) for path in local]
+    hashes = tuple(file_hash(source.path) for source in sources)
+    return sources, hashes, cache_root() / "datasets" / _key(sources, hashes, mapping, task_column)
 
 
 def _key(sources: Sequence[Source], hashes: Sequence[str], mapping: Mapping | None, task_column: str | None) -> str:
@@ -288,6 +282,7 @@ def _forget_old(folder: Path) -> None:
 
 
 def _opened(folder: Path, sources: Sequence[Source], hashes: tuple[str, ...]) -> Dataset:
+    os.utime(folder)  # so that it is not among the old ones
     about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
     return Dataset(
         files=tuple(source.name for source in sources),

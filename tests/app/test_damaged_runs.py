@@ -5,7 +5,6 @@ import random
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -17,52 +16,11 @@ from hydralora.runs.processes import HOST
 from hydralora.runs.run import Run
 from hydralora.runs.state import Stage, StageClock
 from tests.conftest import FinishedRun
+from tests.fuzz.mutations import HOSTILE, other_value
 
-HOSTILE: tuple[Any, ...] = (
-    None,
-    "",
-    "a\0b",
-    "\x1b[2J",
-    "x" * 10_000,
-    -1,
-    0,
-    10**20,
-    1.5,
-    float("nan"),
-    float("inf"),
-    True,
-    [],
-    {},
-    [[1]],
-    {"a": {"b": "c"}},
-    "2001-99-99",
-    "../../etc/passwd",
-)
 TEXTS = ("", "{", "[" * 50_000, "null", "[]", '"text"', "\0", "x: &x [*x]", "\ufeff{}", "9" * 5000)
 FILES = ("state.json", "recipe.yaml", "label.json", "events.jsonl", "adapter/adapter_config.json")
 MUTATIONS = 40  # of each file
-
-
-def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    if path:
-        yield path
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, inner in items:
-        yield from places(inner, (*path, key))
-
-
-def mutated(value: Any, draw: random.Random) -> Any:
-    """A copy with one value replaced, or left out."""
-    value = json.loads(json.dumps(value))
-    *above, last = draw.choice(list(places(value)))
-    holder = value
-    for key in above:
-        holder = holder[key]
-    if draw.random() < 0.2:
-        del holder[last]
-    else:
-        holder[last] = draw.choice(HOSTILE)
-    return value
 
 
 def texts(file: Path, draw: random.Random) -> Iterator[str]:
@@ -74,14 +32,14 @@ def texts(file: Path, draw: random.Random) -> Iterator[str]:
         yield from (json.dumps(values | {key: value}) for key in values for value in HOSTILE)
     for _ in range(MUTATIONS):
         if file.suffix == ".yaml":
-            yield yaml.safe_dump(mutated(yaml.safe_load(text), draw))
+            yield yaml.safe_dump(other_value(yaml.safe_load(text), draw))
         elif file.suffix == ".jsonl":
             lines = text.splitlines()
             place = draw.randrange(len(lines))
-            lines[place] = json.dumps(mutated(json.loads(lines[place]), draw))
+            lines[place] = json.dumps(other_value(json.loads(lines[place]), draw))
             yield "\n".join(lines) + "\n"
         else:
-            yield json.dumps(mutated(json.loads(text), draw))
+            yield json.dumps(other_value(json.loads(text), draw))
     yield text[: len(text) // 2]
 
 

@@ -55,7 +55,7 @@ def ask(services: Services, run_id: str | None, questions: str, system: str = ""
     Raises:
         HydraError: no question, too many, the run has no heads, or a question is too long.
     """
-    lines = [line.strip().replace(LINE_END, "\n") for line in (questions or "").splitlines() if line.strip()]
+    lines = [line.strip().replace(LINE_END, "\n") for line in questions.splitlines() if line.strip()]
     if not lines or len(lines) > MOST:
         count = f"There are {len(lines)} questions" if lines else "There is no question"
         raise HydraError(f"{count}. Write 1 to {MOST}, one per line.")

@@ -174,4 +174,4 @@ def test_every_method_loads_its_own_adapter(
     recipe = make_recipe(method)
     get_peft_model(base, adapter_config(base, recipe, 3)).save_pretrained(str(tmp_path))
     check_adapter(tmp_path, ADAPTER_WEIGHTS, model_folder)
-    put_adapter(files, load_base(files), tmp_path)
+    assert put_adapter(files, load_base(files), tmp_path).active_adapter == "default"
