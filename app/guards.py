@@ -7,13 +7,16 @@ from collections.abc import Sequence
 from contextlib import suppress
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict, cast
 from urllib.parse import urlsplit
 
 import anyio
 from starlette.datastructures import Headers as RequestHeaders
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+if TYPE_CHECKING:
+    import gradio as gr
 
 
 class SameOrigin:
@@ -100,13 +103,13 @@ class Events:
             message = await receive()
             parts += message.get("body", b"")
         body = bytes(parts)
-        blocks = scope["app"].get_blocks() if "app" in scope else None
+        blocks: gr.Blocks = scope["app"].get_blocks()
         event = _parsed(body) if len(body) <= self.LARGEST else None
         reason = "is too large" if len(body) > self.LARGEST else _why_no_event(event, blocks)
         if reason:
             await PlainTextResponse(f"The event {reason}.", HTTPStatus.BAD_REQUEST)(scope, receive, send)
             return
-        body, read = _as_the_page_sends(event, body, blocks), False
+        body, read = _as_the_page_sends(cast(_Event, event), body, blocks), False
 
         async def again() -> Message:
             nonlocal read
@@ -118,7 +121,15 @@ class Events:
         await self.app(scope, again, send)
 
 
-def _parsed(body: bytes) -> Any:
+class _Event(TypedDict):
+    """What of an event Gradio looks at."""
+
+    data: list[object]
+    fn_index: int
+    session_hash: str
+
+
+def _parsed(body: bytes) -> object:
     """A body as plain values; None if it is no JSON."""
     try:
         return json.loads(body, parse_constant=_refused)
@@ -126,7 +137,7 @@ def _parsed(body: bytes) -> Any:
         return None
 
 
-def _as_the_page_sends(event: Any, body: bytes, blocks: Any) -> bytes:
+def _as_the_page_sends(event: _Event, body: bytes, blocks: "gr.Blocks") -> bytes:
     """The body, with an empty text or list where a text field or a choice of several has none, as the page sends it."""
     import gradio as gr
 
@@ -138,7 +149,7 @@ def _as_the_page_sends(event: Any, body: bytes, blocks: Any) -> bytes:
     return json.dumps(event).encode() if changed else body
 
 
-def _why_no_event(event: Any, blocks: Any) -> str:
+def _why_no_event(event: object, blocks: "gr.Blocks") -> str:
     """Why something is no event of the page; "" if it is one."""
     if not isinstance(event, dict) or not isinstance(event.get("data"), list):
         return "is not JSON, or has no list of data"
@@ -148,7 +159,7 @@ def _why_no_event(event: Any, blocks: Any) -> str:
     if not isinstance(event.get("event_data"), dict | None):
         return "has data of another kind"
     number = event.get("fn_index")
-    listener = blocks.fns.get(number) if blocks and isinstance(number, int) else None
+    listener = blocks.fns.get(number) if isinstance(number, int) else None
     if listener is None or listener.fn is None:
         return "is for no listener of this page"
     if len(event["data"]) != len(listener.inputs):
@@ -158,7 +169,7 @@ def _why_no_event(event: Any, blocks: Any) -> str:
     return f"holds no value of a {type(wrong).__name__} where its listener takes one" if wrong else ""
 
 
-def _fits(block: Any, value: Any) -> bool:
+def _fits(block: object, value: object) -> bool:
     """Whether a value can be one of a component; only of those that Gradio doesn't check itself."""
     import gradio as gr
 

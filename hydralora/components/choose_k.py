@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -10,6 +10,9 @@ from threadpoolctl import threadpool_limits
 from hydralora.components.features import TokenTable, Vectors, dense, sample_rows, token_table
 from hydralora.components.kinds import kinds
 from hydralora.components.kmeans import TREE_ROWS, Partition, partitions
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
 
 FEWEST_WORDINGS = 4  # two kinds of two wordings; an elbow below that has not counted wordings
 VOTES = 10  # random halves of the rows on which the number is determined again
@@ -149,7 +152,7 @@ def choose_number(
     return Choice(best.k, at_elbow, max(sureness, 0.0), tuple(votes), between, within, merged), best
 
 
-def _best(found: Sequence[Partition], present: Any, rows: np.ndarray) -> tuple[int, Partition]:
+def _best(found: Sequence[Partition], present: "csr_matrix", rows: np.ndarray) -> tuple[int, Partition]:
     """The elbow, and the partition into kinds, or at the elbow where there are none or the same."""
     from sklearn.metrics import adjusted_rand_score
 
@@ -199,7 +202,7 @@ def _are_kinds(between: float, within: float) -> bool:
     return between <= ALIKE and between < UNSORTED * within
 
 
-def likeness(shares: Any, labels: np.ndarray) -> tuple[float, float]:
+def likeness(shares: "csr_matrix", labels: np.ndarray) -> tuple[float, float]:
     """Mean cosine between rows of different clusters, and between rows of the same cluster, from rows of length 1."""
     members = [shares[labels == i] for i in np.unique(labels)]
     sums = np.stack([np.asarray(rows.sum(0)).ravel() for rows in members])  # (k, tokens)

@@ -3,13 +3,16 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
 from hydralora.components.tokens import long_tokens, tokens
 from hydralora.errors import ConfigError, DatasetError
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
 
 Features = Literal["tfidf-svd", "tfidf"]
 Encoder = Callable[[Sequence[str]], Any]  # texts -> (rows, dims)
@@ -112,8 +115,8 @@ class TokenTable:
             row are left out.
     """
 
-    shares: Any
-    present: Any
+    shares: "csr_matrix"
+    present: "csr_matrix"
 
 
 def token_table(texts: Sequence[str]) -> TokenTable:

@@ -5,19 +5,22 @@ still speak of the same things, which wordings of other kinds do not.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
 from hydralora.components.kmeans import Partition
 
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
 GROUPS = range(8, 17)  # numbers of groups that are merged; the result must hold over all of them
 UNRELATED = 0.05  # overlap of vocabularies up to which groups share no more than any two do
 CLEAR = 1.75  # the least ratio of the overlap within kinds to that between them
 
 
-def kinds(tried: Sequence[Partition], present: Any, rows: np.ndarray) -> Partition | None:
+def kinds(tried: Sequence[Partition], present: "csr_matrix", rows: np.ndarray) -> Partition | None:
     """The partition into kinds; None unless it is clear.
 
     For each number of groups, average linkage merges the groups by the overlap of their vocabularies. The number of
@@ -56,7 +59,7 @@ def kinds(tried: Sequence[Partition], present: Any, rows: np.ndarray) -> Partiti
     return partition.merged(fcluster(tree, count, "maxclust") - 1)
 
 
-def vocabulary_overlap(present: Any, labels: np.ndarray, k: int) -> np.ndarray:
+def vocabulary_overlap(present: "csr_matrix", labels: np.ndarray, k: int) -> np.ndarray:
     """Cosine of the groups' vocabularies, 0 to 1: (k, k).
 
     A token's weight is the root of the share of a group's rows that hold it, so that words of some rows count beside

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from typing import IO, Any
+from typing import IO
 
 from hydralora.data.csv_rows import MAX_ROW
 from hydralora.data.noted_rows import with_names
@@ -15,7 +15,7 @@ SPACES = " \t\n\r"
 _DECODER = json.JSONDecoder(object_pairs_hook=with_names)
 
 
-def json_rows(name: str, text: IO[str]) -> Iterator[Any]:
+def json_rows(name: str, text: IO[str]) -> Iterator[object]:
     """The rows of a JSON file: an array, or an object with one array of objects.
 
     Raises:
@@ -53,7 +53,7 @@ class _Buffer:
         """Skip one character."""
         self._at += 1
 
-    def value(self) -> Any:
+    def value(self) -> object:
         """The next value.
 
         Raises:
@@ -91,7 +91,7 @@ class _Buffer:
         return bool(added)
 
 
-def _elements(name: str, buffer: _Buffer) -> Iterator[Any]:
+def _elements(name: str, buffer: _Buffer) -> Iterator[object]:
     if buffer.next_character() != "]":
         yield buffer.value()
         while (mark := buffer.next_character()) == ",":
@@ -105,7 +105,7 @@ def _elements(name: str, buffer: _Buffer) -> Iterator[Any]:
         raise ValueError(f"extra data at character {buffer.place()}")
 
 
-def _inner_array(name: str, content: str) -> Iterator[Any]:
+def _inner_array(name: str, content: str) -> Iterator[object]:
     if len(content) > MAX_WHOLE:
         raise DatasetError(
             f"{name}: as one JSON object it can be read up to {MAX_WHOLE >> 20} MiB. Save its rows as .jsonl, one per "
@@ -122,5 +122,5 @@ def _inner_array(name: str, content: str) -> Iterator[Any]:
     yield from rows
 
 
-def _objects(rows: list[Any]) -> bool:
+def _objects(rows: list[object]) -> bool:
     return bool(rows) and all(isinstance(row, dict) for row in rows[:100])

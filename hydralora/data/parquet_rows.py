@@ -1,17 +1,20 @@
 """Reading Parquet row by row: a small file can stand for more than the memory."""
 
 from collections.abc import Collection, Iterator
-from typing import Any
+from typing import IO, TYPE_CHECKING
 
 from hydralora.data.values import Unreadable
 from hydralora.errors import DatasetError, first_line
+
+if TYPE_CHECKING:
+    import pyarrow.parquet
 
 BATCH, FEW = 1024, 100  # rows decoded at once; and where all columns are, only to be looked at
 AT_ONCE = 32 * 2**20  # bytes of rows that become Python's values at once
 MAX_GROUP = 512 * 2**20  # bytes of the columns that are read, in one row group
 
 
-def parquet_rows(name: str, stream: Any, wanted: Collection[str] | None = None) -> Iterator[dict[str, Any]]:
+def parquet_rows(name: str, stream: IO[bytes], wanted: Collection[str] | None = None) -> Iterator[dict[str, object]]:
     """The rows of a Parquet file.
 
     Args:
@@ -35,7 +38,7 @@ def parquet_rows(name: str, stream: Any, wanted: Collection[str] | None = None) 
             yield from _rows(batch)
 
 
-def _refuse_large(name: str, group: Any, columns: Collection[str]) -> None:
+def _refuse_large(name: str, group: "pyarrow.parquet.RowGroupMetaData", columns: Collection[str]) -> None:
     parts = [group.column(i) for i in range(group.num_columns)]
     size = sum(part.total_uncompressed_size for part in parts if part.path_in_schema.split(".")[0] in columns)
     if size > MAX_GROUP:
@@ -45,7 +48,7 @@ def _refuse_large(name: str, group: Any, columns: Collection[str]) -> None:
         )
 
 
-def _rows(batch: Any) -> Iterator[dict[str, Any]]:
+def _rows(batch: "pyarrow.RecordBatch") -> Iterator[dict[str, object]]:
     """A batch's rows, in halves as long as they are large."""
     if batch.num_rows > 1 and batch.nbytes > AT_ONCE:
         half = batch.num_rows // 2
@@ -57,7 +60,7 @@ def _rows(batch: Any) -> Iterator[dict[str, Any]]:
         yield dict(zip(names, values, strict=True))
 
 
-def _values(column: Any) -> list[Any]:
+def _values(column: "pyarrow.Array") -> list[object]:
     import pyarrow as pa
 
     if pa.types.is_dictionary(column.type):
@@ -70,7 +73,7 @@ def _values(column: Any) -> list[Any]:
         return [_value(column, i) for i in range(len(column))]
 
 
-def _value(column: Any, row: int) -> Any:
+def _value(column: "pyarrow.Array", row: int) -> object:
     try:
         return column[row].as_py()
     except Exception as error:

@@ -117,7 +117,7 @@ def records(
             else io.TextIOWrapper(stream, source.encoding, errors, newline=file_format.newline)
         )
         read = file_format.read
-        rows = parquet_rows(source.name, content, wanted) if read is parquet_rows else read(source.name, content)
+        rows = parquet_rows(source.name, stream, wanted) if read is parquet_rows else read(source.name, content)
         for number, row in enumerate(rows):
             if number % 256 == 0:
                 on_bytes(raw.tell())

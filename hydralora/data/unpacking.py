@@ -4,7 +4,7 @@ import gzip
 import io
 import shutil
 import tempfile
-from typing import Any
+from typing import IO, Any, BinaryIO
 
 from hydralora.errors import DatasetError
 
@@ -13,7 +13,7 @@ MAX_RATIO = 200  # of unpacked to packed bytes; texts that repeat a lot reach ab
 FREE = 64 * 2**20  # unpacked bytes up to which any ratio is accepted
 
 
-def unpacked(name: str, raw: Any) -> io.BufferedReader:
+def unpacked(name: str, raw: BinaryIO) -> io.BufferedReader:
     """The content of a gzipped file, as a stream that ends with an error once it is too large for what it came from.
 
     Raises:
@@ -22,7 +22,7 @@ def unpacked(name: str, raw: Any) -> io.BufferedReader:
     return io.BufferedReader(_Bounded(name, raw), 2**16)
 
 
-def in_a_file(stream: Any) -> Any:
+def in_a_file(stream: IO[bytes]) -> IO[bytes]:
     """A stream's content in a temporary file, for readers that go back and forth."""
     file = tempfile.TemporaryFile()  # noqa: SIM115  # the caller closes it
     shutil.copyfileobj(stream, file)
@@ -31,7 +31,7 @@ def in_a_file(stream: Any) -> Any:
 
 
 class _Bounded(io.RawIOBase):
-    def __init__(self, name: str, raw: Any) -> None:
+    def __init__(self, name: str, raw: BinaryIO) -> None:
         self._name, self._raw = name, raw
         self._gzip = gzip.GzipFile(fileobj=raw)
 
