@@ -156,8 +156,6 @@ def _why_no_event(event: object, blocks: "gr.Blocks") -> str:
     session = event.get("session_hash")
     if not isinstance(session, str) or len(session) > 100:
         return "has no session"
-    if not isinstance(event.get("event_data"), dict | None):
-        return "has data of another kind"
     number = event.get("fn_index")
     listener = blocks.fns.get(number) if isinstance(number, int) else None
     if listener is None or listener.fn is None:
@@ -175,8 +173,6 @@ def _fits(block: object, value: object) -> bool:
 
     if isinstance(block, gr.Number | gr.Slider):
         return value is None or (isinstance(value, int | float) and math.isfinite(value))
-    if isinstance(block, gr.BrowserState):
-        return value is None or isinstance(value, dict)
     return True
 
 

@@ -13,6 +13,7 @@ from ..page.context import Context
 from ..page.handlers import QUIET, Component, Updates, handler
 from ..page.signals import Signals
 from ..services import Services
+from ..widgets.events import told_by
 from ..widgets.shell import bar, stepper
 
 LOOK_SECONDS = 2.0
@@ -68,7 +69,7 @@ class Shell:
 
         @handler
         def rename_run(run_id: str, event: gr.EventData) -> None:
-            shell.rename(services, run_id, str((event._data or {}).get("name", ""))[:60])
+            shell.rename(services, run_id, str(told_by(event).get("name", ""))[:60])
 
         def show(run_id: str, dataset_id: str, k: int | None, before: object) -> Updates:
             views = shell.bar(services, run_id, dataset_id), shell.steps(services, run_id, dataset_id, k)
@@ -92,7 +93,7 @@ class Shell:
 
 
 def _picked(event: gr.EventData) -> str:
-    return str((event._data or {}).get("id", ""))
+    return str(told_by(event).get("id", ""))
 
 
 def choose_run(context: Context, run_id: str) -> Updates:

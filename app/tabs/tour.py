@@ -7,6 +7,7 @@ from hydralora.runs.run import SHIPPED_ID
 from ..actions.chat import saving
 from ..page.context import Context
 from ..page.handlers import QUIET, Updates, handler
+from ..widgets.events import told_by
 from ..widgets.tour import tour
 from .chat.conversation import Conversation, as_turns
 from .shell import choose_run
@@ -28,7 +29,7 @@ def build(context: Context, conversation: Conversation, before: gr.BrowserState)
 
     @handler
     def answer(values: list[dict[str, object]], stored: dict[str, object] | None, event: gr.EventData) -> Updates:
-        steered = bool((event._data or {}).get("steered"))
+        steered = bool(told_by(event).get("steered"))
         shown = conversation.updates(services, [saving.shipped_turn(services, steered)])
         kept_before = stored or {}
         return shown | {before: kept_before if "turns" in kept_before else kept_before | {"turns": values}}

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import gradio as gr
 
+from .events import told_by
+
 AWAITED = "awaited"  # the value of a panel whose figure is being computed
 EXPORTS = """<details class="exports" hidden><summary>Save, or show as a table</summary>
 <button type="button" data-as="png">PNG</button> <button type="button" data-as="svg">SVG</button>
@@ -44,6 +46,6 @@ def plot_panel(
 
 def selected_ids(event: gr.EventData) -> list[int]:
     """The customdata of the points chosen by a `lasso` or `pick` event; other values are ignored."""
-    data = event._data or {}
+    data = told_by(event)
     ids = data.get("ids", [data.get("id")])
     return [i for i in ids if isinstance(i, int)] if isinstance(ids, list) else []

@@ -12,6 +12,7 @@ from ...actions.chat.steering import steering_of
 from ...page.context import Context
 from ...page.handlers import QUIET, Component, Updates, handler, latest
 from ...services import MODEL_QUEUE
+from ...widgets.events import told_by
 from .conversation import Conversation, Kept, as_turns
 from .options import Options
 
@@ -129,7 +130,7 @@ class Asking:
             system: str,
             *sampling: Component,
         ) -> Iterator[Updates]:
-            yield from again(request, event._data or {}, run_id, model, turns, system, *sampling)
+            yield from again(request, told_by(event), run_id, model, turns, system, *sampling)
 
         outputs = [*self.outputs, conversation.steering]
         run, model = self.inputs[:2]

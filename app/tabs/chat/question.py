@@ -10,6 +10,7 @@ from ...page.context import Context
 from ...page.handlers import QUIET, Component, Updates, cancel_then, handler
 from ...page.text import say, sentence
 from ...widgets.chat import chips
+from ...widgets.events import told_by
 from .asking import Asking
 from .conversation import Conversation, Kept, as_turns
 from .options import Options
@@ -57,7 +58,7 @@ class Question:
 
         @handler
         def take_example(rows: list[ExamplePrompt], event: gr.EventData) -> Updates:
-            index = (event._data or {}).get("index")
+            index = told_by(event).get("index")
             row = rows[index] if isinstance(index, int) and 0 <= index < len(rows) else None
             return {prompt: row["question"], expected: row["expected"]} if row else gr.skip()
 

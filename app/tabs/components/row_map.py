@@ -16,6 +16,7 @@ from ...page.context import Context
 from ...page.handlers import QUIET, Component, Updates, handler, latest
 from ...page.text import explain, reading_help, say, sentence
 from ...services import Services
+from ...widgets.events import told_by
 from ...widgets.plot import plot_panel, selected_ids
 from .one_component import OneComponent
 from .settings import ComponentForm
@@ -111,7 +112,7 @@ class RowMap:
             event: gr.EventData, dataset_id: str, method: Method, colour_by: ColourBy, *values: Component
         ) -> Iterator[Updates]:
             request = form.request(*values)
-            picked = int((event._data or {}).get("number") or 0)
+            picked = int(told_by(event).get("number") or 0)
             indices = actions.rows_of(services, dataset_id, request, picked) if picked else []
             chosen = {component.number: picked, component.panel: gr.Accordion(open=True)} if picked else {}
             found = {self.hits: "", self.rows: self._table(services, dataset_id, indices)} | chosen

@@ -13,6 +13,7 @@ from ...page.buttons import action_button, upload_button
 from ...page.context import Context
 from ...page.handlers import QUIET, Component, Updates, handler, latest
 from ...page.text import say, sentence
+from ...widgets.events import told_by
 from ...widgets.lab import begun_studies, study_cards
 
 LOOK_SECONDS = 5.0  # between looks at the studies that were begun
@@ -82,11 +83,11 @@ class Choosing:
 
         @handler
         def choose(event: gr.EventData) -> str:
-            return str((event._data or {}).get("name", ""))
+            return str(told_by(event).get("name", ""))
 
         @handler
         def open_study(event: gr.EventData) -> str:
-            return services.studies.get(str((event._data or {}).get("id", ""))).id
+            return services.studies.get(str(told_by(event).get("id", ""))).id
 
         @handler
         def upload(file: str) -> Updates:

@@ -9,6 +9,7 @@ from ...page.buttons import action_button
 from ...page.context import Context
 from ...page.handlers import QUIET, Component, Updates, handler
 from ...page.text import reading_help, say, sentence
+from ...widgets.events import told_by
 from ...widgets.lab import study_files, study_table
 from ...widgets.plot import plot_panel
 from ...widgets.progress import progress_bar
@@ -77,7 +78,7 @@ class Following:
 
         @handler
         def choose(event: gr.EventData) -> Updates:
-            return choose_run(context, services.run(str((event._data or {}).get("id", ""))).id)
+            return choose_run(context, services.run(str(told_by(event).get("id", ""))).id)
 
         self.yes.click(stop, study, [self.question, self.stop], **QUIET)
         self.go_on.click(go_on, study, [self.go_on, self._timer], **QUIET)

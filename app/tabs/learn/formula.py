@@ -15,6 +15,7 @@ from ...page.text import say, sentence
 from ...services import MODEL_QUEUE
 from ...widgets import learn
 from ...widgets.chat import chips
+from ...widgets.events import told_by
 from ...widgets.progress import progress_bar
 
 
@@ -51,7 +52,7 @@ class Formula:
 
         @handler
         def take_example(rows: list[ExamplePrompt], event: gr.EventData) -> Updates:
-            index = (event._data or {}).get("index")
+            index = told_by(event).get("index")
             row = rows[index] if isinstance(index, int) and 0 <= index < len(rows) else None
             return {self.prompt: row["question"]} if row else gr.skip()
 

@@ -9,6 +9,7 @@ from ...page.context import Context
 from ...page.handlers import QUIET, Component, Updates, handler
 from ...services import MODEL_QUEUE
 from ...widgets import learn
+from ...widgets.events import told_by
 
 
 class Predictions:
@@ -30,7 +31,7 @@ class Predictions:
 
         @handler
         def guess(event: gr.EventData, run_id: str, stored: Component) -> Updates:
-            head = (event._data or {}).get("head")
+            head = told_by(event).get("head")
             quiz = actions.quiz_of(services, run_id, stored)
             return updates(actions.predict(services, quiz, head if isinstance(head, int) and head >= 0 else None))
 

@@ -16,6 +16,7 @@ from ...page.context import Context
 from ...page.handlers import QUIET, Updates, handler
 from ...page.text import say, sentence
 from ...widgets.copied_text import copied_text
+from ...widgets.events import told_by
 from ...widgets.run_list import run_list
 from ..shell import choose_run
 from .comparing import Comparing
@@ -76,7 +77,7 @@ class _AllRuns:
 
         @handler
         def choose(event: gr.EventData) -> Updates:
-            run_id = actions.readable(services, str((event._data or {}).get("id", "")))
+            run_id = actions.readable(services, str(told_by(event).get("id", "")))
             return choose_run(self._context, run_id)
 
         listing: dict[str, Any] = {
