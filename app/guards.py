@@ -138,14 +138,26 @@ def _parsed(body: bytes) -> object:
 
 
 def _as_the_page_sends(event: _Event, body: bytes, blocks: "gr.Blocks") -> bytes:
-    """The body, with an empty text or list where a text field or a choice of several has none, as the page sends it."""
+    """The body, with values of the types that listeners rely on.
+
+    An empty text or list where a text field or a choice of several has none, as the page sends it; the first value of a
+    browser's state where that holds another type.
+    """
     import gradio as gr
 
     changed = False
     for i, field in enumerate(blocks.fns[event["fn_index"]].inputs):
-        several = isinstance(field, gr.CheckboxGroup) or (isinstance(field, gr.Dropdown) and field.multiselect)
-        if event["data"][i] is None and (several or isinstance(field, gr.Textbox)):
-            event["data"][i], changed = [] if several else "", True
+        value = event["data"][i]
+        if isinstance(field, gr.BrowserState) and not isinstance(value, type(field.default_value)):
+            value = field.default_value
+        elif value is None and isinstance(field, gr.Textbox):
+            value = ""
+        elif value is None and (
+            isinstance(field, gr.CheckboxGroup) or (isinstance(field, gr.Dropdown) and field.multiselect)
+        ):
+            value = []
+        changed = changed or value is not event["data"][i]
+        event["data"][i] = value
     return json.dumps(event).encode() if changed else body
 
 

@@ -39,11 +39,11 @@ def theme() -> gr.themes.Base:
 def build(services: Services) -> gr.Blocks:
     """The whole page with its listeners."""
     with Blocks(title="HydraLoRA studio", analytics_enabled=False, fill_width=True, delete_cache=(3600, 3600)) as page:
-        place, settings = KeptChoices(browser_state("hydralora")), KeptChoices(browser_state("hydralora-form"))
-        answers, deleted = browser_state("hydralora-chat"), browser_state("hydralora-deleted")
-        learnt, quiz = KeptChoices(browser_state("hydralora-learn")), browser_state("hydralora-quiz")
-        studies = KeptChoices(browser_state("hydralora-lab"))
-        before_tour = browser_state("hydralora-before-tour")
+        place, settings = KeptChoices(browser_state("hydralora", {})), KeptChoices(browser_state("hydralora-form", {}))
+        answers, deleted = browser_state("hydralora-chat", []), browser_state("hydralora-deleted", {})
+        learnt, quiz = KeptChoices(browser_state("hydralora-learn", {})), browser_state("hydralora-quiz", {})
+        studies = KeptChoices(browser_state("hydralora-lab", {}))
+        before_tour = browser_state("hydralora-before-tour", {})
         shell = Shell(services)
         context = _context(services, page, shell, place, settings)
         with gr.Tabs(elem_id="tabs") as tabs:

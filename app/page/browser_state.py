@@ -11,9 +11,9 @@ from .handlers import QUIET, Component
 SECRET = "kept"  # the state is not secret; a fixed key lets it outlive the server
 
 
-def browser_state(key: str) -> gr.BrowserState:
-    """A dictionary in the browser's store. Create it at the top of the page: inside a tab it is created too late."""
-    return gr.BrowserState({}, storage_key=key, secret=SECRET)
+def browser_state(key: str, empty: dict[str, object] | list[object]) -> gr.BrowserState:
+    """A dictionary or a list in the browser's store. Create it at the top of the page: inside a tab it is too late."""
+    return gr.BrowserState(empty, storage_key=key, secret=SECRET)
 
 
 @dataclass(frozen=True)

@@ -91,7 +91,8 @@ def expected_shapes(config: Any, model: str | Path) -> Shapes:
         warnings.simplefilter("ignore")
         adapted: Any = PeftModelForCausalLM(base, config)
         if config.peft_type == PeftType.ADALORA and config.rank_pattern:
-            adapted.base_model.resize_modules_by_rank_pattern(config.rank_pattern, adapted.active_adapter)
+            pattern = {name: torch.tensor(kept, device="cpu") for name, kept in config.rank_pattern.items()}
+            adapted.base_model.resize_modules_by_rank_pattern(pattern, adapted.active_adapter)
         return {key: tuple(value.shape) for key, value in get_peft_model_state_dict(adapted).items()}
 
 

@@ -247,7 +247,7 @@ class Run:
     def is_worked_on(self) -> bool:
         """Whether a process of this machine holds the worker's lock; unlike times, no clock that is set changes it."""
         try:
-            with self.worker_lock().acquire(timeout=0):
+            with self.worker_lock().acquire(timeout=0.5, poll_interval=0.01):  # others may look at the same time
                 return False
         except Timeout:
             return True

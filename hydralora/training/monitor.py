@@ -176,14 +176,13 @@ class Reports(TrainerCallback):
         self.watch = watch
         self.usage = UsageMeter(watch.prepared.device, folder)
         self._since = time.monotonic()
-        self._logged_step = 0
         self._step_reported = 0.0
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
     ) -> None:
         self._since = time.monotonic()
-        self._logged_step = self.watch.reporter.step = state.global_step
+        self.watch.reporter.step = state.global_step
         self.watch.reporter.note(message=TRAINING_STARTS, max_steps=state.max_steps)
 
     def on_step_end(
@@ -206,15 +205,13 @@ class Reports(TrainerCallback):
         if not logs or "loss" not in logs or trainer is None:
             return
         reporter.step = state.global_step
-        tokens, added = trainer.take_counts()
+        tokens, (loss, added) = trainer.take_tokens(), trainer.take_losses()
         now = time.monotonic()
         seconds, self._since, self.watch.paused = now - self._since - self.watch.paused, now, 0.0
-        self._check(logs["loss"], state.global_step)
-        added /= state.global_step - self._logged_step
-        self._logged_step = state.global_step
+        self._check(loss + added, state.global_step)
         reporter.trained(tokens, seconds)
         reporter.train(
-            loss=logs["loss"] - added,  # on the answers alone, as in every evaluation
+            loss=loss,  # on the answers alone, as in every evaluation
             learning_rate=logs.get("learning_rate"),
             gradient_norm=logs.get("grad_norm"),  # before it is clipped
             tokens_per_second=tokens / max(seconds, 1e-9),

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -16,6 +16,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from hydralora.data.batches import LengthGroupedBatches, collate
 from hydralora.data.encoding import Encoded
 from hydralora.errors import ConfigError
+from hydralora.files import read_json_object, write_json
 from hydralora.inference.loss import summed_answer_loss
 from hydralora.recipe.settings import LaunchSettings, Recipe, TrainingSettings
 from hydralora.runs.checkpoints import PREFIX, building_place, put_in_place
@@ -26,6 +27,8 @@ from hydralora.training.trained_state import load_trained, save_trained
 from hydralora.tuner.gates import gate_information, live_gates, load_balance, mean_gates
 from hydralora.tuner.model import hydra_layers
 from hydralora.tuner.router import normalised_entropy
+
+UNLOGGED = "unlogged.json"  # in a checkpoint: the sums that the next log will use
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,40 @@ class GateLosses:
         return loss
 
 
+@dataclass(frozen=True)
+class Unlogged:
+    """Sums of the losses of the steps since the last log, by one process or by all.
+
+    Attributes:
+        answers: of the losses on the answers.
+        added: of the weighted losses besides those, divided as the steps' losses are.
+        logged: the step of the last log.
+    """
+
+    answers: torch.Tensor | float = 0.0
+    added: torch.Tensor | float = 0.0
+    logged: int = 0
+
+    @classmethod
+    def of_checkpoint(cls, checkpoint: Path, processes: Processes, step: int) -> "Unlogged":
+        """Those that a checkpoint at this step keeps; the first process goes on with the sums of all."""
+        saved = read_json_object(checkpoint / UNLOGGED)
+        sums = cls(saved.get("answers") or 0.0, saved.get("added") or 0.0, saved.get("logged", step))
+        return sums if processes.is_first else cls(logged=sums.logged)
+
+    def of_all(self, processes: Processes) -> "Unlogged":
+        """The sums of all processes, which take part."""
+        if processes.count == 1:
+            return self
+        sums = torch.tensor([float(self.answers), float(self.added)], dtype=torch.float64)
+        answers, added = processes.total(sums).tolist()
+        return replace(self, answers=answers, added=added)
+
+    def save(self, checkpoint: Path) -> None:
+        values = {"answers": float(self.answers), "added": float(self.added), "logged": self.logged}
+        write_json(checkpoint / UNLOGGED, values)
+
+
 class AnswerTrainer(Trainer):
     """transformers' Trainer with our batches and our loss on the answers' tokens."""
 
@@ -72,7 +109,8 @@ class AnswerTrainer(Trainer):
         self.gate_entropy = 0.0
         self.heldout_loss: float | None = None  # of the newest measurement
         self.gate_losses = gate_losses or GateLosses()
-        self.added_loss = 0.0  # sum of the weighted losses besides the answers', divided as the steps' losses are
+        self.unlogged, self._finished = Unlogged(), Unlogged()  # of all steps, and without one that is going on
+        self._begun = -1  # how many steps were finished when the newest one began
         self._abandoned: list[RandomState] = []  # each process's, while this one alone saves a step
 
     def get_train_dataloader(self) -> "DataLoader[Any]":
@@ -86,6 +124,7 @@ class AnswerTrainer(Trainer):
         num_items_in_batch: torch.Tensor | None = None,
     ) -> torch.Tensor:
         bare_model: Any = self.model  # `model` may be a wrapper around it
+        self._begin_step()
         due = (self.state.global_step + 1) % self.args.logging_steps == 0 or self.state.global_step == 0
         needs_gates = hydra_layers(bare_model) and (due or self.gate_losses)
         watch: AbstractContextManager[list[torch.Tensor]] = live_gates(bare_model) if needs_gates else nullcontext([])
@@ -94,6 +133,7 @@ class AnswerTrainer(Trainer):
                 bare_model if model is bare_model else _Wrapped(model, bare_model), inputs
             )
         loss = summed / (count if num_items_in_batch is None else num_items_in_batch)
+        self.unlogged = replace(self.unlogged, answers=self.unlogged.answers + loss.detach())
         tokens = inputs["attention_mask"].bool() & bool(count)  # a batch without labels stands for no row
         self.tokens_seen += int(tokens.sum())
         if needs_gates:
@@ -116,17 +156,25 @@ class AnswerTrainer(Trainer):
     def _added(self, loss: torch.Tensor) -> torch.Tensor:
         """A batch's share of a loss that is added to the answers', counted to be subtracted from what is reported."""
         loss = loss / self.current_gradient_accumulation_steps
-        self.added_loss += float(loss.detach())
+        self.unlogged = replace(self.unlogged, added=self.unlogged.added + loss.detach())
         return loss
+
+    def _begin_step(self) -> None:
+        """Before the first batch of a step, know the sums of the steps before: the new one may be abandoned."""
+        if self._begun != self.state.global_step:
+            self._begun, self._finished = self.state.global_step, self.unlogged.of_all(self.processes)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Write a checkpoint to a temporary folder first: the process may be killed or the disk full at any time."""
         folder, step = Path(str(self.args.output_dir)), self.state.global_step
         super()._save_checkpoint(model, trial)
+        unlogged = self._finished if self._abandoned else self.unlogged.of_all(self.processes)
         if not self._abandoned:
             self.accelerator.wait_for_everyone()  # each process writes the state of its random numbers
         if self.args.should_save:
-            save_trained(cast(torch.nn.Module, self.model), building_place(folder, step) / f"{PREFIX}{step}")
+            building = building_place(folder, step) / f"{PREFIX}{step}"
+            save_trained(cast(torch.nn.Module, self.model), building)
+            unlogged.save(building)
             sound = all_finite(self.model)  # the loss is checked later
             put_in_place(folder, step, self.keep_checkpoints, self.heldout_loss if sound else None)
 
@@ -166,18 +214,24 @@ class AnswerTrainer(Trainer):
     def continue_from(self, checkpoint: Path) -> None:
         """Load a checkpoint, and train the remaining steps, if any."""
         state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+        self.unlogged = Unlogged.of_checkpoint(checkpoint, self.processes, state.global_step)
         if state.global_step < state.max_steps:
             self.train(resume_from_checkpoint=str(checkpoint))
         else:
             self._load_from_checkpoint(str(checkpoint))
             self.state = state
 
-    def take_counts(self) -> tuple[int, float]:
-        """Tokens seen, and the sum of the added losses, by all processes since the last call."""
-        counts = torch.tensor([self.tokens_seen, self.added_loss], dtype=torch.float64)
-        tokens, added = self.processes.total(counts).tolist()
-        self.tokens_seen, self.added_loss = 0, 0.0
-        return int(tokens), added
+    def take_losses(self) -> tuple[float, float]:
+        """The mean loss on the answers, and the mean of what was added to it, of all steps since the last call."""
+        sums, step = self.unlogged.of_all(self.processes), self.state.global_step
+        self.unlogged = Unlogged(logged=step)
+        return float(sums.answers) / (step - sums.logged), float(sums.added) / (step - sums.logged)
+
+    def take_tokens(self) -> int:
+        """Tokens that all processes have seen since the last call."""
+        tokens = self.processes.total(torch.tensor(self.tokens_seen))
+        self.tokens_seen = 0
+        return int(tokens)
 
 
 class _Loader(DataLoader[Any]):

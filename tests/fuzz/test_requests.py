@@ -65,11 +65,16 @@ def app(tmp_path_factory: pytest.TempPathFactory, user_environment: dict[str, st
         yield app
 
 
-def event(client: httpx.Client, calls: list[dict[str, Any]], draw: random.Random) -> None:
+def event(client: httpx.Client, page: dict[str, Any], draw: random.Random) -> None:
     """Something that a page could send to one of its listeners, with other values."""
-    call = draw.choice(calls)
-    count = max(0, len(call["inputs"]) + draw.choice((0, 0, 0, 0, -1, 1)))
-    values = [draw.choice((*HOSTILE[:3], *HOSTILE)) for _ in range(count)]
+    call = draw.choice(page["dependencies"])
+    in_browser = {one["id"]: one for one in page["components"] if one["type"] == "browserstate"}
+    values = [draw.choice((*HOSTILE[:3], *HOSTILE)) for _ in call["inputs"]]
+    for i, field in enumerate(call["inputs"]):
+        if field in in_browser and draw.random() < 0.7:
+            values[i] = kept(in_browser[field]["props"]["default_value"], draw)
+    change = draw.random()
+    values = values[:-1] if change < 0.15 else [*values, None] if change > 0.85 else values
     asked: dict[str, Any] = {"data": values, "fn_index": call["id"], "session_hash": f"s{draw.randrange(5)}"}
     if draw.random() < 0.1:
         asked[draw.choice(list(asked))] = draw.choice(HOSTILE)
@@ -79,6 +84,15 @@ def event(client: httpx.Client, calls: list[dict[str, Any]], draw: random.Random
     if draw.random() < 0.1:
         body = other_bytes(body, draw)
     client.post("/gradio_api/queue/join", content=body, headers={"Content-Type": "application/json"})
+
+
+def kept(empty: Any, draw: random.Random) -> Any:
+    """What a browser could keep, with other values in it."""
+    if isinstance(empty, list):
+        turn = {name: draw.choice(HOSTILE) for name in ("question", "expected", "answers")}
+        return [turn | {"question": "", "expected": ""}, draw.choice(HOSTILE), turn][: draw.randint(1, 3)]
+    names = ("run", "dataset", "turns", "runs", "guesses", "adapter", "sandbox", "k", "tuner.r", "training.max_steps")
+    return {name: draw.choice((*HOSTILE, [draw.choice(HOSTILE)])) for name in names if draw.random() < 0.7}
 
 
 def upload(client: httpx.Client, draw: random.Random) -> None:
@@ -99,12 +113,12 @@ def test_no_request_ends_it(app: App) -> None:
     process = psutil.Process(app.process.pid)
     least = process.memory_info().rss
     with httpx.Client(base_url=app.url, timeout=60) as client:
-        calls = client.get("/config").json()["dependencies"]
+        config = client.get("/config").json()
         while time.monotonic() < until or sent < 100:
             kind = draw.choice(("event", "event", "event", "upload", "page"))
             with suppress(httpx.ReadError, httpx.RemoteProtocolError):  # it may hang up on what isn't HTTP
                 if kind == "event":
-                    event(client, calls, draw)
+                    event(client, config, draw)
                 else:
                     (upload if kind == "upload" else page)(client, draw)
             sent += 1

@@ -105,13 +105,13 @@ def delete(services: Services, run_id: str) -> str:
     return f"{run_id} is deleted. This can be undone for a day."
 
 
-def restorable(services: Services, deleted: Sequence[str]) -> list[str]:
-    """The runs deleted in this browser that can still be restored, in the same order."""
+def restorable(services: Services, deleted: object) -> list[str]:
+    """The runs of the browser's list of those deleted in it that can still be restored, in the same order."""
     in_bin = services.store.deleted()
-    return [run_id for run_id in deleted if run_id in in_bin]
+    return [run_id for run_id in deleted if run_id in in_bin] if isinstance(deleted, list) else []
 
 
-def restore(services: Services, deleted: Sequence[str]) -> str:
+def restore(services: Services, deleted: object) -> str:
     """Restore the run deleted last in this browser, whose deletions are `deleted`; returns its id.
 
     Raises:

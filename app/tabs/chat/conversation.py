@@ -1,9 +1,11 @@
 """The conversation, and who answers in it."""
 
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
 import gradio as gr
+from pydantic import TypeAdapter, ValidationError
 
 from ...actions.chat import answers as actions
 from ...actions.chat.answers import COLUMNS, Turn
@@ -17,6 +19,7 @@ from ...widgets import chat
 
 BESIDE = {"base": "Base model", "other": "Another run"}
 Kept = list[dict[str, Any]]  # turns as the page's state and the browser keep them
+_TURN = TypeAdapter(Turn)
 
 
 def kept(turns: list[Turn]) -> Kept:
@@ -24,9 +27,12 @@ def kept(turns: list[Turn]) -> Kept:
 
 
 def as_turns(values: Kept | None) -> list[Turn]:
-    """Turns from a state; what is no turn, such as an older version's, is left out."""
-    names = {"question", "expected", "answers"}
-    return [Turn(**value) for value in values or [] if isinstance(value, dict) and set(value) == names]
+    """Turns from a state or from what the browser keeps; an older version's are left out."""
+    turns = []
+    for value in values or []:
+        with suppress(ValidationError):
+            turns.append(_TURN.validate_python(value))
+    return turns
 
 
 class Conversation:

@@ -41,7 +41,7 @@ class Saving:
 
         @handler
         def reopen(values: Kept, stored: Kept) -> Updates:
-            known = [] if values else actions.still_kept(services, as_turns(stored if isinstance(stored, list) else []))
+            known = [] if values else actions.still_kept(services, as_turns(stored))
             return conversation.updates(services, known) if known else gr.skip()
 
         @handler

@@ -23,7 +23,7 @@ from .comparing import Comparing
 from .files import RunFiles
 
 LOOK_SECONDS = 2.0  # between looks at a run that works
-Deleted = dict[str, list[str]]  # the browser's record of the runs deleted in it
+Deleted = dict[str, object]  # the browser's record of the runs deleted in it; a request may hold anything
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class _AllRuns:
                 self.again: gr.Timer(active=any(row.fraction is not None for row in view.rows)),
                 self.damaged: say(" ".join(view.damaged.values())),
                 comparing.chosen: comparing.choices(services, runs, picked or []),
-                self.undo: gr.Button(visible=bool(actions.restorable(services, gone.get("runs", [])))),
+                self.undo: gr.Button(visible=bool(actions.restorable(services, gone.get("runs")))),
             }
 
         @handler
@@ -167,13 +167,13 @@ def _change(
         if run_id != shown:  # a click in a page that is late would delete another run than the one that is read
             raise RunError("Another run is being opened. Wait until it is shown, then delete it.")
         text = actions.delete(services, run_id)
-        restorable = actions.restorable(services, [*gone.get("runs", []), run_id])
+        restorable = [*actions.restorable(services, gone.get("runs")), run_id]
         chosen = choose_run(context, newest_run(services) or "")
         return {runs.status: say(text), deleted: {"runs": restorable}} | chosen
 
     @handler
     def restore(gone: Deleted) -> Updates:
-        run_id = actions.restore(services, gone.get("runs", []))
+        run_id = actions.restore(services, gone.get("runs"))
         return _chosen(run_id, f"{run_id} is restored.")
 
     @handler
