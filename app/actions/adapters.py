@@ -32,4 +32,6 @@ def adapter_weights(services: Services, run_id: str) -> Weights:
         HydraError: the adapter can't be read.
     """
     run, key = services.run(run_id), adapter_hash(services, run_id)
-    return services.cache.remember(WEIGHTS, run_id, key, compute=lambda: read_weights(run.adapter))
+    return services.cache.remember(
+        WEIGHTS, run_id, key, compute=lambda: read_weights(run.adapter, model=run.recipe().model)
+    )

@@ -11,8 +11,9 @@ from peft.utils.other import get_pattern_key
 
 from hydralora.errors import ModelError, first_line
 from hydralora.files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
-from hydralora.models.adapter_checks import read_tensors
+from hydralora.models.adapter_checks import check_adapter, read_tensors
 from hydralora.models.adapters import read_adapter_config
+from hydralora.models.catalogue import local_folder
 from hydralora.tuner.config import HydraLoraConfig
 from hydralora.tuner.model import PREFIX, active_adapter, head_matrices, hydra_layers
 
@@ -50,17 +51,20 @@ def model_weights(model: Any) -> Weights:
     return weights
 
 
-def read_weights(adapter: Path, file: str = ADAPTER_WEIGHTS) -> Weights:
+def read_weights(adapter: Path, file: str = ADAPTER_WEIGHTS, model: str | None = None) -> Weights:
     """The matrices of a saved adapter, HydraLoRA or plain LoRA.
 
     Args:
         adapter: a folder with its config.
         file: the file of its weights, such as a snapshot.
+        model: its base model; if that is on this machine, the weights must be all those that it has on it.
 
     Raises:
         ModelError: it isn't there, can't be read, or has neither heads nor a LoRA.
     """
     config = read_adapter_config(adapter, file)
+    if model and (here := local_folder(model)):
+        check_adapter(adapter, file, here)
     tensors = read_tensors(adapter / file)
     try:
         weights = _hydra(tensors, config) if isinstance(config, HydraLoraConfig) else _lora(tensors, config)

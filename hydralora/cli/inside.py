@@ -46,7 +46,7 @@ def analyze(
     members, similarity = [], {}
     for name in run:
         stored = store.get(name)
-        weights = read_weights(stored.adapter)
+        weights = read_weights(stored.adapter, model=stored.recipe().model)
         members += matrices(weights, stored.id, products=products)
         similarity[stored.id] = head_similarity(weights)
     groups = project_matrices(members, method, dims, seed, neighbours)  # type: ignore[arg-type]

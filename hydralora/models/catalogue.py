@@ -93,6 +93,14 @@ def find_model(name: str, download: bool = True) -> BaseModelFiles:
     )
 
 
+def local_folder(name: str) -> Path | None:
+    """The folder of a base model that is on this machine; None if it isn't, or is no model."""
+    try:
+        return find_model(name, download=False).folder
+    except ModelError:
+        return None
+
+
 def existing_folder(name: str) -> Path | None:
     if not name:  # Path("") is the current folder
         return None

@@ -14,7 +14,7 @@ from hydralora.errors import ConfigError, HydraError, MissingModelError, ModelEr
 from hydralora.files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, UnreadableError, read_json, read_yaml
 from hydralora.models.adapter_checks import check_adapter, pattern_setting, read_tensors
 from hydralora.models.adapters import hash_adapter
-from hydralora.models.catalogue import find_model
+from hydralora.models.catalogue import find_model, local_folder
 from hydralora.recipe.reading import parse_recipe, validation_message
 from hydralora.recipe.settings import Recipe
 from hydralora.runs.events import Event, read_events
@@ -98,6 +98,7 @@ def _fill(run: Run, file: Path, unpacked: Path, model: str | None) -> None:
     for name in ADAPTER:
         os.replace(unpacked / name, run.adapter / name)
     run.log.touch()
+    run.sampled_events().look()  # a long run is then opened at once
     run.begin(
         recipe,
         state="finished",
@@ -165,19 +166,10 @@ def _check_adapter(file: Path, adapter: Path, adapter_hash: str | None, model: s
     if hash_adapter(adapter) != adapter_hash:
         raise ModelError(f"{file.name}: the weights are not those that were exported (sha256). Export the run again.")
     try:
-        here = _here(model)
-        if here:
+        if here := local_folder(model):
             check_adapter(adapter, ADAPTER_WEIGHTS, here)
         else:
             read_tensors(adapter / ADAPTER_WEIGHTS)
     except ModelError as error:  # without the folder that it was unpacked into
         message = str(error).replace(f"{adapter}{os.sep}", "").removeprefix(f"{adapter}: ")
         raise ModelError(f"{file.name}: {message}") from error
-
-
-def _here(model: str) -> Path | None:
-    """The folder of a base model that is on this machine."""
-    try:
-        return find_model(model, download=False).folder
-    except HydraError:
-        return None

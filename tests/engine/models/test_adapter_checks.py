@@ -142,8 +142,11 @@ def test_its_matrices_are_drawn_from_a_whole_file_or_not_at_all(
 ) -> None:
     folder = tmp_path / "adapter"
     shutil.copytree(finished.run.adapter, folder)
-    write(folder, CHANGES[name][0])
-    try:
+    change, message = CHANGES[name]
+    write(folder, change)
+    with pytest.raises(ModelError, match=message):
+        read_weights(folder, model=finished.run.recipe().model)
+    try:  # without the base model
         weights = read_weights(folder)
     except HydraError:
         return

@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM
 from hydralora import HydraError, RunError, RunStore
 from hydralora.errors import MissingModelError
 from hydralora.inference.model_cache import load_run
+from hydralora.runs import sampled_events
 from hydralora.runs.comparison import summary
 from hydralora.runs.events import TrainEvent
 from hydralora.runs.jobs import JobManager
@@ -103,6 +104,15 @@ def test_no_index_of_the_events_is_in_the_file(finished: FinishedRun, tmp_path: 
     (run.folder / INDEX).write_text("{}", encoding="utf-8")
     export_run(run, "adapter", tmp_path / "out")
     assert {path.name for path in (tmp_path / "out").iterdir()} == set(MEMBERS)
+
+
+def test_a_long_run_has_its_index_once_it_is_imported(
+    exported: Path, store: RunStore, model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sampled_events, "INDEX_EVERY", 2)
+    run = import_run(store, exported, str(model_folder))
+    assert (run.folder / INDEX).exists()
+    assert [event.step for event in run.sampled_events().look()] == [event.step for event in run.events()]
 
 
 def test_the_base_model_of_another_machine_must_be_named(exported: Path, store: RunStore) -> None:
