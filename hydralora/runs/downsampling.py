@@ -71,12 +71,16 @@ class Downsampling(Generic[T]):
         self._closed = self._extremes_by_bucket(points[: len(points) - len(self._open)])
 
     def add(self, point: T) -> None:
-        placed = Placed(self.count, point)
-        self.count += 1
+        self.add_at(self.count, point)
+
+    def add_at(self, place: int, point: T) -> None:
+        """Add a point and leave out those before it, which must be neither extremes of a bucket nor the last TAIL."""
+        placed = Placed(place, point)
+        self.count = place + 1
         self._tail.append(placed)
         if not self._first:
             self._first = [placed]
-        if self._open and placed.place % self.width == 0:
+        if self._open and self._open[0].place // self.width != place // self.width:
             self._close()
         self._open.append(placed)
         if len(self._open) >= self._full:

@@ -16,12 +16,22 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from hydralora.errors import RunError
 from hydralora.files import UnreadableError, write_json
 from hydralora.files.cache import FileStatus, checksum, status_of
-from hydralora.runs.downsampling import Downsampling, Placed
+from hydralora.runs.downsampling import TAIL, Downsampling, Placed
+from hydralora.runs.event_columns import (
+    PIECE,
+    Columns,
+    Places,
+    UnfitError,
+    Values,
+    extreme_places,
+    read_columns,
+)
 from hydralora.runs.events import EvalEvent, Event, GatesEvent, NoteEvent, TrainEvent, numbered_lines, parse_event
 
 INDEX = ".events-index.json"
 INDEX_EVERY = 20_000  # events after which the index is written again
 LARGEST_INDEX = 16 * 2**20  # bytes
+COLUMNS = 8 * 2**20  # bytes of new events that are read together
 END = 4096  # bytes before the place where reading goes on, by which a rewritten file is noticed
 MOST_CURVES = 64  # of an event: heads, components
 MOST = {"train": 4000, "gates": 2000, "live": 1000, "whole": 1000, "note": 1000}  # events, by group
@@ -91,6 +101,7 @@ class SampledEvents:
         self._groups: dict[Group, Downsampling[_Stored]] = {}
         self._size = self._lines = self._unwritten = 0
         self._inode, self._end = -1, b""
+        self._alone = False  # whether each line is to be looked at alone
         self._events: list[Event] | None = None
 
     def look(self) -> list[Event]:
@@ -120,6 +131,12 @@ class SampledEvents:
         if status.size == self._size:
             return
         self._events = None
+        if not self._alone:
+            try:
+                self._read_columns(file, status.size)
+            except UnfitError:  # looked at one by one, the line that is wrong is found
+                self._begin()
+                self._inode, self._alone = status.inode, True
         file.seek(self._size)
         try:
             for number, line in numbered_lines(file, self._lines):
@@ -133,14 +150,60 @@ class SampledEvents:
                     index = self._index(file, status)
                     write_json(self._path.with_name(INDEX), index.model_dump() | {"checksum": index.sum()})
 
+    def _read_columns(self, file: BinaryIO, size: int) -> None:
+        """Read all of many new events but the last few.
+
+        Raises:
+            UnfitError: they must be read one by one, from the beginning.
+        """
+        while size - self._size > COLUMNS:
+            file.seek(self._size)
+            text = file.read(COLUMNS)
+            columns = read_columns(text[: text.rfind(b"\n") + 1], MOST_CURVES)
+            for line in columns.others:
+                if stored := self._stored(text, columns, line):
+                    self._group(stored.event).add(stored)
+            for kind, lines in columns.lines.items():
+                for i in range(0, len(lines), PIECE):
+                    self._sample(text, columns, lines[i : i + PIECE], columns.values[kind][i : i + PIECE])
+            self._size += int(columns.starts[-1])
+            self._lines += len(columns.starts) - 1
+            self._unwritten += len(columns.starts) - 1
+
+    def _sample(self, text: bytes, columns: Columns, lines: Places, values: Values) -> None:
+        """Sample some lines of one kind."""
+        first = self._stored(text, columns, int(lines[0]))
+        if first is None:
+            raise UnfitError
+        group = self._group(first.event)
+        chosen = {*extreme_places(values, group.count, group.width), *range(max(0, len(lines) - TAIL), len(lines))}
+        before = group.count
+        for place in sorted(chosen):
+            stored = self._stored(text, columns, int(lines[place]))
+            if stored is None or self._group(stored.event) is not group:
+                raise UnfitError
+            group.add_at(before + place, stored)
+
+    def _stored(self, text: bytes, columns: Columns, line: int) -> _Stored | None:
+        """An event of a block that begins where reading goes on; None of a kind that only a newer program knows."""
+        start, end = columns.starts[line : line + 2].tolist()
+        try:
+            event = parse_event(text[start:end], "")
+        except RunError as error:
+            raise UnfitError from error
+        return _Stored(self._size + start, end - start, event) if event else None
+
     def _add(self, event: Event | None, size: int) -> None:
         if event:
-            group = _group_of(event)
-            if group not in self._groups:
-                self._groups[group] = _sample(group)
-            self._groups[group].add(_Stored(self._size, size, event))
+            self._group(event).add(_Stored(self._size, size, event))
             self._unwritten += 1
         self._size += size
+
+    def _group(self, event: Event) -> Downsampling[_Stored]:
+        group = _group_of(event)
+        if group not in self._groups:
+            self._groups[group] = _sample(group)
+        return self._groups[group]
 
     def _end_in(self, file: BinaryIO) -> bytes:
         begin = max(0, self._size - END)
