@@ -64,7 +64,10 @@ def ask(page: Page, question: str) -> None:
 
 def test_each_window_keeps_its_conversation(page: Page, address: str, seen: Seen) -> None:
     expect(page.locator("#chips button").first).to_be_visible()
+    in_browser = "localStorage.getItem('hydralora-chat')"
+    before = page.evaluate(in_browser)
     ask(page, "which tool repairs engine aa")
+    page.wait_for_function(f"before => {in_browser} !== before", arg=before)  # a busy server keeps it a moment later
     other = page.context.new_page()
     other.goto(address)
     expect(other.locator(".turn")).to_have_count(1)  # a new window begins with what there is
