@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     import pyarrow as pa
 
-PIECE = 2048  # events of a kind that are looked at together
+PIECE = 1024  # events of a kind that are looked at together
 
 Kind = Literal["train", "gates"]
 CURVES: dict[Kind, tuple[str, ...]] = {
@@ -54,8 +54,8 @@ def read_columns(text: bytes, most_heads: int) -> Columns:
     from pyarrow import compute, json
 
     curves = {name: pa.float64() for names in CURVES.values() for name in names}
-    others = {"step": pa.int64(), "time": pa.float64(), "kind": pa.string(), "mean_gate": pa.list_(pa.float64())}
-    schema = pa.schema(others | curves)
+    known = {"step": pa.int64(), "time": pa.float64(), "kind": pa.string(), "mean_gate": pa.list_(pa.float64())}
+    schema = pa.schema(known | curves)
     options = json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
     try:
         table = json.read_json(pa.BufferReader(text), parse_options=options)
@@ -73,8 +73,9 @@ def read_columns(text: bytes, most_heads: int) -> Columns:
         values[kind] = np.column_stack([_numbers(columns[name].filter(chosen)) for name in CURVES[kind]])
         if kind == "gates":
             values[kind] = np.column_stack([values[kind], _heads(columns["mean_gate"].filter(chosen), most_heads)])
-    rest = np.setdiff1d(np.arange(len(ends)), np.concatenate(list(lines.values())))
-    return Columns(np.concatenate([[0], ends]), lines, values, rest.tolist())
+    others = np.ones(len(ends), bool)
+    others[np.concatenate(list(lines.values()))] = False
+    return Columns(np.concatenate([[0], ends]), lines, values, np.flatnonzero(others).tolist())
 
 
 def extreme_places(values: Values, first: int, width: int) -> Iterator[int]:

@@ -9,7 +9,7 @@ import hashlib
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, BinaryIO, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, BinaryIO, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -17,21 +17,15 @@ from hydralora.errors import RunError
 from hydralora.files import UnreadableError, write_json
 from hydralora.files.cache import FileStatus, checksum, status_of
 from hydralora.runs.downsampling import TAIL, Downsampling, Placed
-from hydralora.runs.event_columns import (
-    PIECE,
-    Columns,
-    Places,
-    UnfitError,
-    Values,
-    extreme_places,
-    read_columns,
-)
 from hydralora.runs.events import EvalEvent, Event, GatesEvent, NoteEvent, TrainEvent, numbered_lines, parse_event
+
+if TYPE_CHECKING:
+    from hydralora.runs.event_columns import Columns, Places, Values
 
 INDEX = ".events-index.json"
 INDEX_EVERY = 20_000  # events after which the index is written again
 LARGEST_INDEX = 16 * 2**20  # bytes
-COLUMNS = 8 * 2**20  # bytes of new events that are read together
+MANY, BLOCK = 2**19, 8 * 2**20  # bytes: new events beyond the one are read together, at most the other at once
 END = 4096  # bytes before the place where reading goes on, by which a rewritten file is noticed
 MOST_CURVES = 64  # of an event: heads, components
 MOST = {"train": 4000, "gates": 2000, "live": 1000, "whole": 1000, "note": 1000}  # events, by group
@@ -131,12 +125,8 @@ class SampledEvents:
         if status.size == self._size:
             return
         self._events = None
-        if not self._alone:
-            try:
-                self._read_columns(file, status.size)
-            except UnfitError:  # looked at one by one, the line that is wrong is found
-                self._begin()
-                self._inode, self._alone = status.inode, True
+        if status.size - self._size > MANY and not self._alone:
+            self._read_together(file, status)
         file.seek(self._size)
         try:
             for number, line in numbered_lines(file, self._lines):
@@ -150,15 +140,22 @@ class SampledEvents:
                     index = self._index(file, status)
                     write_json(self._path.with_name(INDEX), index.model_dump() | {"checksum": index.sum()})
 
-    def _read_columns(self, file: BinaryIO, size: int) -> None:
-        """Read all of many new events but the last few.
+    def _read_together(self, file: BinaryIO, status: FileStatus) -> None:
+        """Read all of many new events but the last few; or none, if they must be read one by one from the beginning."""
+        from hydralora.runs.event_columns import UnfitError  # numpy's import takes time
 
-        Raises:
-            UnfitError: they must be read one by one, from the beginning.
-        """
-        while size - self._size > COLUMNS:
+        try:
+            self._read_columns(file, status.size)
+        except UnfitError:
+            self._begin()
+            self._inode, self._alone = status.inode, True
+
+    def _read_columns(self, file: BinaryIO, size: int) -> None:
+        from hydralora.runs.event_columns import PIECE, read_columns
+
+        while size - self._size > MANY:
             file.seek(self._size)
-            text = file.read(COLUMNS)
+            text = file.read(BLOCK)
             columns = read_columns(text[: text.rfind(b"\n") + 1], MOST_CURVES)
             for line in columns.others:
                 if stored := self._stored(text, columns, line):
@@ -170,8 +167,10 @@ class SampledEvents:
             self._lines += len(columns.starts) - 1
             self._unwritten += len(columns.starts) - 1
 
-    def _sample(self, text: bytes, columns: Columns, lines: Places, values: Values) -> None:
+    def _sample(self, text: bytes, columns: "Columns", lines: "Places", values: "Values") -> None:
         """Sample some lines of one kind."""
+        from hydralora.runs.event_columns import UnfitError, extreme_places
+
         first = self._stored(text, columns, int(lines[0]))
         if first is None:
             raise UnfitError
@@ -184,8 +183,10 @@ class SampledEvents:
                 raise UnfitError
             group.add_at(before + place, stored)
 
-    def _stored(self, text: bytes, columns: Columns, line: int) -> _Stored | None:
+    def _stored(self, text: bytes, columns: "Columns", line: int) -> _Stored | None:
         """An event of a block that begins where reading goes on; None of a kind that only a newer program knows."""
+        from hydralora.runs.event_columns import UnfitError
+
         start, end = columns.starts[line : line + 2].tolist()
         try:
             event = parse_event(text[start:end], "")
