@@ -9,7 +9,7 @@ import hashlib
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, BinaryIO, Literal, NamedTuple
+from typing import Annotated, BinaryIO, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -17,10 +17,8 @@ from hydralora.errors import RunError
 from hydralora.files import UnreadableError, write_json
 from hydralora.files.cache import FileStatus, checksum, status_of
 from hydralora.runs.downsampling import TAIL, Downsampling, Placed
+from hydralora.runs.event_columns import PIECE, Columns, Places, UnfitError, Values, extreme_places, read_columns
 from hydralora.runs.events import EvalEvent, Event, GatesEvent, NoteEvent, TrainEvent, numbered_lines, parse_event
-
-if TYPE_CHECKING:
-    from hydralora.runs.event_columns import Columns, Places, Values
 
 INDEX = ".events-index.json"
 INDEX_EVERY = 20_000  # events after which the index is written again
@@ -141,9 +139,7 @@ class SampledEvents:
                     write_json(self._path.with_name(INDEX), index.model_dump() | {"checksum": index.sum()})
 
     def _read_together(self, file: BinaryIO, status: FileStatus) -> None:
-        """Read all of many new events but the last few; or none, if they must be read one by one from the beginning."""
-        from hydralora.runs.event_columns import UnfitError  # numpy's import takes time
-
+        """Read all of many new events but the last few; or none, where each must be looked at alone."""
         try:
             self._read_columns(file, status.size)
         except UnfitError:
@@ -151,8 +147,6 @@ class SampledEvents:
             self._inode, self._alone = status.inode, True
 
     def _read_columns(self, file: BinaryIO, size: int) -> None:
-        from hydralora.runs.event_columns import PIECE, read_columns
-
         while size - self._size > MANY:
             file.seek(self._size)
             text = file.read(BLOCK)
@@ -167,10 +161,8 @@ class SampledEvents:
             self._lines += len(columns.starts) - 1
             self._unwritten += len(columns.starts) - 1
 
-    def _sample(self, text: bytes, columns: "Columns", lines: "Places", values: "Values") -> None:
+    def _sample(self, text: bytes, columns: Columns, lines: Places, values: Values) -> None:
         """Sample some lines of one kind."""
-        from hydralora.runs.event_columns import UnfitError, extreme_places
-
         first = self._stored(text, columns, int(lines[0]))
         if first is None:
             raise UnfitError
@@ -183,10 +175,8 @@ class SampledEvents:
                 raise UnfitError
             group.add_at(before + place, stored)
 
-    def _stored(self, text: bytes, columns: "Columns", line: int) -> _Stored | None:
+    def _stored(self, text: bytes, columns: Columns, line: int) -> _Stored | None:
         """An event of a block that begins where reading goes on; None of a kind that only a newer program knows."""
-        from hydralora.runs.event_columns import UnfitError
-
         start, end = columns.starts[line : line + 2].tolist()
         try:
             event = parse_event(text[start:end], "")

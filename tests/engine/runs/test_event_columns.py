@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hydralora import RunError
-from hydralora.runs import event_columns, sampled_events
+from hydralora.runs import sampled_events
 from hydralora.runs.events import Event, GatesEvent, TrainEvent
 from hydralora.runs.sampled_events import SampledEvents
 from tests.engine.runs.event_files import add, event, make_small
@@ -21,7 +21,7 @@ NUMBER = st.sampled_from([None, -1.0, 0.0, -0.0, 0.5, 1.0, 1.0, 2.0, 1e-300, 3e8
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     make_small(monkeypatch)
-    monkeypatch.setattr(event_columns, "PIECE", 37)
+    monkeypatch.setattr(sampled_events, "PIECE", 37)
 
 
 def sample(path: Path, columns: int, looks: int = 1) -> list[Event]:
