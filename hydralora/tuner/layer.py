@@ -78,9 +78,9 @@ class Heads(nn.ParameterDict):
         heads = own_parameter(self, name).flatten(0, 1)  # (N*r, out)
         if times:
             return (result * (1 + (scaling * mixed) @ heads)).to(result.dtype)
-        if in_place and result.dtype == mixed.dtype:  # heads are of another one under autocast, which leaves addmm_ out
-            if heads.dtype != mixed.dtype:
-                heads = heads.to(mixed.dtype)
+        if heads.dtype != mixed.dtype:  # they are small; and autocast leaves addmm_ out
+            heads = heads.to(mixed.dtype)
+        if in_place and result.dtype == mixed.dtype:
             return result.addmm_(mixed, heads, alpha=scaling)
         return (result + (scaling * mixed) @ heads).to(result.dtype)
 
@@ -211,12 +211,16 @@ class HydraLoraLayer(nn.Module, BaseTunerLayer):
         a: Any = self._modules["hydra_A"]._modules[name]  # type: ignore[union-attr]
         heads: Any = self._modules["hydra_B"]
         in_place = in_place and _is_plain(heads, Heads, name)
-        direct = in_place and not training and _is_plain(a, nn.Linear, "weight")
-        weight = a._parameters["weight"] if direct else a.weight
-        if x.dtype != weight.dtype:
-            x = self._cast_input_dtype(x, weight.dtype)
+        plain = _is_plain(a, nn.Linear, "weight")
+        direct = in_place and not training and plain
+        weight = a._parameters["weight"] if plain else a.weight
+        if x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type):
+            if plain and self.cast_input_dtype_enabled:
+                weight = weight.to(x.dtype)  # A is small; x is as wide as the model
+            else:
+                x = self._cast_input_dtype(x, weight.dtype)
         dropped = dropout(x, adapter.lora_dropout) if training else x
-        z = nn.functional.linear(dropped, weight) if direct else a(dropped)  # (..., r); (..., N*r) if A isn't shared
+        z = nn.functional.linear(dropped, weight) if plain else a(dropped)  # (..., r); (..., N*r) if A isn't shared
         router: Any = self._modules["hydra_router"]._modules[name]  # type: ignore[union-attr]
         gates = router(x if adapter.reads_input else z, rows)  # (..., N)
         if gates.dtype != z.dtype:

@@ -12,6 +12,7 @@ from torch import nn
 from hydralora.errors import ConfigError
 from hydralora.tuner.config import RouterScope
 
+WIDE = 256  # features from which on they are the layer's input, and no latent
 Norm = Literal["rms", "cosine"]  # of what the router reads; by cosine, of its weight as well
 
 
@@ -110,13 +111,19 @@ class Router(nn.Module):
         weight, bias = own_parameter(self, "weight"), own_parameter(self, "bias")
         if not features.dtype == weight.dtype == torch.float32:
             dtype = _gates_dtype(features)
-            features, weight = features.to(dtype), weight.to(dtype)
             bias = None if bias is None else bias.to(dtype)
+            if self.norm is None and features.dtype != dtype and features.shape[-1] > WIDE:
+                # A copy of what it reads would be as wide as the model: only what comes out is made float32.
+                return self._ready(nn.functional.linear(features, weight.to(features.dtype)).to(dtype), bias)
+            features, weight = features.to(dtype), weight.to(dtype)
         if self.norm is None:
-            logits = nn.functional.linear(features, weight, bias)
-        else:
-            logits = own_parameter(self, "factor") * self.products(self.normalised(features), weight)
-            logits = logits if bias is None else logits + bias
+            return self._ready(nn.functional.linear(features, weight, bias), None)
+        products = self.products(self.normalised(features), weight)
+        return self._ready(own_parameter(self, "factor") * products, bias)
+
+    def _ready(self, logits: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        """Add the bias, and in a row's scope the mean; leave only the largest `top_k`."""
+        logits = logits if bias is None else logits + bias
         if self.scope == "row":
             if self.rows is None:
                 raise ConfigError(
