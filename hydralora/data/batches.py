@@ -49,15 +49,17 @@ class LengthGroupedBatches(Sampler[list[int]]):
 def collate(rows: Sequence[Encoded], pad_token_id: int) -> dict[str, torch.Tensor]:
     """input_ids, attention_mask and labels, each (batch, tokens), padded on the right; heads (batch,) if rows have one.
 
+    Also where the outputs are that predict the labels, and those labels (`answers_in`): a device that had to find them
+    would keep the program waiting.
+
     No rows give a batch without labels, (1, 2): a process whose share is empty has a forward pass like the others,
     and neither loss nor gradient.
     """
     if not rows:
-        return {
-            "input_ids": torch.full((1, 2), pad_token_id),
-            "attention_mask": torch.ones((1, 2), dtype=torch.long),  # attention over no token may give NaN
-            "labels": torch.full((1, 2), IGNORED),
-        }
+        labels = torch.full((1, 2), IGNORED)
+        mask = torch.ones_like(labels)  # attention over no token may give NaN
+        ids = torch.full_like(labels, pad_token_id)
+        return {"input_ids": ids, "attention_mask": mask, "labels": labels, **answers_in(labels)}
     width = max(len(row.input_ids) for row in rows)
     input_ids = torch.full((len(rows), width), pad_token_id)
     attention_mask = torch.zeros((len(rows), width), dtype=torch.long)
@@ -67,6 +69,15 @@ def collate(rows: Sequence[Encoded], pad_token_id: int) -> dict[str, torch.Tenso
         input_ids[i, :length] = torch.tensor(row.input_ids)
         attention_mask[i, :length] = 1
         labels[i, :length] = torch.tensor(row.labels)
-    batch = {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
+    batch = {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels, **answers_in(labels)}
     heads = [row.head for row in rows if row.head is not None]
     return batch | ({"heads": torch.tensor(heads)} if len(heads) == len(rows) else {})
+
+
+def answers_in(labels: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Of labels (batch, tokens): answers, the numbers of the outputs that predict one, row by row; and targets.
+
+    Each (answer tokens,). Output t of row b has the number b * tokens + t, and predicts token t + 1.
+    """
+    rows, columns = (labels[:, 1:] != IGNORED).nonzero(as_tuple=True)
+    return {"answers": rows * labels.shape[1] + columns, "targets": labels[rows, columns + 1]}

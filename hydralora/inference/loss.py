@@ -9,8 +9,9 @@ from weakref import WeakKeyDictionary, WeakSet
 import torch
 from torch import nn
 
-from hydralora.data.encoding import IGNORED
+from hydralora.data.batches import answers_in
 from hydralora.models.adapters import inserted_outputs
+from hydralora.models.attention import padded_right
 from hydralora.tuner.rows import pass_rows, prompts_of, reads_rows
 
 # (head's weight (vocabulary, hidden), its inputs (tokens, hidden), their targets, its bias) -> summed loss.
@@ -57,11 +58,11 @@ def fused_kernel() -> Kernel | None:
 
 
 def _fused(model: Any, head: nn.Linear, batch: dict[str, torch.Tensor], kernel: Kernel) -> tuple[torch.Tensor, int]:
-    answer_mask, targets = _answers(model, batch)
+    answers, targets = _answers(model, batch)
     inputs: list[torch.Tensor] = []
 
     def take(module: nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor]:
-        inputs.append(args[0][:, :-1][answer_mask])  # (answer tokens, hidden)
+        inputs.append(_selected(args[0], answers))  # (answer tokens, hidden)
         return (args[0][:1, :0],)  # the layer itself needs no more input
 
     handle = head.register_forward_pre_hook(take)
@@ -73,13 +74,20 @@ def _fused(model: Any, head: nn.Linear, batch: dict[str, torch.Tensor], kernel: 
 
 
 def _answers(model: object, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """A mask (batch, outputs - 1) of the outputs that predict an answer token, and those tokens' ids.
+    """The numbers of the outputs that predict an answer token, and those tokens' ids: each (answer tokens,).
 
     A model has an output for every token, and more before them if its adapter inserts virtual tokens.
     """
-    targets = batch["labels"][:, 1:]
-    answer_mask = targets != IGNORED  # (batch, tokens - 1)
-    return nn.functional.pad(answer_mask, (inserted_outputs(model), 0)), targets[answer_mask]
+    known = batch if "answers" in batch else answers_in(batch["labels"])
+    answers, inserted = known["answers"], inserted_outputs(model)
+    if inserted:
+        answers = answers + inserted * (answers // batch["labels"].shape[1] + 1)
+    return answers, known["targets"]
+
+
+def _selected(outputs: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
+    """Of (batch, outputs, features), those with these numbers: (answer tokens, features)."""
+    return outputs.flatten(0, 1).index_select(0, answers.to(outputs.device))
 
 
 def answer_logits(model: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -89,15 +97,15 @@ def answer_logits(model: Any, batch: dict[str, torch.Tensor]) -> tuple[torch.Ten
     own; most tokens are prompt, and the vocabulary is wide. If a model has no such layer, or doesn't compute its
     logits by one call of it on (batch, tokens, hidden), they are computed everywhere and selected afterwards.
     """
-    answer_mask, targets = _answers(model, batch)
+    answers, targets = _answers(model, batch)
     head = model.get_output_embeddings()
     logits = None
     if isinstance(head, nn.Module) and head not in _UNUSUAL:
-        logits = _chosen(model, head, batch, answer_mask)
+        logits = _chosen(model, head, batch, answers)
         if logits is None:
             _UNUSUAL.add(head)
     if logits is None:
-        logits = _forward(model, batch)[:, :-1][answer_mask]
+        logits = _selected(_forward(model, batch), answers)
     return logits, targets
 
 
@@ -117,7 +125,8 @@ def summed_divergence(p: torch.Tensor, q: torch.Tensor) -> float:
 
 
 def _forward(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    with batch_rows(model, batch):
+    padding = padded_right() if "answers" in batch else nullcontext()  # who collates pads on the right; others may not
+    with batch_rows(model, batch), padding:
         return model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False).logits
 
 
@@ -128,11 +137,10 @@ def batch_rows(model: Any, batch: dict[str, torch.Tensor]) -> AbstractContextMan
     return pass_rows(model, prompts_of(batch["attention_mask"], batch["labels"]), batch.get("heads"))
 
 
-def _chosen(
-    model: Any, head: nn.Module, batch: dict[str, torch.Tensor], answer_mask: torch.Tensor
-) -> torch.Tensor | None:
+def _chosen(model: Any, head: nn.Module, batch: dict[str, torch.Tensor], answers: torch.Tensor) -> torch.Tensor | None:
     """Logits (answer tokens, vocabulary), computed only there; None if the model's use of `head` prevents it."""
-    choice = _Choice(answer_mask)
+    rows, tokens = batch["labels"].shape
+    choice = _Choice(answers, (rows, tokens + inserted_outputs(model)))
     handle = head.register_forward_pre_hook(choice)
     try:
         logits = _forward(model, batch)
@@ -150,14 +158,14 @@ def _chosen(
 class _Choice:
     """A forward pre-hook that selects the answers' positions of (batch, outputs, hidden), and counts its calls."""
 
-    def __init__(self, answer_mask: torch.Tensor) -> None:
+    def __init__(self, answers: torch.Tensor, shape: tuple[int, int]) -> None:
         self.calls = 0
-        self.count = int(answer_mask.sum())
-        self._answer_mask = answer_mask
-        self._shape = (len(answer_mask), answer_mask.shape[1] + 1)  # (batch, outputs)
+        self.count = len(answers)
+        self._answers = answers
+        self._shape = shape  # (batch, outputs)
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[torch.Tensor] | None:
         self.calls += 1
         if len(args) != 1 or args[0].shape[:-1] != self._shape:
             return None
-        return (args[0][:, :-1][self._answer_mask].unsqueeze(0),)  # (1, answer tokens, hidden)
+        return (_selected(args[0], self._answers).unsqueeze(0),)  # (1, answer tokens, hidden)

@@ -219,7 +219,7 @@ class Reports(TrainerCallback):
             **({"balance_loss": added} if trainer.gate_losses else {}),
         )
         if trainer.gate_means is not None:
-            reporter.gates(trainer.gate_means.tolist(), trainer.gate_entropy)
+            reporter.gates(trainer.gate_means.tolist(), float(trainer.gate_entropy))
 
     def _check(self, loss: float, step: int) -> None:
         if not math.isfinite(loss):

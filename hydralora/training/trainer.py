@@ -28,6 +28,7 @@ from hydralora.tuner.gates import gate_information, live_gates, load_balance, me
 from hydralora.tuner.model import hydra_layers
 from hydralora.tuner.router import normalised_entropy
 
+TOKENS = "tokens"  # of a batch: their number, padding not counted
 UNLOGGED = "unlogged.json"  # in a checkpoint: the sums that the next log will use
 
 
@@ -106,7 +107,7 @@ class AnswerTrainer(Trainer):
         self.processes = processes
         self.tokens_seen = 0
         self.gate_means: torch.Tensor | None = None  # (N,), of the newest step that is logged
-        self.gate_entropy = 0.0
+        self.gate_entropy = torch.zeros(())
         self.heldout_loss: float | None = None  # of the newest measurement
         self.gate_losses = gate_losses or GateLosses()
         self.unlogged, self._finished = Unlogged(), Unlogged()  # of all steps, and without one that is going on
@@ -114,7 +115,24 @@ class AnswerTrainer(Trainer):
         self._abandoned: list[RandomState] = []  # each process's, while this one alone saves a step
 
     def get_train_dataloader(self) -> "DataLoader[Any]":
-        return _Loader(cast(Any, self.train_dataset), batch_sampler=self.batches, collate_fn=self.data_collator)
+        return _Loader(
+            cast(Any, self.train_dataset),
+            batch_sampler=self.batches,
+            collate_fn=self.data_collator,
+            pin_memory=self.args.device.type == "cuda",
+        )
+
+    def _prepare_input(self, data: Any) -> Any:
+        """Move tensors to the device; from pinned memory, without waiting for what it is doing."""
+        if isinstance(data, torch.Tensor) and self.args.device.type == "cuda":
+            return data.to(self.args.device, non_blocking=True)
+        return super()._prepare_input(data)
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor | int | None:
+        """The answers' tokens of a step; Trainer would count them again, and wait until the number is on the device."""
+        if self.processes.count == 1:
+            return sum(len(batch["answers"]) for batch in batch_samples)
+        return super()._get_num_items_in_batch(batch_samples, device)
 
     def compute_loss(  # type: ignore[override]
         self,
@@ -134,10 +152,10 @@ class AnswerTrainer(Trainer):
             )
         loss = summed / (count if num_items_in_batch is None else num_items_in_batch)
         self.unlogged = replace(self.unlogged, answers=self.unlogged.answers + loss.detach())
-        tokens = inputs["attention_mask"].bool() & bool(count)  # a batch without labels stands for no row
-        self.tokens_seen += int(tokens.sum())
+        self.tokens_seen += inputs[TOKENS]
         if needs_gates:
-            loss = loss + self._gate_loss(passes[0], tokens)
+            used = inputs["attention_mask"].bool() & bool(count)  # a batch without labels stands for no row
+            loss = loss + self._gate_loss(passes[0], used)
         if tuner := adalora_of(bare_model):
             loss = loss + self._added(orthogonality_loss(tuner) / self.processes.count)
         return (
@@ -147,8 +165,8 @@ class AnswerTrainer(Trainer):
     def _gate_loss(self, gates: torch.Tensor, mask: torch.Tensor) -> torch.Tensor | float:
         """Record the gates (modules, batch, tokens, N) for the next event; returns the losses on gates."""
         detached = gates.detach()
-        self.gate_means = mean_gates(detached, mask).mean((0, 1)).cpu()
-        self.gate_entropy = float(normalised_entropy(detached)[:, mask].mean())
+        self.gate_means = mean_gates(detached, mask).mean((0, 1))
+        self.gate_entropy = (normalised_entropy(detached) * mask).sum() / (mask.sum() * len(gates)).clamp_min(1)
         if not self.gate_losses:
             return 0.0
         return self._added(self.gate_losses.of(gates, mask, self.processes))
@@ -255,6 +273,11 @@ class _Wrapped:
         return getattr(self._model, name)
 
 
+def _counted(rows: Sequence[Encoded], pad_token_id: int) -> dict[str, Any]:
+    """Rows as `collate` makes a batch of them, with their tokens' number."""
+    return {**collate(rows, pad_token_id), TOKENS: sum(len(row.input_ids) for row in rows)}
+
+
 def gate_losses(recipe: Recipe) -> GateLosses:
     """What a recipe adds to the loss for the gates."""
     tuner = recipe.tuner
@@ -276,7 +299,7 @@ def answer_trainer(
         model=model,
         args=arguments,
         train_dataset=rows,
-        data_collator=partial(collate, pad_token_id=pad_token_id),
+        data_collator=partial(_counted, pad_token_id=pad_token_id),
         batches=LengthGroupedBatches(
             [len(row.input_ids) for row in rows],
             arguments.per_device_train_batch_size,
@@ -333,7 +356,7 @@ def training_arguments(
         lr_scheduler_type="cosine",
         warmup_steps=settings.warmup_ratio,
         weight_decay=0.0,
-        optim="adamw_torch",
+        optim="adamw_torch_fused",
         logging_steps=settings.log_every,
         logging_first_step=True,
         logging_nan_inf_filter=False,  # it would report a mean of earlier losses in place of a NaN

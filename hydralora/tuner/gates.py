@@ -196,8 +196,16 @@ def mean_gates(gates: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
     A row without such a token gives zeros. `gates` are (modules, batch, tokens, N).
     """
-    weight = mask.to(gates.device, torch.float32)[None, :, :, None]  # (1, batch, tokens, 1)
+    weight = _weights(gates, mask)
     return (gates * weight).sum(2) / weight.sum(2).clamp_min(1)
+
+
+def _weights(gates: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """1 where mask (batch, tokens) is true, else 0, for gates (modules, batch, tokens, N): (1, batch, tokens, 1).
+
+    To select by it would be to wait for the device, which alone knows how many are selected.
+    """
+    return mask.to(gates.device, torch.float32)[None, :, :, None]
 
 
 def load_balance(
@@ -210,11 +218,11 @@ def load_balance(
     Where processes share a batch, `total` sums counts over them, and the sum of their values is the batch's.
     """
     num_heads = gates.shape[-1]
-    mask = mask.to(gates.device, torch.bool)
-    used = gates[:, mask]  # (modules, used tokens, N)
-    tokens = total(mask.sum()).clamp_min(1)
-    share = total(nn.functional.one_hot(used.argmax(-1), num_heads).sum(1)) / tokens  # (modules, N), no gradient
-    return num_heads * (share * used.sum(1) / tokens).sum(-1).mean()
+    weight = _weights(gates, mask)
+    tokens = total(weight.sum()).clamp_min(1)
+    strongest = gates.argmax(-1, keepdim=True) == torch.arange(num_heads, device=gates.device)
+    share = total((strongest * weight).sum((1, 2))) / tokens  # (modules, N), no gradient
+    return num_heads * (share * (gates * weight).sum((1, 2)) / tokens).sum(-1).mean()
 
 
 def gate_information(
@@ -226,10 +234,10 @@ def gate_information(
     tokens where mask (batch, tokens) is true; `gates` are (modules, batch, tokens, N), `total` as for `load_balance`.
     Where processes share a batch, each one's value is the whole batch's, with the gradient of its own tokens.
     """
-    used = gates[:, mask.to(gates.device, torch.bool)]  # (modules, used tokens, N)
-    tokens = total(mask.sum().to(gates.device)).clamp_min(1)
-    each = _entropy(used).sum(-1) / tokens  # (modules,)
-    share = used.sum(1) / tokens  # (modules, N)
+    weight = _weights(gates, mask)
+    tokens = total(weight.sum()).clamp_min(1)
+    each = (_entropy(gates) * weight.squeeze(-1)).sum((1, 2)) / tokens  # (modules,)
+    share = (gates * weight).sum((1, 2)) / tokens  # (modules, N)
     everyone = total(torch.cat([share.detach(), each.detach().unsqueeze(-1)], -1))
     share, each = share + (everyone[:, :-1] - share).detach(), each + (everyone[:, -1] - each).detach()
     return (_entropy(share) - each).mean()

@@ -73,7 +73,11 @@ def test_processes_get_rows_of_like_length() -> None:
 
 def test_a_share_without_rows_has_no_labels() -> None:
     batch = collate([], pad_token_id=3)
-    assert {name: tuple(values.shape) for name, values in batch.items()} == dict.fromkeys(batch, (1, 2))
+    shapes = {name: tuple(values.shape) for name, values in batch.items()}
+    assert shapes == dict.fromkeys(("input_ids", "attention_mask", "labels"), (1, 2)) | {
+        "answers": (0,),
+        "targets": (0,),
+    }
     assert bool((batch["labels"] == IGNORED).all())
     assert bool(batch["attention_mask"].all())
 
@@ -86,3 +90,5 @@ def test_rows_are_padded_on_the_right() -> None:
     assert batch["input_ids"].tolist() == [[5, 6, 7], [8, 9, 0]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 1, 0]]
     assert batch["labels"].tolist() == [[IGNORED, 6, 7], [IGNORED, 9, IGNORED]]
+    assert batch["answers"].tolist() == [0, 1, 3]
+    assert batch["targets"].tolist() == [6, 7, 9]

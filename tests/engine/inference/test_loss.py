@@ -8,18 +8,20 @@ from torch import nn
 from transformers import LlamaForCausalLM
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
+from hydralora.data.batches import answers_in
 from hydralora.data.encoding import IGNORED
 from hydralora.inference.loss import answer_logits, answer_loss, summed_answer_loss
 from tests.tiny_architectures import ARCHITECTURES, Architecture
 from tests.tiny_model import MLP, adapt, shake, tiny_gemma2, tiny_gpt2, tiny_llama
 
 
-@pytest.fixture
-def batch(ids: torch.Tensor) -> dict[str, torch.Tensor]:
+@pytest.fixture(params=["anybody's", "as collated"])
+def batch(request: pytest.FixtureRequest, ids: torch.Tensor) -> dict[str, torch.Tensor]:
     labels, mask = ids.clone(), torch.ones_like(ids)
     labels[:, :4] = IGNORED
     labels[1, 7:], mask[1, 7:] = IGNORED, 0
-    return {"input_ids": ids, "attention_mask": mask, "labels": labels}
+    known = answers_in(labels) if request.param == "as collated" else {}
+    return {"input_ids": ids, "attention_mask": mask, "labels": labels} | known
 
 
 def check_loss_and_gradients(model: Any, batch: dict[str, torch.Tensor]) -> None:
@@ -152,7 +154,9 @@ def test_an_error_in_the_model_is_not_hidden(batch: dict[str, torch.Tensor]) -> 
 
 
 def test_a_batch_without_labels_has_no_loss(batch: dict[str, torch.Tensor]) -> None:
-    logits, targets = answer_logits(tiny_llama(), batch | {"labels": torch.full_like(batch["labels"], IGNORED)})
+    labels = torch.full_like(batch["labels"], IGNORED)
+    none = {"labels": labels} | (answers_in(labels) if "answers" in batch else {})
+    logits, targets = answer_logits(tiny_llama(), batch | none)
     assert (logits.shape, targets.shape) == ((0, 261), (0,))
 
 
