@@ -22,7 +22,17 @@ def parquet_rows(name: str, stream: IO[bytes], wanted: Collection[str] | None = 
 
     Raises:
         DatasetError: a row group is too large to be read at once.
+        ValueError: the file is damaged; or OSError.
     """
+    import pyarrow as pa
+
+    try:
+        yield from _read(name, stream, wanted)
+    except pa.ArrowException as error:  # of any kind, such as an IndexError
+        raise ValueError(first_line(error)) from error
+
+
+def _read(name: str, stream: IO[bytes], wanted: Collection[str] | None) -> Iterator[dict[str, object]]:
     import pyarrow as pa
     import pyarrow.parquet
 
@@ -39,6 +49,8 @@ def parquet_rows(name: str, stream: IO[bytes], wanted: Collection[str] | None = 
 
 
 def _refuse_large(name: str, group: "pyarrow.parquet.RowGroupMetaData", columns: Collection[str]) -> None:
+    if group.total_byte_size <= MAX_GROUP:  # a look at a damaged column's metadata would end the process
+        return
     parts = [group.column(i) for i in range(group.num_columns)]
     size = sum(part.total_uncompressed_size for part in parts if part.path_in_schema.split(".")[0] in columns)
     if size > MAX_GROUP:

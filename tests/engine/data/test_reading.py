@@ -334,6 +334,23 @@ def test_what_unpacks_to_too_much_is_not_read(tmp_path: Path, monkeypatch: pytes
         read_dataset(inner)
 
 
+@pytest.mark.parametrize("value", [0, 255])
+def test_a_wrong_byte_anywhere_in_a_parquet_file_is_an_error_of_the_file(value: int, tmp_path: Path) -> None:
+    """Or of some of its rows; and no place of it ends the process, as some do that pyarrow is asked about."""
+    columns = {"instruction": ["a", "b", "a", "c"] * 20, "output": ["x", "y"] * 40}
+    path, told = tmp_path / "rows.parquet", list[str]()
+    pyarrow.parquet.write_table(pyarrow.table(columns), path, compression="none")
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([value]) + whole[place + 1 :])
+        try:
+            list(sources.records(sources.Source(path, ".parquet", False, ""), wanted=columns.keys()))
+        except DatasetError as error:
+            told.append(str(error))
+    assert len(told) > 100
+    assert all(message.startswith("rows.parquet: ") for message in told)
+
+
 def test_a_row_that_is_too_long_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources, "MAX_ROW", 1000)
     rows = lines(GOOD, GOOD | {"output": "x" * 5000}, GOOD | {"output": "4"})
