@@ -22,6 +22,7 @@ demo: install
 install: $(STAMP) $(VENV)/model
 
 test: install $(BROWSER)
+	tests/find_slurm || true  # without it, the tests on a cluster are skipped
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

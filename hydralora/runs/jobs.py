@@ -11,8 +11,9 @@ from filelock import FileLock, Timeout
 from hydralora.errors import ConfigError, HydraError, RunError
 from hydralora.recipe.settings import Recipe
 from hydralora.runs.checkpoints import set_aside_damaged
+from hydralora.runs.cluster import cancel, submit
 from hydralora.runs.events import NoteEvent, OnEvent
-from hydralora.runs.processes import check_processes, elsewhere, is_alive, spawn, submit
+from hydralora.runs.processes import check_processes, elsewhere, is_alive, spawn
 from hydralora.runs.run import Label, Run
 from hydralora.runs.state import ACTIVE, RESUMABLE, RunState
 from hydralora.runs.store import Queue, RunStore
@@ -66,14 +67,9 @@ class JobManager:
             recipe = run.recipe()
             try:
                 with run.worker_lock():  # a worker wrongly taken for dead must not lose its events
-                    damaged = set_aside_damaged(run.checkpoints)
-                    step = run.rewind()
+                    step, told = rewind(run)
             except Timeout:
                 raise RunError(f"Run {run.id} is still running in another process. Stop it, or wait.") from None
-            told = ", ".join(damaged)
-            if told:
-                lost = f"{told}, so the run goes on from {f'step {step}' if step else 'its beginning'}"
-                run.add_event(NoteEvent(step=step, time=time.time(), lost=lost))
             run.update(
                 state="queued",
                 pid=None,
@@ -108,7 +104,7 @@ class JobManager:
         self.advance()
 
     def _end_unbegun(self, run: Run) -> bool:
-        """End a process that still imports what it needs; False if it has begun to work."""
+        """End a process that still imports what it needs, or a job that waits; False if it has begun to work."""
         try:
             with run.worker_lock().acquire(timeout=0):
                 state = run.state()
@@ -117,7 +113,9 @@ class JobManager:
                 run.update(state="stopped", message=_unbegun(state), ended=time.time())
         except Timeout:
             return False
-        if state.pid is not None and not elsewhere(state):
+        if state.job:
+            cancel(state.job)
+        elif state.pid is not None and not elsewhere(state):
             _end_processes(state.pid)
         return True
 
@@ -125,14 +123,18 @@ class JobManager:
         """Kill a run's processes; steps after its newest checkpoint are lost.
 
         Raises:
-            RunError: they are on another machine.
+            RunError: they are on another machine, and no job of a cluster.
         """
         state = run.state()
         if state.pid is None or not is_alive(state):
             return
+        if state.job:
+            cancel(state.job)
+            return
         if elsewhere(state):
-            where = f"in job {state.job}" if state.job else f"on {state.host}"
-            raise RunError(f"Run {run.id} is running {where}, so it can't be killed from here. It was asked to stop.")
+            raise RunError(
+                f"Run {run.id} is running on {state.host}, so it can't be killed from here. It was asked to stop."
+            )
         _end_processes(state.pid)
         self.refresh(run)
 
@@ -278,6 +280,8 @@ class JobManager:
                 checkpoint = f"checkpoint at {newest[0]}" if newest else "no checkpoint yet"
                 total = f" of {state.max_steps}" if state.max_steps else ""
                 message = f"its process ended at step {state.step}{total}; {checkpoint}"
+                if state.job and state.state == "queued":
+                    message = f"job {state.job} left SLURM's queue before it began"
                 try:
                     return run.update(state="interrupted", message=message)
                 except OSError:  # a full disk must not hide the state
@@ -309,6 +313,20 @@ class JobManager:
             if state.state not in ACTIVE:
                 return state
             time.sleep(poll)
+
+
+def rewind(run: Run) -> tuple[int, str]:
+    """Go back to a run's newest whole checkpoint; the caller holds its worker's lock.
+
+    Returns:
+        Its step, and which checkpoints are damaged, if any.
+    """
+    damaged = ", ".join(set_aside_damaged(run.checkpoints))
+    step = run.rewind()
+    if damaged:
+        lost = f"{damaged}, so the run goes on from {f'step {step}' if step else 'its beginning'}"
+        run.add_event(NoteEvent(step=step, time=time.time(), lost=lost))
+    return step, damaged
 
 
 def _unbegun(state: RunState) -> str:

@@ -148,7 +148,7 @@ def _rows(recipe: Recipe, state: RunState | None) -> tuple[int, int]:
 
 def _training_work(recipe: Recipe, state: RunState | None, train: int) -> float:
     settings = recipe.training
-    per_step = settings.batch_size * settings.gradient_accumulation * recipe.launch.processes
+    per_step = settings.batch_size * settings.gradient_accumulation * recipe.launch.all_processes
     planned = settings.max_steps or math.ceil((settings.epochs or 1) * math.ceil(train / per_step))
     steps = (state and state.max_steps) or planned
     return TRAINED * per_step * steps

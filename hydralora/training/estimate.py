@@ -50,7 +50,7 @@ def run_seconds(recipe: Recipe, base_known: bool = False) -> float | None:
     virtual = recipe.tuner.virtual_tokens if recipe.method in ("prompt-tuning", "p-tuning") else 0
     trained = ALL_WEIGHTS if recipe.method == "full" else FORWARD_BACKWARD
     settings = recipe.training
-    rows_per_step = settings.batch_size * settings.gradient_accumulation * recipe.launch.processes
+    rows_per_step = settings.batch_size * settings.gradient_accumulation * recipe.launch.all_processes
     steps = settings.max_steps or round((settings.epochs or 1) * len(train) / rows_per_step)
     live = steps // settings.eval_every * LIVE_ROWS if settings.eval_every else 0
     started = 2 * ROWS_PER_COMPONENT * (recipe.tuner.num_heads or 4) if recipe.starts_from_components else 0

@@ -20,6 +20,8 @@ class Processes:
 
     rank: int = 0
     count: int = 1
+    local_rank: int = 0  # among those on this machine
+    local_count: int = 1
 
     @property
     def is_first(self) -> bool:
@@ -34,18 +36,19 @@ class Processes:
         """
         if self.count != wanted:
             raise ConfigError(
-                f"launch.processes is {wanted}, and this run has {self.count} process(es). "
+                f"launch.nodes times launch.processes is {wanted}, and this run has {self.count} process(es). "
                 "Start it with JobManager or in the app, or set launch.processes=1."
             )
         if self.count == 1:
             return
-        if device == "mps" or (device == "cuda" and torch.cuda.device_count() < self.count):
+        if device == "mps" or (device == "cuda" and torch.cuda.device_count() < self.local_count):
             available = torch.cuda.device_count() if device == "cuda" else 1
             raise ConfigError(
-                f"launch.processes is {wanted}, and this machine has {available} GPU(s). Set it to that number or less."
+                f"launch.processes is {self.local_count}, and this machine has {available} GPU(s). Set it to that "
+                "number or less."
             )
         if device == "cuda":
-            torch.cuda.set_device(self.rank)
+            torch.cuda.set_device(self.local_rank)
         distributed.init_process_group("cuda:nccl,cpu:gloo" if device == "cuda" else "gloo", timeout=PATIENCE)
 
     def leave(self) -> None:
@@ -85,4 +88,5 @@ def this_process() -> Processes:
     """This process's rank and count from torchrun's environment variables."""
     if not distributed.is_torchelastic_launched():
         return Processes()
-    return Processes(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+    return Processes(*(int(os.environ[name]) for name in names))

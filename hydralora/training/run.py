@@ -131,7 +131,7 @@ def train(
     if recipe.method == "lorahub":
         check_search()
     processes = this_process()
-    processes.connect(recipe.launch.processes, pick_device())
+    processes.connect(recipe.launch.all_processes, pick_device())
     reporter = Reporter(monitor if processes.is_first else None)
     reporter.step = resume.step if resume else 0
     set_seed(recipe.training.seed)

@@ -15,7 +15,7 @@ from filelock import Timeout
 
 from hydralora.errors import HydraError, RunError
 from hydralora.runs.checkpoints import remove_unfinished
-from hydralora.runs.jobs import JobManager
+from hydralora.runs.jobs import JobManager, rewind
 from hydralora.runs.phases import run_progress
 from hydralora.runs.processes import HOST
 from hydralora.runs.results import RunResults
@@ -34,6 +34,7 @@ NOT_WRITTEN = ("No space left", "File too large", "failed writing file", "unexpe
 NICENESS = 5  # below the app and whatever else the user does
 LAUNCHER_SECONDS = 0.3  # between looks at the launcher, and at the run's state
 ENDED = ("stopped", "failed")
+RESTARTS = "SLURM_RESTART_COUNT"  # how often SLURM has begun a job again, such as after its node has failed
 GRACE = 5.0  # seconds within which the launcher ends this process if another one of the run has died
 
 
@@ -84,7 +85,11 @@ def _is_job(run: Run) -> bool:
 
 def _begin(run: Run, processes: Processes, pid: int) -> int:
     state = run.state().state
-    if state != "queued":
+    restarted = state in ACTIVE and os.environ.get(RESTARTS, "0") != "0"
+    if restarted:
+        rewind(run)
+        run.update(base_measured=run.before() is not None)
+    elif state != "queued":
         print(f"Run {run.id} is {state}; only a queued run is started.", file=sys.stderr)
         return 1
     run.update(state="preparing", pid=pid, host=HOST, message="starting", stage=None, progress=None, fraction=None)

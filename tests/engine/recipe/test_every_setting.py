@@ -13,8 +13,9 @@ from hydralora.inference import benchmarks
 from hydralora.recipe.reading import parse_recipe
 from hydralora.recipe.settings import Recipe
 from hydralora.recipe.without_effect import without_effect
+from hydralora.runs.cluster import submit
+from hydralora.runs.commands import job_command
 from hydralora.runs.events import Event, NoteEvent, TrainEvent
-from hydralora.runs.processes import submit, worker_command
 from hydralora.runs.run import Run
 from hydralora.training.monitor import Monitor
 from hydralora.training.run import OutputFolders, train
@@ -97,6 +98,7 @@ CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "training.threads": (2, {}),
     "launch.processes": (2, {}),
     "launch.executor": ("slurm", {}),
+    "launch.nodes": (2, {"launch.executor": "slurm"}),
     "launch.slurm": ({"timeout_min": 7}, {"launch.executor": "slurm"}),
     "launch.fsdp": ("full_shard", {}),
     "launch.fsdp_config": ({"min_num_params": 10}, {"launch.fsdp": "full_shard"}),
@@ -177,7 +179,7 @@ def observe(recipe: Recipe, folder: Path, parameters: list[dict[str, Any]]) -> d
         "arguments": attempt(
             lambda: training_arguments(recipe.training, Path("out"), "cpu", recipe.launch, 5).to_sanitized_dict()
         ),
-        "command": worker_command(run, recipe.launch.processes)[1:-1],
+        "command": job_command(run, recipe)[1:-1],
         "job": recipe.launch.executor == "slurm" and (attempt(lambda: submit([(run, recipe)])), *parameters),
     }
 

@@ -7,7 +7,7 @@ import pytest
 from hydralora import ConfigError
 from hydralora.recipe.reading import parse_recipe
 from hydralora.recipe.settings import Recipe
-from hydralora.runs import processes
+from hydralora.runs import cluster, processes
 from hydralora.runs.jobs import JobManager
 from tests.waiting import wait_until
 
@@ -29,7 +29,7 @@ def recipe(make_recipe: Make) -> Recipe:
 def test_a_job_does_not_wait_behind_the_runs_of_this_machine(
     jobs: JobManager, make_recipe: Make, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(processes, "CLUSTER", "local")
+    monkeypatch.setattr(cluster, "CLUSTER", "local")
     here = jobs.start(make_recipe(max_steps=1_000_000, eval_every=0, save_every=0))
     job = jobs.start(recipe)
     assert job.state().job
@@ -43,7 +43,7 @@ def test_a_job_does_not_wait_behind_the_runs_of_this_machine(
 def test_a_job_is_stopped_and_resumed_by_the_files_of_its_run(
     jobs: JobManager, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(processes, "CLUSTER", "local")
+    monkeypatch.setattr(cluster, "CLUSTER", "local")
     recipe.training.max_steps = 100_000
     recipe.training.eval_every = 0
     job = jobs.start(recipe)
@@ -59,7 +59,7 @@ def test_a_job_is_stopped_and_resumed_by_the_files_of_its_run(
 
 
 def test_several_runs_are_one_array(jobs: JobManager, recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes, "CLUSTER", "local")
+    monkeypatch.setattr(cluster, "CLUSTER", "local")
     arrays: list[int] = []
     executor = submitit.AutoExecutor
     process = executor._internal_process_submissions

@@ -25,7 +25,7 @@ from hydralora.models.adapters import load_adapted
 from hydralora.models.catalogue import find_model
 from hydralora.recipe.reading import load_recipe
 from hydralora.recipe.settings import LaunchSettings, Recipe
-from hydralora.runs import processes
+from hydralora.runs import commands
 from hydralora.runs.events import Event
 from hydralora.runs.jobs import JobManager
 from hydralora.runs.run import Run
@@ -40,7 +40,7 @@ from tests.tiny_model import adapt, tiny_llama
 from tests.waiting import wait_until
 
 Make = Callable[..., Recipe]
-TORCHRUN = ("TORCHELASTIC_RUN_ID", "RANK", "WORLD_SIZE")
+TORCHRUN = ("TORCHELASTIC_RUN_ID", "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 
 
 @pytest.fixture
@@ -196,7 +196,7 @@ def test_the_first_failure_is_the_one_that_is_told(
 def test_a_run_that_was_not_launched_so_is_refused(make_recipe: Make, tmp_path: Path) -> None:
     recipe = make_recipe()
     recipe.launch.processes = 2
-    with pytest.raises(ConfigError, match=r"launch\.processes is 2, and this run has 1"):
+    with pytest.raises(ConfigError, match=r"times launch\.processes is 2, and this run has 1"):
         train(recipe, tmp_path)
 
 
@@ -204,25 +204,26 @@ def test_a_run_that_was_not_launched_so_is_refused(make_recipe: Make, tmp_path: 
 def test_each_process_needs_a_gpu(device: str, found: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: found)
     with pytest.raises(ConfigError, match=rf"{found} GPU"):
-        Processes(0, 2).connect(2, device)
+        Processes(0, 2, 0, 2).connect(2, device)
 
 
 def test_the_launcher_says_who_is_who(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in TORCHRUN:
         monkeypatch.delenv(name, raising=False)
     assert this_process() == Processes(0, 1)
-    for name, value in zip(TORCHRUN, ("a", "1", "2"), strict=True):
+    for name, value in zip(TORCHRUN, ("a", "5", "8", "1", "4"), strict=True):
         monkeypatch.setenv(name, value)
-    assert this_process() == Processes(1, 2)
+    assert this_process() == Processes(5, 8, 1, 4)
     assert not this_process().is_first
 
 
 def test_one_process_needs_no_launcher(make_recipe: Make, tmp_path: Path) -> None:
     run = RunStore(tmp_path).create(make_recipe())
-    assert processes.worker_command(run, 1)[1:] == ["-m", "hydralora.training.worker", str(run.folder)]
-    several = processes.worker_command(run, 3)
+    assert commands.worker_command(run, 1)[1:] == ["-m", "hydralora.training.worker", str(run.folder)]
+    several = commands.worker_command(run, 3)
     assert several[1:3] == ["-m", "torch.distributed.run"]
-    assert several[-4:] == ["3", "-m", "hydralora.training.worker", str(run.folder)]
+    assert several[several.index("--nproc-per-node") + 1] == "3"
+    assert several[-3:] == ["-m", "hydralora.training.worker", str(run.folder)]
 
 
 @pytest.mark.parametrize(("threads", "processes", "each"), [(0, 1, 8), (0, 2, 4), (0, 16, 1), (3, 2, 3)])
