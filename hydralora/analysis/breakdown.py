@@ -237,7 +237,7 @@ def break_down(runs: Mapping[str, Run]) -> Breakdown:
     members: list[Matrix] = []
     moved: list[Matrix] = []
     for name, run in runs.items():
-        end = read_weights(run.adapter, model=run.recipe().model)
+        end = read_weights(run.adapter)
         first = saved_snapshots(run.snapshots).get(0)
         members += matrices(end, name)
         if first:

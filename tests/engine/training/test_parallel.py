@@ -25,7 +25,7 @@ from hydralora.models.adapters import load_adapted
 from hydralora.models.catalogue import find_model
 from hydralora.recipe.reading import load_recipe
 from hydralora.recipe.settings import LaunchSettings, Recipe
-from hydralora.runs import commands
+from hydralora.runs import commands, processes
 from hydralora.runs.events import Event
 from hydralora.runs.jobs import JobManager
 from hydralora.runs.run import Run
