@@ -1,6 +1,7 @@
 """Commands on runs: starting, following, stopping, comparing, using and sharing them."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from hydralora.runs.jobs import JobManager
     from hydralora.runs.run import Run
     from hydralora.runs.state import RunState
+
+LOOK = 1.0  # seconds between looks at the queue
 
 
 @command
@@ -41,6 +44,32 @@ def train(
     say(f"Run {run.id} {begun}; `hydralora show {run.id}` shows its state, `hydralora stop {run.id}` stops it.")
     state = followed(jobs, run) if follow else jobs.refresh(run)
     return Output(_about(run, state), f"{run.id}  {state.state}")
+
+
+@command
+def work(
+    slots: Annotated[
+        int | None, typer.Option(help="How many runs at once; the queue's own number if left out.", min=1)
+    ] = None,
+    until_empty: Annotated[bool, typer.Option("--until-empty", help="End when nothing waits or runs here.")] = False,
+    as_json: Json = False,
+    workspace: Workspace = None,
+) -> Output:
+    """Take waiting runs on this machine, beside others that share the workspace, until Ctrl-C; what runs goes on."""
+    import time
+
+    from hydralora.runs.jobs import JobManager
+    from hydralora.runs.store import RunStore
+
+    jobs, started = JobManager(RunStore(workspace), slots), list[str]()
+    say(f"Waiting for runs in {jobs.store.folder}; Ctrl-C ends this, and no run.")
+    with suppress(KeyboardInterrupt):
+        while not until_empty or jobs.store.queue().waiting or jobs.active():
+            for run in jobs.advance():
+                started.append(run.id)
+                say(f"Run {run.id} started.")
+            time.sleep(LOOK)
+    return Output({"started": started}, f"{len(started)} started here")
 
 
 @command

@@ -22,10 +22,18 @@ KILLING = 10.0  # seconds
 
 
 class JobManager:
-    """Starts and stops the runs of a store: as many at once as it has slots; the others wait in a queue."""
+    """Starts and stops the runs of a store: as many at once as it has slots; the others wait in a queue.
 
-    def __init__(self, store: RunStore) -> None:
+    Machines that share the store's folder share its queue, and each has its own slots: a run is taken from the queue
+    under a lock, by whichever is free first.
+
+    Args:
+        slots: of this machine; None: as many as the queue says for every machine.
+    """
+
+    def __init__(self, store: RunStore, slots: int | None = None) -> None:
         self.store = store
+        self._slots = slots
 
     def start(self, recipe: Recipe, label: Label | None = None) -> Run:
         """Create a run; its worker starts at once or when a slot is free, and outlives this process.
@@ -204,16 +212,19 @@ class JobManager:
             if state.state in ACTIVE and run.id not in waiting and not elsewhere(state)
         ]
 
-    def advance(self) -> None:
+    def advance(self) -> list[Run]:
         """Start waiting runs for which there are slots; called whenever the queue is read or a run ends."""
+        started: list[Run] = []
         if not self.store.queue().waiting:
-            return
+            return started
         with self._lock():
             queue = self.store.queue()
-            waiting, free = list(queue.waiting), queue.slots - len(self.active())
-            while waiting and free > 0:
+            waiting, free = list(queue.waiting), (self._slots or queue.slots) - len(self.active())
+            while waiting and len(started) < free:
                 run = Run(self.store.folder / waiting.pop(0))
-                free -= self._start_worker(run, replace(queue, waiting=list(waiting)))
+                if self._start_worker(run, replace(queue, waiting=list(waiting))):
+                    started.append(run)
+        return started
 
     def _start_worker(self, run: Run, rest: Queue) -> bool:
         """Take a run from the queue and start its worker; False for one that can't be read."""

@@ -50,7 +50,7 @@ def test_the_next_run_starts_after_a_failure_and_after_a_kill(jobs: JobManager, 
     wait_until(lambda: killed.state().state == "training")
     assert failed.state().state == "failed"
     os.kill(known(killed.state().pid), signal.SIGKILL)
-    wait_until(lambda: jobs.advance() or last.state().state == "finished")  # type: ignore[func-returns-value]
+    wait_until(lambda: (jobs.advance(), last.state().state == "finished")[1])
     assert killed.state().state == "interrupted"
 
 
