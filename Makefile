@@ -1,7 +1,7 @@
 # make app: the app on http://127.0.0.1:7860. make test: lint, types, every test. make demo: the main job, no browser.
 # Test files run in two processes, in pytest's order: the file that takes longest comes first.
 # make test-gpu: what needs CUDA, and the bench. make test-faults: 30 minutes of mutated inputs and requests; runs,
-# imports and apps killed 200 times at random moments, and a study 20 times.
+# imports and apps killed 210 times at random moments, and a study 20 times.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -31,8 +31,8 @@ test: install $(BROWSER)
 
 test-faults: install
 	HYDRALORA_FUZZ_SECONDS=1200 HYDRALORA_SEED=$$(date +%s) $(BIN)/pytest tests/fuzz
-	HYDRALORA_KILLS=200 HYDRALORA_SEED=$$(date +%s) $(BIN)/pytest tests/engine/runs/test_faults.py tests/engine/runs/test_kills.py
-	HYDRALORA_KILLS=20 HYDRALORA_SEED=$$(date +%s) $(BIN)/pytest tests/engine/experiments/test_study_runs.py
+	HYDRALORA_KILLS=70 HYDRALORA_SEED=$$(date +%s) $(BIN)/pytest --timeout 5400 tests/engine/runs/test_faults.py tests/engine/runs/test_kills.py
+	HYDRALORA_KILLS=20 HYDRALORA_SEED=$$(date +%s) $(BIN)/pytest --timeout 5400 tests/engine/experiments/test_study_runs.py
 
 test-gpu: install
 	$(BIN)/pytest -m gpu
