@@ -172,8 +172,8 @@ def test_a_second_question_takes_the_place_of_the_first(ask: Callable[[str, str]
     next(elsewhere)
     second = list(ask("mine", "which tool fixes cc engine"))
     assert list(first) == [gr.skip()]
-    assert "bb engine" in repr(list(elsewhere)[-1])
-    assert "cc engine" in repr(second[-1])
+    assert "bb engine" in repr(list(elsewhere))  # not only the last: a slow answer ends with updates of nothing
+    assert "cc engine" in repr(second)
 
 
 def test_an_empty_question_leaves_the_answer_that_is_given(ask: Callable[[str, str], Iterator[Updates]]) -> None:
@@ -181,7 +181,7 @@ def test_an_empty_question_leaves_the_answer_that_is_given(ask: Callable[[str, s
     next(first)
     with pytest.raises(gr.Error, match="empty"):
         list(ask("mine", " "))
-    assert "aa engine" in repr(list(first)[-1])
+    assert "aa engine" in repr(list(first))
 
 
 def test_figures_are_saved_with_captions_that_are_on_the_page(services: Services) -> None:
