@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import gradio as gr
 from pydantic.fields import FieldInfo
 
+from hydralora.recipe.launch_settings import LaunchSettings
 from hydralora.recipe.section import Section, choices
-from hydralora.recipe.settings import ComponentSettings, DataSettings, LaunchSettings, Recipe, TrainingSettings
+from hydralora.recipe.settings import ComponentSettings, DataSettings, Recipe, TrainingSettings
 from hydralora.recipe.tuner_settings import TunerSettings
 
 SECTIONS: dict[str, type[Section]] = {

@@ -39,17 +39,15 @@ class Shell:
         def reopen(stored: dict[str, str] | None, request: gr.Request) -> dict[str, str]:
             stored = stored or {}
             linked = str(request.query_params.get("run") or "")
-            known = {run.id for run in services.store.all()}
+            known = [run.id for run in services.store.all()]  # a request may look for what no set can
             if linked and linked not in known:
                 gr.Warning(f"There is no run {html.escape(linked[:40])} in this workspace.")
-            datasets = {value for _, value in data.choices(services)}
+            datasets = [value for _, value in data.choices(services)]
             run_id, dataset_id = stored.get("run"), stored.get("dataset")
-            if (
-                linked in known or not isinstance(dataset_id, str) or dataset_id not in datasets
-            ):  # a link, or the first time in this browser
+            if linked in known or dataset_id not in datasets:  # a link, or the first time in this browser
                 run_id = linked if linked in known else newest_run(services)
                 dataset_id = shell.dataset_of(services, run_id) or DEMO
-            elif not isinstance(run_id, str) or run_id not in known:
+            elif run_id not in known:
                 run_id = shell.run_on(services, None, dataset_id)
             return stored | {"run": run_id or "", "dataset": str(dataset_id)}
 

@@ -23,20 +23,19 @@ def build(context: Context, conversation: Conversation, before: gr.BrowserState)
     widget = tour()
 
     @handler
-    def begin(run_id: str, stored: dict[str, object] | None) -> Updates:
+    def begin(run_id: str, stored: dict[str, object]) -> Updates:
         choice = choose_run(context, SHIPPED_ID) if run_id != SHIPPED_ID else {}
         return choice | {before: stored or {"run": run_id}}
 
     @handler
-    def answer(values: list[dict[str, object]], stored: dict[str, object] | None, event: gr.EventData) -> Updates:
+    def answer(values: list[dict[str, object]], stored: dict[str, object], event: gr.EventData) -> Updates:
         steered = bool(told_by(event).get("steered"))
         shown = conversation.updates(services, [saving.shipped_turn(services, steered)])
-        kept_before = stored or {}
-        return shown | {before: kept_before if "turns" in kept_before else kept_before | {"turns": values}}
+        return shown | {before: stored if "turns" in stored else stored | {"turns": values}}
 
     @handler
-    def leave(stored: dict[str, object] | None) -> Updates:
-        run_id, values = (stored or {}).get("run"), (stored or {}).get("turns")
+    def leave(stored: dict[str, object]) -> Updates:
+        run_id, values = stored.get("run"), stored.get("turns")
         updates: Updates = {before: {}}
         if isinstance(run_id, str) and run_id and run_id != SHIPPED_ID:
             updates |= choose_run(context, run_id)

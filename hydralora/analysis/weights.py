@@ -63,9 +63,8 @@ def read_weights(adapter: Path, file: str = ADAPTER_WEIGHTS, model: str | None =
         ModelError: it isn't there, can't be read, or has neither heads nor a LoRA.
     """
     config = read_adapter_config(adapter, file)
-    if model and (here := local_folder(model)):
-        check_adapter(adapter, file, here)
-    tensors = read_tensors(adapter / file)
+    here = local_folder(model) if model else None
+    tensors = check_adapter(adapter, file, here) if here else read_tensors(adapter / file)
     try:
         weights = _hydra(tensors, config) if isinstance(config, HydraLoraConfig) else _lora(tensors, config)
     except Exception as error:  # of any kind: a matrix is missing or of another shape, a setting of another type

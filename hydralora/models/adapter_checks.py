@@ -58,8 +58,8 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def check_adapter(adapter: Path, weights: str, model: str | Path) -> None:
-    """Check the file `weights` of a saved adapter, without its base model's weights.
+def check_adapter(adapter: Path, weights: str, model: str | Path) -> dict[str, torch.Tensor]:
+    """Read the file `weights` of a saved adapter, and check it without its base model's weights; returns its tensors.
 
     Args:
         model: the base model, of which the config is read.
@@ -68,7 +68,8 @@ def check_adapter(adapter: Path, weights: str, model: str | Path) -> None:
         ModelError: the file is not the one that the adapter's config and this base model require.
     """
     path = adapter / weights
-    actual = {key: tuple(value.shape) for key, value in read_tensors(path).items()}
+    tensors = read_tensors(path)
+    actual = {key: tuple(value.shape) for key, value in tensors.items()}
     try:
         expected = expected_shapes(PeftConfig.from_pretrained(str(adapter)), model)
     except ModelError:
@@ -80,6 +81,7 @@ def check_adapter(adapter: Path, weights: str, model: str | Path) -> None:
             f"{path}: it is not the adapter that {ADAPTER_CONFIG} describes on {model}: {wrong}. Copy both files "
             "again, or choose the base model that it was trained on."
         )
+    return tensors
 
 
 def expected_shapes(config: Any, model: str | Path) -> Shapes:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
+import torch
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 _PADDED_RIGHT = ContextVar("padded right", default=False)
@@ -33,7 +34,7 @@ def _mask(
     local_size: int | None = None,
     allow_is_causal_skip: bool = True,
     **rest: Any,
-) -> Any:
+) -> torch.Tensor | None:
     """As transformers' own mask for "sdpa", but where it would be causal and no more, there is none: None."""
     if allow_is_causal_skip and _PADDED_RIGHT.get():
         if q_length == kv_length and q_offset == 0 and (local_size is None or kv_length < local_size):

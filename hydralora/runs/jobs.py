@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
-import psutil
 from filelock import FileLock, Timeout
 
 from hydralora.errors import ConfigError, HydraError, RunError
@@ -13,12 +12,10 @@ from hydralora.recipe.settings import Recipe
 from hydralora.runs.checkpoints import set_aside_damaged
 from hydralora.runs.cluster import cancel, submit
 from hydralora.runs.events import NoteEvent, OnEvent
-from hydralora.runs.processes import check_processes, elsewhere, is_alive, spawn
+from hydralora.runs.processes import check_processes, elsewhere, end_processes, is_alive, spawn
 from hydralora.runs.run import Label, Run
 from hydralora.runs.state import ACTIVE, RESUMABLE, RunState
 from hydralora.runs.store import Queue, RunStore
-
-KILLING = 10.0  # seconds
 
 
 class JobManager:
@@ -124,7 +121,7 @@ class JobManager:
         if state.job:
             cancel(state.job)
         elif state.pid is not None and not elsewhere(state):
-            _end_processes(state.pid)
+            end_processes(state.pid)
         return True
 
     def kill(self, run: Run) -> None:
@@ -143,7 +140,7 @@ class JobManager:
             raise RunError(
                 f"Run {run.id} is running on {state.host}, so it can't be killed from here. It was asked to stop."
             )
-        _end_processes(state.pid)
+        end_processes(state.pid)
         self.refresh(run)
 
     def delete(self, run: Run) -> None:
@@ -345,15 +342,3 @@ def _unbegun(state: RunState) -> str:
     if state.step:
         return f"Stopped before it continued: the checkpoint of step {state.step} is kept."
     return "Stopped before it started: nothing was learnt yet."
-
-
-def _end_processes(launcher: int) -> None:
-    """Kill a process and those that it started."""
-    try:
-        process = psutil.Process(launcher)
-        for each in [*process.children(recursive=True), process]:
-            with suppress(psutil.NoSuchProcess):
-                each.kill()
-        psutil.wait_procs([process], timeout=KILLING)
-    except psutil.NoSuchProcess:
-        return

@@ -1,10 +1,11 @@
-"""A run's process: starting it here, and checking whether it is alive."""
+"""A run's process: starting it here, ending it, and checking whether it is alive."""
 
 import os
 import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from typing import Any
 
 import psutil
@@ -20,6 +21,7 @@ HOST = socket.gethostname()
 TORCHRUN = ("TORCHELASTIC_", "LOCAL_", "GROUP_", "ROLE_", "RANK", "WORLD_SIZE", "MASTER_", "OMP_NUM_THREADS")
 QUEUE_GRACE = 10.0  # seconds in which a job may not be in its cluster's queue yet
 SILENCE = 300.0  # seconds without a heartbeat after which a run on another machine counts as dead
+KILLING = 10.0  # seconds in which a killed process must be gone
 START_GRACE = 60.0  # seconds in which a queued run may have no process yet
 
 
@@ -85,3 +87,15 @@ def is_alive(state: RunState) -> bool:
         return False
     except psutil.AccessDenied:  # it exists, but belongs to another user
         return True
+
+
+def end_processes(launcher: int) -> None:
+    """Kill a process and those that it started."""
+    try:
+        process = psutil.Process(launcher)
+        for each in [*process.children(recursive=True), process]:
+            with suppress(psutil.NoSuchProcess):
+                each.kill()
+        psutil.wait_procs([process], timeout=KILLING)
+    except psutil.NoSuchProcess:
+        return

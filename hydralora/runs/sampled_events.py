@@ -17,7 +17,7 @@ from hydralora.errors import RunError
 from hydralora.files import UnreadableError, write_json
 from hydralora.files.cache import FileStatus, checksum, status_of
 from hydralora.runs.downsampling import TAIL, Downsampling, Placed
-from hydralora.runs.event_columns import PIECE, Columns, Places, UnfitError, Values, extreme_places, read_columns
+from hydralora.runs.event_columns import PIECE, Columns, Kind, Places, UnfitError, Values, extreme_places, read_columns
 from hydralora.runs.events import EvalEvent, Event, GatesEvent, NoteEvent, TrainEvent, numbered_lines, parse_event
 
 INDEX = ".events-index.json"
@@ -124,7 +124,11 @@ class SampledEvents:
             return
         self._events = None
         if status.size - self._size > MANY and not self._alone:
-            self._read_together(file, status)
+            try:
+                self._read_together(file, status.size)
+            except UnfitError:
+                self._begin()
+                self._inode, self._alone = status.inode, True
         file.seek(self._size)
         try:
             for number, line in numbered_lines(file, self._lines):
@@ -138,40 +142,34 @@ class SampledEvents:
                     index = self._index(file, status)
                     write_json(self._path.with_name(INDEX), index.model_dump() | {"checksum": index.sum()})
 
-    def _read_together(self, file: BinaryIO, status: FileStatus) -> None:
-        """Read all of many new events but the last few; or none, where each must be looked at alone."""
-        try:
-            self._read_columns(file, status.size)
-        except UnfitError:
-            self._begin()
-            self._inode, self._alone = status.inode, True
+    def _read_together(self, file: BinaryIO, size: int) -> None:
+        """Read all of many new events but the last few.
 
-    def _read_columns(self, file: BinaryIO, size: int) -> None:
+        Raises:
+            UnfitError: each must be looked at alone, from the beginning.
+        """
         while size - self._size > MANY:
             file.seek(self._size)
             text = file.read(BLOCK)
             columns = read_columns(text[: text.rfind(b"\n") + 1], MOST_CURVES)
             for line in columns.others:
                 if stored := self._stored(text, columns, line):
-                    self._group(stored.event).add(stored)
+                    self._group(_group_of(stored.event)).add(stored)
             for kind, lines in columns.lines.items():
                 for i in range(0, len(lines), PIECE):
-                    self._sample(text, columns, lines[i : i + PIECE], columns.values[kind][i : i + PIECE])
+                    self._add_some(text, columns, kind, lines[i : i + PIECE], columns.values[kind][i : i + PIECE])
             self._size += int(columns.starts[-1])
             self._lines += len(columns.starts) - 1
             self._unwritten += len(columns.starts) - 1
 
-    def _sample(self, text: bytes, columns: Columns, lines: Places, values: Values) -> None:
-        """Sample some lines of one kind."""
-        first = self._stored(text, columns, int(lines[0]))
-        if first is None:
-            raise UnfitError
-        group = self._group(first.event)
-        chosen = {*extreme_places(values, group.count, group.width), *range(max(0, len(lines) - TAIL), len(lines))}
+    def _add_some(self, text: bytes, columns: Columns, kind: Kind, lines: Places, values: Values) -> None:
+        """Add those lines of one kind that may be kept."""
+        group = self._group(kind)
         before = group.count
+        chosen = {*extreme_places(values, before, group.width), *range(max(0, len(lines) - TAIL), len(lines))}
         for place in sorted(chosen):
             stored = self._stored(text, columns, int(lines[place]))
-            if stored is None or self._group(stored.event) is not group:
+            if stored is None or _group_of(stored.event) != kind:
                 raise UnfitError
             group.add_at(before + place, stored)
 
@@ -186,15 +184,14 @@ class SampledEvents:
 
     def _add(self, event: Event | None, size: int) -> None:
         if event:
-            self._group(event).add(_Stored(self._size, size, event))
+            self._group(_group_of(event)).add(_Stored(self._size, size, event))
             self._unwritten += 1
         self._size += size
 
-    def _group(self, event: Event) -> Downsampling[_Stored]:
-        group = _group_of(event)
-        if group not in self._groups:
-            self._groups[group] = _sample(group)
-        return self._groups[group]
+    def _group(self, name: Group) -> Downsampling[_Stored]:
+        if name not in self._groups:
+            self._groups[name] = _sample(name)
+        return self._groups[name]
 
     def _end_in(self, file: BinaryIO) -> bytes:
         begin = max(0, self._size - END)

@@ -16,20 +16,20 @@ from transformers.trainer import TRAINER_STATE_NAME
 from hydralora.data.batches import LengthGroupedBatches, collate
 from hydralora.data.encoding import Encoded
 from hydralora.errors import ConfigError
-from hydralora.files import read_json_object, write_json
 from hydralora.inference.loss import summed_answer_loss
-from hydralora.recipe.settings import LaunchSettings, Recipe, TrainingSettings
+from hydralora.recipe.launch_settings import LaunchSettings
+from hydralora.recipe.settings import Recipe, TrainingSettings
 from hydralora.runs.checkpoints import PREFIX, building_place, put_in_place
 from hydralora.training.adalora import AllocateRanks, adalora_of, orthogonality_loss
 from hydralora.training.parallel import Processes
 from hydralora.training.stopping import RandomState
 from hydralora.training.trained_state import load_trained, save_trained
+from hydralora.training.unlogged import Unlogged
 from hydralora.tuner.gates import gate_information, live_gates, load_balance, mean_gates
 from hydralora.tuner.model import hydra_layers
 from hydralora.tuner.router import normalised_entropy
 
 TOKENS = "tokens"  # of a batch: their number, padding not counted
-UNLOGGED = "unlogged.json"  # in a checkpoint: the sums that the next log will use
 
 
 @dataclass(frozen=True)
@@ -52,40 +52,6 @@ class GateLosses:
             others = information.detach() * (1 - 1 / processes.count)
             loss = loss - self.information * (information - others)
         return loss
-
-
-@dataclass(frozen=True)
-class Unlogged:
-    """Sums of the losses of the steps since the last log, by one process or by all.
-
-    Attributes:
-        answers: of the losses on the answers.
-        added: of the weighted losses besides those, divided as the steps' losses are.
-        logged: the step of the last log.
-    """
-
-    answers: torch.Tensor | float = 0.0
-    added: torch.Tensor | float = 0.0
-    logged: int = 0
-
-    @classmethod
-    def of_checkpoint(cls, checkpoint: Path, processes: Processes, step: int) -> "Unlogged":
-        """Those that a checkpoint at this step keeps; the first process goes on with the sums of all."""
-        saved = read_json_object(checkpoint / UNLOGGED)
-        sums = cls(saved.get("answers") or 0.0, saved.get("added") or 0.0, saved.get("logged", step))
-        return sums if processes.is_first else cls(logged=sums.logged)
-
-    def of_all(self, processes: Processes) -> "Unlogged":
-        """The sums of all processes, which take part."""
-        if processes.count == 1:
-            return self
-        sums = torch.tensor([float(self.answers), float(self.added)], dtype=torch.float64)
-        answers, added = processes.total(sums).tolist()
-        return replace(self, answers=answers, added=added)
-
-    def save(self, checkpoint: Path) -> None:
-        values = {"answers": float(self.answers), "added": float(self.added), "logged": self.logged}
-        write_json(checkpoint / UNLOGGED, values)
 
 
 class AnswerTrainer(Trainer):
@@ -122,13 +88,15 @@ class AnswerTrainer(Trainer):
             pin_memory=self.args.device.type == "cuda",
         )
 
-    def _prepare_input(self, data: Any) -> Any:
+    def _prepare_input(self, data: object) -> object:
         """Move tensors to the device; from pinned memory, without waiting for what it is doing."""
         if isinstance(data, torch.Tensor) and self.args.device.type == "cuda":
             return data.to(self.args.device, non_blocking=True)
         return super()._prepare_input(data)
 
-    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor | int | None:
+    def _get_num_items_in_batch(
+        self, batch_samples: list[dict[str, torch.Tensor]], device: torch.device
+    ) -> torch.Tensor | int | None:
         """The answers' tokens of a step; Trainer would count them again, and wait until the number is on the device."""
         if self.processes.count == 1:
             return sum(len(batch["answers"]) for batch in batch_samples)
@@ -262,18 +230,18 @@ class _Loader(DataLoader[Any]):
 class _Wrapped:
     """A model whose forward pass goes through the wrapper that averages gradients; its attributes are the model's."""
 
-    def __init__(self, wrapper: Any, model: Any) -> None:
+    def __init__(self, wrapper: nn.Module, model: object) -> None:
         self._wrapper = wrapper
         self._model = model
 
-    def __call__(self, **inputs: Any) -> Any:
+    def __call__(self, **inputs: object) -> Any:
         return self._wrapper(**inputs)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
 
 
-def _counted(rows: Sequence[Encoded], pad_token_id: int) -> dict[str, Any]:
+def _counted(rows: Sequence[Encoded], pad_token_id: int) -> dict[str, torch.Tensor | int]:
     """Rows as `collate` makes a batch of them, with their tokens' number."""
     return {**collate(rows, pad_token_id), TOKENS: sum(len(row.input_ids) for row in rows)}
 

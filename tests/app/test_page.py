@@ -5,7 +5,7 @@ import re
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from threading import Thread
 from types import SimpleNamespace
 from typing import Any
@@ -166,14 +166,19 @@ def ask(services: Services, finished: FinishedRun) -> Callable[[str, str], Itera
     return ask
 
 
+def shown(updates: Iterable[Updates]) -> list[Updates]:
+    """Those that change something: a slow answer ends with others."""
+    return [update for update in updates if update != gr.skip()]
+
+
 def test_a_second_question_takes_the_place_of_the_first(ask: Callable[[str, str], Iterator[Updates]]) -> None:
     first, elsewhere = ask("mine", "which tool fixes aa engine"), ask("another", "which tool fixes bb engine")
     next(first)
     next(elsewhere)
     second = list(ask("mine", "which tool fixes cc engine"))
     assert list(first) == [gr.skip()]
-    assert "bb engine" in repr(list(elsewhere))  # not only the last: a slow answer ends with updates of nothing
-    assert "cc engine" in repr(second)
+    assert "bb engine" in repr(shown(elsewhere)[-1])
+    assert "cc engine" in repr(shown(second)[-1])
 
 
 def test_an_empty_question_leaves_the_answer_that_is_given(ask: Callable[[str, str], Iterator[Updates]]) -> None:
@@ -181,7 +186,7 @@ def test_an_empty_question_leaves_the_answer_that_is_given(ask: Callable[[str, s
     next(first)
     with pytest.raises(gr.Error, match="empty"):
         list(ask("mine", " "))
-    assert "aa engine" in repr(list(first))
+    assert "aa engine" in repr(shown(first)[-1])
 
 
 def test_figures_are_saved_with_captions_that_are_on_the_page(services: Services) -> None:

@@ -9,6 +9,7 @@ from hydralora.recipe.reading import parse_recipe
 from hydralora.recipe.settings import Recipe
 from hydralora.runs import cluster, processes
 from hydralora.runs.jobs import JobManager
+from tests.engine.runs.cluster_runs import stop_and_resume
 from tests.waiting import wait_until
 
 submitit = pytest.importorskip("submitit")
@@ -47,13 +48,7 @@ def test_a_job_is_stopped_and_resumed_by_the_files_of_its_run(
     recipe.training.max_steps = 100_000
     recipe.training.eval_every = 0
     job = jobs.start(recipe)
-    wait_until(lambda: job.state().step > 1)
-    jobs.stop(job)
-    wait_until(lambda: jobs.refresh(job).state == "stopped")
-    first = job.state().job
-    assert jobs.resume(job) > 0
-    wait_until(lambda: jobs.refresh(job).state == "training")
-    assert job.state().job != first
+    stop_and_resume(jobs, job)
     jobs.stop(job)
     wait_until(lambda: jobs.refresh(job).state == "stopped")
 

@@ -14,6 +14,7 @@ from hydralora.runs.events import NoteEvent
 from hydralora.runs.jobs import JobManager
 from hydralora.runs.run import Run
 from hydralora.training.monitor import TRAINING_STARTS
+from tests.engine.runs.cluster_runs import stop_and_resume
 from tests.slurm_cluster import Cluster, running_cluster, why_no_slurm
 from tests.waiting import wait_until
 
@@ -62,13 +63,7 @@ def test_a_run_is_submitted_followed_and_finishes(jobs: JobManager, make_job: Ma
 
 def test_a_run_is_stopped_and_goes_on_as_another_job(jobs: JobManager, make_job: Make) -> None:
     run = jobs.start(make_job(**ENDLESS))
-    wait_until(lambda: run.state().step > 1)
-    jobs.stop(run)
-    wait_until(lambda: jobs.refresh(run).state == "stopped")
-    first = run.state().job
-    assert jobs.resume(run) > 0
-    wait_until(lambda: jobs.refresh(run).state == "training")
-    assert run.state().job != first
+    stop_and_resume(jobs, run)
     jobs.kill(run)
     wait_until(lambda: jobs.refresh(run).state == "interrupted")
 

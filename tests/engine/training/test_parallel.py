@@ -23,8 +23,9 @@ from hydralora.data.batches import collate
 from hydralora.inference.loss import answer_logits, answer_loss
 from hydralora.models.adapters import load_adapted
 from hydralora.models.catalogue import find_model
+from hydralora.recipe.launch_settings import LaunchSettings
 from hydralora.recipe.reading import load_recipe
-from hydralora.recipe.settings import LaunchSettings, Recipe
+from hydralora.recipe.settings import Recipe
 from hydralora.runs import commands, processes
 from hydralora.runs.events import Event
 from hydralora.runs.jobs import JobManager
